@@ -1,0 +1,116 @@
+"""The application: one table of URLs, the door of each, and what lives as long as the process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app.auth.basic import BasicDoor
+from app.auth.clients import Clients
+from app.auth.limits import FailureLimit
+from app.database import SchemaNotCurrent, check_schema, is_sqlite, open_engine
+from app.events.postgres import PostgresWriter
+from app.events.sqlite import SQLiteWriter
+from app.events.store import EventStore, Writer
+from app.problems import Problem, Unavailable, answer
+from app.receiver import endpoint as receiver
+from app.settings import Scope, Settings, SettingsProblem
+from app.telemetry.logs import LogWriter, logging_to
+from app.telemetry.middleware import RequestLine
+
+READY_WITHIN = 2.0  # seconds; whoever asks does not wait much longer
+
+
+class State(receiver.State):
+    """What the lifespan gives to every request."""
+
+    engine: AsyncEngine
+
+
+class NotReady(Unavailable):
+    """The database is away, or its schema is not the one this release needs."""
+
+
+def create_app(settings: Settings, *, clients: Clients, log: LogWriter) -> Starlette:
+    """The application of one process; nothing is opened before its lifespan starts.
+
+    Raises:
+        SettingsProblem: there is no client, so that nobody could come in.
+    """
+    if not clients:
+        raise SettingsProblem(
+            "No client is configured: `priohook clients new prioticket` prints an entry for `clients`."
+        )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[State]:
+        engine = open_engine(settings.database_url)
+        with log.running(), logging_to(log):
+            try:
+                await check_schema(engine)
+                async with _store(settings).running() as events:
+                    yield {"events": events, "engine": engine}
+            finally:
+                await engine.dispose()
+
+    failures = FailureLimit()
+
+    def basic(scope: Scope) -> Middleware:
+        return Middleware(BasicDoor, clients=clients, failures=failures, scope=scope)
+
+    receive = receiver.Receiver(
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout=settings.body_timeout,
+        on_unprocessable=settings.on_unprocessable,
+    )
+    routes = [
+        Route("/webhooks/prioticket", receive, methods=["POST"], middleware=[basic(Scope.SEND)]),
+        Route("/healthz", healthz, methods=["GET"]),
+        Route("/readyz", readyz, methods=["GET"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(RequestLine, log=log)],
+        exception_handlers={Problem: answer, HTTPException: answer},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # a webhook that is redirected is not 200, and is retried for seven days
+    return app
+
+
+async def healthz(_: Request) -> Response:
+    """The process is alive, whatever its database does."""
+    return JSONResponse({"status": "alive"})
+
+
+async def readyz(request: Request) -> Response:
+    """The database answers and its schema is current."""
+    engine: AsyncEngine = request.state.engine
+    try:
+        async with asyncio.timeout(READY_WITHIN):
+            await check_schema(engine)
+    except SchemaNotCurrent as error:
+        raise NotReady(str(error)) from None
+    except (SQLAlchemyError, OSError, TimeoutError):
+        raise NotReady("The database does not answer.") from None
+    return JSONResponse({"status": "ready"})
+
+
+def _store(settings: Settings) -> EventStore:
+    url = settings.database_url
+    writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
+    return EventStore(
+        writer,
+        max_batch=settings.commit_max_batch,
+        max_waiting=settings.max_waiting_events,
+        max_waiting_bytes=settings.max_waiting_bytes,
+        timeout=settings.commit_timeout,
+    )

@@ -1,0 +1,9 @@
+"""For ASGI servers other than `priohook serve`: `app`, from the settings. The only module with an effect on import."""
+
+from app.application import create_app
+from app.auth.clients import clients_from
+from app.settings import Settings
+from app.telemetry.logs import stderr_writer
+
+_settings = Settings.load()
+app = create_app(_settings, clients=clients_from(_settings.clients), log=stderr_writer(_settings.log_format))

@@ -1,0 +1,103 @@
+"""The one registry of clients, behind every Basic door."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from hmac import compare_digest
+from secrets import token_urlsafe
+
+from app.settings import ClientSettings, Scope, SettingsProblem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who may come in.
+
+    Attributes:
+        name: What the operator calls it, unique.
+        username: What it sends before the colon; clients that take turns at a rotation share one.
+        digest: SHA-256 of `username:secret`, 32 bytes.
+    """
+
+    name: str
+    username: str
+    digest: bytes
+    scopes: frozenset[Scope]
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+    def valid_at(self, now: datetime) -> bool:
+        """Whether `now` is inside the client's validity, both ends included."""
+        started = self.not_before is None or self.not_before <= now
+        ended = self.not_after is not None and self.not_after < now
+        return started and not ended
+
+
+class Clients:
+    """All clients.
+
+    Raises:
+        SettingsProblem: two clients have the same credentials, so that nobody could say which one came.
+    """
+
+    def __init__(self, clients: Iterable[Client]) -> None:
+        self._clients = tuple(clients)
+        by_digest: dict[bytes, str] = {}
+        for client in self._clients:
+            other = by_digest.setdefault(client.digest, client.name)
+            if other != client.name:
+                raise SettingsProblem(
+                    f"clients {other} and {client.name} have the same credentials: change one secret."
+                )
+
+    def __bool__(self) -> bool:
+        return bool(self._clients)
+
+    def match(self, presented: bytes, *, now: datetime) -> Client | None:
+        """The client whose `username:password` was presented, or None.
+
+        Every client is compared in full, so the time taken tells neither which one matched nor how much of a guess
+        was right. Digests have one length, as `compare_digest` needs; bytes, since comparing `str` raises `TypeError`
+        on non-ASCII input and would turn a bad password into a 500.
+        """
+        digest = sha256(presented).digest()
+        matched = None
+        for client in self._clients:
+            if compare_digest(digest, client.digest) & client.valid_at(now):
+                matched = client
+        return matched
+
+
+def clients_from(settings: Mapping[str, ClientSettings]) -> Clients:
+    """The registry that the `clients` table describes."""
+    return Clients(_client(name, each) for name, each in settings.items())
+
+
+def digest(username: str, secret: str) -> bytes:
+    """What is kept of a credential. A fast digest suffices, as secrets are random and not chosen by people."""
+    return sha256(f"{username}:{secret}".encode()).digest()
+
+
+def new_secret() -> str:
+    """A secret of 192 random bits, made of letters, digits, `-` and `_`."""
+    return token_urlsafe(24)
+
+
+def _client(name: str, settings: ClientSettings) -> Client:
+    username = settings.username or name
+    if ":" in username:
+        raise SettingsProblem(f"client {name!r}: a username cannot hold a colon; give it a `username` without one.")
+    kept = (
+        digest(username, settings.secret.get_secret_value())
+        if settings.secret
+        else bytes.fromhex(settings.sha256 or "")
+    )
+    return Client(
+        name=name,
+        username=username,
+        digest=kept,
+        scopes=settings.scopes,
+        not_before=settings.not_before,
+        not_after=settings.not_after,
+    )

@@ -1,0 +1,44 @@
+"""`priohook`: the group of all commands, and how they fail: one sentence on standard error and exit status 1."""
+
+import sys
+
+import asyncpg
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.cli.clients import clients
+from app.cli.events import events
+from app.cli.migrate import migrate
+from app.cli.serve import serve
+from app.cli.settings import settings
+from app.database import SchemaNotCurrent
+from app.settings import SettingsProblem
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="priohook", message="priohook %(version)s")
+def priohook() -> None:
+    """The webhook receiver between Prioticket and your own systems."""
+
+
+for _command in (serve, migrate, events, clients, settings):
+    priohook.add_command(_command)
+
+
+def main() -> None:
+    """Runs the command line and ends the process: 0, 1 (it failed) or 2 (usage)."""
+    try:
+        priohook(prog_name="priohook")
+    except (SettingsProblem, SchemaNotCurrent) as problem:
+        _fail(str(problem))
+    except (TimeoutError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
+        _fail(f"The database could not be used: {_first_line(error)}. Check database_url and that it runs.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _fail(sentence: str) -> None:
+    click.echo(f"priohook: {sentence}", err=True)
+    sys.exit(1)

@@ -1,0 +1,21 @@
+"""The command `priohook migrate`."""
+
+import asyncio
+
+import click
+
+from app import database
+from app.settings import Settings
+
+
+@click.command()
+@click.option("--revision", default="head", show_default=True, help="Where to go, also backwards: a revision or base.")
+def migrate(revision: str) -> None:
+    """Bring the database's schema up to this release. Safe to run while the previous release serves."""
+    asyncio.run(_migrate(Settings.load().database_url, revision))
+    click.echo("The schema is current." if revision == "head" else f"The schema is at {revision}.")
+
+
+async def _migrate(url: str, revision: str) -> None:
+    async with database.engine_for(url) as engine:
+        await database.migrate(engine, revision=revision)

@@ -1,0 +1,180 @@
+"""The database: what all tables share, engines for SQLite and PostgreSQL, migrations and the check that they ran."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator
+
+PROJECT = Path(__file__).parent.parent
+CONNECT_TIMEOUT = timedelta(seconds=5)
+SQLITE_BUSY = timedelta(seconds=5)
+"""How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
+
+LOCK_TIMEOUT = timedelta(seconds=5)
+MIGRATION_LOCK = 7_092_717_263
+"""An arbitrary number, the same everywhere: two `priohook migrate` at once take turns."""
+
+
+class SchemaNotCurrent(Exception):
+    """The database lacks migrations that this release needs; the text says what to run."""
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An instant: aware in, aware and in UTC out, on both databases."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a zone says no instant")
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of every table: one naming convention, so that migrations can name what they drop."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether the URL names a SQLite file; otherwise it names PostgreSQL."""
+    return make_url(url).get_backend_name() == "sqlite"
+
+
+def sqlite_path(url: str) -> Path:
+    """The file behind a SQLite URL."""
+    return Path(make_url(url).database or "")
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """An engine for reads, commands and migrations; connects on first use."""
+    if is_sqlite(url):
+        _make_private(sqlite_path(url))
+        engine = create_async_engine(url, hide_parameters=True)
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        return engine
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda **_: connect_postgres(url),
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+
+
+@asynccontextmanager
+async def engine_for(url: str) -> AsyncIterator[AsyncEngine]:
+    """`open_engine`, closed at the end."""
+    engine = open_engine(url)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def open_sqlite(url: str) -> Engine:
+    """A synchronous engine on a SQLite file, for a thread of its own."""
+    _make_private(sqlite_path(url))
+    engine = create_engine(make_url(url).set(drivername="sqlite+pysqlite"), hide_parameters=True)
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+async def connect_postgres(url: str) -> asyncpg.Connection:
+    """A connection that understands all that libpq's URLs can say, `sslmode` and several hosts among it.
+
+    `synchronous_commit` is switched on whatever the server's or the role's default is: a 200 means durable.
+    """
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return await asyncpg.connect(
+        plain,
+        timeout=CONNECT_TIMEOUT.total_seconds(),
+        server_settings={"application_name": "priohook", "synchronous_commit": "on"},
+    )
+
+
+async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
+    """Brings the schema to a revision, newer or older."""
+    async with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            # A migration that waits for a lock makes all others wait behind it: better that it gives up for now.
+            await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT.total_seconds():.0f}s'"))
+        await connection.run_sync(lambda each: _move(each, revision))
+
+
+async def check_schema(engine: AsyncEngine) -> None:
+    """Returns when the schema is one that this release can use.
+
+    A revision that this release does not know is a newer release's: its migrations run beside this one, so it passes.
+
+    Raises:
+        SchemaNotCurrent: migrations are missing.
+    """
+    scripts = ScriptDirectory.from_config(_config())
+    async with engine.connect() as connection:
+        current = await connection.run_sync(lambda each: MigrationContext.configure(each).get_current_revision())
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is None or (current in known and current != scripts.get_current_head()):
+        has = f"is at {current}" if current else "has no tables yet"
+        raise SchemaNotCurrent(
+            f"The database {has}, this release needs {scripts.get_current_head()}: run `priohook migrate`."
+        )
+
+
+def _move(connection: Connection, revision: str) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_revision()
+    behind = (
+        {script.revision for script in scripts.iterate_revisions(current, "base")} - {current} if current else set()
+    )
+    if revision == "base" or revision in behind:
+        command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)
+
+
+def _make_private(path: Path) -> None:
+    """Makes the file, if it is not there, readable by its owner only: it will hold guests' names."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _config() -> Config:
+    return Config(toml_file=PROJECT / "pyproject.toml")
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    """WAL lets readers and the writer pass each other; FULL makes COMMIT return after fsync."""
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY.total_seconds() * 1000)}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()

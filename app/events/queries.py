@@ -1,0 +1,67 @@
+"""Reads of the inbox. Each takes the connection first and loads no body unless it says so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.events.tables import Event
+
+SUMMARY = [column for column in Event.__table__.columns if column.name not in ("headers", "body", "dedup_key")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events; what is None does not narrow.
+
+    Attributes:
+        since: The earliest arrival, included.
+        until: The latest arrival, excluded.
+    """
+
+    type: str | None = None
+    reference: str | None = None
+    status: str | None = None
+    client: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """For a WHERE."""
+        equal = ("type", "reference", "status", "client")
+        conditions = [getattr(Event, name) == getattr(self, name) for name in equal if getattr(self, name) is not None]
+        if self.since is not None:
+            conditions.append(Event.id >= id_floor(self.since))
+        if self.until is not None:
+            conditions.append(Event.id < id_floor(self.until))
+        return conditions
+
+
+def id_floor(at: datetime) -> UUID:
+    """The lowest id that an event of this time can have: ids are time-ordered, so the primary key finds times too."""
+    milliseconds = max(0, int(at.timestamp() * 1000))
+    return UUID(int=(milliseconds << 80 | 7 << 76 | 2 << 62))
+
+
+async def list_events(
+    connection: AsyncConnection, narrowed: EventFilter, *, limit: int, before: UUID | None = None
+) -> Sequence[Row[Any]]:
+    """Events without headers and body, newest first; `before` continues behind the last one of an earlier call."""
+    query = _narrowed(select(*SUMMARY), narrowed).order_by(Event.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Event.id < before)
+    rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+    return rows
+
+
+async def get_event(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
+    """One whole event, its body too."""
+    return (await connection.execute(select(*Event.__table__.columns).where(Event.id == event_id))).one_or_none()
+
+
+def _narrowed(query: Select[Any], narrowed: EventFilter) -> Select[Any]:
+    return query.where(*narrowed.conditions())

@@ -1,0 +1,112 @@
+"""Writes events into SQLite, from a thread of its own."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, event, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import OperationalError, StatementError
+
+from app.database import open_sqlite, sqlite_path
+from app.events.store import BadRow, Row
+from app.events.tables import Event
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+"""The size of the write-ahead log from which its pages are copied into the database."""
+
+INSERT = insert(Event).on_conflict_do_nothing(index_elements=["dedup_key"])
+FIRST_COPIES = select(Event.dedup_key, Event.id)
+COUNT_COPIES = (
+    update(Event)
+    .where(Event.dedup_key == bindparam("key"))
+    .values(
+        duplicates=Event.duplicates + bindparam("copies"),
+        last_duplicate_at=func.coalesce(bindparam("last", type_=Event.last_duplicate_at.type), Event.last_duplicate_at),
+    )
+)
+
+
+class SQLiteWriter:
+    """The writer of one SQLite file.
+
+    Checkpoints run on a second connection and thread: inside a commit they are what makes the slowest answers slow.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = open_sqlite(url)
+        event.listen(self._engine, "connect", _checkpoint_by_hand)
+        path = sqlite_path(url)
+        self._log = path.with_name(path.name + "-wal")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpointer")
+        self._copying: Future[None] | None = None
+
+    async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
+        """As `Writer.write` says."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, rows)
+
+    async def close(self) -> None:
+        """Waits for a write that is under way, then closes; SQLite removes its log with the last connection."""
+        await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._checkpointer.shutdown)
+        self._engine.dispose()
+
+    def _write(self, rows: Sequence[Row]) -> dict[bytes, UUID]:
+        self._bound_log()
+        try:
+            with self._engine.begin() as connection:
+                if connection.execute(INSERT, [row.columns() for row in rows]).rowcount == len(rows):
+                    return {row.event.dedup_key: row.event.id for row in rows}
+                return _count_copies(connection, rows)
+        except OperationalError:
+            raise
+        except (StatementError, ValueError, OverflowError) as error:
+            raise BadRow from error
+
+    def _bound_log(self) -> None:
+        """Keeps the log near `CHECKPOINT_BYTES`: most of it is copied beside the writer, the rest between two commits.
+
+        SQLite starts the log anew only once all of it is copied, which never happens while commits go on.
+        """
+        if not self._log.exists() or self._log.stat().st_size <= CHECKPOINT_BYTES:
+            return
+        if self._copying is None:
+            self._copying = self._checkpointer.submit(self._copy_log)
+        elif self._copying.done():
+            self._copy_log()
+            self._copying = None
+
+    def _copy_log(self) -> None:
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        except OperationalError:
+            logger.warning("checkpoint_failed", exc_info=True)
+
+
+def _count_copies(connection: Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:
+    """The slower way, for a batch with copies of events that an earlier one stored."""
+    keys = [row.event.dedup_key for row in rows]
+    ids = dict(connection.execute(FIRST_COPIES.where(Event.dedup_key.in_(keys))).tuples().all())
+    again = [
+        {
+            "key": row.event.dedup_key,
+            "copies": row.duplicates + 1,
+            "last": row.last_duplicate_at or row.event.received_at,
+        }
+        for row in rows
+        if ids[row.event.dedup_key] != row.event.id
+    ]
+    connection.execute(COUNT_COPIES, again)
+    return ids
+
+
+def _checkpoint_by_hand(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA wal_autocheckpoint = 0").close()
+    connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}").close()

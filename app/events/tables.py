@@ -1,0 +1,74 @@
+"""The inbox: one row for each webhook, as it was received."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Index, LargeBinary, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database import Base, UTCDateTime
+
+
+class Status(StrEnum):
+    """Accepted, or authenticated and refused."""
+
+    ACCEPTED = "accepted"
+    QUARANTINED = "quarantined"
+
+
+class Event(Base):
+    """One webhook as received.
+
+    The bytes, headers and time never change. What can: the count of copies, and a release from quarantine.
+    """
+
+    __tablename__ = "events"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    """A UUIDv7: ids sort by the time of arrival."""
+    received_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    client: Mapped[str]
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    """Why it is quarantined: the status that the table of the webhook's answers gives it, and a sentence."""
+
+    type: Mapped[str | None]
+    reference: Mapped[str | None]
+    order_version: Mapped[int | None] = mapped_column(BigInteger)
+    order_modified: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    notification_id: Mapped[str | None]
+    api_version: Mapped[str | None]
+    shape: Mapped[str | None]
+
+    headers: Mapped[list[list[str]]] = mapped_column(JSON)
+    """Name and value pairs in the order they came, without those that carry credentials."""
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    """What arrived, byte for byte, still in its content coding; of a body over the limit its first 64 KiB."""
+    body_bytes: Mapped[int]
+    """The size of what arrived or was declared; more than `body` holds where that was cut."""
+
+    dedup_key: Mapped[bytes] = mapped_column(LargeBinary)
+    """16 bytes that are the same for two copies of one event."""
+    duplicates: Mapped[int] = mapped_column(server_default=text("0"))
+    """How many further copies arrived."""
+    last_duplicate_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    released_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    __table_args__ = (
+        CheckConstraint("status IN ('accepted', 'quarantined')", name="status"),
+        Index("uq_events_dedup_key", "dedup_key", unique=True),
+        Index(
+            "ix_events_reference_id",
+            "reference",
+            "id",
+            postgresql_where=text("reference IS NOT NULL"),
+            sqlite_where=text("reference IS NOT NULL"),
+        ),
+        Index(
+            "ix_events_quarantined",
+            "id",
+            postgresql_where=text("status = 'quarantined'"),
+            sqlite_where=text("status = 'quarantined'"),
+        ),
+    )

@@ -1,0 +1,163 @@
+"""What a request that fails is answered: Prioticket's ErrorModel.
+
+Problem                      any status; each feature declares its own beside the line that raises it
+├── NotFound                 404
+├── MethodNotAllowed         405, with Allow
+├── MethodNotImplemented     501
+├── Unavailable              503, with Retry-After
+└── InternalError            500
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+DEFINED_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
+"""RFC 9110, section 9.3, and RFC 5789. WebDAV's and others' are registered, yet not HTTP's own: 501."""
+
+CODES = {
+    400: "INVALID_REQUEST",
+    401: "AUTHENTICATION_FAILED",
+    403: "FORBIDDEN",
+    405: "METHOD_NOT_ALLOWED",
+    406: "NOT_ACCEPTABLE",
+    422: "UNPROCESSABLE_ENTITY",
+    429: "LIMIT_REACHED",
+    500: "INTERNAL_SERVER_ERROR",
+    501: "NOT_IMPLEMENTED",
+    502: "BAD_GATEWAY",
+    503: "SERVICE_UNAVAILABLE",
+    504: "GATEWAY_TIMEOUT",
+}
+"""Prioticket documents INVALID_REQUEST; the others go by its names for its responses. A status that is not here uses
+HTTP's own phrase, as in NOT_FOUND."""
+
+RETRY_AFTER = timedelta(seconds=10)
+"""Long enough for a database to restart, short enough that a ticket is not late."""
+
+LINGER = timedelta(seconds=2)
+LINGER_BYTES = 16 * 1024 * 1024
+
+
+class Problem(Exception):
+    """Why a request fails: a status, a sentence for people, and a description that says what to do.
+
+    Args:
+        message: What was wrong.
+        description: What to do about it.
+        headers: Further response headers.
+        close: Whether the connection ends here, because the rest of the request is not wanted.
+    """
+
+    status = 500
+
+    def __init__(
+        self, message: str, description: str = "", *, headers: Mapping[str, str] | None = None, close: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.description = description
+        self.headers = dict(headers or {})
+        self.close = close
+
+    def response(self, request_id: str) -> Response:
+        """The ErrorModel as JSON; its `error_reference` is the request id, which the log line has too."""
+        code = CODES.get(self.status) or HTTPStatus(self.status).name
+        content = {"error": code, "error_reference": request_id, "error_message": self.message}
+        if self.description:
+            content["error_description"] = self.description
+        kind = ClosingResponse if self.close else Response
+        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        return kind(body, self.status, self.headers, "application/json")
+
+
+class NotFound(Problem):
+    """Nothing is at this URL."""
+
+    status = 404
+
+
+class MethodNotAllowed(Problem):
+    """The URL exists and does not have this method."""
+
+    status = 405
+
+
+class MethodNotImplemented(Problem):
+    """The method is not one that HTTP defines."""
+
+    status = 501
+
+
+class InternalError(Problem):
+    """Something failed that nobody foresaw; the log has it under the request id."""
+
+    status = 500
+
+
+class Unavailable(Problem):
+    """Our own trouble, and a passing one: the sender should try again."""
+
+    status = 503
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            "Nothing is lost: send the same request again.",
+            headers={"Retry-After": str(int(RETRY_AFTER.total_seconds()))},
+        )
+
+
+class ClosingResponse(Response):
+    """A response after which the connection ends.
+
+    What the sender still has on its way is read and thrown away for a moment first. A socket closed with unread bytes
+    is reset, and the reset can overtake the answer: the sender would see a broken connection instead of its 413.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        await _drain(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drain(receive: Receive) -> None:
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER.total_seconds()):
+            while left > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def from_starlette(error: HTTPException, *, method: str) -> Problem:
+    """The problem behind what Starlette's router raises: 404, 405, and 501 for methods that HTTP does not define."""
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return NotFound("There is nothing at this URL.", "The README lists the URLs; paths are case-sensitive.")
+    allow = (error.headers or {}).get("Allow", "")
+    if method not in DEFINED_METHODS:
+        return MethodNotImplemented("HTTP does not define this method.", f"This URL takes {allow}.")
+    return MethodNotAllowed("This URL does not take this method.", f"It takes {allow}.", headers={"Allow": allow})
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    """Starlette's exception handler for `Problem` and for its own `HTTPException`."""
+    if isinstance(error, HTTPException):
+        error = from_starlette(error, method=request.method)
+    if not isinstance(error, Problem):
+        raise error
+    response: Response = error.response(request.state.request_id)
+    return response

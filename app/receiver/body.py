@@ -1,0 +1,120 @@
+"""Reads a request's body within bounds, and undoes its content coding within bounds."""
+
+import asyncio
+import zlib
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+
+from starlette.types import Receive
+
+KEPT_BYTES = 64 * 1024
+"""How much is kept of a body over the limit: enough to see what it was."""
+
+CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+"""By name (RFC 9110, section 8.4.1) zlib's window bits."""
+
+RAW_DEFLATE = -15
+
+
+class ClientGone(Exception):
+    """The sender hung up before its body was complete: there is nobody to answer, and it will try again."""
+
+
+class Ending(Enum):
+    """How a body ended."""
+
+    COMPLETE = auto()
+    TOO_LARGE = auto()
+    TOO_SLOW = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What arrived.
+
+    Attributes:
+        content: The bytes; of a body that is too large the first `KEPT_BYTES` at most.
+        size: How many arrived, or were declared where that is more.
+    """
+
+    content: bytes
+    size: int
+    ending: Ending
+
+
+class UndecodableBody(ValueError):
+    """The bytes are not what their content coding says."""
+
+
+class InflatesTooFar(ValueError):
+    """The body is over the limit once its coding is undone."""
+
+
+async def read_body(receive: Receive, *, declared: int | None, limit: int, timeout: timedelta) -> Body:
+    """The body, or how far it came.
+
+    A declared length over the limit ends the reading at `KEPT_BYTES`, before the rest is taken.
+
+    Raises:
+        ClientGone: the connection ended first.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    too_large = declared is not None and declared > limit
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            more = True
+            while more and not (too_large and size >= KEPT_BYTES):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                more = message.get("more_body", False)
+                chunks.append(chunk)
+                size += len(chunk)
+                too_large = too_large or size > limit
+    except TimeoutError:
+        if not too_large:
+            return Body(b"".join(chunks), size, Ending.TOO_SLOW)
+    content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if too_large:
+        return Body(content[:KEPT_BYTES], max(size, declared or 0), Ending.TOO_LARGE)
+    return Body(content, size, Ending.COMPLETE)
+
+
+def decode(content: bytes, coding: bytes, *, limit: int) -> bytes:
+    """The bytes with their content coding undone; never makes more than `limit` of them, whatever a bomb holds.
+
+    Args:
+        coding: A key of `CODINGS`, or empty for none.
+
+    Raises:
+        UndecodableBody: it is not of that coding, or ends too early.
+        InflatesTooFar: it is larger than the limit.
+    """
+    if not coding:
+        return content
+    try:
+        return _inflate(content, CODINGS[coding], limit)
+    except zlib.error as error:
+        if coding == b"deflate":
+            # Half the world sends raw deflate under this name; RFC 9110, section 8.4.1.2, says so in a note.
+            try:
+                return _inflate(content, RAW_DEFLATE, limit)
+            except zlib.error:
+                pass
+        raise UndecodableBody(f"not {coding.decode()}: {error}") from None
+
+
+def _inflate(content: bytes, window_bits: int, limit: int) -> bytes:
+    decoded = b""
+    while content:
+        member = zlib.decompressobj(window_bits)
+        decoded += member.decompress(content, limit - len(decoded) + 1)
+        if len(decoded) > limit:
+            raise InflatesTooFar
+        if not member.eof:
+            raise UndecodableBody("the compressed body ends too early")
+        content = member.unused_data  # gzip may have several members, RFC 1952, section 2.2
+    return decoded

@@ -1,0 +1,230 @@
+"""POST /webhooks/prioticket: negotiate, read, parse, append, 200."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import ClassVar, Literal, TypedDict
+
+from starlette.types import Receive, Scope, Send
+
+from app.auth.clients import Client
+from app.events.store import EventStore, NewEvent
+from app.events.tables import Status
+from app.problems import Problem
+from app.receiver.body import (
+    CODINGS,
+    Body,
+    ClientGone,
+    Ending,
+    InflatesTooFar,
+    UndecodableBody,
+    decode,
+    read_body,
+)
+from app.receiver.negotiation import accepts_json, is_json
+from app.receiver.payloads import NoEnvelope, NotJSON, Payload, parse_payload
+
+NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+KEY_BYTES = 16
+
+
+class State(TypedDict):
+    """What this module needs from the application's lifespan."""
+
+    events: EventStore
+
+
+class NotAcceptable(Problem):
+    """The sender takes no JSON, and every answer that has a body is JSON."""
+
+    status = 406
+
+
+class Refused(Problem):
+    """An authenticated request whose bytes are kept in quarantine."""
+
+    tolerable: ClassVar[bool] = True
+    """Whether `on_unprocessable = "accept"` answers 200 instead."""
+
+
+class NotReadable(Refused):
+    """The bytes are no JSON."""
+
+    status = 400
+
+
+class TooSlow(Refused):
+    """The body did not arrive in time."""
+
+    status = 408
+    tolerable = False
+
+
+class TooLarge(Refused):
+    """The body is over the limit."""
+
+    status = 413
+    tolerable = False
+
+
+class UnsupportedMediaType(Refused):
+    """The content type is not JSON, or the content coding is unknown."""
+
+    status = 415
+
+
+class Unprocessable(Refused):
+    """JSON, and no envelope."""
+
+    status = 422
+
+
+class Receiver:
+    """The endpoint, as plain ASGI: a request object for each request costs a third of the throughput."""
+
+    def __init__(
+        self, *, max_body_bytes: int, body_timeout: timedelta, on_unprocessable: Literal["refuse", "accept"]
+    ) -> None:
+        self._limit = max_body_bytes
+        self._timeout = body_timeout
+        self._accept_all = on_unprocessable == "accept"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stores the event, then answers 200; a sender that saw 200 need never retry."""
+        headers = _by_name(scope["headers"])
+        if not accepts_json(headers.get(b"accept", b"")):
+            raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
+        try:
+            body = await read_body(receive, declared=_length(headers), limit=self._limit, timeout=self._timeout)
+        except ClientGone:
+            return
+        line = scope["state"]["line"]
+        line["bytes"] = body.size
+        client: Client = scope["state"]["client"]
+        store: EventStore = scope["state"]["events"]
+        refusal = None
+        try:
+            content = judge(body, headers, limit=self._limit)
+            event = accepted(parse(content), body, scope["headers"], client)
+        except Refused as problem:
+            refusal = problem
+            event = quarantined(problem, body, scope["headers"], client)
+        stored = await store.append(event)
+        line["event_id"] = str(stored.id)
+        line["type"] = event.type
+        line["duplicate"] = stored.duplicate
+        if refusal is not None:
+            line["quarantined"] = refusal.status
+            if not (self._accept_all and refusal.tolerable):
+                raise refusal
+        event_id = (b"event-id", str(stored.id).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0"), event_id]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
+    """The content of an acceptable body, its coding undone; in the order of the contract's table.
+
+    Raises:
+        Refused: it is not acceptable.
+    """
+    coding = headers.get(b"content-encoding", b"").strip().lower().replace(b"identity", b"")
+    too_large = TooLarge(
+        f"The body is over the limit of {limit} bytes.",
+        "Send it in smaller parts, or raise max_body_bytes.",
+        close=True,
+    )
+    undecodable = None
+    content = body.content
+    if body.ending is Ending.TOO_LARGE:
+        raise too_large
+    if body.ending is Ending.COMPLETE and coding in CODINGS:
+        try:
+            content = decode(content, coding, limit=limit)
+        except InflatesTooFar:
+            raise too_large from None
+        except UndecodableBody as error:
+            undecodable = error
+    if not is_json(headers.get(b"content-type")):
+        raise UnsupportedMediaType("The content type is not JSON.", "Send Content-Type: application/json.")
+    if coding and coding not in CODINGS:
+        raise UnsupportedMediaType("The content coding is unknown.", "Send the body plain, or as gzip or deflate.")
+    if body.ending is Ending.TOO_SLOW:
+        raise TooSlow("The body did not arrive in time.", "Send it again, faster.", close=True)
+    if undecodable:
+        raise NotReadable("The body is not what its Content-Encoding says.", f"It is {undecodable}.")
+    return content
+
+
+def parse(content: bytes) -> Payload:
+    """As `parse_payload`, with the problems that the sender is told.
+
+    Raises:
+        Refused: 400 or 422.
+    """
+    try:
+        return parse_payload(content)
+    except NotJSON as error:
+        raise NotReadable("The body is not JSON.", f"In detail: {error}.") from None
+    except NoEnvelope as error:
+        raise Unprocessable("The body is not a Prioticket webhook.", f"In detail: {error}.") from None
+
+
+def accepted(payload: Payload, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
+    """The event that a good request becomes."""
+    return NewEvent(
+        received_at=datetime.now(UTC),
+        client=client.name,
+        headers=kept_headers(headers),
+        body=body.content,
+        body_bytes=body.size,
+        dedup_key=dedup_key(client.username, payload.identity),
+        type=payload.type,
+        reference=payload.reference,
+        order_version=payload.order_version,
+        order_modified=payload.order_modified,
+        notification_id=payload.notification_id,
+        api_version=payload.api_version,
+        shape=payload.shape,
+    )
+
+
+def quarantined(problem: Refused, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
+    """What is kept of a refused request. The same bytes refused again are a copy: a sender retries for seven days."""
+    identity = b"%d %d " % (problem.status, body.size) + sha256(body.content).digest()
+    return NewEvent(
+        received_at=datetime.now(UTC),
+        client=client.name,
+        headers=kept_headers(headers),
+        body=body.content,
+        body_bytes=body.size,
+        dedup_key=dedup_key(client.username, b"quarantined " + identity),
+        status=Status.QUARANTINED.value,
+        reason=f"{problem.status}: {problem.message} {problem.description}",
+    )
+
+
+def dedup_key(username: str, identity: bytes) -> bytes:
+    """16 bytes of SHA-256, different for different usernames: no client can make another's event look like a copy.
+
+    The client's name is not in it, as a retry may come after a rotation.
+    """
+    return sha256(username.encode() + b"\n" + identity).digest()[:KEY_BYTES]
+
+
+def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[list[str]]:
+    """All headers as they came, without those that carry credentials. Latin-1 keeps every byte, RFC 9110, 5.5."""
+    return [[name.decode("latin-1"), value.decode("latin-1")] for name, value in headers if name not in NEVER_KEPT]
+
+
+def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Repeated fields are one, joined by commas, RFC 9110, section 5.3."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        found[name] = found[name] + b"," + value if name in found else value
+    return found
+
+
+def _length(headers: dict[bytes, bytes]) -> int | None:
+    value = headers.get(b"content-length", b"")
+    return int(value) if value.isdigit() else None

@@ -1,0 +1,40 @@
+"""What the sender accepts and what it says that it sends: Accept and Content-Type, RFC 9110."""
+
+JSON_RANGES = {"application/json": 3, "application/*": 2, "*/*": 1}
+"""The ranges that cover JSON, the more specific the higher; RFC 9110, section 12.5.1."""
+
+
+def accepts_json(accept: bytes) -> bool:
+    """Whether the Accept field leaves room for application/json; an absent or unreadable one does."""
+    if not accept or accept == b"application/json":
+        return True
+    best, weight = 0, 0.0
+    ranges = [each for each in accept.decode("latin-1").lower().split(",") if each.strip()]
+    for each in ranges:
+        name, *parameters = (part.strip() for part in each.split(";"))
+        rank = JSON_RANGES.get(name, 0)
+        if rank > best:
+            best, weight = rank, _weight(parameters)
+    return weight > 0 or not ranges
+
+
+def _weight(parameters: list[str]) -> float:
+    for each in parameters:
+        name, _, value = each.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 1.0
+    return 1.0
+
+
+def is_json(content_type: bytes | None) -> bool:
+    """Whether the Content-Type is application/json, application/*+json or absent; parameters don't matter.
+
+    JSON is UTF-8 by RFC 8259 whatever a charset says, so a wrong charset shows in the bytes.
+    """
+    if not content_type:
+        return True
+    name = content_type.partition(b";")[0].strip().lower()
+    return name == b"application/json" or (name.startswith(b"application/") and name.endswith(b"+json"))

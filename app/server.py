@@ -1,0 +1,191 @@
+"""uvicorn as priohook runs it: bounded requests, our error bodies also before ASGI begins, exit status 0 on SIGTERM."""
+
+import re
+import sys
+from asyncio import Transport
+from asyncio.events import TimerHandle
+from collections.abc import Callable
+from datetime import timedelta
+from math import ceil
+from secrets import token_hex
+from socket import AF_INET6
+from typing import Any, ClassVar
+
+import httptools
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.problems import MethodNotImplemented, NotFound, Problem
+from app.settings import Settings
+from app.telemetry.logs import LogWriter
+
+LARGEST_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT = timedelta(seconds=10)
+IDLE_TIMEOUT = timedelta(seconds=75)
+"""Longer than the 60 s of common balancers, which would otherwise send into a connection that closes."""
+
+OVERHEAD = 16
+"""How many times the body limit a request may hold on the wire: chunks of one byte cost six."""
+
+REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([^\s?]{1,2000})\S* HTTP/1\.[01]\r?\n")
+
+
+class MalformedRequest(Problem):
+    """What arrived is no HTTP/1.1."""
+
+    status = 400
+
+
+class HeadTooLarge(Problem):
+    """The request line and headers are over `LARGEST_HEAD_BYTES`."""
+
+    status = 431
+
+
+class HeadTooSlow(Problem):
+    """The request line and headers did not arrive within `HEAD_TIMEOUT`."""
+
+    status = 408
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. The class attributes are set by `server_for`, as uvicorn makes the instances."""
+
+    paths: ClassVar[frozenset[str]]
+    log: ClassVar[LogWriter]
+    most_bytes: ClassVar[int]
+
+    _received = 0  # bytes of the request under way
+    _in_head = True
+    _head_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        """Starts waiting for a head."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses; a head or a request that outgrows its bounds ends the connection."""
+        self._received += len(data)
+        self._latest = data
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._received > LARGEST_HEAD_BYTES:
+            self._refuse(HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers."))
+        elif self._received > self.most_bytes:
+            self.transport.abort()
+        elif self._in_head and self._received:
+            self._wait_for_head()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols may return it
+        """Keeps a half-closed connection as long as it waits for an answer."""
+        waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        if waits:
+            self.cycle.keep_alive = False
+        return waits
+
+    def on_headers_complete(self) -> None:
+        """The body follows; its own deadline is the receiver's."""
+        self._in_head = False
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next request may follow."""
+        self._in_head = True
+        self._received = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls, inside its `except`, for whatever its parser did not take."""
+        request = REQUEST_LINE.match(self._latest)
+        if isinstance(sys.exception(), httptools.HttpParserInvalidMethodError) and request:
+            self._refuse(self._unknown_method(request[2].decode("latin-1")))
+        else:
+            self._refuse(MalformedRequest("This is no valid HTTP/1.1 request.", f"Send one. ({msg})"))
+
+    def _unknown_method(self, path: str) -> Problem:
+        if path not in self.paths:
+            return NotFound("There is nothing at this URL.", "The README lists the URLs.")
+        return MethodNotImplemented("HTTP does not define this method.", "The README lists the URLs and methods.")
+
+    def _wait_for_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT.total_seconds(), self._head_is_late)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._in_head and self._received:
+            self._refuse(HeadTooSlow("The request's head did not arrive in time.", "Send it again, faster."))
+        else:
+            self.transport.close()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answers outside ASGI, as no request has begun, and ends the connection."""
+        self._stop_waiting()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            request_id = token_hex(10)
+            response = problem.response(request_id)
+            headers = [*response.raw_headers, (b"x-request-id", request_id.encode()), (b"connection", b"close")]
+            head = b"".join(b"%s: %s\r\n" % header for header in headers)
+            self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + bytes(response.body))
+            self.log.write("request", {"request_id": request_id, "status": problem.status, "problem": problem.message})
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server that says where it listens, and ends with exit status 0 when it is told to end."""
+
+    def __init__(self, config: uvicorn.Config, *, started: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._started = started
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Calls `started` with the URL that the server listens at."""
+        await super().startup(sockets)
+        if self.started:
+            listener = self.servers[0].sockets[0]
+            host, port = listener.getsockname()[:2]
+            self._started(f"http://[{host}]:{port}" if listener.family == AF_INET6 else f"http://{host}:{port}")
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Ends in good order; uvicorn would raise the signal once more at the end, and exit with its number."""
+        super().handle_exit(sig, frame)
+        self._captured_signals.clear()
+
+
+def server_for(
+    app: Starlette, settings: Settings, *, host: str, port: int, log: LogWriter, started: Callable[[str], None]
+) -> Server:
+    """The server of one process; `.run()` returns after SIGTERM or SIGINT, once all that was read is answered."""
+    paths = frozenset(getattr(route, "path", "") for route in app.routes)
+    attributes = {"paths": paths, "log": log, "most_bytes": OVERHEAD * settings.max_body_bytes + LARGEST_HEAD_BYTES}
+    proxies = [str(network) for network in settings.trusted_proxies]
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=type("BoundProtocol", (Protocol,), attributes),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        timeout_keep_alive=int(IDLE_TIMEOUT.total_seconds()),
+        timeout_graceful_shutdown=ceil((settings.body_timeout + settings.commit_timeout).total_seconds()) + 1,
+    )
+    return Server(config, started=started)

@@ -1,0 +1,189 @@
+import asyncio
+import io
+import json
+import os
+import shutil
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app import database
+from app.application import create_app
+from app.auth.clients import clients_from
+from app.events.tables import Event
+from app.settings import ClientSettings, Settings
+from app.telemetry.logs import LogWriter
+from tests import postgres
+
+SECRET = "correct-horse-battery-staple"
+PAYLOADS = Path(__file__).parent / "payloads"
+WEBHOOK = "/webhooks/prioticket"
+
+# Deadlines measure the machine, and function-scoped fixtures are shared between examples on purpose.
+hypothesis_settings.register_profile(
+    "ours", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("ours")
+
+CLIENTS = {
+    "prioticket": {"secret": SECRET, "scopes": ["webhooks:send"]},
+    "reader": {"secret": SECRET, "scopes": ["events:read"]},
+}
+
+
+def basic_header(username: str = "prioticket", secret: str = SECRET) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"{username}:{secret}".encode()).decode()}
+
+
+def payload(name: str) -> bytes:
+    """The bytes of a sample, such as `01-notification-order-create`."""
+    return (PAYLOADS / f"{name}.json").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("PRIOHOOK_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> Iterator[str]:
+    """A database server shared by all tests; each takes the database `priohook_test` and leaves its tables empty."""
+    if given := os.environ.get("TEST_POSTGRES_URL"):
+        yield given
+        return
+    with postgres.server() as running:
+        yield running.url()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server_url: str) -> str:
+    """A migrated PostgreSQL database."""
+
+    async def make() -> None:
+        connection = await asyncpg.connect(postgres_server_url)
+        await connection.execute("DROP DATABASE IF EXISTS priohook_test WITH (FORCE)")
+        await connection.execute("CREATE DATABASE priohook_test")
+        await connection.close()
+        async with database.engine_for(url) as engine:
+            await database.migrate(engine)
+
+    url = postgres_server_url.rpartition("/")[0] + "/priohook_test"
+    asyncio.run(make())
+    return url
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+
+    async def make() -> None:
+        async with database.engine_for(f"sqlite+aiosqlite:///{path}") as engine:
+            await database.migrate(engine)
+
+    asyncio.run(make())
+    return path
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, migrated_sqlite: Path) -> str:
+    shutil.copy(migrated_sqlite, tmp_path / "priohook.db")
+    return f"sqlite+aiosqlite:///{tmp_path / 'priohook.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated and empty database, each test once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite_url")
+        return
+    url = request.getfixturevalue("postgres_url")
+    yield url
+    asyncio.run(_empty(url))
+
+
+async def _empty(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("TRUNCATE events")
+    await connection.close()
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def lines(log: io.StringIO) -> Callable[[], list[dict[str, Any]]]:
+    """The log lines of an application that has ended."""
+    return lambda: [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+@pytest.fixture
+def start(log: io.StringIO) -> Callable[..., Any]:
+    """`async with start(database_url, max_body_bytes=10) as client`: an application in this process."""
+
+    @asynccontextmanager
+    async def start(url: str, **changes: Any) -> AsyncIterator[httpx2.AsyncClient]:
+        clients = {name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()}
+        settings = Settings(**{"database_url": url, "clients": clients, **changes})
+        app = create_app(settings, clients=clients_from(settings.clients), log=LogWriter(log, style="json"))
+        async with app.router.lifespan_context(app) as state:
+            transport = httpx2.ASGITransport(_with_state(app, dict(state or {})))
+            async with httpx2.AsyncClient(transport=transport, base_url="http://priohook") as client:
+                yield client
+
+    return start
+
+
+@pytest.fixture
+async def client(database_url: str, start: Callable[..., Any]) -> AsyncIterator[httpx2.AsyncClient]:
+    async with start(database_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    async with database.engine_for(database_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def stored(engine: AsyncEngine) -> Callable[[], Any]:
+    """`await stored()`: all rows of `events`, oldest first."""
+
+    async def rows() -> Any:
+        async with engine.connect() as connection:
+            return (await connection.execute(select(*Event.__table__.columns).order_by(Event.id))).all()
+
+    return rows
+
+
+@pytest.fixture
+def count(engine: AsyncEngine) -> Callable[[], Any]:
+    async def number() -> int:
+        async with engine.connect() as connection:
+            return int(await connection.scalar(select(func.count()).select_from(Event)) or 0)
+
+    return number
+
+
+def _with_state(app: ASGIApp, state: dict[str, Any]) -> ASGIApp:
+    """What a server does: each request gets a copy of what the lifespan gave."""
+
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": dict(state)}, receive, send)
+
+    return with_state

