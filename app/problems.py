@@ -15,7 +15,6 @@ from datetime import timedelta
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -143,21 +142,18 @@ async def _drain(receive: Receive) -> None:
         return
 
 
-def from_starlette(error: HTTPException, *, method: str) -> Problem:
-    """The problem behind what Starlette's router raises: 404, 405, and 501 for methods that HTTP does not define."""
+def problem_for(error: Exception, *, method: str) -> Problem | None:
+    """The problem that an exception stands for, or None where it is a bug of ours.
+
+    Starlette's router raises 404 and 405; the latter is 501 for methods that HTTP does not define.
+    """
+    if isinstance(error, Problem):
+        return error
+    if not isinstance(error, HTTPException):
+        return None
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound("There is nothing at this URL.", "The README lists the URLs; paths are case-sensitive.")
     allow = (error.headers or {}).get("Allow", "")
     if method not in DEFINED_METHODS:
         return MethodNotImplemented("HTTP does not define this method.", f"This URL takes {allow}.")
     return MethodNotAllowed("This URL does not take this method.", f"It takes {allow}.", headers={"Allow": allow})
-
-
-async def answer(request: Request, error: Exception) -> Response:
-    """Starlette's exception handler for `Problem` and for its own `HTTPException`."""
-    if isinstance(error, HTTPException):
-        error = from_starlette(error, method=request.method)
-    if not isinstance(error, Problem):
-        raise error
-    response: Response = error.response(request.state.request_id)
-    return response

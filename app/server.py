@@ -1,7 +1,6 @@
 """uvicorn as priohook runs it: bounded requests, our error bodies also before ASGI begins, exit status 0 on SIGTERM."""
 
 import re
-import sys
 from asyncio import Transport
 from asyncio.events import TimerHandle
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 
 import httptools
 import uvicorn
-from starlette.applications import Starlette
+from starlette.routing import Router
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.problems import MethodNotImplemented, NotFound, Problem
@@ -49,16 +48,23 @@ class HeadTooSlow(Problem):
     status = 408
 
 
+class CannotListen(Exception):
+    """The address cannot be listened at; the text says why and what to do."""
+
+
 class Protocol(HttpToolsProtocol):
     """One connection. The class attributes are set by `server_for`, as uvicorn makes the instances."""
 
     paths: ClassVar[frozenset[str]]
     log: ClassVar[LogWriter]
     most_bytes: ClassVar[int]
+    head_timeout: ClassVar[timedelta] = HEAD_TIMEOUT
 
     _received = 0  # bytes of the request under way
     _in_head = True
     _head_timer: TimerHandle | None = None
+    _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed once more
+    _refusal: Problem | None = None  # waits for the answers to earlier requests
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Starts waiting for a head."""
@@ -72,10 +78,11 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses; a head or a request that outgrows its bounds ends the connection."""
+        self._unset_keepalive_if_required()
         self._received += len(data)
-        self._latest = data
-        super().data_received(data)
-        if self.transport.is_closing():
+        while data and self._refusal is None and not self.transport.is_closing():
+            data = self._parse(data)
+        if self._refusal is not None or self.transport.is_closing():
             return
         if self._in_head and self._received > LARGEST_HEAD_BYTES:
             self._refuse(HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers."))
@@ -86,7 +93,7 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols may return it
         """Keeps a half-closed connection as long as it waits for an answer."""
-        waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        waits = self._waits_for_answer()
         if waits:
             self.cycle.keep_alive = False
         return waits
@@ -95,21 +102,66 @@ class Protocol(HttpToolsProtocol):
         """The body follows; its own deadline is the receiver's."""
         self._in_head = False
         self._stop_waiting()
+        if sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_BYTES:
+            raise HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers.")
+        if self._offers_upgrade():
+            return
+        if self._headers_sent is not None:
+            self.headers[:] = self._headers_sent
+            self._headers_sent = None
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The next request may follow."""
+        if self._offers_upgrade():
+            return
         self._in_head = True
         self._received = 0
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls, inside its `except`, for whatever its parser did not take."""
-        request = REQUEST_LINE.match(self._latest)
-        if isinstance(sys.exception(), httptools.HttpParserInvalidMethodError) and request:
-            self._refuse(self._unknown_method(request[2].decode("latin-1")))
-        else:
-            self._refuse(MalformedRequest("This is no valid HTTP/1.1 request.", f"Send one. ({msg})"))
+    def on_response_complete(self) -> None:
+        """Refuses what came behind the request that was answered now."""
+        super().on_response_complete()
+        if self._refusal is not None and not self.transport.is_closing():
+            self._refuse(self._refusal)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Feeds the parser; gives what is to be parsed next."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as end:
+            rest = data[end.args[0] :]
+            return self._without_upgrade() + rest if self._offers_upgrade() else rest
+        except httptools.HttpParserError as error:
+            self._refuse(self._problem(error, data))
+        return b""
+
+    def _offers_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _without_upgrade(self) -> bytes:
+        """The head once more, without its offer to speak another protocol, for a new parser.
+
+        The old one takes what follows for that protocol and would lose the body. Java's HttpClient offers h2c with
+        every first request, and RFC 9110, section 7.8, lets a server ignore it.
+        """
+        start = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = (header for header in self.headers if header[0] != b"upgrade")
+        self._headers_sent = self.headers
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return start + b"".join(b"%s: %s\r\n" % header for header in kept) + b"\r\n"
+
+    def _problem(self, error: httptools.HttpParserError, data: bytes) -> Problem:
+        """Why the parser did not take `data`."""
+        if isinstance(error.__context__, Problem):
+            return error.__context__
+        begins_here = self._received == len(data)
+        request = REQUEST_LINE.match(data) if begins_here else None
+        if isinstance(error, httptools.HttpParserInvalidMethodError) and request:
+            return self._unknown_method(request[2].decode("latin-1"))
+        why = "its target is no URL" if isinstance(error, httptools.HttpParserCallbackError) else error
+        return MalformedRequest("This is no valid HTTP/1.1 request.", f"In detail: {why}.")
 
     def _unknown_method(self, path: str) -> Problem:
         if path not in self.paths:
@@ -118,7 +170,7 @@ class Protocol(HttpToolsProtocol):
 
     def _wait_for_head(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT.total_seconds(), self._head_is_late)
+            self._head_timer = self.loop.call_later(self.head_timeout.total_seconds(), self._head_is_late)
 
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:
@@ -133,16 +185,29 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
-        """Answers outside ASGI, as no request has begun, and ends the connection."""
+        """Answers outside ASGI, as no request has begun, and ends the connection; after all earlier answers."""
         self._stop_waiting()
+        self._refusal = problem
+        if self._waits_for_answer():
+            return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             request_id = token_hex(10)
             response = problem.response(request_id)
-            headers = [*response.raw_headers, (b"x-request-id", request_id.encode()), (b"connection", b"close")]
+            headers = [
+                *self.server_state.default_headers,
+                *response.raw_headers,
+                (b"x-request-id", request_id.encode()),
+                (b"connection", b"close"),
+            ]
             head = b"".join(b"%s: %s\r\n" % header for header in headers)
             self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + bytes(response.body))
             self.log.write("request", {"request_id": request_id, "status": problem.status, "problem": problem.message})
         self.transport.close()
+
+    def _waits_for_answer(self) -> bool:
+        """Whether a request that arrived whole is not answered yet."""
+        whole = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        return whole or bool(self.pipeline)
 
 
 class Server(uvicorn.Server):
@@ -153,8 +218,17 @@ class Server(uvicorn.Server):
         self._started = started
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Calls `started` with the URL that the server listens at."""
-        await super().startup(sockets)
+        """Calls `started` with the URL that the server listens at.
+
+        Raises:
+            CannotListen: another process listens there, or it is no address of this machine.
+        """
+        try:
+            await super().startup(sockets)
+        except SystemExit as end:  # uvicorn's, with an exit status of its own
+            if isinstance(end.__context__, OSError):
+                raise CannotListen(f"It cannot listen: {end.__context__}. Choose another --port or --host.") from None
+            raise SystemExit(1) from None
         if self.started:
             listener = self.servers[0].sockets[0]
             host, port = listener.getsockname()[:2]
@@ -167,7 +241,7 @@ class Server(uvicorn.Server):
 
 
 def server_for(
-    app: Starlette, settings: Settings, *, host: str, port: int, log: LogWriter, started: Callable[[str], None]
+    app: Router, settings: Settings, *, host: str, port: int, log: LogWriter, started: Callable[[str], None]
 ) -> Server:
     """The server of one process; `.run()` returns after SIGTERM or SIGINT, once all that was read is answered."""
     paths = frozenset(getattr(route, "path", "") for route in app.routes)

@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -18,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     field_validator,
@@ -41,6 +41,7 @@ ENV_PREFIX = "PRIOHOOK_"
 CONFIG_VARIABLE = "PRIOHOOK_CONFIG"
 SECRETS_FOLDER = Path("/run/secrets")
 SHORTEST_SECRET = 16  # characters; a digest without a slow hash is safe only for secrets nobody can guess
+UNFIT_FOR_BASIC = re.compile(r"[:\x00-\x1f\x7f]")  # in a username; RFC 7617, section 2
 
 
 class SettingsProblem(Exception):
@@ -95,7 +96,7 @@ class ClientSettings(BaseModel):
     @field_validator("username")
     @classmethod
     def _fits_basic(cls, username: str | None) -> str | None:
-        if username and re.search(r"[:\x00-\x1f\x7f]", username):
+        if username and UNFIT_FOR_BASIC.search(username):
             raise ValueError("must have no colon and no control character: HTTP Basic cannot carry them")
         return username
 
@@ -174,7 +175,7 @@ class Settings(BaseSettings):
         description="How many bytes of bodies may wait for a commit before the next event is answered 503.",
         json_schema_extra={"unit": "bytes"},
     )
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_words)] = Field(
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_words)] = Field(
         default=(),
         description="Networks whose X-Forwarded-For is believed, such as a balancer's; all others' is ignored.",
     )
@@ -187,7 +188,7 @@ class Settings(BaseSettings):
     def _known_database(cls, url: str) -> str:
         try:
             parsed = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # SQLAlchemy's own ValueError shows what it took for the port
             raise ValueError(
                 "is no URL; write sqlite+aiosqlite:///file.db or postgresql://user:password@host/db"
             ) from None

@@ -140,7 +140,7 @@ def start(log: io.StringIO) -> Callable[..., Any]:
         clients = {name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()}
         settings = Settings(**{"database_url": url, "clients": clients, **changes})
         app = create_app(settings, clients=clients_from(settings.clients), log=LogWriter(log, style="json"))
-        async with app.router.lifespan_context(app) as state:
+        async with app.lifespan_context(app) as state:
             transport = httpx2.ASGITransport(_with_state(app, dict(state or {})))
             async with httpx2.AsyncClient(transport=transport, base_url="http://priohook") as client:
                 yield client

@@ -7,7 +7,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from secrets import token_urlsafe
 
-from app.settings import ClientSettings, Scope, SettingsProblem
+from app.settings import UNFIT_FOR_BASIC, ClientSettings, Scope, SettingsProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +86,10 @@ def new_secret() -> str:
 
 def _client(name: str, settings: ClientSettings) -> Client:
     username = settings.username or name
-    if ":" in username:
-        raise SettingsProblem(f"client {name!r}: a username cannot hold a colon; give it a `username` without one.")
+    if UNFIT_FOR_BASIC.search(username):
+        raise SettingsProblem(
+            f"client {name!r}: a username cannot hold a colon or a control character; give it a `username` without one."
+        )
     kept = (
         digest(username, settings.secret.get_secret_value())
         if settings.secret

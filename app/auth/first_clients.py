@@ -61,10 +61,13 @@ def _write(path: Path) -> None:
 def _read(path: Path) -> dict[str, ClientSettings]:
     try:
         content = tomllib.loads(path.read_text())
-        return TypeAdapter(dict[str, ClientSettings]).validate_python(content.get("clients", {}))
-    except tomllib.TOMLDecodeError as error:
+        clients = TypeAdapter(dict[str, ClientSettings]).validate_python(content.get("clients", {}))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsProblem(
             f"{path} is no TOML: {error}. Correct it, or move it away to have it made again."
         ) from None
     except ValidationError as error:
         raise SettingsProblem(f"{path}: {describe(error)}") from None
+    if not clients:
+        raise SettingsProblem(f"{path} holds no clients. Move it away to have it made again.")
+    return clients

@@ -43,9 +43,11 @@ class FailureLimit:
 
 
 def _network(address: str) -> str:
-    """The address, or its /64 where it is IPv6: one host owns that many."""
+    """The address, or its /64 where it is IPv6: one host owns that many. `::ffff:192.0.2.1` is IPv4."""
     try:
         parsed = ip_address(address)
     except ValueError:
         return address
-    return address if isinstance(parsed, IPv4Address) else parsed.exploded[:19]
+    if isinstance(parsed, IPv4Address):
+        return address
+    return str(parsed.ipv4_mapped or parsed.exploded[:19])

@@ -12,6 +12,7 @@ from app.cli.migrate import migrate
 from app.cli.serve import serve
 from app.cli.settings import settings
 from app.database import SchemaNotCurrent
+from app.server import CannotListen
 from app.settings import SettingsProblem
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     """Runs the command line and ends the process: 0, 1 (it failed) or 2 (usage)."""
     try:
         priohook(prog_name="priohook")
-    except (SettingsProblem, SchemaNotCurrent) as problem:
+    except (SettingsProblem, SchemaNotCurrent, CannotListen) as problem:
         _fail(str(problem))
     except (TimeoutError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
         _fail(f"The database could not be used: {_first_line(error)}. Check database_url and that it runs.")

@@ -1,6 +1,5 @@
 """Writes events into PostgreSQL: one statement of constant text and one round trip for each batch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -23,9 +22,9 @@ COLUMNS = {
     "notification_id": "text",
     "api_version": "text",
     "shape": "text",
-    "headers": "json",
+    "headers": "bytea",
     "body": "bytea",
-    "body_bytes": "int4",
+    "body_bytes": "int8",
     "dedup_key": "bytea",
     "duplicates": "int4",
     "last_duplicate_at": "timestamptz",
@@ -69,7 +68,8 @@ class PostgresWriter:
             connection = await self._connected()
             stored = await connection.fetch(INSERT, *columns, timeout=self._timeout)
         except BAD_ROW as error:
-            raise BadRow from error
+            # The first line only, and no cause: PostgreSQL's DETAIL shows the row, and the log would have it.
+            raise BadRow(f"{type(error).__name__}: {error}".partition("\n")[0]) from None
         except BaseException:
             self._discard()
             raise
@@ -92,5 +92,4 @@ class PostgresWriter:
 
 def _values(row: Row) -> tuple[object, ...]:
     columns = row.columns()
-    columns["headers"] = json.dumps(columns["headers"])
     return tuple(columns[name] for name in COLUMNS)

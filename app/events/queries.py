@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.events.tables import Event
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 SUMMARY = [column for column in Event.__table__.columns if column.name not in ("headers", "body", "dedup_key")]
 
 
@@ -43,8 +45,8 @@ class EventFilter:
 
 def id_floor(at: datetime) -> UUID:
     """The lowest id that an event of this time can have: ids are time-ordered, so the primary key finds times too."""
-    milliseconds = max(0, int(at.timestamp() * 1000))
-    return UUID(int=(milliseconds << 80 | 7 << 76 | 2 << 62))
+    ticks = max(0, ((at - EPOCH) // MICROSECOND << 12) // 1000)  # as `app.events.ids` counts them, and no float rounds
+    return UUID(int=ticks >> 12 << 80 | 7 << 76 | (ticks & 0xFFF) << 64 | 2 << 62)
 
 
 async def list_events(

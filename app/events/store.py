@@ -32,7 +32,8 @@ class NewEvent:
 
     received_at: datetime
     client: str
-    headers: list[list[str]]
+    headers: bytes
+    """As lines of `name: value`, separated by CRLF."""
     body: bytes
     body_bytes: int
     dedup_key: bytes

@@ -4,8 +4,9 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Index, LargeBinary, text
+from sqlalchemy import BigInteger, CheckConstraint, Dialect, Index, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
 
 from app.database import Base, UTCDateTime
 
@@ -15,6 +16,21 @@ class Status(StrEnum):
 
     ACCEPTED = "accepted"
     QUARANTINED = "quarantined"
+
+
+class HeaderBlock(TypeDecorator[list[list[str]]]):
+    """Headers as the bytes `name: value`, one a line, which costs a request less than JSON; read as pairs.
+
+    Latin-1 keeps every byte, RFC 9110, section 5.5.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> list[list[str]] | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return [line.split(": ", 1) for line in value.decode("latin-1").split("\r\n") if line]
 
 
 class Event(Base):
@@ -41,11 +57,11 @@ class Event(Base):
     api_version: Mapped[str | None]
     shape: Mapped[str | None]
 
-    headers: Mapped[list[list[str]]] = mapped_column(JSON)
+    headers: Mapped[list[list[str]]] = mapped_column(HeaderBlock)
     """Name and value pairs in the order they came, without those that carry credentials."""
     body: Mapped[bytes] = mapped_column(LargeBinary)
     """What arrived, byte for byte, still in its content coding; of a body over the limit its first 64 KiB."""
-    body_bytes: Mapped[int]
+    body_bytes: Mapped[int] = mapped_column(BigInteger)
     """The size of what arrived or was declared; more than `body` holds where that was cut."""
 
     dedup_key: Mapped[bytes] = mapped_column(LargeBinary)

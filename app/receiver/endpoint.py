@@ -212,9 +212,9 @@ def dedup_key(username: str, identity: bytes) -> bytes:
     return sha256(username.encode() + b"\n" + identity).digest()[:KEY_BYTES]
 
 
-def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[list[str]]:
-    """All headers as they came, without those that carry credentials. Latin-1 keeps every byte, RFC 9110, 5.5."""
-    return [[name.decode("latin-1"), value.decode("latin-1")] for name, value in headers if name not in NEVER_KEPT]
+def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """All headers as they came, without those that carry credentials."""
+    return b"\r\n".join([name + b": " + value for name, value in headers if name not in NEVER_KEPT])
 
 
 def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -120,9 +120,15 @@ def _as_text(line: Line) -> str:
     at, level, event, fields = line
     stamp = datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S.%f")[:-3]
     shown = dict(fields)
-    trace = shown.pop("traceback", "")
+    trace = str(shown.pop("traceback", ""))
     words = " ".join(f"{name}={_plain(value)}" for name, value in shown.items())
-    return f"{stamp} {level:<7} {event} {words}\n{trace}"
+    # Indented, so that no line of an error's own text looks like one of the log's.
+    below = "".join(f"    {_printable(each)}\n" for each in trace.splitlines())
+    return f"{stamp} {level:<7} {_printable(event)} {words}\n{below}"
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def _plain(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.problems import InternalError
+from app.problems import InternalError, problem_for
 from app.telemetry.logs import LogWriter
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class RequestState(TypedDict):
 
 
 class RequestLine:
-    """Pure ASGI: gives the request its id, answers 500 when nobody else could, and writes the line."""
+    """Pure ASGI: gives the request its id, turns what was raised into an answer, and writes the line."""
 
     def __init__(self, app: ASGIApp, *, log: LogWriter) -> None:
         self._app = app
@@ -53,11 +53,12 @@ class RequestLine:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:
-            # The last resort: without it the sender sees a bare 500 that nobody can find in the log.
-            logger.exception("request_failed", extra={"fields": {"request_id": request_id}})
-            if status == CLIENT_CLOSED_REQUEST:
+        except Exception as error:
+            problem = problem_for(error, method=scope["method"])
+            if problem is None:
+                logger.exception("request_failed", extra={"fields": {"request_id": request_id}})
                 problem = InternalError("Something failed here.", "The log has it under this reference.")
+            if status == CLIENT_CLOSED_REQUEST:
                 await problem.response(request_id)(scope, receive, send_with_id)
         finally:
             line["status"] = status
