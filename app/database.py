@@ -107,7 +107,7 @@ def open_sqlite(url: str) -> Engine:
 
 
 async def connect_postgres(url: str) -> asyncpg.Connection:
-    """A connection that understands all that libpq's URLs can say, `sslmode` and several hosts among it.
+    """A connection; the URL is one of libpq's as asyncpg reads them, with `sslmode` and several hosts.
 
     `synchronous_commit` is switched on whatever the server's or the role's default is: a 200 means durable.
     """
@@ -126,6 +126,8 @@ async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
             # A migration that waits for a lock makes all others wait behind it: better that it gives up for now.
             await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT.total_seconds():.0f}s'"))
+        else:
+            await connection.execute(text("BEGIN IMMEDIATE"))  # the driver begins none before CREATE TABLE
         await connection.run_sync(lambda each: _move(each, revision))
 
 
@@ -140,8 +142,7 @@ async def check_schema(engine: AsyncEngine) -> None:
     scripts = ScriptDirectory.from_config(_config())
     async with engine.connect() as connection:
         current = await connection.run_sync(lambda each: MigrationContext.configure(each).get_current_revision())
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is None or (current in known and current != scripts.get_current_head()):
+    if current is None or (current in _known(scripts) and current != scripts.get_current_head()):
         has = f"is at {current}" if current else "has no tables yet"
         raise SchemaNotCurrent(
             f"The database {has}, this release needs {scripts.get_current_head()}: run `priohook migrate`."
@@ -153,6 +154,8 @@ def _move(connection: Connection, revision: str) -> None:
     config.attributes["connection"] = connection
     scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
+    if revision == "head" and current is not None and current not in _known(scripts):
+        return  # a newer release's schema, which this one can use
     behind = (
         {script.revision for script in scripts.iterate_revisions(current, "base")} - {current} if current else set()
     )
@@ -160,6 +163,10 @@ def _move(connection: Connection, revision: str) -> None:
         command.downgrade(config, revision)
     else:
         command.upgrade(config, revision)
+
+
+def _known(scripts: ScriptDirectory) -> set[str]:
+    return {script.revision for script in scripts.walk_revisions()}
 
 
 def _make_private(path: Path) -> None:

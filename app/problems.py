@@ -27,6 +27,7 @@ CODES = {
     403: "FORBIDDEN",
     405: "METHOD_NOT_ALLOWED",
     406: "NOT_ACCEPTABLE",
+    413: "CONTENT_TOO_LARGE",  # older Pythons call it otherwise
     422: "UNPROCESSABLE_ENTITY",
     429: "LIMIT_REACHED",
     500: "INTERNAL_SERVER_ERROR",

@@ -1,5 +1,6 @@
 """uvicorn as priohook runs it: bounded requests, our error bodies also before ASGI begins, exit status 0 on SIGTERM."""
 
+import gc
 import re
 from asyncio import Transport
 from asyncio.events import TimerHandle
@@ -100,8 +101,6 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The body follows; its own deadline is the receiver's."""
-        self._in_head = False
-        self._stop_waiting()
         if sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_BYTES:
             raise HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers.")
         if self._offers_upgrade():
@@ -110,6 +109,8 @@ class Protocol(HttpToolsProtocol):
             self.headers[:] = self._headers_sent
             self._headers_sent = None
         super().on_headers_complete()
+        self._in_head = False
+        self._stop_waiting()
 
     def on_message_complete(self) -> None:
         """The next request may follow."""
@@ -185,12 +186,12 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
-        """Answers outside ASGI, as no request has begun, and ends the connection; after all earlier answers."""
+        """Answers outside ASGI and ends the connection, after all earlier answers; one request never gets two."""
         self._stop_waiting()
         self._refusal = problem
         if self._waits_for_answer():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if self._in_head or not self.cycle.response_started:
             request_id = token_hex(10)
             response = problem.response(request_id)
             headers = [
@@ -230,6 +231,9 @@ class Server(uvicorn.Server):
                 raise CannotListen(f"It cannot listen: {end.__context__}. Choose another --port or --host.") from None
             raise SystemExit(1) from None
         if self.started:
+            # Else the garbage collector walks the whole program every second or so, and 50 ms long nothing is answered.
+            gc.collect()
+            gc.freeze()
             listener = self.servers[0].sockets[0]
             host, port = listener.getsockname()[:2]
             self._started(f"http://[{host}]:{port}" if listener.family == AF_INET6 else f"http://{host}:{port}")

@@ -132,16 +132,28 @@ def lines(log: io.StringIO) -> Callable[[], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def start(log: io.StringIO) -> Callable[..., Any]:
-    """`async with start(database_url, max_body_bytes=10) as client`: an application in this process."""
+def serve(log: io.StringIO) -> Callable[..., Any]:
+    """`async with serve(database_url, max_body_bytes=10) as app`: a running application, to be called as ASGI."""
 
     @asynccontextmanager
-    async def start(url: str, **changes: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    async def serve(url: str, **changes: Any) -> AsyncIterator[ASGIApp]:
         clients = {name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()}
         settings = Settings(**{"database_url": url, "clients": clients, **changes})
         app = create_app(settings, clients=clients_from(settings.clients), log=LogWriter(log, style="json"))
         async with app.lifespan_context(app) as state:
-            transport = httpx2.ASGITransport(_with_state(app, dict(state or {})))
+            yield _with_state(app, dict(state or {}))
+
+    return serve
+
+
+@pytest.fixture
+def start(serve: Callable[..., Any]) -> Callable[..., Any]:
+    """`async with start(database_url, max_body_bytes=10) as client`: an application in this process."""
+
+    @asynccontextmanager
+    async def start(url: str, **changes: Any) -> AsyncIterator[httpx2.AsyncClient]:
+        async with serve(url, **changes) as app:
+            transport = httpx2.ASGITransport(app)
             async with httpx2.AsyncClient(transport=transport, base_url="http://priohook") as client:
                 yield client
 

@@ -50,4 +50,4 @@ def _network(address: str) -> str:
         return address
     if isinstance(parsed, IPv4Address):
         return address
-    return str(parsed.ipv4_mapped or parsed.exploded[:19])
+    return str(parsed.ipv4_mapped or int(parsed) >> 64)  # as a number, since `exploded` fails on `fe80::1%eth0`

@@ -23,7 +23,7 @@ def clients() -> None:
 def new(name: str, scopes: tuple[str, ...], username: str | None, *, as_json: bool) -> None:
     """Make credentials for a client and print them, once. Nothing is saved: paste the entry into priohook.toml."""
     secret, scopes = new_secret(), scopes or (str(Scope.SEND),)
-    user = username or name
+    user = name if username is None else username
     kept = digest(user, secret).hex()
     try:
         ClientSettings.model_validate({"sha256": kept, "scopes": scopes, "username": user})
@@ -39,8 +39,12 @@ def new(name: str, scopes: tuple[str, ...], username: str | None, *, as_json: bo
     click.echo("For priohook.toml:\n")
     click.echo(f"[clients.{_toml_key(name)}]\nsha256 = {json.dumps(kept)}\nscopes = {json.dumps(list(scopes))}")
     if username:
-        click.echo(f"username = {json.dumps(username)}")
+        click.echo(f"username = {json.dumps(username, ensure_ascii=False)}")
 
 
 def _toml_key(name: str) -> str:
-    return name if name.isascii() and name.replace("-", "").replace("_", "").isalnum() else json.dumps(name)
+    return (
+        name
+        if name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+        else json.dumps(name, ensure_ascii=False)
+    )

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,11 +38,11 @@ class Moment(click.ParamType[datetime]):
         """The instant."""
         if isinstance(value, datetime):
             return value
-        if ago := AGO.fullmatch(value):
-            return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
         try:
+            if ago := AGO.fullmatch(value):
+                return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
             at = datetime.fromisoformat(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is no time: write 2026-08-12, 2026-08-12T10:15+02:00, 90m, 24h or 7d.", param, ctx)
         return at if at.tzinfo else at.replace(tzinfo=UTC)
 
@@ -157,7 +157,8 @@ def _cell(value: object) -> str:
 
 
 def _print_table(rows: Sequence[Row[Any]]) -> None:
-    table = Table(*SHOWN, box=None, pad_edge=False)
+    # A narrow terminal folds the other columns: an id is for copying.
+    table = Table(*(Column(name, no_wrap=name == "id", overflow="fold") for name in SHOWN), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(_cell(getattr(row, name))) for name in SHOWN))
     Console().print(table)

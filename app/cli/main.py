@@ -4,6 +4,7 @@ import sys
 
 import asyncpg
 import click
+from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.clients import clients
@@ -32,6 +33,8 @@ def main() -> None:
         priohook(prog_name="priohook")
     except (SettingsProblem, SchemaNotCurrent, CannotListen) as problem:
         _fail(str(problem))
+    except CommandError as error:
+        _fail(f"The schema stays as it is: {_first_line(error)}.")
     except (TimeoutError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
         _fail(f"The database could not be used: {_first_line(error)}. Check database_url and that it runs.")
 

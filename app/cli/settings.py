@@ -39,7 +39,9 @@ def settings(*, as_json: bool) -> None:
 
 def _shown(name: str, value: Any) -> Any:
     if name == "database_url":
-        return make_url(value).render_as_string(hide_password=True)
+        url = make_url(value)
+        masked = {key: "***" for key in url.query if "password" in key}  # libpq takes one there too
+        return url.update_query_dict(masked).render_as_string(hide_password=True)
     if isinstance(value, timedelta):
         return value.total_seconds()
     if name == "clients":

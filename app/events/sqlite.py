@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import OperationalError, StatementError
 
 from app.database import open_sqlite, sqlite_path
-from app.events.store import BadRow, Row
+from app.events.store import COLUMNS, BadRow, Row
 from app.events.tables import Event
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class SQLiteWriter:
         self._bound_log()
         try:
             with self._engine.begin() as connection:
-                if connection.execute(INSERT, [row.columns() for row in rows]).rowcount == len(rows):
+                values = [dict(zip(COLUMNS, row.values(), strict=True)) for row in rows]
+                if connection.execute(INSERT, values).rowcount == len(rows):
                     return {row.event.dedup_key: row.event.id for row in rows}
                 return _count_copies(connection, rows)
         except OperationalError:
@@ -93,7 +94,7 @@ class SQLiteWriter:
 def _count_copies(connection: Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:
     """The slower way, for a batch with copies of events that an earlier one stored."""
     keys = [row.event.dedup_key for row in rows]
-    ids = dict(connection.execute(FIRST_COPIES.where(Event.dedup_key.in_(keys))).tuples().all())
+    ids = dict(connection.execute(FIRST_COPIES.where(Event.dedup_key.in_(keys))).all())
     again = [
         {
             "key": row.event.dedup_key,

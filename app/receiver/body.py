@@ -15,6 +15,8 @@ CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 """By name (RFC 9110, section 8.4.1) zlib's window bits."""
 
 RAW_DEFLATE = -15
+SLICE_BYTES = 16 * 1024
+"""How much is inflated at once: zlib copies all that is left of a slice for each of thousands of tiny members."""
 
 
 class ClientGone(Exception):
@@ -83,6 +85,14 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
     return Body(content, size, Ending.COMPLETE)
 
 
+def content_coding(field: bytes) -> bytes:
+    """The name that a Content-Encoding field gives, empty for none; of several codings all, joined by commas."""
+    if not field:
+        return field
+    names = (each.strip() for each in field.lower().split(b","))
+    return b",".join(each for each in names if each not in (b"", b"identity"))
+
+
 def decode(content: bytes, coding: bytes, *, limit: int) -> bytes:
     """The bytes with their content coding undone; never makes more than `limit` of them, whatever a bomb holds.
 
@@ -108,13 +118,17 @@ def decode(content: bytes, coding: bytes, *, limit: int) -> bytes:
 
 
 def _inflate(content: bytes, window_bits: int, limit: int) -> bytes:
-    decoded = b""
-    while content:
-        member = zlib.decompressobj(window_bits)
-        decoded += member.decompress(content, limit - len(decoded) + 1)
-        if len(decoded) > limit:
-            raise InflatesTooFar
-        if not member.eof:
-            raise UndecodableBody("the compressed body ends too early")
-        content = member.unused_data  # gzip may have several members, RFC 1952, section 2.2
-    return decoded
+    decoded = bytearray()
+    member = zlib.decompressobj(window_bits)
+    for start in range(0, len(content), SLICE_BYTES):
+        piece = content[start : start + SLICE_BYTES]
+        while piece:
+            if member.eof:  # gzip may have several members, RFC 1952, section 2.2
+                member = zlib.decompressobj(window_bits)
+            decoded += member.decompress(piece, limit - len(decoded) + 1)
+            if len(decoded) > limit:
+                raise InflatesTooFar
+            piece = member.unused_data
+    if content and not member.eof:
+        raise UndecodableBody("the compressed body ends too early")
+    return bytes(decoded)

@@ -8,16 +8,19 @@ from typing import ClassVar, Literal, TypedDict
 from starlette.types import Receive, Scope, Send
 
 from app.auth.clients import Client
+from app.events.ids import new_id
 from app.events.store import EventStore, NewEvent
 from app.events.tables import Status
 from app.problems import Problem
 from app.receiver.body import (
     CODINGS,
+    KEPT_BYTES,
     Body,
     ClientGone,
     Ending,
     InflatesTooFar,
     UndecodableBody,
+    content_coding,
     decode,
     read_body,
 )
@@ -26,6 +29,8 @@ from app.receiver.payloads import NoEnvelope, NotJSON, Payload, parse_payload
 
 NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 KEY_BYTES = 16
+LONGEST_LENGTH = 18
+"""Digits of a Content-Length that is believed: what is longer fits no column, and is counted instead."""
 
 
 class State(TypedDict):
@@ -128,21 +133,16 @@ def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
     Raises:
         Refused: it is not acceptable.
     """
-    coding = headers.get(b"content-encoding", b"").strip().lower().replace(b"identity", b"")
-    too_large = TooLarge(
-        f"The body is over the limit of {limit} bytes.",
-        "Send it in smaller parts, or raise max_body_bytes.",
-        close=True,
-    )
+    coding = content_coding(headers.get(b"content-encoding", b""))
     undecodable = None
     content = body.content
     if body.ending is Ending.TOO_LARGE:
-        raise too_large
+        raise _too_large(limit)
     if body.ending is Ending.COMPLETE and coding in CODINGS:
         try:
             content = decode(content, coding, limit=limit)
         except InflatesTooFar:
-            raise too_large from None
+            raise _too_large(limit) from None
         except UndecodableBody as error:
             undecodable = error
     if not is_json(headers.get(b"content-type")):
@@ -154,6 +154,10 @@ def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
     if undecodable:
         raise NotReadable("The body is not what its Content-Encoding says.", f"It is {undecodable}.")
     return content
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is over the limit of {limit} bytes.", "Send less, or raise max_body_bytes.", close=True)
 
 
 def parse(content: bytes) -> Payload:
@@ -173,6 +177,7 @@ def parse(content: bytes) -> Payload:
 def accepted(payload: Payload, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
     """The event that a good request becomes."""
     return NewEvent(
+        id=new_id(),
         received_at=datetime.now(UTC),
         client=client.name,
         headers=kept_headers(headers),
@@ -191,12 +196,15 @@ def accepted(payload: Payload, body: Body, headers: Iterable[tuple[bytes, bytes]
 
 def quarantined(problem: Refused, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
     """What is kept of a refused request. The same bytes refused again are a copy: a sender retries for seven days."""
-    identity = b"%d %d " % (problem.status, body.size) + sha256(body.content).digest()
+    content = body.content[:KEPT_BYTES] if isinstance(problem, TooLarge) else body.content
+    # Not the size: how far a body over the limit was counted depends on how it was cut on its way.
+    identity = b"%d " % problem.status + sha256(content).digest()
     return NewEvent(
+        id=new_id(),
         received_at=datetime.now(UTC),
         client=client.name,
         headers=kept_headers(headers),
-        body=body.content,
+        body=content,
         body_bytes=body.size,
         dedup_key=dedup_key(client.username, b"quarantined " + identity),
         status=Status.QUARANTINED.value,
@@ -227,4 +235,4 @@ def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 def _length(headers: dict[bytes, bytes]) -> int | None:
     value = headers.get(b"content-length", b"")
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isdigit() and len(value) <= LONGEST_LENGTH else None

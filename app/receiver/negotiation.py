@@ -1,7 +1,11 @@
 """What the sender accepts and what it says that it sends: Accept and Content-Type, RFC 9110."""
 
+import re
+
 JSON_RANGES = {"application/json": 3, "application/*": 2, "*/*": 1}
 """The ranges that cover JSON, the more specific the higher; RFC 9110, section 12.5.1."""
+
+WEIGHT = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 
 
 def accepts_json(accept: bytes) -> bool:
@@ -9,7 +13,7 @@ def accepts_json(accept: bytes) -> bool:
     if not accept or accept == b"application/json":
         return True
     best, weight = 0, 0.0
-    ranges = [each for each in accept.decode("latin-1").lower().split(",") if each.strip()]
+    ranges = [each for each in accept.decode("latin-1").lower().split(",") if "/" in each]
     for each in ranges:
         name, *parameters = (part.strip() for part in each.split(";"))
         rank = JSON_RANGES.get(name, 0)
@@ -22,10 +26,7 @@ def _weight(parameters: list[str]) -> float:
     for each in parameters:
         name, _, value = each.partition("=")
         if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 1.0
+            return float(value) if WEIGHT.fullmatch(value.strip()) else 1.0
     return 1.0
 
 

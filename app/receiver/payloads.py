@@ -6,14 +6,13 @@ What is known of the sender's payloads is little, so one field that cannot be re
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-DEEPEST = 200
+DEEPEST = 201
 """The most brackets inside each other; pydantic-core's bound, and more than forty times what an order needs."""
 
 LONGEST_TEXT = 200
@@ -26,6 +25,9 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 """PostgreSQL takes no NUL, UTF-8 no lone surrogate, and a terminal or a log line none of the others."""
 
 UNKNOWN = "UNKNOWN"
+SHAPES = {(True, False): "notification", (False, True): "object", (True, True): "both"}
+"""By whether there is a notification, and whether there is the changed object."""
+
 PENDING_CANCELLATION = "ORDER_PROCESSING_CANCELLATION"
 
 
@@ -37,8 +39,7 @@ class NoEnvelope(ValueError):
     """It is JSON and not an envelope with `data`; the text says what it is instead."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payload:
+class Payload(NamedTuple):
     """What the columns of the same names say, and what makes a copy a copy.
 
     Attributes:
@@ -75,7 +76,6 @@ def parse_payload(content: bytes) -> Payload:
     notification = _object(data.get("notification"))
     name, changed = _changed_object(data)
     order = changed if name == "order" else {}
-    shapes = {(True, False): "notification", (False, True): "object", (True, True): "both"}
     notification_id = _text(notification.get("notification_id"))
     return Payload(
         type=_text(notification.get("notification_event")) or _object_type(name, changed) or _kind(data) or UNKNOWN,
@@ -84,7 +84,7 @@ def parse_payload(content: bytes) -> Payload:
         order_modified=_time(order.get("order_modified")),
         notification_id=notification_id,
         api_version=_text(envelope.get("api_version")),
-        shape=shapes.get((bool(notification), bool(name))),
+        shape=SHAPES.get((bool(notification), bool(name))),
         identity=_identity(content, notification, order),
     )
 
@@ -137,7 +137,8 @@ def _object(value: object) -> dict[str, Any]:
 
 def _changed_object(data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The name and content of the object that came along; `data.payment` and others are by analogy, UNKNOWN."""
-    for name, value in data.items():
+    # An order first: fields appear within a version, and one of them may hold an object.
+    for name, value in (("order", data.get("order")), *data.items()):
         if name != "notification" and isinstance(value, dict):
             return name, value
     return "", {}
@@ -163,7 +164,7 @@ def _object_type(name: str, changed: Mapping[str, Any]) -> str | None:
 
 def _kind(data: Mapping[str, Any]) -> str | None:
     kind = _text(data.get("kind"))
-    return kind.upper() if kind else None
+    return _text(kind.upper()) if kind else None  # capitals may be longer
 
 
 def _reference(name: str, changed: Mapping[str, Any]) -> str | None:
@@ -176,10 +177,12 @@ def _text(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     try:
-        text = str(value)
+        text = str(value)[: LONGEST_TEXT * 2]
     except ValueError:  # an integer of more than 4300 digits
         return None
-    return UNPRINTABLE.sub("", text[: LONGEST_TEXT * 2])[:LONGEST_TEXT].strip() or None
+    if not text.isprintable():
+        text = UNPRINTABLE.sub("", text)
+    return text[:LONGEST_TEXT].strip() or None
 
 
 def _version(value: object) -> int | None:
@@ -190,6 +193,8 @@ def _version(value: object) -> int | None:
         number = int(value)
     except (ValueError, OverflowError):
         return None
+    if isinstance(value, float) and value != number:
+        return None
     return number if abs(number) <= LARGEST_VERSION else None
 
 
@@ -198,7 +203,7 @@ def _time(value: object) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        at = datetime.fromisoformat(value.strip())
+        at = datetime.fromisoformat(value.strip().upper())  # RFC 3339, section 5.6: t and z may be small
         return at.astimezone(UTC) if at.tzinfo else None
     except (ValueError, OverflowError):
         return None
@@ -207,14 +212,15 @@ def _time(value: object) -> datetime | None:
 def _identity(content: bytes, notification: Mapping[str, Any], order: Mapping[str, Any]) -> bytes:
     """What two copies share: the notification's id, or an order's version with its bookings, or all bytes.
 
+    A notification without an id is a copy only byte for byte, whatever order came along: its event may be another.
     An order's bookings count whole: a redemption may change them and leave the version alone. What differs only in
     white space is a copy; what differs in any other way that is not listed is stored again, which loses nothing.
     """
     notification_id = notification.get("notification_id")
-    if isinstance(notification_id, str | int) and notification_id and not isinstance(notification_id, bool):
+    if notification_id and _text(notification_id):
         return b"notification " + repr(notification_id).encode()
     reference, version, modified = (order.get(f"order_{name}") for name in ("reference", "version", "modified"))
-    if reference and (version is not None or modified is not None):
+    if reference and not notification and (version is not None or modified is not None):
         try:
             parts = to_json([reference, version, modified, order.get("order_status"), order.get("order_bookings")])
         except (PydanticSerializationError, ValueError):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.events.queries import get_event
 from app.events.tables import Event, Status
-from app.receiver.body import CODINGS, InflatesTooFar, UndecodableBody, decode
+from app.receiver.body import CODINGS, InflatesTooFar, UndecodableBody, content_coding, decode
 from app.receiver.endpoint import Refused, dedup_key, parse
 
 
@@ -78,6 +78,5 @@ async def release(
 
 
 def _coding(headers: list[list[str]]) -> bytes:
-    codings = [value.strip().lower().encode() for name, value in headers if name == "content-encoding"]
-    known = [coding for coding in codings if coding in CODINGS]
-    return known[0] if known else b""
+    coding = content_coding(",".join(value for name, value in headers if name == "content-encoding").encode())
+    return coding if coding in CODINGS else b""

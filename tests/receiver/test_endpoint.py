@@ -1,8 +1,111 @@
 import asyncio
+import gzip
+import json
+import sqlite3
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import asyncpg
+import pytest
+from starlette.types import ASGIApp, Message
+
+from app.database import is_sqlite, sqlite_path
 from tests.conftest import WEBHOOK, basic_header, payload
 
 NOTIFICATION = payload("01-notification-order-create")
+OTHER = payload("02-notification-order-cancel-partial")
+ERROR = payload("11-error-body")
+LIMIT = 100_000
+TOO_LONG = b"x" * (LIMIT + 1)
+SOON = timedelta(seconds=0.1)
+
+
+@dataclass
+class Sender:
+    """One request as ASGI shows it: chunks of a body, after which the sender ends it, hangs up or stalls."""
+
+    headers: dict[str, str] = field(default_factory=basic_header)
+    chunks: Sequence[bytes] = (NOTIFICATION,)
+    ends: bool = True
+    stalls: bool = False
+    method: str = "POST"
+    path: str = WEBHOOK
+    status: int | None = None
+    answer: bytes = b""
+    answer_headers: dict[str, str] = field(default_factory=dict)
+
+    async def send_to(self, app: ASGIApp) -> "Sender":
+        self._left = list(self.chunks)
+        self._answered = asyncio.Event()
+        scope = {
+            "type": "http",
+            "method": self.method,
+            "path": self.path,
+            "headers": [(name.lower().encode(), value.encode()) for name, value in self.headers.items()],
+            "client": ("127.0.0.1", 50000),
+        }
+        await app(scope, self._receive, self._send)
+        return self
+
+    async def _receive(self) -> Message:
+        if self._left:
+            chunk = self._left.pop(0)
+            return {"type": "http.request", "body": chunk, "more_body": bool(self._left) or not self.ends}
+        if self.stalls:
+            await self._answered.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.answer_headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
+            self._answered.set()
+        self.answer += message.get("body", b"")
+
+
+@asynccontextmanager
+async def locked(url: str) -> AsyncIterator[None]:
+    """While this lasts, nobody else can write events; reading goes on."""
+    if is_sqlite(url):
+        file = sqlite3.connect(sqlite_path(url), isolation_level=None)
+        file.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            file.rollback()
+            file.close()
+        return
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE events IN EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
+def assert_error_model(reply: Any, status: int, code: str) -> None:
+    model = reply.json()
+    assert reply.status_code == status
+    assert reply.headers["Content-Type"] == "application/json"
+    assert model["error"] == code
+    assert model["error_reference"] == reply.headers["X-Request-Id"]
+    assert model["error_message"].endswith(".")
+    assert set(model) <= {
+        "error",
+        "error_reference",
+        "error_message",
+        "error_description",
+        "error_uri",
+        "errors",
+    }
+
+
+# What is accepted
 
 
 async def test_an_accepted_event_is_stored_before_its_200(client, stored):
@@ -13,6 +116,425 @@ async def test_an_accepted_event_is_stored_before_its_200(client, stored):
     assert event.body == NOTIFICATION
 
 
+async def test_an_accepted_event_has_what_is_known_about_it(client, stored):
+    before = datetime.now(UTC)
+    await client.post(WEBHOOK, content=payload("10-order-payload-cancelled"), headers=basic_header())
+    (event,) = await stored()
+    assert before <= event.received_at <= datetime.now(UTC)
+    assert (event.status, event.reason, event.client) == ("accepted", None, "prioticket")
+    assert (event.type, event.shape, event.reference) == ("ORDER_CANCELLED", "object", "PRI26081200417")
+    assert (event.order_version, event.api_version, event.notification_id) == (3, "3.8.0", None)
+    assert event.order_modified == datetime(2026, 8, 13, 7, 2, 10, tzinfo=UTC)
+    assert event.body_bytes == len(event.body)
+    assert (event.duplicates, event.last_duplicate_at, event.released_at) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": {"kind": "holiday"}}',
+        b'\xef\xbb\xbf{"data": {}}',
+        b'{"data": {"notification": {"notification_id": "\\u0000", "notification_event": "A\\u0000B"}}}',
+        b'{"data": {"notification": {"notification_item_id": "\\ud800"}}}',
+        b'{"data": {"order": {"order_reference": 7, "order_version": 1' + b"0" * 400 + b"}}}",
+        b'{"api_version": [], "data": {"order": {"order_modified": "0001-01-01T00:00:00+14:00"}}}',
+        b'{"data": {"order": {"order_reference": "' + "\N{DESERET CAPITAL LETTER LONG I}".encode() * 5000 + b'"}}}',
+    ],
+    ids=lambda body: repr(body[:50]),
+)
+async def test_an_event_with_odd_values_is_stored_byte_for_byte(client, stored, body):
+    reply = await client.post(WEBHOOK, content=body, headers=basic_header())
+    (event,) = await stored()
+    assert (reply.status_code, event.status, event.body) == (200, "accepted", body)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", gzip.compress(NOTIFICATION)),
+        ("GZIP", gzip.compress(NOTIFICATION)),
+        ("x-gzip", gzip.compress(NOTIFICATION)),
+        ("gzip, identity", gzip.compress(NOTIFICATION)),
+        ("deflate", zlib.compress(NOTIFICATION)),
+        ("identity", NOTIFICATION),
+        ("", NOTIFICATION),
+    ],
+)
+async def test_an_encoded_event_is_read_and_kept_as_it_came(client, stored, coding, body):
+    reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": coding})
+    (event,) = await stored()
+    assert (reply.status_code, event.body, event.type) == (200, body, "ORDER_CREATE")
+    assert event.body_bytes == len(body)
+
+
+async def test_headers_are_kept_in_order_but_never_those_with_credentials(client, stored):
+    headers = [
+        *basic_header().items(),
+        ("Cookie", "session=hidden-value"),
+        ("Proxy-Authorization", "Basic hidden-value"),
+        ("Content-Type", "application/json"),
+        ("X-Twice", "1"),
+        ("X-Twice", "2"),
+        ("X-Latin", b"caf\xe9: \xff"),
+        ("X-Empty", ""),
+    ]
+    await client.post(WEBHOOK, content=NOTIFICATION, headers=headers)
+    (event,) = await stored()
+    kept = [(name, value) for name, value in event.headers if name.startswith(("x-", "content-type"))]
+    assert kept == [
+        ("content-type", "application/json"),
+        ("x-twice", "1"),
+        ("x-twice", "2"),
+        ("x-latin", "caf\xe9: \xff"),
+        ("x-empty", ""),
+    ]
+    assert not {"authorization", "cookie", "proxy-authorization"} & {name for name, _ in event.headers}
+    assert "hidden-value" not in repr(event.headers)
+
+
+async def test_a_refused_event_keeps_its_headers_without_credentials_too(client, stored):
+    await client.post(WEBHOOK, content=b"{", headers={**basic_header(), "Cookie": "a=b", "X-Kept": "yes"})
+    (event,) = await stored()
+    assert ["x-kept", "yes"] in event.headers
+    assert not {"authorization", "cookie"} & {name for name, _ in event.headers}
+
+
+# The table of answers, row by row
+
+
+@pytest.mark.parametrize("path", ["/", "/webhooks", "/webhooks/prioticket/", "/Webhooks/Prioticket", "/nothing"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PROPFIND"])
+async def test_an_unknown_path_is_404(client, method, path):
+    assert_error_model(await client.request(method, path), 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+async def test_a_method_the_path_does_not_have_is_405_with_allow(client, method):
+    reply = await client.request(method, WEBHOOK)
+    assert reply.status_code == 405
+    assert reply.headers["Allow"] == "POST"
+
+
+async def test_a_405_tells_what_the_path_takes(client):
+    assert_error_model(await client.get(WEBHOOK), 405, "METHOD_NOT_ALLOWED")
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "BREW", "post"])
+async def test_a_method_http_does_not_define_is_501(serve, sqlite_url, method):
+    async with serve(sqlite_url) as app:
+        reply = await Sender(method=method).send_to(app)
+    assert reply.status == 501
+    assert json.loads(reply.answer)["error"] == "NOT_IMPLEMENTED"
+    assert json.loads(reply.answer)["error_reference"] == reply.answer_headers["x-request-id"]
+
+
+async def test_no_authorization_is_401_with_the_challenge_and_no_body(client):
+    reply = await client.post(WEBHOOK, content=NOTIFICATION)
+    assert (reply.status_code, reply.content) == (401, b"")
+    assert reply.headers["WWW-Authenticate"] == 'Basic realm="priohook", charset="UTF-8"'
+    assert "X-Request-Id" in reply.headers
+
+
+@pytest.mark.parametrize("value", ["Bearer abc", "Basic", "Basic !", "Basic bm9ib2R5", "Basic bm86Ym9keQ=="])
+async def test_a_credential_that_is_not_valid_is_401_with_the_challenge(client, value):
+    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers={"Authorization": value})
+    assert_error_model(reply, 401, "AUTHENTICATION_FAILED")
+    assert reply.headers["WWW-Authenticate"] == 'Basic realm="priohook", charset="UTF-8"'
+
+
+async def test_two_authorization_headers_are_401(client):
+    both = [*basic_header().items(), *basic_header().items()]
+    assert_error_model(await client.post(WEBHOOK, headers=both), 401, "AUTHENTICATION_FAILED")
+
+
+async def test_after_60_failures_the_next_is_429_with_retry_after(client):
+    wrong = basic_header(secret="wrong-horse")
+    statuses = [(await client.post(WEBHOOK, headers=wrong)).status_code for _ in range(60)]
+    reply = await client.post(WEBHOOK, headers=wrong)
+    assert set(statuses) == {401}
+    assert_error_model(reply, 429, "LIMIT_REACHED")
+    assert 0 < int(reply.headers["Retry-After"]) <= 60
+
+
+async def test_a_right_credential_passes_after_any_number_of_failures(client):
+    for _ in range(61):
+        await client.post(WEBHOOK, headers=basic_header(secret="wrong-horse"))
+    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    assert reply.status_code == 200
+
+
+async def test_a_right_credential_without_the_scope_is_403(client):
+    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header("reader"))
+    assert_error_model(reply, 403, "FORBIDDEN")
+
+
+async def test_an_accept_that_excludes_json_is_406(client):
+    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Accept": "text/html"})
+    assert_error_model(reply, 406, "NOT_ACCEPTABLE")
+
+
+async def test_two_accept_fields_count_as_one_list(client):
+    accept = [("Accept", "text/html"), ("Accept", "application/json")]
+    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=[*basic_header().items(), *accept])
+    assert reply.status_code == 200
+
+
+async def chunked(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+@pytest.mark.parametrize("body", [TOO_LONG, pytest.param((TOO_LONG, b"more"), id="undeclared")])
+async def test_a_body_over_the_limit_is_413_and_closes_the_connection(start, database_url, body):
+    async with start(database_url, max_body_bytes=LIMIT) as client:
+        content = chunked(*body) if isinstance(body, tuple) else body
+        reply = await client.post(WEBHOOK, content=content, headers=basic_header())
+    assert_error_model(reply, 413, "CONTENT_TOO_LARGE")
+    assert reply.headers["Connection"] == "close"
+
+
+async def test_a_body_exactly_at_the_limit_is_taken(start, sqlite_url):
+    async with start(sqlite_url, max_body_bytes=len(NOTIFICATION)) as client:
+        reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    assert reply.status_code == 200
+
+
+async def test_a_declared_length_over_the_limit_is_413_before_the_body_arrives(serve, stored, database_url):
+    declared = {**basic_header(), "Content-Length": "5000000000"}
+    async with serve(database_url, max_body_bytes=LIMIT) as app:
+        reply = await Sender(headers=declared, chunks=[b"x" * 65536], ends=False, stalls=True).send_to(app)
+    (event,) = await stored()
+    assert (reply.status, reply.answer_headers["connection"]) == (413, "close")
+    assert (event.body, event.body_bytes) == (b"x" * 65536, 5_000_000_000)
+
+
+@pytest.mark.parametrize("declared", ["9" * 20, "9" * 5000, "1,1", "-1", "many"])
+async def test_an_unbelievable_declared_length_is_ignored_and_the_bytes_are_counted(serve, database_url, declared):
+    async with serve(database_url) as app:
+        reply = await Sender(headers={**basic_header(), "Content-Length": declared}).send_to(app)
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("coding", "bomb"),
+    [("gzip", gzip.compress(bytes(10_000_000))), ("deflate", zlib.compress(bytes(10_000_000)))],
+    ids=["gzip", "deflate"],
+)
+async def test_a_bomb_is_413_and_its_first_bytes_are_kept(serve, stored, database_url, coding, bomb):
+    headers = {**basic_header(), "Content-Encoding": coding}
+    async with serve(database_url, max_body_bytes=LIMIT) as app:
+        reply = await Sender(headers=headers, chunks=[bomb]).send_to(app)
+    (event,) = await stored()
+    assert (reply.status, reply.answer_headers["connection"]) == (413, "close")
+    assert (event.body, event.body_bytes) == (bomb, len(bomb))
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded"])
+async def test_a_content_type_that_is_not_json_is_415(client, content_type):
+    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Content-Type": content_type})
+    assert_error_model(reply, 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.api+json", ""])
+async def test_a_json_content_type_or_none_is_taken(client, content_type):
+    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Content-Type": content_type})
+    assert reply.status_code == 200
+
+
+@pytest.mark.parametrize("coding", ["br", "compress", "zstd", "gzip, br", "gzip, gzip", "gzidentityip", "utf-8"])
+async def test_an_unknown_content_coding_is_415(client, coding):
+    body = gzip.compress(NOTIFICATION)
+    reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": coding})
+    assert_error_model(reply, 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_408_and_closes_the_connection(serve, stored, database_url):
+    async with serve(database_url, body_timeout=SOON) as app:
+        reply = await Sender(chunks=[b'{"data"'], ends=False, stalls=True).send_to(app)
+    (event,) = await stored()
+    assert (reply.status, reply.answer_headers["connection"]) == (408, "close")
+    assert json.loads(reply.answer)["error"] == "REQUEST_TIMEOUT"
+    assert (event.status, event.body, event.reason[:4]) == ("quarantined", b'{"data"', "408:")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b" ", b"{", b"NaN", b'{"data": {},}', "{}".encode("utf-16"), b'{"a": "\xff"}', b"[" * 100_000]
+)
+async def test_what_is_not_json_is_400(client, body):
+    assert_error_model(await client.post(WEBHOOK, content=body, headers=basic_header()), 400, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize("body", [NOTIFICATION, b"\x1f\x8b", gzip.compress(NOTIFICATION)[:-1]])
+async def test_what_is_not_of_its_coding_is_400(client, body):
+    reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": "gzip"})
+    assert_error_model(reply, 400, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"5", b"{}", b'{"data": []}', ERROR])
+async def test_json_without_an_envelope_is_422(client, body):
+    assert_error_model(await client.post(WEBHOOK, content=body, headers=basic_header()), 422, "UNPROCESSABLE_ENTITY")
+
+
+FAULTS: list[tuple[int, dict[str, Any], dict[str, str]]] = [
+    # The contract's rows in their order: the status, what is wrong with the request, and its headers.
+    (404, {"path": "/nothing"}, {}),
+    (405, {"method": "GET"}, {}),
+    (401, {}, basic_header(secret="wrong-horse")),
+    (403, {}, basic_header("reader")),
+    (406, {}, {"Accept": "text/html"}),
+    (413, {"chunks": [TOO_LONG]}, {"Content-Length": str(len(TOO_LONG))}),
+    (415, {}, {"Content-Type": "text/plain"}),
+    (408, {"ends": False, "stalls": True}, {}),
+    (400, {"chunks": [b"{"]}, {}),
+    (422, {"chunks": [b"{}"]}, {}),
+]
+
+
+@pytest.mark.parametrize("row", range(len(FAULTS)), ids=[str(status) for status, *_ in FAULTS])
+async def test_of_several_faults_the_first_row_answers(serve, sqlite_url, row):
+    sender = Sender()
+    for _, wrong, headers in reversed(FAULTS[row:]):
+        vars(sender).update(wrong)
+        sender.headers.update(headers)
+    async with serve(sqlite_url, max_body_bytes=LIMIT, body_timeout=SOON) as app:
+        await sender.send_to(app)
+    assert sender.status == FAULTS[row][0]
+
+
+@pytest.mark.parametrize("later", FAULTS[6:], ids=[str(status) for status, *_ in FAULTS[6:]])
+async def test_every_body_fault_comes_after_413(serve, sqlite_url, later):
+    _, wrong, headers = later
+    bomb = gzip.compress(b"{" + bytes(10 * LIMIT))
+    sender = Sender(**{**wrong, "ends": True, "chunks": [bomb]})
+    sender.headers.update({**headers, "Content-Encoding": "gzip"})
+    async with serve(sqlite_url, max_body_bytes=LIMIT) as app:
+        await sender.send_to(app)
+    assert sender.status == 413
+
+
+async def test_an_unknown_method_on_an_unknown_path_is_404_and_on_a_known_one_501_without_credentials(client):
+    assert (await client.request("BREW", "/nothing")).status_code == 404
+    assert (await client.request("BREW", WEBHOOK)).status_code == 501
+
+
+async def test_an_unknown_coding_and_a_bad_body_is_415(client):
+    reply = await client.post(WEBHOOK, content=b"{", headers={**basic_header(), "Content-Encoding": "br"})
+    assert reply.status_code == 415
+
+
+async def test_a_wrong_content_type_of_a_body_that_is_not_of_its_coding_is_415(client):
+    wrong = {"Content-Encoding": "gzip", "Content-Type": "text/plain"}
+    assert (await client.post(WEBHOOK, content=b"{", headers={**basic_header(), **wrong})).status_code == 415
+
+
+@pytest.mark.parametrize("headers", [{}, basic_header(secret="wrong-horse"), basic_header("reader")])
+async def test_nothing_of_an_unauthenticated_request_is_read_or_kept(serve, count, database_url, headers):
+    sender = Sender(headers=headers, chunks=[])
+    async with serve(database_url) as app:
+        await sender.send_to(app)
+    assert sender.status in {401, 403}
+    assert await count() == 0
+
+
+async def test_a_406_is_not_kept(client, count):
+    await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Accept": "text/html"})
+    assert await count() == 0
+
+
+# Quarantine
+
+
+REFUSED = [
+    (413, {}, TOO_LONG),
+    (415, {"Content-Type": "text/plain"}, NOTIFICATION),
+    (415, {"Content-Encoding": "br"}, NOTIFICATION),
+    (400, {}, b"\xff\x00not json"),
+    (400, {}, b""),
+    (400, {"Content-Encoding": "gzip"}, b"not gzip"),
+    (422, {}, ERROR),
+]
+REFUSED_IDS = ["413", "415 type", "415 coding", "400 bytes", "400 empty", "400 coding", "422"]
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=REFUSED_IDS)
+async def test_a_refused_body_is_quarantined_with_its_reason(start, stored, database_url, refused):
+    status, headers, body = refused
+    async with start(database_url, max_body_bytes=LIMIT) as client:
+        reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), **headers})
+    (event,) = await stored()
+    assert reply.status_code == status
+    assert "Event-Id" not in reply.headers
+    assert (event.status, event.type, event.client) == ("quarantined", None, "prioticket")
+    assert event.reason.startswith(f"{status}: {reply.json()['error_message']}")
+    assert (event.body, event.body_bytes) == (body[: 64 * 1024], len(body))
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=REFUSED_IDS)
+async def test_identical_refused_bodies_are_one_row_with_a_count(start, stored, database_url, refused):
+    status, headers, body = refused
+    async with start(database_url, max_body_bytes=LIMIT) as client:
+        for _ in range(3):
+            reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), **headers})
+            assert reply.status_code == status
+    (event,) = await stored()
+    assert event.duplicates == 2
+    assert event.last_duplicate_at > event.received_at
+
+
+async def test_a_body_over_the_limit_is_one_row_however_it_is_cut_on_its_way(serve, stored, database_url):
+    async with serve(database_url, max_body_bytes=LIMIT) as app:
+        for size in (70_000, 101_000, 50_000):
+            whole = b"x" * 200_000
+            chunks = [whole[place : place + size] for place in range(0, len(whole), size)]
+            await Sender(chunks=chunks).send_to(app)
+    (event,) = await stored()
+    assert event.duplicates == 2
+
+
+async def test_of_a_compressed_body_over_the_limit_64_kib_are_kept_too(serve, stored, database_url):
+    member = gzip.compress(bytes(100), mtime=0)
+    body = member * 3000  # 70 KiB that are 300,000 bytes
+    async with serve(database_url, max_body_bytes=LIMIT) as app:
+        await Sender(headers={**basic_header(), "Content-Encoding": "gzip"}, chunks=[body]).send_to(app)
+    (event,) = await stored()
+    assert (event.body, event.body_bytes) == (body[: 64 * 1024], len(body))
+
+
+async def test_a_body_that_is_refused_for_another_reason_is_another_row(client, stored):
+    await client.post(WEBHOOK, content=b"[]", headers=basic_header())
+    await client.post(WEBHOOK, content=b"[]", headers={**basic_header(), "Content-Type": "text/plain"})
+    assert [event.reason[:4] for event in await stored()] == ["422:", "415:"]
+
+
+async def test_a_refused_body_does_not_make_the_same_body_a_copy_once_it_is_right(client, stored):
+    await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Content-Type": "text/plain"})
+    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    refused, accepted = await stored()
+    assert (refused.status, accepted.status) == ("quarantined", "accepted")
+    assert reply.headers["Event-Id"] == str(accepted.id)
+
+
+@pytest.mark.parametrize("refused", REFUSED[1:], ids=REFUSED_IDS[1:])
+async def test_what_is_unprocessable_is_200_where_the_operator_says_so(start, stored, database_url, refused):
+    status, headers, body = refused
+    async with start(database_url, on_unprocessable="accept") as client:
+        reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), **headers})
+    (event,) = await stored()
+    assert (reply.status_code, reply.content, reply.headers["Event-Id"]) == (200, b"", str(event.id))
+    assert (event.status, event.reason[:4]) == ("quarantined", f"{status}:")
+
+
+async def test_too_large_and_too_slow_are_refused_even_where_the_rest_is_accepted(serve, sqlite_url):
+    accept_all = {"on_unprocessable": "accept", "max_body_bytes": LIMIT, "body_timeout": SOON}
+    async with serve(sqlite_url, **accept_all) as app:
+        large = await Sender(chunks=[TOO_LONG]).send_to(app)
+        slow = await Sender(ends=False, stalls=True).send_to(app)
+    assert (large.status, slow.status) == (413, 408)
+
+
+# Copies
+
+
 async def test_two_copies_in_one_batch_are_stored_once(client, stored):
     posts = (client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header()) for _ in range(20))
     replies = await asyncio.gather(*posts)
@@ -21,3 +543,140 @@ async def test_two_copies_in_one_batch_are_stored_once(client, stored):
     assert {reply.headers["Event-Id"] for reply in replies} == {str(event.id)}
     assert event.duplicates == 19
     assert event.last_duplicate_at is not None
+
+
+async def test_a_later_copy_is_200_with_the_first_id_and_is_counted_there(client, stored):
+    again = NOTIFICATION.replace(b"DELIVERY_PENDING", b"DELIVERY_FAILED")
+    replies = [await client.post(WEBHOOK, content=body, headers=basic_header()) for body in (NOTIFICATION, again)]
+    (event,) = await stored()
+    assert [(reply.status_code, reply.headers["Event-Id"]) for reply in replies] == [(200, str(event.id))] * 2
+    assert (event.body, event.duplicates) == (NOTIFICATION, 1)
+    assert event.received_at < event.last_duplicate_at <= datetime.now(UTC)
+
+
+async def test_the_last_copys_time_is_kept(client, stored):
+    for _ in range(2):
+        await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    (second,) = await stored()
+    await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    (third,) = await stored()
+    assert (third.duplicates, third.id) == (2, second.id)
+    assert third.last_duplicate_at > second.last_duplicate_at
+
+
+async def test_a_compressed_copy_is_a_copy(client, count):
+    await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    encoded = {**basic_header(), "Content-Encoding": "gzip"}
+    await client.post(WEBHOOK, content=gzip.compress(NOTIFICATION), headers=encoded)
+    assert await count() == 1
+
+
+async def test_no_client_can_make_anothers_event_look_like_a_copy(start, stored, database_url):
+    secret = "another-clients-secret"
+    clients = {name: {"secret": secret, "scopes": ["webhooks:send"]} for name in ("one", "two")}
+    async with start(database_url, clients=clients) as client:
+        for name in clients:
+            await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header(name, secret))
+    assert [event.client for event in await stored()] == ["one", "two"]
+
+
+async def test_a_retry_with_the_next_secret_of_a_username_is_a_copy(start, stored, database_url):
+    secrets = {"old": "the-former-secret", "new": "the-present-secret"}
+    clients = {
+        name: {"secret": secret, "username": "prio", "scopes": ["webhooks:send"]} for name, secret in secrets.items()
+    }
+    async with start(database_url, clients=clients) as client:
+        for secret in secrets.values():
+            await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header("prio", secret))
+    (event,) = await stored()
+    assert (event.client, event.duplicates) == ("old", 1)
+
+
+# The database in trouble
+
+
+def numbered(number: int) -> bytes:
+    return json.dumps({"data": {"notification": {"notification_id": number}}}).encode()
+
+
+async def test_while_the_queue_is_full_the_next_is_503_and_the_waiting_are_stored(start, count, database_url):
+    async with start(database_url, max_waiting_events=2) as client:
+        async with locked(database_url):
+            posts = [
+                asyncio.create_task(client.post(WEBHOOK, content=numbered(number), headers=basic_header()))
+                for number in range(6)
+            ]
+            done, _ = await asyncio.wait(posts, timeout=2, return_when=asyncio.FIRST_COMPLETED)
+            refused = done.pop().result()
+        replies = await asyncio.gather(*posts)
+    assert_error_model(refused, 503, "SERVICE_UNAVAILABLE")
+    assert int(refused.headers["Retry-After"]) > 0
+    statuses = [reply.status_code for reply in replies]
+    assert set(statuses) == {200, 503}
+    assert await count() == statuses.count(200)
+
+
+async def test_while_too_many_bytes_wait_the_next_is_503(start, database_url):
+    async with start(database_url, max_waiting_bytes=10) as client:
+        async with locked(database_url):
+            posts = [
+                asyncio.create_task(client.post(WEBHOOK, content=numbered(number), headers=basic_header()))
+                for number in range(3)
+            ]
+            done, _ = await asyncio.wait(posts, timeout=2, return_when=asyncio.FIRST_COMPLETED)
+            refused = done.pop().result()
+        await asyncio.gather(*posts)
+    assert_error_model(refused, 503, "SERVICE_UNAVAILABLE")
+
+
+async def test_a_commit_that_takes_too_long_is_503_and_sending_again_stores_once(start, stored, database_url):
+    async with start(database_url, commit_timeout=timedelta(seconds=0.5)) as client:
+        async with locked(database_url):
+            refused = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+        for _ in range(20):  # the blocked writer may need a moment to see that the lock is gone
+            again = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+            if again.status_code != 503:
+                break
+    (event,) = await stored()
+    assert_error_model(refused, 503, "SERVICE_UNAVAILABLE")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert (again.status_code, again.headers["Event-Id"]) == (200, str(event.id))
+
+
+async def test_a_refused_body_that_cannot_be_kept_is_503_so_that_it_is_sent_again(start, count, database_url):
+    async with start(database_url, commit_timeout=SOON, on_unprocessable="accept") as client, locked(database_url):
+        reply = await client.post(WEBHOOK, content=b"{", headers=basic_header())
+        assert await count() == 0
+    assert_error_model(reply, 503, "SERVICE_UNAVAILABLE")
+
+
+async def test_a_client_that_is_gone_during_the_commit_neither_undoes_nor_doubles_its_event(
+    start, stored, database_url
+):
+    async with start(database_url) as client:
+        async with locked(database_url):
+            post = asyncio.create_task(client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header()))
+            await asyncio.wait([post], timeout=0.1)
+            post.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await post
+        reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    (event,) = await stored()
+    assert (reply.status_code, reply.headers["Event-Id"], event.duplicates) == (200, str(event.id), 1)
+
+
+async def test_a_sender_that_closes_right_after_its_body_has_its_event_stored(serve, stored, database_url):
+    async with serve(database_url) as app:
+        await Sender(ends=True, stalls=False).send_to(app)
+    (event,) = await stored()
+    assert (event.body, event.duplicates) == (NOTIFICATION, 0)
+
+
+async def test_a_client_that_hangs_up_within_its_body_is_not_answered_and_stores_nothing(
+    serve, count, lines: Callable[[], list[dict[str, Any]]], database_url
+):
+    async with serve(database_url) as app:
+        sender = await Sender(chunks=[NOTIFICATION[:50]], ends=False).send_to(app)
+    assert sender.status is None
+    assert await count() == 0
+    assert [line["status"] for line in lines() if line["event"] == "request"] == [499]

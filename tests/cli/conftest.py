@@ -1,0 +1,65 @@
+import asyncio
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import pytest
+
+from app.cli.main import main
+from app.events.store import NewEvent
+from app.events.tables import Status
+from tests.conftest import payload
+from tests.events.stores import new_event, running
+
+NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
+NOTIFICATION = payload("01-notification-order-create")
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    status: int
+    written: bytes
+    errors: str
+
+    @property
+    def text(self) -> str:
+        return self.written.decode()
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("events", "list")`: the command line, up to the end of the process."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["priohook", *arguments])
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        written, errors = capfdbinary.readouterr()
+        return Done(int(ended.value.code or 0), written, errors.decode())
+
+    return run
+
+
+@pytest.fixture
+def fill(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[UUID]]:
+    """`fill(event, …)` stores events in the configured database and gives their ids."""
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", database_url)
+
+    async def store(events: tuple[NewEvent, ...]) -> list[UUID]:
+        async with running(database_url) as store:
+            return [(await store.append(each)).id for each in events]
+
+    return lambda *events: asyncio.run(store(events))
+
+
+def refused_event(key: str, body: bytes, **columns: object) -> NewEvent:
+    """A quarantined event."""
+    reason = "415: The content type is not JSON."
+    return new_event(key, status=Status.QUARANTINED.value, reason=reason, body=body, **columns)

@@ -1,0 +1,223 @@
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.events.ids import new_id
+from tests.cli.conftest import NOON, NOTIFICATION, refused_event
+from tests.events.stores import new_event
+
+HOUR = timedelta(hours=1)
+NOW = datetime.now(UTC)
+COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+
+@pytest.fixture
+def three(fill):
+    """The ids of three events, oldest first."""
+    return fill(
+        new_event("a", received_at=NOON, type="ORDER_CREATE", reference="PRI1"),
+        new_event("b", received_at=NOON + HOUR, type="ORDER_CANCEL", reference="PRI1", client="south"),
+        refused_event("c", b"not json", received_at=NOON + 2 * HOUR),
+    )
+
+
+def listed(done):
+    """The ids in what `events list --json` wrote."""
+    return [json.loads(line)["id"] for line in done.text.splitlines()]
+
+
+def test_a_list_into_a_pipe_is_tabs_and_newest_first(run, three):
+    done = run("events", "list")
+    rows = [line.split("\t") for line in done.text.splitlines()]
+    assert done.status == 0
+    assert rows == [
+        [str(three[2]), "2026-08-12T14:00:00.000+00:00", "quarantined", "", "", "prioticket", "0"],
+        [str(three[1]), "2026-08-12T13:00:00.000+00:00", "accepted", "ORDER_CANCEL", "PRI1", "south", "0"],
+        [str(three[0]), "2026-08-12T12:00:00.000+00:00", "accepted", "ORDER_CREATE", "PRI1", "prioticket", "0"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        ([], [2, 1, 0]),
+        (["--type", "ORDER_CANCEL"], [1]),
+        (["--reference", "PRI1"], [1, 0]),
+        (["--status", "quarantined"], [2]),
+        (["--client", "south"], [1]),
+        (["--since", "2026-08-12T13:00"], [2, 1]),
+        (["--until", "2026-08-12T15:00+02:00"], [0]),
+        (["--since", "2026-08-12", "--until", "2026-08-13"], [2, 1, 0]),
+        (["--until", "2026-08-12"], []),
+        (["--limit", "1"], [2]),
+        (["--reference", "PRI1", "--client", "prioticket"], [0]),
+    ],
+)
+def test_a_list_narrows_to_what_its_options_say(run, three, options, places):
+    done = run("events", "list", "--json", *options)
+    assert done.status == 0
+    assert listed(done) == [str(three[place]) for place in places]
+
+
+def test_since_a_while_ago_counts_from_now(run, fill):
+    old, new = fill(new_event("old", received_at=NOW - 25 * HOUR), new_event("new", received_at=NOW - HOUR))
+    assert listed(run("events", "list", "--json", "--since", "24h")) == [str(new)]
+    assert listed(run("events", "list", "--json", "--since", "2d")) == [str(new), str(old)]
+    assert listed(run("events", "list", "--json", "--until", "90m")) == [str(old)]
+
+
+def test_the_last_id_of_a_list_continues_it(run, three):
+    first = listed(run("events", "list", "--json", "--limit", "2"))
+    rest = listed(run("events", "list", "--json", "--limit", "2", "--before", first[-1]))
+    assert first + rest == [str(each) for each in reversed(three)]
+
+
+def test_json_has_every_column_but_the_bytes(run, fill):
+    (stored,) = fill(new_event("a", received_at=NOON, type="T", order_version=3, order_modified=NOON))
+    assert json.loads(run("events", "list", "--json").text) == {
+        "id": str(stored),
+        "received_at": "2026-08-12T12:00:00.000+00:00",
+        "client": "prioticket",
+        "status": "accepted",
+        "reason": None,
+        "type": "T",
+        "reference": None,
+        "order_version": 3,
+        "order_modified": "2026-08-12T12:00:00.000+00:00",
+        "notification_id": None,
+        "api_version": None,
+        "shape": None,
+        "body_bytes": 12,
+        "duplicates": 0,
+        "last_duplicate_at": None,
+        "released_at": None,
+    }
+
+
+@pytest.mark.parametrize("command", ["list", "show"])
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+def test_nothing_that_a_sender_chose_moves_the_cursor_of_a_terminal(run, fill, command, flag):
+    (stored,) = fill(new_event("a", body=b"\x1b[2J", headers=b"x: \x1b[2J\x9b1m", notification_id="n"))
+    done = run("events", command, *flag, *([str(stored)] if command == "show" else []))
+    assert done.status == 0
+    assert not [each for each in done.text if not each.isprintable() and each not in "\n\t"]
+
+
+def test_an_empty_list_is_no_failure(run, fill):
+    fill()
+    assert run("events", "list") == (0, b"", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--since", "yesterday"],
+        ["list", "--since", "24"],
+        ["list", "--since", "24w"],
+        ["list", "--since", "999999999999d"],
+        ["list", "--since", "999999d"],
+        ["list", "--until", "2026-13-01"],
+        ["list", "--status", "lost"],
+        ["list", "--before", "1"],
+        ["list", "--limit", "0"],
+        ["list", "--limit", "many"],
+        ["show"],
+        ["show", "1"],
+        ["release"],
+        ["release", "one"],
+        ["forget"],
+    ],
+)
+def test_a_wrong_use_is_status_2_and_says_what_is_wrong(run, arguments):
+    done = run("events", *arguments)
+    assert (done.status, done.written) == (2, b"")
+    assert done.errors.splitlines()[-1].startswith("Error: ")
+
+
+def test_show_shows_the_columns_headers_and_body(run, fill):
+    (stored,) = fill(new_event("a", received_at=NOON, body=NOTIFICATION, headers=b"x-one: 1\r\nx-two: 2"))
+    shown = run("events", "show", str(stored)).text
+    assert f"id                 {stored}\n" in shown
+    assert "headers\n  x-one: 1\n  x-two: 2\n" in shown
+    assert shown.endswith(NOTIFICATION.decode().rstrip("\n") + "\n" * (1 + NOTIFICATION.endswith(b"\n")))
+
+
+def test_show_with_json_is_one_object_with_the_headers(run, fill):
+    (stored,) = fill(new_event("a", headers=b"x-one: 1\r\nx-one: 2"))
+    shown = json.loads(run("events", "show", "--json", str(stored)).text)
+    assert (shown["id"], shown["headers"]) == (str(stored), [["x-one", "1"], ["x-one", "2"]])
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", bytes(range(256)), NOTIFICATION, "é\r\n😀".encode()])
+def test_show_with_body_writes_the_exact_bytes(run, fill, body):
+    (stored,) = fill(new_event("a", body=body))
+    assert run("events", "show", "--body", str(stored)) == (0, body, "")
+
+
+@pytest.mark.parametrize("command", ["show", "release"])
+def test_an_id_that_nobody_has_is_status_1_and_one_sentence(run, fill, command):
+    fill()
+    unknown = str(new_id())
+    done = run("events", command, unknown)
+    assert done == (1, b"", f"Error: There is no event {unknown}.\n")
+
+
+def test_release_accepts_what_can_be_read_now(run, fill):
+    (refused,) = fill(refused_event("a", NOTIFICATION))
+    assert run("events", "release", str(refused)) == (0, f"Event {refused} is accepted.\n".encode(), "")
+    shown = json.loads(run("events", "show", "--json", str(refused)).text)
+    assert (shown["status"], shown["type"]) == ("accepted", "ORDER_CREATE")
+    assert shown["released_at"] is not None
+
+
+def test_release_of_what_still_cannot_be_read_is_status_1_and_changes_nothing(run, fill):
+    (refused,) = fill(refused_event("a", b"not json"))
+    before = run("events", "show", "--json", str(refused))
+    done = run("events", "release", str(refused))
+    assert (done.status, done.written) == (1, b"")
+    assert done.errors.startswith(f"Error: Event {refused} is still refused: ")
+    assert run("events", "show", "--json", str(refused)) == before
+
+
+def test_a_second_release_of_an_event_is_status_1(run, fill):
+    (refused,) = fill(refused_event("a", NOTIFICATION))
+    run("events", "release", str(refused))
+    done = run("events", "release", str(refused))
+    assert done.errors == f"Error: Event {refused} is not quarantined: there is nothing to release.\n"
+    assert done.status == 1
+
+
+def test_release_of_a_copy_counts_it_on_the_first(run, fill):
+    first, copy = fill(refused_event("a", NOTIFICATION), refused_event("b", NOTIFICATION + b" "))
+    run("events", "release", str(first))
+    done = run("events", "release", str(copy))
+    assert done == (0, f"It is a copy of event {first}, where it is counted now.\n".encode(), "")
+    assert json.loads(run("events", "show", "--json", str(first)).text)["duplicates"] == 1
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """`terminal(80)`: a terminal with so many columns."""
+
+    def terminal(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(type(sys.stdout), "isatty", lambda _: True, raising=False)
+
+    return terminal
+
+
+def test_on_a_terminal_a_list_is_a_table_with_a_head(run, three, terminal):
+    terminal(200)
+    head, *rows = COLOURS.sub("", run("events", "list").text).splitlines()
+    assert head.split() == ["id", "received_at", "status", "type", "reference", "client", "duplicates"]
+    assert [row.split()[0] for row in rows] == [str(each) for each in reversed(three)]
+
+
+def test_a_narrow_terminal_shows_every_id_whole(run, three, terminal):
+    terminal(80)
+    text = run("events", "list").text
+    assert all(str(each) in text for each in three)
+    assert "…" not in text

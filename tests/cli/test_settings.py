@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import app.settings
+from app.settings import Settings
+from tests.conftest import SECRET
+
+PASSWORD = "pass-word-of-the-database"
+CLIENT = f'[clients.prioticket]\nsecret = "{SECRET}"\nscopes = ["webhooks:send"]\nusername = "shared"\n'
+
+
+@pytest.fixture
+def secrets(tmp_path_factory, monkeypatch) -> Path:
+    folder: Path = tmp_path_factory.mktemp("secrets")
+    monkeypatch.setattr(app.settings, "SECRETS_FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def shown(run):
+    """`shown()`: the settings by name, as `priohook settings --json` prints them."""
+
+    def shown():
+        done = run("settings", "--json")
+        assert done.status == 0
+        return json.loads(done.text)
+
+    return shown
+
+
+def test_every_setting_is_shown_with_value_unit_source_and_sentence(shown):
+    settings = shown()
+    assert set(settings) == set(Settings.model_fields)
+    assert {tuple(each) for each in settings.values()} == {("value", "unit", "source", "description")}
+    assert all(each["description"].endswith(".") for each in settings.values())
+    assert settings["max_body_bytes"]["value"] == 1024 * 1024
+    assert settings["max_body_bytes"]["unit"] == "bytes"
+
+
+def test_the_text_shows_the_same(run, shown):
+    text = run("settings").text
+    for name, each in shown().items():
+        assert f"{name} = " in text
+        assert f"  ({each['source']})\n    {each['description']}\n" in text
+    assert "body_timeout = 10.0 seconds  (default)" in text
+
+
+def test_the_source_is_the_strongest_one_that_has_the_setting(shown, secrets, tmp_path, monkeypatch):
+    lines = [f"{name} = 1000" for name in ("max_body_bytes", "commit_max_batch", "max_waiting_events")]
+    (tmp_path / "priohook.toml").write_text("\n".join(lines))
+    (secrets / "priohook_commit_max_batch").write_text("2000")
+    (secrets / "priohook_max_body_bytes").write_text("2000")
+    monkeypatch.setenv("PRIOHOOK_MAX_BODY_BYTES", "3000")
+    settings = {name: (each["value"], each["source"]) for name, each in shown().items()}
+    assert settings["max_body_bytes"] == (3000, "environment")
+    assert settings["commit_max_batch"] == (2000, "secret file")
+    assert settings["max_waiting_events"] == (1000, "priohook.toml")
+    assert settings["body_timeout"] == (10.0, "default")
+
+
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+@pytest.mark.parametrize("url", [f"//me:{PASSWORD}@host/db", f"//host/db?user=me&password={PASSWORD}"])
+def test_no_secret_is_shown(run, tmp_path, monkeypatch, url, flag):
+    (tmp_path / "priohook.toml").write_text(CLIENT)
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", f"postgresql:{url}")
+    done = run("settings", *flag)
+    assert done.status == 0
+    assert "shared" in done.text
+    assert SECRET not in done.text
+    assert PASSWORD not in done.text
+
+
+def test_a_misspelt_variable_is_pointed_out(run, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_MAX_BODY_BITES", "1")
+    done = run("settings")
+    assert done.status == 0
+    assert done.errors == "priohook: PRIOHOOK_MAX_BODY_BITES is set and no setting reads it: is it misspelt?\n"
+
+
+@pytest.mark.parametrize("command", [["settings"], ["migrate"], ["events", "list"], ["serve"]])
+def test_a_setting_that_cannot_be_used_is_status_1_and_named_without_its_value(run, monkeypatch, command):
+    monkeypatch.setenv("PRIOHOOK_MAX_BODY_BYTES", "plenty")
+    done = run(*command)
+    assert (done.status, done.written) == (1, b"")
+    assert done.errors.startswith("priohook: These settings cannot be used:\n  max_body_bytes: ")
+    assert "plenty" not in done.errors
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("max_body_bytes = ", "Settings could not be read"),
+        ("maximum = 1", "maximum: "),
+        ('[clients.a]\nsecret = "short"\nscopes = ["webhooks:send"]', "clients.a.secret: "),
+        ("clients = 1", "clients: "),
+        ('database_url = "mysql://host/db"', "database_url: "),
+        ('database_url = "postgresql://one:1,two:2/db"', "database_url: "),
+        ('database_url = "nothing"', "database_url: "),
+        ("\udcff", "Settings could not be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_status_1_and_says_where(run, tmp_path, content, said):
+    (tmp_path / "priohook.toml").write_bytes(content.encode("utf-8", "surrogateescape"))
+    done = run("settings")
+    assert (done.status, done.written) == (1, b"")
+    assert done.errors.startswith("priohook: ")
+    assert said in done.errors
+    assert "Traceback" not in done.errors
+
+
+def test_a_file_that_is_named_and_not_there_is_status_1(run, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_CONFIG", "elsewhere.toml")
+    done = run("settings")
+    assert done.status == 1
+    assert done.errors == (
+        "priohook: PRIOHOOK_CONFIG names elsewhere.toml, and there is no such file: correct it or unset it.\n"
+    )

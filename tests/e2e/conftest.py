@@ -1,0 +1,265 @@
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Timer
+from typing import Any, Self
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app import database
+from tests.conftest import CLIENTS, WEBHOOK, basic_header
+
+LISTENS = "priohook listens at "
+ANSWERS_WITHIN = 20.0  # seconds; a bound for a slow machine, never waited for
+ENDS_WITHIN = 30.0  # seconds
+
+AUTHORIZATION = "Authorization: " + basic_header()["Authorization"]
+JSON = "Content-Type: application/json"
+
+
+class Served:
+    """A `priohook serve` in a process of its own."""
+
+    def __init__(self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+        self._stderr = (folder / f"stderr-{uuid4().hex}").open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve", *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            bufsize=1,
+        )
+        self.pid = self._process.pid
+        self.stdout = ""
+        while not self.stdout.startswith(LISTENS):
+            line = self._line()
+            if not line:
+                raise AssertionError(f"it did not start: {self.end()}\n{self.stdout}{self.stderr}")
+            self.stdout += line
+        self.url = self.stdout.removeprefix(LISTENS).strip()
+        parts = urlsplit(self.url)
+        self.address = ("127.0.0.1" if parts.hostname == "0.0.0.0" else str(parts.hostname), int(parts.port or 0))  # noqa: S104
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote there; whole once it has ended."""
+        self._stderr.seek(0)
+        return self._stderr.read()
+
+    def end_of_banner(self) -> None:
+        """Reads on until the credentials were printed."""
+        while "webhook_auth" not in self.stdout:
+            line = self._line()
+            assert line, self.stdout
+            self.stdout += line
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def end(self) -> int:
+        """Ends it with SIGTERM if it still runs; its exit status."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        with self._bounded():
+            status = self._process.wait()
+        assert self._process.stdout
+        if not self._process.stdout.closed:
+            self.stdout += self._process.stdout.read()
+            self._process.stdout.close()
+        return status
+
+    def close(self) -> None:
+        self.end()
+        self._stderr.close()
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        with self._bounded():
+            return self._process.stdout.readline()
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        """Kills the process where it takes too long, so that no test waits for ever."""
+        timer = Timer(ENDS_WITHIN, self._process.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return dict(json.loads(self.body))
+
+
+class Wire:
+    """One connection to a server, byte by byte."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._socket = socket.create_connection(address, timeout=ANSWERS_WITHIN)
+        self._file = self._socket.makefile("rb")
+
+    def send(self, *parts: bytes) -> Self:
+        for part in parts:
+            self._socket.sendall(part)
+        return self
+
+    def half_close(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def reply(self, *, to: str = "POST") -> Reply:
+        """The next answer; to HEAD it has no body."""
+        _, status, *_ = self._file.readline().decode().split(" ", 2)
+        headers: dict[str, str] = {}
+        while line := self._file.readline().decode("latin-1").strip():
+            name, _, value = line.partition(": ")
+            assert name.lower() not in headers, f"{name} twice"
+            headers[name.lower()] = value
+        size = 0 if to == "HEAD" else int(headers.get("content-length", "0"))
+        return Reply(int(status), headers, self._file.read(size))
+
+    def ended(self) -> bool:
+        """Whether the server closes the connection, with nothing further sent."""
+        return self._file.read(1) == b""
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+@contextmanager
+def dial(server: Served) -> Iterator[Wire]:
+    wire = Wire(server.address)
+    try:
+        yield wire
+    finally:
+        wire.close()
+
+
+def request(
+    body: bytes = b"",
+    *headers: str,
+    method: str = "POST",
+    target: str = WEBHOOK,
+    version: str = "HTTP/1.1",
+    authorization: str | None = AUTHORIZATION,
+    content_type: str | None = JSON,
+    length: int | None = -1,
+) -> bytes:
+    """A request as bytes; `length` None leaves Content-Length out, another number lies."""
+    lines = [f"{method} {target} {version}", "Host: priohook", *headers]
+    lines += [each for each in (authorization, content_type) if each]
+    if length is not None:
+        lines.append(f"Content-Length: {len(body) if length < 0 else length}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def new_event() -> bytes:
+    """The body of an event that no other test sends."""
+    notification = {"notification_id": str(uuid4()), "notification_event": "ORDER_CREATE", "notification_item_id": "P1"}
+    return json.dumps({"api_version": "3.8", "data": {"kind": "notification", "notification": notification}}).encode()
+
+
+def environment_for(**settings: str) -> dict[str, str]:
+    """This process's environment with only these settings in it."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PRIOHOOK_")}
+    here = str(database.PROJECT)
+    return {**plain, "PYTHONPATH": here, **{f"PRIOHOOK_{name.upper()}": value for name, value in settings.items()}}
+
+
+def configured(url: str, **settings: str) -> dict[str, str]:
+    """Settings with clients and a database."""
+    return {"database_url": url, "clients": json.dumps(CLIENTS), "log_format": "json", **settings}
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, **settings: str) -> Iterator[Served]:
+    served = Served(folder, arguments or ("--port", "0"), environment_for(**settings))
+    try:
+        yield served
+    finally:
+        served.close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """`serve("--host", "0.0.0.0", database_url=…)`: a server in `tmp_path`, ended after the test."""
+    running: list[Served] = []
+
+    def serve(*arguments: str, **settings: str) -> Served:
+        running.append(Served(tmp_path, ("--port", "0", *arguments), environment_for(**settings)))
+        return running[-1]
+
+    yield serve
+    for each in running:
+        each.close()
+
+
+@pytest.fixture
+def priohook(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`priohook("migrate", database_url=…)`: a command, run to its end in `tmp_path`."""
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=tmp_path,
+            env=environment_for(**settings),
+            capture_output=True,
+            text=True,
+            timeout=ENDS_WITHIN,
+            check=False,
+        )
+
+    return run
+
+
+@contextmanager
+def empty_database(server_url: str) -> Iterator[str]:
+    """A new database without tables, dropped at the end."""
+    name = f"priohook_{uuid4().hex}"
+    asyncio.run(_execute(server_url, f"CREATE DATABASE {name}"))
+    yield server_url.rpartition("/")[0] + "/" + name
+    asyncio.run(_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server_url: str) -> Iterator[str]:
+    with empty_database(postgres_server_url) as url:
+        yield url
+
+
+def migrate(url: str) -> None:
+    async def run() -> None:
+        async with database.engine_for(url) as engine:
+            await database.migrate(engine)
+
+    asyncio.run(run())

@@ -1,0 +1,73 @@
+"""Many connections that post at once, and what they were answered."""
+
+import asyncio
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from app import database
+from app.events.tables import Event
+from tests.e2e.conftest import new_event, request
+
+OPEN_FILES = 4096
+
+
+@dataclass
+class Load:
+    """What was answered so far.
+
+    Attributes:
+        accepted: Every body that got its 200, by the event's id.
+        sent: Every body that was sent, answered or not.
+    """
+
+    accepted: dict[str, bytes] = field(default_factory=dict)
+    sent: set[bytes] = field(default_factory=set)
+
+
+async def post_until_it_ends(
+    address: tuple[str, int], *, connections: int, after: int, then: Callable[[], None]
+) -> Load:
+    """Posts on all connections at once until the server ends them; calls `then` once `after` posts got their 200."""
+    load = Load()
+    opened = await asyncio.gather(*(asyncio.open_connection(*address) for _ in range(connections)))
+
+    async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            body = new_event()
+            load.sent.add(body)
+            writer.write(request(body))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            load.accepted[head.partition(b"event-id: ")[2].split()[0].decode()] = body
+            if len(load.accepted) == after:
+                then()
+
+    async def until_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await post(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.transport.abort()
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(until_closed(*each) for each in opened))
+    return load
+
+
+def allow_open_files() -> None:
+    """A thousand connections are more than many systems allow a process at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def stored(url: str) -> list[tuple[str, bytes]]:
+    """The id and bytes of every event."""
+    async with database.engine_for(url) as engine, engine.connect() as connection:
+        rows = await connection.execute(select(Event.id, Event.body))
+        return [(str(event_id), body) for event_id, body in rows]

@@ -1,0 +1,70 @@
+"""Stores as the application makes them, and events to put into them."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import text
+
+from app.database import engine_for, is_sqlite
+from app.events.ids import new_id
+from app.events.postgres import PostgresWriter
+from app.events.queries import id_floor
+from app.events.sqlite import SQLiteWriter
+from app.events.store import EventStore, NewEvent, Writer
+
+TIMEOUT = timedelta(seconds=5)
+
+
+def new_event(key: str, **columns: Any) -> NewEvent:
+    """An event; two with one key are copies. Its id is of its time where that is given."""
+    body = columns.pop("body", json.dumps({"key": key}).encode())
+    if "received_at" in columns:
+        floor = id_floor(columns["received_at"])
+        columns.setdefault("id", type(floor)(int=floor.int | int.from_bytes(sha256(key.encode()).digest()[:7])))
+    values = {
+        "id": new_id(),
+        "received_at": datetime.now(UTC),
+        "client": "prioticket",
+        "headers": b"accept: */*",
+        "body": body,
+        "body_bytes": len(body),
+        "dedup_key": sha256(key.encode()).digest()[:16],
+    }
+    return NewEvent(**values | columns)
+
+
+def writer_for(url: str, *, timeout: timedelta = TIMEOUT) -> Writer:
+    return SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=timeout)
+
+
+@asynccontextmanager
+async def running(
+    url: str,
+    *,
+    max_batch: int = 256,
+    max_waiting: int = 4096,
+    max_waiting_bytes: int = 32 * 1024 * 1024,
+    timeout: timedelta = TIMEOUT,
+) -> AsyncIterator[EventStore]:
+    store = EventStore(
+        writer_for(url, timeout=timeout),
+        max_batch=max_batch,
+        max_waiting=max_waiting,
+        max_waiting_bytes=max_waiting_bytes,
+        timeout=timeout,
+    )
+    async with store.running():
+        yield store
+
+
+@asynccontextmanager
+async def locked(url: str) -> AsyncIterator[None]:
+    """Another one writes, and nobody else can before it has ended."""
+    async with engine_for(url) as engine, engine.connect() as connection:
+        await connection.execute(text("BEGIN IMMEDIATE" if is_sqlite(url) else "LOCK TABLE events IN EXCLUSIVE MODE"))
+        yield
+        await connection.rollback()

@@ -1,0 +1,191 @@
+import io
+import re
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from app.application import Application, create_app
+from app.auth.basic import CHALLENGE
+from app.auth.clients import Clients, clients_from
+from app.database import SchemaNotCurrent
+from app.settings import Settings, SettingsProblem
+from app.telemetry.logs import LogWriter
+from tests.conftest import CLIENTS, WEBHOOK, basic_header, payload
+
+OPEN = {"/healthz", "/readyz"}
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
+UNDEFINED_METHODS = ["PROPFIND", "BREW", "PURGE", "QUERY", "POSTS"]
+
+
+def application(**changes) -> Application:
+    settings = Settings.model_validate({"clients": CLIENTS, **changes})
+    return create_app(settings, clients=clients_from(settings.clients), log=LogWriter(io.StringIO(), style="json"))
+
+
+async def test_a_stranger_gets_nothing_but_the_challenge_from_every_url():
+    app = application()
+    replies = {}
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://priohook") as stranger:
+        for route in app.routes:
+            path = route.path  # type: ignore[attr-defined] # whatever is no plain route has no place in the table
+            methods = route.methods  # type: ignore[attr-defined]
+            assert methods, f"{path} takes any method"
+            if path not in OPEN:
+                for method in methods:
+                    replies[method, path] = await stranger.request(method, re.sub(r"\{.*?\}", "1", path), content=b"{}")
+    assert replies
+    assert {reply.status_code for reply in replies.values()} == {401}
+    assert {reply.headers["WWW-Authenticate"] for reply in replies.values()} == {CHALLENGE}
+    assert {reply.content for reply in replies.values()} == {b""}
+
+
+def test_the_open_urls_are_all_there():
+    assert {route.path for route in application().routes} >= OPEN  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/nothing", "/webhooks", WEBHOOK + "/", WEBHOOK.upper(), "/" + WEBHOOK, WEBHOOK + "/1", "/healthz/"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "BREW"])
+async def test_an_unknown_path_is_404_whatever_the_method(start, sqlite_url, path, method):
+    async with start(sqlite_url) as client:
+        reply = await client.request(method, "http://priohook" + path, headers=basic_header())
+    assert (reply.status_code, reply.json()["error"]) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [(WEBHOOK, {"POST"}), ("/healthz", {"GET", "HEAD"}), ("/readyz", {"GET", "HEAD"})]
+)
+async def test_a_method_that_the_path_does_not_have_is_405_with_those_that_it_has(start, sqlite_url, path, allowed):
+    async with start(sqlite_url) as client:
+        replies = [await client.request(method, path) for method in METHODS if method not in allowed]
+    assert {reply.status_code for reply in replies} == {405}
+    assert all(set(reply.headers["Allow"].split(", ")) == allowed for reply in replies)
+
+
+async def test_405_says_so_in_an_error_model(start, sqlite_url):
+    async with start(sqlite_url) as client:
+        reply = await client.get(WEBHOOK)
+    assert reply.json()["error"] == "METHOD_NOT_ALLOWED"
+    assert reply.json()["error_description"] == "It takes POST."
+
+
+@pytest.mark.parametrize("method", UNDEFINED_METHODS)
+@pytest.mark.parametrize("path", [WEBHOOK, "/healthz"])
+async def test_a_method_that_http_does_not_define_is_501(start, sqlite_url, method, path):
+    async with start(sqlite_url) as client:
+        reply = await client.request(method, path, headers=basic_header())
+    assert (reply.status_code, reply.json()["error"]) == (501, "NOT_IMPLEMENTED")
+
+
+@pytest.mark.parametrize(("method", "status"), [("PUT", 405), ("BREW", 501)])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic !"}, basic_header()], ids=["none", "wrong", "right"])
+async def test_the_method_is_judged_before_the_credential(start, sqlite_url, method, status, headers):
+    async with start(sqlite_url) as client:
+        reply = await client.request(method, WEBHOOK, headers=headers)
+    assert reply.status_code == status
+
+
+@pytest.mark.parametrize("host", ["evil.example", "priohook/healthz?", "[::1]", ""])
+async def test_the_host_header_changes_no_path(start, sqlite_url, host):
+    async with start(sqlite_url) as client:
+        reply = await client.post(WEBHOOK, headers={"Host": host})
+    assert reply.status_code == 401
+
+
+ANSWERS = {
+    "200": ("POST", WEBHOOK, basic_header(), 200),
+    "401 without a credential": ("POST", WEBHOOK, {}, 401),
+    "401": ("POST", WEBHOOK, basic_header("nobody"), 401),
+    "403": ("POST", WEBHOOK, basic_header("reader"), 403),
+    "404": ("POST", "/nothing", {}, 404),
+    "405": ("PUT", WEBHOOK, {}, 405),
+    "406": ("POST", WEBHOOK, basic_header() | {"Accept": "text/html"}, 406),
+    "415": ("POST", WEBHOOK, basic_header() | {"Content-Type": "text/plain"}, 415),
+    "501": ("BREW", WEBHOOK, {}, 501),
+    "health": ("GET", "/healthz", {}, 200),
+    "readiness": ("GET", "/readyz", {}, 200),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+async def test_every_answer_has_a_request_id_of_its_own(start, sqlite_url, case):
+    method, path, headers, status = ANSWERS[case]
+    async with start(sqlite_url) as client:
+        body = payload("01-notification-order-create")
+        replies = [await client.request(method, path, headers=headers, content=body) for _ in range(2)]
+    assert {reply.status_code for reply in replies} == {status}
+    assert len({reply.headers["X-Request-Id"] for reply in replies}) == 2
+
+
+async def test_a_request_id_from_outside_is_not_believed(start, sqlite_url):
+    async with start(sqlite_url) as client:
+        reply = await client.get("/healthz", headers={"X-Request-Id": "mine"})
+    assert "mine" not in reply.headers.get_list("X-Request-Id")
+
+
+async def test_health_and_readiness_are_open(client):
+    assert (await client.get("/healthz")).json() == {"status": "alive"}
+    assert (await client.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_head_of_health_is_answered_without_a_body(client):
+    reply = await client.head("/healthz")
+    assert (reply.status_code, reply.content) == (200, b"")
+
+
+@pytest.fixture
+async def revision(engine):
+    """`await revision("0000")` makes the database say so; at the end it says the truth again."""
+    async with engine.begin() as connection:
+        before = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+
+    async def put(name: str) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = :name"), {"name": name})
+
+    yield put
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM alembic_version"))
+        await connection.execute(text("INSERT INTO alembic_version VALUES (:name)"), {"name": before})
+
+
+async def test_a_schema_that_lacks_migrations_is_alive_and_not_ready(client, engine, revision):
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM alembic_version"))
+    reply = await client.get("/readyz")
+    assert (reply.status_code, reply.json()["error"]) == (503, "SERVICE_UNAVAILABLE")
+    assert "priohook migrate" in reply.json()["error_message"]
+    assert int(reply.headers["Retry-After"]) > 0
+    assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_newer_release_may_have_migrated_already(client, revision):
+    await revision("from_a_newer_release")
+    assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_an_application_without_clients_is_refused():
+    with pytest.raises(SettingsProblem, match="No client is configured"):
+        create_app(Settings(), clients=Clients([]), log=LogWriter(io.StringIO(), style="json"))
+
+
+async def test_an_application_does_not_start_on_a_schema_that_is_not_current(tmp_path):
+    app = application(database_url=f"sqlite:///{tmp_path}/empty.db")
+    with pytest.raises(SchemaNotCurrent, match="priohook migrate"):
+        async with app.lifespan_context(app):
+            pass
+
+
+async def test_making_an_application_opens_nothing(tmp_path):
+    application(database_url=f"sqlite:///{tmp_path}/untouched.db")
+    assert not (tmp_path / "untouched.db").exists()
+
+
+async def test_an_application_can_be_started_again(start, sqlite_url):
+    for _ in range(2):
+        async with start(sqlite_url) as client:
+            assert (await client.get("/readyz")).status_code == 200
