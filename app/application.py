@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.middleware import Middleware
@@ -57,7 +58,8 @@ class Application(Router):
         super().__init__(
             routes, redirect_slashes=False, lifespan=lifespan, middleware=[Middleware(RequestLine, log=log)]
         )
-        self._by_path = {route.path: route for route in routes}
+        paths = [route.path for route in routes]
+        self._by_path = {route.path: route for route in routes if paths.count(route.path) == 1}
 
     async def app(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Hands over to the route."""
@@ -121,9 +123,9 @@ async def readyz(request: Request) -> Response:
         async with asyncio.timeout(READY_WITHIN):
             await check_schema(engine)
     except SchemaNotCurrent as error:
-        raise NotReady(str(error)) from None
-    except (SQLAlchemyError, OSError, TimeoutError):
-        raise NotReady("The database does not answer.") from None
+        raise NotReady("The schema is not current.", str(error)) from None
+    except (SQLAlchemyError, asyncpg.PostgresError, OSError, TimeoutError):
+        raise NotReady("The database does not answer.", "Events are answered 503 until it does.") from None
     return JSONResponse({"status": "ready"})
 
 

@@ -53,19 +53,26 @@ class Problem(Exception):
         message: What was wrong.
         description: What to do about it.
         headers: Further response headers.
-        close: Whether the connection ends here, because the rest of the request is not wanted.
+        close: Whether the connection ends here.
+        unread: Whether a part of the request may still be on its way.
     """
 
     status = 500
 
     def __init__(
-        self, message: str, description: str = "", *, headers: Mapping[str, str] | None = None, close: bool = False
+        self,
+        message: str,
+        description: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        close: bool = False,
+        unread: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.description = description
-        self.headers = dict(headers or {})
-        self.close = close
+        self.headers = {**(headers or {}), **({"Connection": "close"} if close else {})}
+        self.unread = unread
 
     def response(self, request_id: str) -> Response:
         """The ErrorModel as JSON; its `error_reference` is the request id, which the log line has too."""
@@ -73,7 +80,7 @@ class Problem(Exception):
         content = {"error": code, "error_reference": request_id, "error_message": self.message}
         if self.description:
             content["error_description"] = self.description
-        kind = ClosingResponse if self.close else Response
+        kind = LingeringResponse if self.unread else Response
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         return kind(body, self.status, self.headers, "application/json")
 
@@ -107,24 +114,23 @@ class Unavailable(Problem):
 
     status = 503
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, description: str = "Nothing is lost: send the same request again.") -> None:
         super().__init__(
             message,
-            "Nothing is lost: send the same request again.",
+            description,
             headers={"Retry-After": str(int(RETRY_AFTER.total_seconds()))},
         )
 
 
-class ClosingResponse(Response):
-    """A response after which the connection ends.
+class LingeringResponse(Response):
+    """A response to a request whose rest may still be on its way.
 
     What the sender still has on its way is read and thrown away for a moment first. A socket closed with unread bytes
     is reset, and the reset can overtake the answer: the sender would see a broken connection instead of its 413.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        headers = [*self.raw_headers, (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         await _drain(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -150,11 +156,11 @@ def problem_for(error: Exception, *, method: str) -> Problem | None:
     """
     if isinstance(error, Problem):
         return error
-    if not isinstance(error, HTTPException):
+    if not isinstance(error, HTTPException) or error.status_code not in (NotFound.status, MethodNotAllowed.status):
         return None
-    if error.status_code == HTTPStatus.NOT_FOUND:
+    if error.status_code == NotFound.status:
         return NotFound("There is nothing at this URL.", "The README lists the URLs; paths are case-sensitive.")
-    allow = (error.headers or {}).get("Allow", "")
+    allow = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
     if method not in DEFINED_METHODS:
         return MethodNotImplemented("HTTP does not define this method.", f"This URL takes {allow}.")
     return MethodNotAllowed("This URL does not take this method.", f"It takes {allow}.", headers={"Allow": allow})

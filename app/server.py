@@ -7,7 +7,6 @@ from asyncio.events import TimerHandle
 from collections.abc import Callable
 from datetime import timedelta
 from math import ceil
-from secrets import token_hex
 from socket import AF_INET6
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.problems import MethodNotImplemented, NotFound, Problem
 from app.settings import Settings
 from app.telemetry.logs import LogWriter
+from app.telemetry.middleware import new_request_id
 
 LARGEST_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT = timedelta(seconds=10)
@@ -192,7 +192,7 @@ class Protocol(HttpToolsProtocol):
         if self._waits_for_answer():
             return
         if self._in_head or not self.cycle.response_started:
-            request_id = token_hex(10)
+            request_id = new_request_id()
             response = problem.response(request_id)
             headers = [
                 *self.server_state.default_headers,

@@ -86,7 +86,7 @@ class ClientSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    secret: SecretStr | None = Field(default=None, min_length=SHORTEST_SECRET)
+    secret: SecretStr | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
     scopes: Annotated[frozenset[Scope], NoDecode, BeforeValidator(_words)] = Field(min_length=1)
     username: str | None = Field(default=None, min_length=1)
@@ -102,7 +102,9 @@ class ClientSettings(BaseModel):
 
     @field_validator("secret")
     @classmethod
-    def _no_control_characters(cls, secret: SecretStr | None) -> SecretStr | None:
+    def _fits_basic_and_is_long(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret and len(secret.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; `priohook clients new NAME` makes one")
         if secret and re.search(r"[\x00-\x1f\x7f]", secret.get_secret_value()):
             raise ValueError("must have no control character: HTTP Basic cannot carry them")
         return secret

@@ -158,7 +158,7 @@ async def test_a_schema_that_lacks_migrations_is_alive_and_not_ready(client, eng
         await connection.execute(text("DELETE FROM alembic_version"))
     reply = await client.get("/readyz")
     assert (reply.status_code, reply.json()["error"]) == (503, "SERVICE_UNAVAILABLE")
-    assert "priohook migrate" in reply.json()["error_message"]
+    assert "priohook migrate" in reply.json()["error_description"]
     assert int(reply.headers["Retry-After"]) > 0
     assert (await client.get("/healthz")).status_code == 200
 

@@ -117,7 +117,7 @@ async def sent_by(problem: Problem, arriving: list[dict[str, Any]]) -> list[Any]
 async def test_a_problem_that_closes_says_so_and_answers_before_it_reads_what_still_arrives():
     chunk = {"type": "http.request", "body": b"x", "more_body": True}
     arriving: list[dict[str, Any]] = [chunk, chunk, {"type": "http.request", "body": b"", "more_body": False}]
-    (left, head), (_, body), (left_at_end, end) = await sent_by(problem(413, close=True), arriving)
+    (left, head), (_, body), (left_at_end, end) = await sent_by(problem(413, close=True, unread=True), arriving)
     assert (b"connection", b"close") in head["headers"]
     assert (left, left_at_end) == (3, 0)
     assert body["more_body"] is True
@@ -129,14 +129,14 @@ async def test_a_sender_that_hangs_up_ends_the_reading():
         {"type": "http.disconnect"},
         {"type": "http.request", "body": b"", "more_body": False},
     ]
-    await sent_by(problem(413, close=True), arriving)
+    await sent_by(problem(413, close=True, unread=True), arriving)
     assert len(arriving) == 1
 
 
 async def test_a_sender_that_never_ends_is_not_read_forever(monkeypatch):
     monkeypatch.setattr(problems, "LINGER_BYTES", 10)
     arriving: list[dict[str, Any]] = [{"type": "http.request", "body": b"12345", "more_body": True}] * 5
-    await sent_by(problem(413, close=True), arriving)
+    await sent_by(problem(413, close=True, unread=True), arriving)
     assert len(arriving) == 3
 
 

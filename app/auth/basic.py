@@ -100,7 +100,9 @@ class BasicDoor:
         # What cannot be a credential is compared all the same, so that its refusal takes as long.
         client = self._clients.match(presented or b"", now=self._now())
         if client is None or presented is None:
-            raise self._refusal(scope["client"][0] if scope.get("client") else "unknown")
+            address = scope["client"][0] if scope.get("client") else "unknown"
+            scope["state"]["line"]["address"] = address
+            raise self._refusal(address)
         scope["state"]["line"]["client"] = client.name
         if self._scope not in client.scopes:
             raise Forbidden("This client may not do this.", f"It needs the scope {self._scope}.")

@@ -116,7 +116,10 @@ def release(event_id: UUID) -> None:
 
 @asynccontextmanager
 async def _transaction(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    async with database.engine_for(settings.database_url) as engine:
+    url = settings.database_url
+    if database.is_sqlite(url) and not database.sqlite_path(url).exists():
+        raise database.SchemaNotCurrent(f"There is no database {database.sqlite_path(url)}: `priohook serve` makes it.")
+    async with database.engine_for(url) as engine:
         await database.check_schema(engine)
         async with engine.begin() as connection:
             yield connection

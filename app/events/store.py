@@ -144,6 +144,8 @@ class EventStore:
             StoreFull: nothing was stored.
             StoreUnavailable: the event may be stored or not.
         """
+        if self._closing:
+            raise StoreUnavailable("The receiver is about to end.")
         size = len(event.body)
         if len(self._waiting) >= self._max_waiting or (
             self._waiting and self._waiting_bytes + size > self._max_waiting_bytes
@@ -169,6 +171,8 @@ class EventStore:
                     await task
             except TimeoutError:
                 logger.exception("store_not_drained", extra={"fields": {"events": len(self._waiting)}})
+                for each in self._waiting:
+                    _give_up(each)
             await self._writer.close()
 
     async def _work(self) -> None:
@@ -218,9 +222,10 @@ class EventStore:
                 if each.stored.cancelled() or not each.stored.done():
                     await self._commit([each])
             return
-        logger.error(
-            "commit_failed", exc_info=error, extra={"fields": {"events": len(batch), "first": str(batch[0].event.id)}}
-        )
+        # No traceback: while a database is away every batch says this.
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        fields = {"events": len(batch), "first": str(batch[0].event.id), "error": why}
+        logger.error("commit_failed", extra={"fields": fields})
         for each in batch:
             _give_up(each)
 

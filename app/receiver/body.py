@@ -38,11 +38,13 @@ class Body:
     Attributes:
         content: The bytes; of a body that is too large the first `KEPT_BYTES` at most.
         size: How many arrived, or were declared where that is more.
+        unread: Whether more may be on its way.
     """
 
     content: bytes
     size: int
     ending: Ending
+    unread: bool = False
 
 
 class UndecodableBody(ValueError):
@@ -64,9 +66,9 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
     chunks: list[bytes] = []
     size = 0
     too_large = declared is not None and declared > limit
+    more = True
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            more = True
             while more and not (too_large and size >= KEPT_BYTES):
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -78,10 +80,10 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
                 too_large = too_large or size > limit
     except TimeoutError:
         if not too_large:
-            return Body(b"".join(chunks), size, Ending.TOO_SLOW)
+            return Body(b"".join(chunks), size, Ending.TOO_SLOW, unread=True)
     content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if too_large:
-        return Body(content[:KEPT_BYTES], max(size, declared or 0), Ending.TOO_LARGE)
+        return Body(content[:KEPT_BYTES], max(size, declared or 0), Ending.TOO_LARGE, unread=more)
     return Body(content, size, Ending.COMPLETE)
 
 

@@ -137,12 +137,12 @@ def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
     undecodable = None
     content = body.content
     if body.ending is Ending.TOO_LARGE:
-        raise _too_large(limit)
+        raise _too_large(limit, unread=body.unread)
     if body.ending is Ending.COMPLETE and coding in CODINGS:
         try:
             content = decode(content, coding, limit=limit)
         except InflatesTooFar:
-            raise _too_large(limit) from None
+            raise _too_large(limit, unread=False) from None
         except UndecodableBody as error:
             undecodable = error
     if not is_json(headers.get(b"content-type")):
@@ -150,14 +150,15 @@ def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
     if coding and coding not in CODINGS:
         raise UnsupportedMediaType("The content coding is unknown.", "Send the body plain, or as gzip or deflate.")
     if body.ending is Ending.TOO_SLOW:
-        raise TooSlow("The body did not arrive in time.", "Send it again, faster.", close=True)
+        raise TooSlow("The body did not arrive in time.", "Send it again, faster.", close=True, unread=True)
     if undecodable:
         raise NotReadable("The body is not what its Content-Encoding says.", f"It is {undecodable}.")
     return content
 
 
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body is over the limit of {limit} bytes.", "Send less, or raise max_body_bytes.", close=True)
+def _too_large(limit: int, *, unread: bool) -> TooLarge:
+    what = f"The body is over the limit of {limit} bytes."
+    return TooLarge(what, "Send less, or raise max_body_bytes.", close=True, unread=unread)
 
 
 def parse(content: bytes) -> Payload:

@@ -13,7 +13,6 @@ from app.telemetry.logs import LogWriter
 
 PROCESS = token_hex(6)
 NUMBERS = count(1)
-"""A request's id is the process's and its number there: unique, and cheaper than a random one."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +28,11 @@ class RequestState(TypedDict):
     """The fields of this request's log line; whoever learns something adds it."""
 
 
+def new_request_id() -> str:
+    """The process's random name and the request's number there: unique, and cheaper than a random one each."""
+    return f"{PROCESS}{next(NUMBERS):010x}"
+
+
 class RequestLine:
     """Pure ASGI: gives the request its id, turns what was raised into an answer, and writes the line."""
 
@@ -41,8 +45,8 @@ class RequestLine:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        request_id = f"{PROCESS}{next(NUMBERS):010x}"
-        # A path can hold anything, a pasted credential too; a query is never logged.
+        request_id = new_request_id()
+        # The path without its query, which can hold credentials.
         line: dict[str, Any] = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
         state = scope.setdefault("state", {})
         state["request_id"] = request_id

@@ -104,7 +104,7 @@ async def test_of_a_body_over_the_limit_the_first_64_kib_are_kept():
 
 
 async def test_a_body_that_stalls_is_too_slow_and_what_came_is_there():
-    assert await read(arriving(b"abc", then="silence")) == Body(b"abc", 3, Ending.TOO_SLOW)
+    assert await read(arriving(b"abc", then="silence")) == Body(b"abc", 3, Ending.TOO_SLOW, unread=True)
 
 
 async def test_the_deadline_is_one_for_the_whole_body_however_steadily_it_trickles():
@@ -122,7 +122,7 @@ async def test_the_deadline_is_one_for_the_whole_body_however_steadily_it_trickl
 @pytest.mark.parametrize("declared", [None, 1000])
 async def test_a_body_over_the_limit_that_stalls_is_too_large(declared):
     body = await read(arriving(b"x" * 101, then="silence"), declared=declared)
-    assert body == Body(b"x" * 101, declared or 101, Ending.TOO_LARGE)
+    assert body == Body(b"x" * 101, declared or 101, Ending.TOO_LARGE, unread=True)
 
 
 @pytest.mark.parametrize("chunks", [[], [b"abc"], [b"x" * 101]])

@@ -299,7 +299,7 @@ async def test_a_row_that_the_database_refuses_is_logged_without_what_is_in_it(s
     async with start(database_url) as client:
         reply = await client.post(WEBHOOK, content=ORDER, headers=RIGHT | {"X-Guest": "Alex"})
     assert reply.status_code == 503
-    assert "BadRow" in next(line["traceback"] for line in lines() if line["event"] == "commit_failed")
+    assert "BadRow" in next(line["error"] for line in lines() if line["event"] == "commit_failed")
     assert no_word_of_the_request_in(log)
 
 
