@@ -115,15 +115,16 @@ class Receiver:
             refusal = problem
             event = quarantined(problem, body, scope["headers"], client)
         stored = await store.append(event)
-        line["event_id"] = str(stored.id)
+        event_id = str(stored.id)
+        line["event_id"] = event_id
         line["type"] = event.type
         line["duplicate"] = stored.duplicate
         if refusal is not None:
             line["quarantined"] = refusal.status
             if not (self._accept_all and refusal.tolerable):
                 raise refusal
-        event_id = (b"event-id", str(stored.id).encode())
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0"), event_id]})
+        answer = [(b"content-length", b"0"), (b"event-id", event_id.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": answer})
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -185,13 +186,7 @@ def accepted(payload: Payload, body: Body, headers: Iterable[tuple[bytes, bytes]
         body=body.content,
         body_bytes=body.size,
         dedup_key=dedup_key(client.username, payload.identity),
-        type=payload.type,
-        reference=payload.reference,
-        order_version=payload.order_version,
-        order_modified=payload.order_modified,
-        notification_id=payload.notification_id,
-        api_version=payload.api_version,
-        shape=payload.shape,
+        **payload.columns(),
     )
 
 

@@ -55,6 +55,10 @@ class Payload(NamedTuple):
     shape: str | None
     identity: bytes
 
+    def columns(self) -> dict[str, Any]:
+        """The columns' values by name."""
+        return dict(zip(self._fields[:-1], self[:-1], strict=True))
+
 
 def parse_payload(content: bytes) -> Payload:
     """What is known about a body, its content coding undone.

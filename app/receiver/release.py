@@ -61,19 +61,7 @@ async def release(
         counted = update(Event).where(Event.id == first)
         await connection.execute(counted.values(duplicates=Event.duplicates + 1, last_duplicate_at=event.received_at))
         return Released(first, duplicate=True)
-    await connection.execute(
-        changes.values(
-            status=Status.ACCEPTED.value,
-            dedup_key=key,
-            type=payload.type,
-            reference=payload.reference,
-            order_version=payload.order_version,
-            order_modified=payload.order_modified,
-            notification_id=payload.notification_id,
-            api_version=payload.api_version,
-            shape=payload.shape,
-        )
-    )
+    await connection.execute(changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload.columns()))
     return Released(event_id, duplicate=False)
 
 

@@ -12,6 +12,8 @@ from threading import Thread
 from time import sleep, time
 from typing import Any, Literal, TextIO
 
+from pydantic_core import PydanticSerializationError, to_json
+
 GATHER = 0.02  # seconds; the lines of that time go out in one write
 
 MOST_LINES = 50_000  # waiting ones, about 50 MB; a reader that stalls costs lines, never the receiver
@@ -113,7 +115,12 @@ class _Handler(logging.Handler):
 def _as_json(line: Line) -> str:
     at, level, event, fields = line
     stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return json.dumps({"time": stamp, "level": level, "event": event, **fields}, default=str) + "\n"
+    whole = {"time": stamp, "level": level, "event": event, **fields}
+    try:
+        # A third of the time that the standard library takes; DEL is the one control character it leaves.
+        return to_json(whole, fallback=str, ensure_ascii=True).decode().replace("\x7f", "\\u007f") + "\n"
+    except PydanticSerializationError:  # a lone surrogate
+        return json.dumps(whole, default=str) + "\n"
 
 
 def _as_text(line: Line) -> str:

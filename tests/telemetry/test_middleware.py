@@ -212,7 +212,7 @@ async def test_a_request_that_is_cancelled_is_a_line_all_the_same(log, lines):
 
 def no_word_of_the_request_in(log: io.StringIO) -> bool:
     written = log.getvalue()
-    assert '"event": "request"' in written
+    assert '"event":"request"' in written
     credential = basic_header()["Authorization"].split()[1]
     return not any(word in written for word in (SECRET, SECRET[:-1], credential, *CONTACT, *BODY_WORDS))
 
