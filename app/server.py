@@ -28,6 +28,10 @@ IDLE_TIMEOUT = timedelta(seconds=75)
 OVERHEAD = 16
 """How many times the body limit a request may hold on the wire: chunks of one byte cost six."""
 
+PIECE_BYTES = 8 * 1024
+"""How much is parsed at once: of pipelined requests what does not fit here waits as bytes, since a parsed one is a
+hundred times as large."""
+
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([^\s?]{1,2000})\S* HTTP/1\.[01]\r?\n")
 
 
@@ -66,6 +70,8 @@ class Protocol(HttpToolsProtocol):
     _head_timer: TimerHandle | None = None
     _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed once more
     _refusal: Problem | None = None  # waits for the answers to earlier requests
+    _unparsed = b""  # waits for them too
+    _half_closed = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Starts waiting for a head."""
@@ -79,23 +85,37 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses; a head or a request that outgrows its bounds ends the connection."""
+        data = self._unparsed + data
+        self._unparsed = b""
         self._unset_keepalive_if_required()
-        self._received += len(data)
         while data and self._refusal is None and not self.transport.is_closing():
-            data = self._parse(data)
-        if self._refusal is not None or self.transport.is_closing():
-            return
+            if self.pipeline:
+                self._unparsed = data
+                self.flow.pause_reading()
+                break
+            piece, data = data[:PIECE_BYTES], data[PIECE_BYTES:]
+            self._received += len(piece)
+            self._parse(piece)
+        if self._refusal is None and not self.transport.is_closing():
+            self._keep_bounds()
+
+    def _keep_bounds(self) -> None:
         if self._in_head and self._received > LARGEST_HEAD_BYTES:
             self._refuse(HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers."))
-        elif self._received > self.most_bytes:
+        elif max(self._received, len(self._unparsed)) > self.most_bytes:
             self.transport.abort()
         elif self._in_head and self._received:
             self._wait_for_head()
+        elif self._in_head and self.cycle is not None and self.cycle.response_complete:
+            self._wait_for_next()
+        if not self._in_head:
+            self.headers.clear()
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols may return it
         """Keeps a half-closed connection as long as it waits for an answer."""
+        self._half_closed = True
         waits = self._waits_for_answer()
-        if waits:
+        if waits and not self._unparsed:
             self.cycle.keep_alive = False
         return waits
 
@@ -109,6 +129,8 @@ class Protocol(HttpToolsProtocol):
             self.headers[:] = self._headers_sent
             self._headers_sent = None
         super().on_headers_complete()
+        # Trailers go here and are thrown away, RFC 9110, section 6.5.1: a body may have megabytes of them.
+        self.headers = []
         self._in_head = False
         self._stop_waiting()
 
@@ -118,24 +140,35 @@ class Protocol(HttpToolsProtocol):
             return
         self._in_head = True
         self._received = 0
+        self._stop_waiting()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Refuses what came behind the request that was answered now."""
         super().on_response_complete()
-        if self._refusal is not None and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._unparsed:
+            self.data_received(b"")
+            if self._half_closed and not self._unparsed and not self.eof_received():
+                self.transport.close()
+        elif self._refusal is not None:
             self._refuse(self._refusal)
+        elif not self._in_head and self.cycle.response_complete:
+            self._wait_for_head()  # and for the rest of a body that was refused early, which nobody else waits for
 
-    def _parse(self, data: bytes) -> bytes:
-        """Feeds the parser; gives what is to be parsed next."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as end:
-            rest = data[end.args[0] :]
-            return self._without_upgrade() + rest if self._offers_upgrade() else rest
-        except httptools.HttpParserError as error:
-            self._refuse(self._problem(error, data))
-        return b""
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as end:
+                rest = data[end.args[0] :]
+                data = self._without_upgrade() + rest if self._offers_upgrade() else rest
+            except httptools.HttpParserError as error:
+                self._refuse(self._problem(error, data))
+                return
+            else:
+                return
 
     def _offers_upgrade(self) -> bool:
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
@@ -172,6 +205,10 @@ class Protocol(HttpToolsProtocol):
     def _wait_for_head(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_timeout.total_seconds(), self._head_is_late)
+
+    def _wait_for_next(self) -> None:
+        """Waits on as uvicorn does after an answer: the rest of a request that was refused early ended its waiting."""
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:

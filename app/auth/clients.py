@@ -9,6 +9,9 @@ from secrets import token_urlsafe
 
 from app.settings import UNFIT_FOR_BASIC, ClientSettings, Scope, SettingsProblem
 
+NOBODYS = bytes(32)
+"""The digest of no credential that anybody will ever find."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
@@ -64,7 +67,9 @@ class Clients:
         digest = sha256(presented).digest()
         matched = None
         for client in self._clients:
-            if compare_digest(digest, client.digest) & client.valid_at(now):
+            # Comparing with nothing out of its time, since a compare that is True takes 11 ns longer than a False one,
+            # and whoever sees them knows that his guess was right once.
+            if compare_digest(digest, client.digest if client.valid_at(now) else NOBODYS):
                 matched = client
         return matched
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -47,9 +47,9 @@ class SQLiteWriter:
         self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpointer")
         self._copying: Future[None] | None = None
 
-    async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
+    def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
         """As `Writer.write` says."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, rows)
+        return asyncio.get_running_loop().run_in_executor(self._writer, self._write, rows)
 
     async def close(self) -> None:
         """Waits for a write that is under way, then closes; SQLite removes its log with the last connection."""

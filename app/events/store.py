@@ -1,14 +1,16 @@
 """Group commit: many events, one transaction, and an answer to each only after COMMIT returned.
 
-`append` puts the event on a bounded queue. One loop takes all that wait, has them written and committed together, and
-wakes their callers. There is no timer: while one batch commits the next one gathers, and a lone event waits
-for nothing.
+`append` puts the event on a bounded queue. All that wait are written and committed together, then their callers are
+woken. There is no timer: while one batch commits the next one gathers, and a lone event waits for nothing.
+
+Callbacks instead of a task that loops: behind a commit a task wakes only after some turns of the event loop, each of
+which may serve dozens of requests, while the database has nothing to do.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,7 +82,7 @@ class BadRow(Exception):
 class Writer(Protocol):
     """Writes batches into one kind of database."""
 
-    async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
+    def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
         """Commits all rows, or none, and gives by `dedup_key` the id under which each is stored.
 
         The keys are different from each other, and sorted: two processes that store the same events in two orders
@@ -132,7 +134,9 @@ class EventStore:
         self._timeout = timeout.total_seconds()
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
-        self._arrived = asyncio.Event()
+        self._alone: deque[_Waiting] = deque()  # those of a batch that failed because of one of them
+        self._batch: list[_Waiting] = []  # what is being written
+        self._writing: asyncio.Future[Mapping[bytes, UUID]] | None = None
         self._closing = False
 
     async def append(self, event: NewEvent) -> Stored:
@@ -151,94 +155,100 @@ class EventStore:
             self._waiting and self._waiting_bytes + size > self._max_waiting_bytes
         ):
             raise StoreFull("Too many events wait to be stored.")
-        stored: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        stored: asyncio.Future[Stored] = loop.create_future()
         self._waiting.append(_Waiting(event, stored, monotonic()))
         self._waiting_bytes += size
-        self._arrived.set()
+        if self._writing is None:
+            loop.call_soon(self._write_next)  # not at once: what else arrived in this turn of the loop goes along
         return await stored
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Runs the writing loop; at the end everything that waits is committed first."""
-        task = asyncio.create_task(self._work())
+        """Stores until the end, where everything that waits is committed first."""
+        watch = asyncio.create_task(self._watch())
         try:
             yield self
         finally:
             self._closing = True
-            self._arrived.set()
             try:
                 async with asyncio.timeout(SHUTDOWN.total_seconds()):
-                    await task
+                    await self._drain()
             except TimeoutError:
                 logger.exception("store_not_drained", extra={"fields": {"events": len(self._waiting)}})
-                for each in self._waiting:
-                    _give_up(each)
+                self._expire(monotonic())
+            watch.cancel()
             await self._writer.close()
 
-    async def _work(self) -> None:
+    async def _drain(self) -> None:
+        self._write_next()
+        while self._writing is not None:
+            await asyncio.wait((self._writing,))
+
+    async def _watch(self) -> None:
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                await self._commit(self._take())
-            if self._closing:
-                return
+            await asyncio.sleep(CHECK_EVERY)
+            self._expire(monotonic() - self._timeout)
+
+    def _write_next(self) -> None:
+        if self._writing is None and (batch := self._take()):
+            self._batch = batch
+            self._writing = asyncio.ensure_future(self._writer.write(_rows(batch)))
+            self._writing.add_done_callback(self._written)
 
     def _take(self) -> list[_Waiting]:
+        while self._alone:
+            each = self._alone.popleft()
+            if each.stored.cancelled() or not each.stored.done():
+                return [each]
         batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
         self._waiting_bytes -= sum(len(each.event.body) for each in batch)
         return batch
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
-        writing = asyncio.create_task(self._write(batch))
-        while not writing.done():
-            await asyncio.wait((writing,), timeout=CHECK_EVERY)
-            if not writing.done():
-                self._expire(batch)
-        try:
-            ids = writing.result()
-        except Exception as error:  # noqa: BLE001 - the loop must survive whatever the driver raises
-            await self._failed(batch, error)
-            return
-        for each in batch:
-            if not each.stored.done():
-                stored_as = ids[each.event.dedup_key]
-                each.stored.set_result(Stored(stored_as, duplicate=stored_as != each.event.id))
-
-    async def _write(self, batch: Sequence[_Waiting]) -> Mapping[bytes, UUID]:
-        rows: dict[bytes, Row] = {}
-        for each in batch:
-            row = rows.setdefault(each.event.dedup_key, Row(each.event))
-            if row.event is not each.event:
-                row.duplicates += 1
-                row.last_duplicate_at = each.event.received_at
-        return await self._writer.write([rows[key] for key in sorted(rows)])
-
-    async def _failed(self, batch: list[_Waiting], error: Exception) -> None:
-        """One bad row fails a whole transaction: then each event gets its own, so that its neighbours don't pay."""
-        if isinstance(error, BadRow) and len(batch) > 1:
+    def _written(self, writing: asyncio.Future[Mapping[bytes, UUID]]) -> None:
+        batch, self._batch, self._writing = self._batch, [], None
+        error = asyncio.CancelledError() if writing.cancelled() else writing.exception()
+        try_alone = isinstance(error, BadRow) and len(batch) > 1
+        if try_alone:  # one bad row fails a whole transaction, and its neighbours must not pay
+            self._alone.extend(batch)
+        self._write_next()  # before the callers go on: the database should not wait for their answers
+        if error is None:
+            _resolve(batch, writing.result())
+        elif not try_alone:
+            # No traceback: while a database is away every batch says this.
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            fields = {"events": len(batch), "first": str(batch[0].event.id), "error": why}
+            logger.error("commit_failed", extra={"fields": fields})
             for each in batch:
-                self._expire(batch)  # the database may go away meanwhile, and each try takes its time
-                if each.stored.cancelled() or not each.stored.done():
-                    await self._commit([each])
-            return
-        # No traceback: while a database is away every batch says this.
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        fields = {"events": len(batch), "first": str(batch[0].event.id), "error": why}
-        logger.error("commit_failed", extra={"fields": fields})
-        for each in batch:
-            _give_up(each)
-
-    def _expire(self, batch: Sequence[_Waiting]) -> None:
-        """Answers those that waited too long, both in the stuck transaction and behind it."""
-        latest = monotonic() - self._timeout
-        for each in batch:
-            if each.since < latest:
                 _give_up(each)
-        while self._waiting and self._waiting[0].since < latest:
+
+    def _expire(self, latest: float) -> None:
+        """Answers those that have waited since `latest` or longer, in the stuck transaction and behind it."""
+        for each in (*self._batch, *self._alone):
+            if each.since <= latest:
+                _give_up(each)
+        while self._waiting and self._waiting[0].since <= latest:
             late = self._waiting.popleft()
             self._waiting_bytes -= len(late.event.body)
             _give_up(late)
+
+
+def _rows(batch: Sequence[_Waiting]) -> list[Row]:
+    """The batch with each key once, in the order of the keys."""
+    rows: dict[bytes, Row] = {}
+    for each in batch:
+        row = rows.setdefault(each.event.dedup_key, Row(each.event))
+        if row.event is not each.event:
+            row.duplicates += 1
+            row.last_duplicate_at = each.event.received_at
+    return [rows[key] for key in sorted(rows)]
+
+
+def _resolve(batch: Sequence[_Waiting], ids: Mapping[bytes, UUID]) -> None:
+    for each in batch:
+        if not each.stored.done():
+            stored_as = ids[each.event.dedup_key]
+            each.stored.set_result(Stored(stored_as, duplicate=stored_as != each.event.id))
 
 
 def _give_up(waiting: _Waiting) -> None:
