@@ -17,7 +17,7 @@ from starlette.types import Scope as ASGIScope
 from app.auth.basic import BasicDoor
 from app.auth.clients import Clients
 from app.auth.limits import FailureLimit
-from app.database import SchemaNotCurrent, check_schema, is_sqlite, open_engine
+from app.database import SchemaNotCurrent, check_schema, engine_for, is_sqlite
 from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
@@ -84,14 +84,11 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter) -> Appli
 
     @asynccontextmanager
     async def lifespan(_: Application) -> AsyncIterator[State]:
-        engine = open_engine(settings.database_url)
         with log.running(), logging_to(log):
-            try:
+            async with engine_for(settings.database_url) as engine:
                 await check_schema(engine)
                 async with _store(settings).running() as events:
                     yield {"events": events, "engine": engine}
-            finally:
-                await engine.dispose()
 
     failures = FailureLimit()
 

@@ -1,8 +1,9 @@
 """The database: what all tables share, engines for SQLite and PostgreSQL, migrations and the check that they ran."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sqlalchemy.types import TypeDecorator
 
 PROJECT = Path(__file__).parent.parent
 CONNECT_TIMEOUT = timedelta(seconds=5)
+CLOSE_TIMEOUT = timedelta(seconds=2)
 SQLITE_BUSY = timedelta(seconds=5)
 """How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
 
@@ -90,12 +92,14 @@ def open_engine(url: str) -> AsyncEngine:
 
 @asynccontextmanager
 async def engine_for(url: str) -> AsyncIterator[AsyncEngine]:
-    """`open_engine`, closed at the end."""
+    """`open_engine`, closed at the end; a server that does not answer is left without a farewell."""
     engine = open_engine(url)
     try:
         yield engine
     finally:
-        await engine.dispose()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
+                await engine.dispose()
 
 
 def open_sqlite(url: str) -> Engine:
@@ -170,8 +174,13 @@ def _known(scripts: ScriptDirectory) -> set[str]:
 
 
 def _make_private(path: Path) -> None:
-    """Makes the file, if it is not there, readable by its owner only: it will hold guests' names."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    """Makes the file, if it is not there, readable by its owner only: it will hold guests' names.
+
+    One that is there is not even opened. Closing it would drop the locks that SQLite holds in this process (POSIX:
+    fcntl), and the next command to end, thinking itself the last, would remove the log with what is committed in it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _config() -> Config:

@@ -1,13 +1,14 @@
 """uvicorn as priohook runs it: bounded requests, our error bodies also before ASGI begins, exit status 0 on SIGTERM."""
 
 import gc
+import os
 import re
 from asyncio import Transport
 from asyncio.events import TimerHandle
 from collections.abc import Callable
 from datetime import timedelta
 from math import ceil
-from socket import AF_INET6
+from socket import AF_INET, AF_INET6, create_server, socket
 from typing import Any, ClassVar
 
 import httptools
@@ -66,6 +67,7 @@ class Protocol(HttpToolsProtocol):
     head_timeout: ClassVar[timedelta] = HEAD_TIMEOUT
 
     _received = 0  # bytes of the request under way
+    _between = 0  # bytes since the last one of a body: chunk extensions and trailers
     _in_head = True
     _head_timer: TimerHandle | None = None
     _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed once more
@@ -95,6 +97,7 @@ class Protocol(HttpToolsProtocol):
                 break
             piece, data = data[:PIECE_BYTES], data[PIECE_BYTES:]
             self._received += len(piece)
+            self._between += len(piece)
             self._parse(piece)
         if self._refusal is None and not self.transport.is_closing():
             self._keep_bounds()
@@ -102,6 +105,8 @@ class Protocol(HttpToolsProtocol):
     def _keep_bounds(self) -> None:
         if self._in_head and self._received > LARGEST_HEAD_BYTES:
             self._refuse(HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers."))
+        elif not self._in_head and self._between > LARGEST_HEAD_BYTES:
+            self._refuse(HeadTooLarge("The request's trailers are too large.", "Send fewer, and no chunk extensions."))
         elif max(self._received, len(self._unparsed)) > self.most_bytes:
             self.transport.abort()
         elif self._in_head and self._received:
@@ -132,7 +137,13 @@ class Protocol(HttpToolsProtocol):
         # Trailers go here and are thrown away, RFC 9110, section 6.5.1: a body may have megabytes of them.
         self.headers = []
         self._in_head = False
+        self._between = 0
         self._stop_waiting()
+
+    def on_body(self, body: bytes) -> None:
+        """Starts counting what is between two pieces of the body anew: the parser gathers it without a bound."""
+        self._between = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The next request may follow."""
@@ -254,6 +265,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, started: Callable[[str], None]) -> None:
         super().__init__(config)
         self._started = started
+        self._parent = os.getppid()
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         """Calls `started` with the URL that the server listens at.
@@ -275,10 +287,26 @@ class Server(uvicorn.Server):
             host, port = listener.getsockname()[:2]
             self._started(f"http://[{host}]:{port}" if listener.family == AF_INET6 else f"http://{host}:{port}")
 
+    async def on_tick(self, counter: int) -> bool:
+        """Ends also when the process that forked this one is gone, as nobody would end it then."""
+        return await super().on_tick(counter) or os.getppid() != self._parent
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Ends in good order; uvicorn would raise the signal once more at the end, and exit with its number."""
         super().handle_exit(sig, frame)
         self._captured_signals.clear()
+
+
+def listen(host: str, port: int) -> socket:
+    """A socket that several processes can accept from.
+
+    Raises:
+        CannotListen: another process listens there, or it is no address of this machine.
+    """
+    try:
+        return create_server((host, port), family=AF_INET6 if ":" in host else AF_INET, backlog=2048)
+    except OSError as error:
+        raise CannotListen(f"It cannot listen: {error}. Choose another --port or --host.") from None
 
 
 def server_for(

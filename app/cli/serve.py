@@ -12,7 +12,8 @@ from app import database
 from app.application import create_app
 from app.auth.clients import clients_from
 from app.auth.first_clients import FirstClients, first_clients
-from app.server import server_for
+from app.processes import run_processes
+from app.server import listen, server_for
 from app.settings import Settings, unknown_variables
 from app.telemetry.logs import stderr_writer
 
@@ -32,9 +33,18 @@ EXAMPLE = {
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; 0.0.0.0 for all.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 for any free one.")
-def serve(host: str, port: int) -> None:
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Receivers on this port; PostgreSQL only.",
+)
+def serve(host: str, port: int, processes: int) -> None:
     """Receive webhooks until SIGTERM, then finish what was read and exit 0."""
     settings = Settings.load()
+    if processes > 1 and database.is_sqlite(settings.database_url):
+        raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")
     for name in unknown_variables(os.environ):
         click.echo(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
     asyncio.run(_prepare(settings.database_url))
@@ -47,7 +57,16 @@ def serve(host: str, port: int) -> None:
         if made:
             _introduce(made, url)
 
-    server_for(app, settings, host=host, port=port, log=log, started=started).run()
+    if processes == 1:
+        server_for(app, settings, host=host, port=port, log=log, started=started).run()
+        return
+    listener = listen(host, port)
+
+    def work(number: int) -> None:
+        announce = started if number == 0 else lambda _: None
+        server_for(app, settings, host=host, port=port, log=log, started=announce).run([listener])
+
+    run_processes(work, count=processes)
 
 
 async def _prepare(url: str) -> None:

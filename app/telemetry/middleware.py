@@ -1,6 +1,7 @@
 """A request id for every request, and one log line, whatever happened."""
 
 import logging
+import os
 from itertools import count
 from secrets import token_hex
 from time import perf_counter
@@ -11,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.problems import InternalError, problem_for
 from app.telemetry.logs import LogWriter
 
-PROCESS = token_hex(6)
 NUMBERS = count(1)
+_process = token_hex(6)
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,15 @@ class RequestState(TypedDict):
 
 def new_request_id() -> str:
     """The process's random name and the request's number there: unique, and cheaper than a random one each."""
-    return f"{PROCESS}{next(NUMBERS):010x}"
+    return f"{_process}{next(NUMBERS):010x}"
+
+
+def _rename_process() -> None:
+    global _process  # noqa: PLW0603 - a process has one name
+    _process = token_hex(6)
+
+
+os.register_at_fork(after_in_child=_rename_process)
 
 
 class RequestLine:

@@ -1,0 +1,63 @@
+import asyncio
+import json
+import os
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from time import monotonic, sleep
+
+import pytest
+
+from tests.e2e.conftest import configured, dial, migrate, request
+from tests.e2e.load import post_until_it_ends, stored
+from tests.e2e.test_shutdown import wait_until_closed
+
+LONG_ENOUGH = 2.5  # seconds; a process that ends sooner is taken for one that cannot start
+
+
+@pytest.fixture
+def migrated_url(empty_postgres_url) -> str:
+    migrate(empty_postgres_url)
+    return empty_postgres_url
+
+
+def children(pid: int) -> set[int]:
+    return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+async def test_two_processes_share_a_port_and_end_together_with_all_they_answered_stored(serve, migrated_url):
+    server = serve("--processes", "2", **configured(migrated_url))
+    assert len(children(server.pid)) == 2
+    load = await post_until_it_ends(server.address, connections=100, after=500, then=lambda: server.signal(SIGTERM))
+    assert await asyncio.to_thread(server.wait) == 0
+    rows = await stored(migrated_url)
+    assert load.accepted.items() <= dict(rows).items()
+    requests = (json.loads(line) for line in server.stderr.splitlines())
+    assert len({each["request_id"][:12] for each in requests if each["event"] == "request"}) == 2
+
+
+def test_a_process_that_is_killed_is_replaced(serve, migrated_url):
+    server = serve("--processes", "2", **configured(migrated_url))
+    first = children(server.pid)
+    sleep(LONG_ENOUGH)
+    os.kill(min(first), SIGKILL)
+    limit = monotonic() + 10
+    while children(server.pid) <= first and monotonic() < limit:
+        sleep(0.05)
+    assert len(children(server.pid) - first) == 1
+    with dial(server) as wire:
+        assert wire.send(request(method="GET", target="/healthz")).reply(to="GET").status == 200
+    server.signal(SIGTERM)
+    assert server.wait() == 0
+
+
+def test_the_processes_end_when_the_one_that_forked_them_is_killed(serve, migrated_url):
+    server = serve("--processes", "2", **configured(migrated_url))
+    server.signal(SIGKILL)
+    server.wait()
+    wait_until_closed(server)
+
+
+def test_sqlite_takes_one_process(priohook):
+    done = priohook("serve", "--processes", "2")
+    assert done.returncode == 2
+    assert "PostgreSQL" in done.stderr
