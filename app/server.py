@@ -58,6 +58,39 @@ class CannotListen(Exception):
     """The address cannot be listened at; the text says why and what to do."""
 
 
+class Wire:
+    """A transport that drops what comes too late, as asyncio's own do.
+
+    uvloop's raise `RuntimeError` between a reset by the sender and `connection_lost`, which would be logged as a bug.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.get_extra_info = transport.get_extra_info
+        self.is_closing = transport.is_closing
+        self.close = transport.close
+        self.abort = transport.abort
+
+    def write(self, data: bytes) -> None:
+        """Sends."""
+        self._unless_lost(self._transport.write, data)
+
+    def pause_reading(self) -> None:
+        """Takes nothing for a while."""
+        self._unless_lost(self._transport.pause_reading)
+
+    def resume_reading(self) -> None:
+        """Takes what comes."""
+        self._unless_lost(self._transport.resume_reading)
+
+    def _unless_lost(self, call: Callable[..., None], *arguments: bytes) -> None:
+        try:
+            call(*arguments)
+        except RuntimeError:
+            if not self._transport.is_closing():
+                raise
+
+
 class Protocol(HttpToolsProtocol):
     """One connection. The class attributes are set by `server_for`, as uvicorn makes the instances."""
 
@@ -77,7 +110,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Starts waiting for a head."""
-        super().connection_made(transport)
+        super().connection_made(Wire(transport))  # type: ignore[arg-type] # all of a transport that uvicorn uses
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

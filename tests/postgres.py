@@ -19,9 +19,11 @@ START_WITHIN = 30.0  # seconds
 class Server:
     """A PostgreSQL server in a folder of its own, which can be killed and started again."""
 
-    def __init__(self, folder: Path, options: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, options: Mapping[str, str], environment: Mapping[str, str], data: Path | None = None
+    ) -> None:
         self._binaries = Path(POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)])
-        self._data = folder / "data"
+        self._data = data or folder / "data"
         self._log = folder / "log"
         self._options = options
         self._environment = {**os.environ, **environment}
@@ -29,6 +31,8 @@ class Server:
         self.port = _free_port()
         if self._user:
             shutil.chown(folder, self._user)
+            if data:
+                shutil.chown(data, self._user)
             self._make_reachable(folder)
         self._run("initdb", "-D", str(self._data), "-U", "priohook", "--auth=trust", "-E", "UTF8", "--no-sync")
 
@@ -65,6 +69,19 @@ class Server:
     def children(self) -> list[int]:
         return _children(self.pid)
 
+    def signal(self, number: int) -> None:
+        """To the postmaster and its children."""
+        for pid in (self.pid, *self.children()):
+            os.kill(pid, number)
+
+    def runs(self) -> bool:
+        """Whether the postmaster is alive; it ends by itself when it cannot recover from a crash."""
+        try:
+            os.kill(self.pid, 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return True
+
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
 
@@ -96,16 +113,22 @@ class Server:
 
 
 @contextmanager
-def server(*, durable: bool = False, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """A started server, removed at the end; without `durable` it does not fsync, which only tests may do."""
+def server(
+    *, durable: bool = False, environment: Mapping[str, str] | None = None, data: Path | None = None
+) -> Iterator[Server]:
+    """A started server, removed at the end; without `durable` it does not fsync, which only tests may do.
+
+    `data` is an empty folder, such as a small disk, that shall hold its files.
+    """
     with tempfile.TemporaryDirectory(prefix="priohook-postgres-") as folder:
         options = {} if durable else {"fsync": "off"}
-        running = Server(Path(folder), options, environment or {})
+        running = Server(Path(folder), options, environment or {}, data)
         running.start()
         try:
             yield running
         finally:
-            running.stop("immediate")
+            if running.runs():
+                running.stop("immediate")
 
 
 def _unprivileged() -> str:

@@ -78,6 +78,8 @@ class RequestLine:
                 problem = InternalError("Something failed here.", "The log has it under this reference.")
             if status == CLIENT_CLOSED_REQUEST:
                 await problem.response(request_id)(scope, receive, send_with_id)
+            # The frames in it hold the error: a circle that would wait for the garbage collector, with the body.
+            error.__traceback__ = None
         finally:
             line["status"] = status
             line["ms"] = round((perf_counter() - started) * 1000, 1)

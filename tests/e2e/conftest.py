@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -118,14 +119,19 @@ class Reply:
 class Wire:
     """One connection to a server, byte by byte."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._socket = socket.create_connection(address, timeout=ANSWERS_WITHIN)
+    def __init__(self, address: tuple[str, int], *, timeout: float = ANSWERS_WITHIN) -> None:
+        self._socket = socket.create_connection(address, timeout=timeout)
         self._file = self._socket.makefile("rb")
 
     def send(self, *parts: bytes) -> Self:
         for part in parts:
             self._socket.sendall(part)
         return self
+
+    def reset(self) -> None:
+        """Hangs up at once, and the server's system is told so."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def half_close(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
@@ -151,8 +157,8 @@ class Wire:
 
 
 @contextmanager
-def dial(server: Served) -> Iterator[Wire]:
-    wire = Wire(server.address)
+def dial(server: Served, *, timeout: float = ANSWERS_WITHIN) -> Iterator[Wire]:
+    wire = Wire(server.address, timeout=timeout)
     try:
         yield wire
     finally:
@@ -263,3 +269,42 @@ def migrate(url: str) -> None:
             await database.migrate(engine)
 
     asyncio.run(run())
+
+
+COLUMNS = {
+    "fault": "fault",
+    "database": "database",
+    "requests": "requests",
+    "acknowledged": "acknowledged",
+    "lost": "lost",
+    "duplicated": "duplicated rows",
+    "copies": "retries of stored events",
+    "recovery": "seconds to recover",
+}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of faults, from what their tests recorded, passed or not."""
+    reports = [report for each in terminalreporter.stats.values() for report in each if hasattr(report, "when")]
+    rows = [
+        value
+        for report in reports
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "durability"
+    ]
+    if not rows:
+        return
+    terminalreporter.section("what dies, and nothing is lost")
+    table = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
+    widths = [max(len(row[place]) for row in table) for place in range(len(COLUMNS))]
+    for row, source in zip(table, [{}, *rows], strict=True):
+        reason = f"  not run: {source['not run']}" if "not run" in source else ""
+        terminalreporter.write_line(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + reason
+        )
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    value = row.get(key, "")
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -16,7 +16,8 @@ LONG_ENOUGH = 2.5  # seconds; a process that ends sooner is taken for one that c
 @pytest.fixture
 def migrated_url(empty_postgres_url) -> str:
     migrate(empty_postgres_url)
-    return empty_postgres_url
+    url: str = empty_postgres_url
+    return url
 
 
 def children(pid: int) -> set[int]:

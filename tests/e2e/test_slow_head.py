@@ -23,7 +23,7 @@ class Impatient(Protocol):
 @asynccontextmanager
 async def connected():
     """A connection to a server that waits for a head much shorter than `HEAD_TIMEOUT`."""
-    config = uvicorn.Config(Response(), ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(Response(), ws="none", lifespan="off", log_config=None, timeout_keep_alive=1)
 
     def protocol() -> Impatient:
         return Impatient(config=config, server_state=ServerState(), app_state={})
@@ -82,3 +82,31 @@ async def test_a_request_larger_than_any_that_can_be_accepted_ends_its_connectio
         with suppress(ConnectionResetError):
             await reader.read()
         assert reader.at_eof() or reader.exception()
+
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+
+
+async def test_a_body_that_was_answered_early_does_not_keep_its_connection():
+    async with connected() as (reader, writer):
+        writer.write(POST)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        ended = asyncio.create_task(reader.read())
+        while not ended.done():
+            writer.write(b"x")
+            await asyncio.sleep(0.02)
+        assert ended.result() == b""
+
+
+async def test_a_connection_whose_body_came_after_its_answer_is_closed_once_it_is_idle():
+    async with connected() as (reader, writer):
+        writer.write(POST)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"x" * 100)
+        await asyncio.sleep(0.3)
+        writer.write(GET)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.write(POST)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"x" * 100)
+        assert await reader.read() == b""

@@ -1,0 +1,112 @@
+"""Faults that need the operating system: a disk that fails, one that is full, a clock that is set back."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("faults.c")
+
+
+class CannotRun(Exception):
+    """This machine cannot have the fault; the text says what it lacks."""
+
+
+class Preloaded:
+    """A library for processes that start with `environment`, and the files that tell it what to do."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fsync = folder / "fsync"
+        self._clock = folder / "clock"
+        library = folder / "faults.so"
+        compiler = shutil.which("cc")
+        if sys.platform != "linux" or compiler is None:
+            raise CannotRun("it needs Linux and a C compiler named cc")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
+        library.chmod(0o755)
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "FAULT_FSYNC": str(self._fsync),
+            "FAULT_CLOCK": str(self._clock),
+        }
+
+    @contextmanager
+    def failing_fsync(self) -> Iterator[None]:
+        """Every fsync and fdatasync answers EIO meanwhile."""
+        self._fsync.touch()
+        try:
+            yield
+        finally:
+            self._fsync.unlink()
+
+    @contextmanager
+    def clock_set_back(self, seconds: int) -> Iterator[None]:
+        prepared = self._clock.with_suffix(".new")
+        prepared.write_text(str(seconds))
+        prepared.chmod(0o644)
+        prepared.rename(self._clock)
+        try:
+            yield
+        finally:
+            self._clock.unlink()
+
+
+@contextmanager
+def preloaded() -> Iterator[Preloaded]:
+    """In a folder that PostgreSQL's user can read too.
+
+    Raises:
+        CannotRun: it cannot be compiled here.
+    """
+    with tempfile.TemporaryDirectory(prefix="priohook-faults-") as folder:
+        Path(folder).chmod(0o755)
+        yield Preloaded(Path(folder))
+
+
+class SmallDisk:
+    """A file system of a few megabytes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ballast = folder / "ballast"
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Without a free byte meanwhile, as far as others see."""
+        with self._ballast.open("wb", buffering=0) as ballast:
+            size = 1 << 20
+            while size:
+                try:
+                    ballast.write(b"\0" * size)
+                except OSError:
+                    size //= 2
+        try:
+            yield
+        finally:
+            self._ballast.unlink()
+
+
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[SmallDisk]:
+    """Mounts one.
+
+    Raises:
+        CannotRun: only root may mount, and not in every container.
+    """
+    with tempfile.TemporaryDirectory(prefix="priohook-disk-") as folder:
+        Path(folder).chmod(0o755)
+        disk = Path(folder) / "disk"
+        disk.mkdir()
+        mounted = os.geteuid() == 0 and shutil.which("mount") is not None
+        options = f"size={megabytes}m,mode=700"
+        mounted = mounted and not subprocess.call(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk])  # noqa: S607
+        if not mounted:
+            raise CannotRun("only root can mount a small disk, and not in every container")
+        try:
+            yield SmallDisk(disk)
+        finally:
+            subprocess.run(["umount", disk], check=True)  # noqa: S607

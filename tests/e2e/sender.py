@@ -1,0 +1,177 @@
+"""A sender under load that behaves as Prioticket does, and what became of its events."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from secrets import token_hex
+from time import monotonic
+from typing import Self
+
+from sqlalchemy import select
+
+from app import database
+from app.events.tables import Event
+from tests.e2e.conftest import new_event, request
+
+CONNECTIONS = 64
+LARGEST_BODY_BYTES = 8192
+PAUSE = 0.1  # seconds before an event is sent again
+ANSWER_WITHIN = 15.0  # seconds
+PATIENCE = 60.0  # seconds; a bound for a slow machine, never waited for
+
+
+class Sender:
+    """Sends new events on all connections, and each again with the same bytes until it gets its 200.
+
+    Attributes:
+        address: Where the receiver listens; may change while it runs.
+        accepted: The id that each body was told with its 200.
+        sent: Every body.
+        answers: How often each status was seen.
+        broken: How many requests got no answer.
+        recoveries: Seconds from the end of each fault to the next 200.
+    """
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
+        self.accepted: dict[bytes, str] = {}
+        self.sent: set[bytes] = set()
+        self.answers: Counter[int] = Counter()
+        self.broken = 0
+        self.recoveries: list[float] = []
+        self._ending = False
+        self._changed = asyncio.Event()
+
+    @property
+    def requests(self) -> int:
+        return self.answers.total() + self.broken
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """At the end it begins no new events, and returns once each that it began got its 200."""
+        connections = [asyncio.create_task(self._send()) for _ in range(CONNECTIONS)]
+        try:
+            yield self
+            self._ending = True
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(*connections)
+        finally:
+            for each in connections:
+                each.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+
+    async def until(self, seen: Callable[[], bool]) -> None:
+        """Returns after the answer with which `seen` is true."""
+        async with asyncio.timeout(PATIENCE):
+            while not seen():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def more(self, status: int, count: int = 1) -> None:
+        """Returns once `count` further answers have this status."""
+        wanted = self.answers[status] + count
+        await self.until(lambda: self.answers[status] >= wanted)
+
+    async def recovers(self, *, since: float | None = None) -> None:
+        """Returns after the next 200, and notes how long it took since the fault ended, which may be now."""
+        ended = monotonic() if since is None else since
+        await self.more(200)
+        self.recoveries.append(monotonic() - ended)
+
+    async def _send(self) -> None:
+        connection = Connection()
+        try:
+            while not self._ending:
+                body = _event(len(self.sent))
+                self.sent.add(body)
+                while not await self._accepted(connection, body):  # noqa: ASYNC110 - it does not look, it sends
+                    await asyncio.sleep(PAUSE)
+        finally:
+            connection.close()
+
+    async def _accepted(self, connection: "Connection", body: bytes) -> bool:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                status, event_id = await connection.post(self.address, body)
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            connection.close()
+            self.broken += 1
+            return False
+        if status == 200:
+            self.accepted[body] = event_id
+        self.answers[status] += 1
+        self._changed.set()
+        return status == 200
+
+
+class Connection:
+    """One connection to the receiver, opened anew after any trouble."""
+
+    def __init__(self) -> None:
+        self._opened: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, address: tuple[str, int], body: bytes) -> tuple[int, str]:
+        """The status, and the event's id if there is one."""
+        if self._opened is None:
+            self._opened = await asyncio.open_connection(*address)
+        reader, writer = self._opened
+        writer.write(request(body))
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        await reader.readexactly(int(fields["content-length"]))
+        if fields.get("connection") == "close":
+            self.close()
+        return int(head.split()[1]), fields.get("event-id", "")
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened[1].transport.abort()
+            self._opened = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fault did to the events of a sender.
+
+    Attributes:
+        requests: How many were sent, retries included.
+        acknowledged: How many events got their 200.
+        lost: How many of those are not there under the id they were told, byte for byte.
+        duplicated: How many rows hold a body that another row holds too.
+        strangers: How many rows hold what was never sent.
+        copies: How many retries found their event stored already: what the commits were that nobody heard of.
+        recovery: The longest time to the next 200 after the fault, in seconds.
+    """
+
+    requests: int
+    acknowledged: int
+    lost: int
+    duplicated: int
+    strangers: int
+    copies: int
+    recovery: float
+
+
+async def outcome_of(sender: Sender, url: str) -> Outcome:
+    """Compares what the sender was told with what the database holds."""
+    async with database.engine_for(url) as engine, engine.connect() as connection:
+        rows = (await connection.execute(select(Event.id, Event.body, Event.duplicates))).all()
+    bodies = Counter(row.body for row in rows)
+    kept = {(str(row.id), row.body) for row in rows}
+    return Outcome(
+        requests=sender.requests,
+        acknowledged=len(sender.accepted),
+        lost=sum((event_id, body) not in kept for body, event_id in sender.accepted.items()),
+        duplicated=len(rows) - len(bodies),
+        strangers=sum(body not in sender.sent for body in bodies),
+        copies=sum(row.duplicates for row in rows),
+        recovery=max(sender.recoveries, default=0.0),
+    )
+
+
+def _event(number: int) -> bytes:
+    """One that no other is like, of a size between a notification's and a large order's."""
+    size = number * 997 % LARGEST_BODY_BYTES
+    return new_event()[:-1] + b', "extra": "\xc3\xa9' + token_hex(size // 2).encode() + b'"}\n'
