@@ -166,7 +166,7 @@ class Settings(BaseSettings):
         json_schema_extra={"unit": "events"},
     )
     max_waiting_events: int = Field(
-        default=4096,
+        default=1024,
         gt=0,
         description="How many events may wait for a commit before the next is answered 503.",
         json_schema_extra={"unit": "events"},

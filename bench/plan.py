@@ -7,7 +7,7 @@ from bench.load import KINDS
 COMPARED = 64
 """The number of connections that the goals are about."""
 
-BURST_CONNECTIONS = 6000
+BURST_CONNECTIONS = 2000
 """More than the receiver lets wait, so that the burst overfills its queue."""
 
 
