@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, event, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import OperationalError, StatementError
 
 from app.database import open_sqlite, sqlite_path
@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """The size of the write-ahead log from which its pages are copied into the database."""
 
-INSERT = insert(Event).on_conflict_do_nothing(index_elements=["dedup_key"])
+INSERT = (
+    f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)}) "  # noqa: S608
+    "ON CONFLICT (dedup_key) DO NOTHING"
+)
 FIRST_COPIES = select(Event.dedup_key, Event.id)
 COUNT_COPIES = (
     update(Event)
@@ -61,8 +64,8 @@ class SQLiteWriter:
         self._bound_log()
         try:
             with self._engine.begin() as connection:
-                values = [dict(zip(COLUMNS, row.values(), strict=True)) for row in rows]
-                if connection.execute(INSERT, values).rowcount == len(rows):
+                # The driver's own call: SQLAlchemy's costs a third more, with Python's lock held.
+                if connection.exec_driver_sql(INSERT, [_bound(row) for row in rows]).rowcount == len(rows):
                     return {row.event.dedup_key: row.event.id for row in rows}
                 return _count_copies(connection, rows)
         except OperationalError:
@@ -89,6 +92,18 @@ class SQLiteWriter:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
         except OperationalError:
             logger.warning("checkpoint_failed", exc_info=True)
+
+
+def _bound(row: Row) -> tuple[Any, ...]:
+    """The values as SQLAlchemy's types for SQLite store them."""
+    return tuple(
+        value.hex if isinstance(value, UUID) else _instant(value) if isinstance(value, datetime) else value
+        for value in row.values()
+    )
+
+
+def _instant(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _count_copies(connection: Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:
