@@ -1,296 +1,29 @@
-"""uvicorn as priohook runs it: bounded requests, our error bodies also before ASGI begins, exit status 0 on SIGTERM."""
+"""uvicorn as priohook runs it: it says where it listens, and ends in good order with exit status 0."""
 
 import gc
 import os
-import re
-from asyncio import Transport
-from asyncio.events import TimerHandle
 from collections.abc import Callable
 from datetime import timedelta
 from math import ceil
 from socket import AF_INET, AF_INET6, create_server, socket
-from typing import Any, ClassVar
+from typing import Any
 
-import httptools
 import uvicorn
 from starlette.routing import Router
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.problems import MethodNotImplemented, NotFound, Problem
+from app.connection import LARGEST_HEAD_BYTES, Protocol
 from app.settings import Settings
 from app.telemetry.logs import LogWriter
-from app.telemetry.middleware import new_request_id
 
-LARGEST_HEAD_BYTES = 64 * 1024
-HEAD_TIMEOUT = timedelta(seconds=10)
 IDLE_TIMEOUT = timedelta(seconds=75)
 """Longer than the 60 s of common balancers, which would otherwise send into a connection that closes."""
 
 OVERHEAD = 16
 """How many times the body limit a request may hold on the wire: chunks of one byte cost six."""
 
-PIECE_BYTES = 8 * 1024
-"""How much is parsed at once: of pipelined requests what does not fit here waits as bytes, since a parsed one is a
-hundred times as large."""
-
-REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([^\s?]{1,2000})\S* HTTP/1\.[01]\r?\n")
-
-
-class MalformedRequest(Problem):
-    """What arrived is no HTTP/1.1."""
-
-    status = 400
-
-
-class HeadTooLarge(Problem):
-    """The request line and headers are over `LARGEST_HEAD_BYTES`."""
-
-    status = 431
-
-
-class HeadTooSlow(Problem):
-    """The request line and headers did not arrive within `HEAD_TIMEOUT`."""
-
-    status = 408
-
 
 class CannotListen(Exception):
     """The address cannot be listened at; the text says why and what to do."""
-
-
-class Wire:
-    """A transport that drops what comes too late, as asyncio's own do.
-
-    uvloop's raise `RuntimeError` once the connection is lost, which uvicorn tells only the last of several pipelined
-    requests: the answers to the others would be logged as bugs.
-    """
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self.get_extra_info = transport.get_extra_info
-        self.is_closing = transport.is_closing
-        self.close = transport.close
-        self.abort = transport.abort
-
-    def write(self, data: bytes) -> None:
-        """Sends."""
-        self._unless_lost(self._transport.write, data)
-
-    def pause_reading(self) -> None:
-        """Takes nothing for a while."""
-        self._unless_lost(self._transport.pause_reading)
-
-    def resume_reading(self) -> None:
-        """Takes what comes."""
-        self._unless_lost(self._transport.resume_reading)
-
-    def _unless_lost(self, call: Callable[..., None], *arguments: bytes) -> None:
-        try:
-            call(*arguments)
-        except RuntimeError:
-            if not self._transport.is_closing():
-                raise
-
-
-class Protocol(HttpToolsProtocol):
-    """One connection. The class attributes are set by `server_for`, as uvicorn makes the instances."""
-
-    paths: ClassVar[frozenset[str]]
-    log: ClassVar[LogWriter]
-    most_bytes: ClassVar[int]
-    head_timeout: ClassVar[timedelta] = HEAD_TIMEOUT
-
-    _received = 0  # bytes of the request under way
-    _between = 0  # bytes since the last one of a body: chunk extensions and trailers
-    _in_head = True
-    _head_timer: TimerHandle | None = None
-    _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed once more
-    _refusal: Problem | None = None  # waits for the answers to earlier requests
-    _unparsed = b""  # waits for them too
-    _half_closed = False
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        """Starts waiting for a head."""
-        super().connection_made(Wire(transport))  # type: ignore[arg-type] # all of a transport that uvicorn uses
-        self._wait_for_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Parses; a head or a request that outgrows its bounds ends the connection."""
-        data = self._unparsed + data
-        self._unparsed = b""
-        self._unset_keepalive_if_required()
-        while data and self._refusal is None and not self.transport.is_closing():
-            if self.pipeline:
-                self._unparsed = data
-                self.flow.pause_reading()
-                break
-            piece, data = data[:PIECE_BYTES], data[PIECE_BYTES:]
-            self._received += len(piece)
-            self._between += len(piece)
-            self._parse(piece)
-        if self._refusal is None and not self.transport.is_closing():
-            self._keep_bounds()
-
-    def _keep_bounds(self) -> None:
-        if self._in_head and self._received > LARGEST_HEAD_BYTES:
-            self._refuse(HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers."))
-        elif not self._in_head and self._between > LARGEST_HEAD_BYTES:
-            self._refuse(HeadTooLarge("The request's trailers are too large.", "Send fewer, and no chunk extensions."))
-        elif max(self._received, len(self._unparsed)) > self.most_bytes:
-            self.transport.abort()
-        elif self._in_head and self._received:
-            self._wait_for_head()
-        elif self._in_head and self.cycle is not None and self.cycle.response_complete:
-            self._wait_for_next()
-        if not self._in_head:
-            self.headers.clear()
-
-    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols may return it
-        """Keeps a half-closed connection as long as it waits for an answer."""
-        self._half_closed = True
-        waits = self._waits_for_answer()
-        if waits and not self._unparsed:
-            self.cycle.keep_alive = False
-        return waits
-
-    def on_headers_complete(self) -> None:
-        """The body follows; its own deadline is the receiver's."""
-        if sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_BYTES:
-            raise HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers.")
-        if self._offers_upgrade():
-            return
-        if self._headers_sent is not None:
-            self.headers[:] = self._headers_sent
-            self._headers_sent = None
-        super().on_headers_complete()
-        # Trailers go here and are thrown away, RFC 9110, section 6.5.1: a body may have megabytes of them.
-        self.headers = []
-        self._in_head = False
-        self._between = 0
-        self._stop_waiting()
-
-    def on_body(self, body: bytes) -> None:
-        """Starts counting what is between two pieces of the body anew: the parser gathers it without a bound."""
-        self._between = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """The next request may follow."""
-        if self._offers_upgrade():
-            return
-        self._in_head = True
-        self._received = 0
-        self._stop_waiting()
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """Refuses what came behind the request that was answered now."""
-        super().on_response_complete()
-        if self.transport.is_closing():
-            return
-        if self._unparsed:
-            self.data_received(b"")
-            if self._half_closed and not self._unparsed and not self.eof_received():
-                self.transport.close()
-        elif self._refusal is not None:
-            self._refuse(self._refusal)
-        elif not self._in_head and self.cycle.response_complete:
-            self._wait_for_head()  # and for the rest of a body that was refused early, which nobody else waits for
-
-    def _parse(self, data: bytes) -> None:
-        while data:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as end:
-                rest = data[end.args[0] :]
-                data = self._without_upgrade() + rest if self._offers_upgrade() else rest
-            except httptools.HttpParserError as error:
-                self._refuse(self._problem(error, data))
-                return
-            else:
-                return
-
-    def _offers_upgrade(self) -> bool:
-        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
-
-    def _without_upgrade(self) -> bytes:
-        """The head once more, without its offer to speak another protocol, for a new parser.
-
-        The old one takes what follows for that protocol and would lose the body. Java's HttpClient offers h2c with
-        every first request, and RFC 9110, section 7.8, lets a server ignore it.
-        """
-        start = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
-        kept = (header for header in self.headers if header[0] != b"upgrade")
-        self._headers_sent = self.headers
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        return start + b"".join(b"%s: %s\r\n" % header for header in kept) + b"\r\n"
-
-    def _problem(self, error: httptools.HttpParserError, data: bytes) -> Problem:
-        """Why the parser did not take `data`."""
-        if isinstance(error.__context__, Problem):
-            return error.__context__
-        begins_here = self._received == len(data)
-        request = REQUEST_LINE.match(data) if begins_here else None
-        if isinstance(error, httptools.HttpParserInvalidMethodError) and request:
-            return self._unknown_method(request[2].decode("latin-1"))
-        why = "its target is no URL" if isinstance(error, httptools.HttpParserCallbackError) else error
-        return MalformedRequest("This is no valid HTTP/1.1 request.", f"In detail: {why}.")
-
-    def _unknown_method(self, path: str) -> Problem:
-        if path not in self.paths:
-            return NotFound("There is nothing at this URL.", "The README lists the URLs.")
-        return MethodNotImplemented("HTTP does not define this method.", "The README lists the URLs and methods.")
-
-    def _wait_for_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_timeout.total_seconds(), self._head_is_late)
-
-    def _wait_for_next(self) -> None:
-        """Waits on as uvicorn does after an answer: the rest of a request that was refused early ended its waiting."""
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        if self._in_head and self._received:
-            self._refuse(HeadTooSlow("The request's head did not arrive in time.", "Send it again, faster."))
-        else:
-            self.transport.close()
-
-    def _refuse(self, problem: Problem) -> None:
-        """Answers outside ASGI and ends the connection, after all earlier answers; one request never gets two."""
-        self._stop_waiting()
-        self._refusal = problem
-        if self._waits_for_answer():
-            return
-        if self._in_head or not self.cycle.response_started:
-            request_id = new_request_id()
-            response = problem.response(request_id)
-            headers = [
-                *self.server_state.default_headers,
-                *response.raw_headers,
-                (b"x-request-id", request_id.encode()),
-                (b"connection", b"close"),
-            ]
-            head = b"".join(b"%s: %s\r\n" % header for header in headers)
-            self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + bytes(response.body))
-            self.log.write("request", {"request_id": request_id, "status": problem.status, "problem": problem.message})
-        self.transport.close()
-
-    def _waits_for_answer(self) -> bool:
-        """Whether a request that arrived whole is not answered yet."""
-        whole = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
-        return whole or bool(self.pipeline)
 
 
 class Server(uvicorn.Server):

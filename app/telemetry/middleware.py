@@ -5,7 +5,7 @@ import os
 from itertools import count
 from secrets import token_hex
 from time import perf_counter
-from typing import Any, TypedDict
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,14 +19,6 @@ logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499
 """What the line says where the client went away before its answer; nginx's number, never sent."""
-
-
-class RequestState(TypedDict):
-    """What every request carries."""
-
-    request_id: str
-    line: dict[str, Any]
-    """The fields of this request's log line; whoever learns something adds it."""
 
 
 def new_request_id() -> str:
@@ -43,7 +35,10 @@ os.register_at_fork(after_in_child=_rename_process)
 
 
 class RequestLine:
-    """Pure ASGI: gives the request its id, turns what was raised into an answer, and writes the line."""
+    """Pure ASGI: gives the request its id, turns what was raised into an answer, and writes the line.
+
+    The line's fields are in `state["line"]`; whoever learns something adds it there.
+    """
 
     def __init__(self, app: ASGIApp, *, log: LogWriter) -> None:
         self._app = app
