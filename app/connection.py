@@ -107,12 +107,14 @@ class Protocol(HttpToolsProtocol):
         data = self._unparsed + data
         self._unparsed = b""
         self._unset_keepalive_if_required()
-        while data and self._refusal is None and not self.transport.is_closing():
+        start = 0
+        while start < len(data) and self._refusal is None and not self.transport.is_closing():
             if self.pipeline:
-                self._unparsed = data
+                self._unparsed = data[start:]
                 self.flow.pause_reading()
                 break
-            piece, data = data[:PIECE_BYTES], data[PIECE_BYTES:]
+            piece = data[start : start + PIECE_BYTES]
+            start += PIECE_BYTES
             self._received += len(piece)
             self._between += len(piece)
             self._parse(piece)
