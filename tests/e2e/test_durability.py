@@ -25,6 +25,7 @@ from app.events.tables import Event
 from tests import postgres
 from tests.e2e.conftest import Served, configured, dial, empty_database, environment_for, migrate, new_event, request
 from tests.e2e.faults import CannotRun, Preloaded, preloaded, small_disk
+from tests.e2e.load import allow_open_files, post_until_it_ends, stored
 from tests.e2e.proxy import Proxy
 from tests.e2e.sender import PATIENCE, Sender, outcome_of
 
@@ -156,6 +157,17 @@ async def test_kill_9_of_the_receiver_twenty_times(trial, url):
         for _ in range(KILLS):
             await running.kill_receiver()
             await running.sender.more(200, WARM)
+
+
+async def test_kill_9_during_a_thousand_concurrent_posts_loses_nothing_that_got_its_200(serve, url):
+    allow_open_files()
+    server = serve(**configured(url))
+    load = await post_until_it_ends(server.address, connections=1000, after=2500, then=lambda: server.signal(SIGKILL))
+    server.wait()
+    rows = await stored(url)
+    assert len(load.accepted) >= 2500
+    assert load.accepted.items() <= dict(rows).items()
+    assert len(rows) == len({body for _, body in rows})
 
 
 async def test_sigterm_of_the_receiver(trial, url):
