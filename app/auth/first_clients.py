@@ -42,12 +42,23 @@ def first_clients(settings: Settings) -> FirstClients | None:
             "No client is configured. `priohook clients new prioticket` prints an entry for the clients table in "
             "priohook.toml; PRIOHOOK_CLIENTS or a secret file works too."
         )
-    database = sqlite_path(settings.database_url)
-    path = database.with_name(f"{database.stem}-clients.toml")
+    path = _path(settings)
     made_now = not path.exists()
     if made_now:
         _write(path)
     return FirstClients(_read(path), path, made_now)
+
+
+def kept_clients(settings: Settings) -> Mapping[str, ClientSettings]:
+    """The clients beside the database that an earlier start made; none where there was no such start."""
+    if not is_sqlite(settings.database_url) or not _path(settings).exists():
+        return {}
+    return _read(_path(settings))
+
+
+def _path(settings: Settings) -> Path:
+    database = sqlite_path(settings.database_url)
+    return database.with_name(f"{database.stem}-clients.toml")
 
 
 def _write(path: Path) -> None:

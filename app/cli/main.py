@@ -7,11 +7,13 @@ import click
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.cli.check import check_
 from app.cli.clients import clients
 from app.cli.events import events
 from app.cli.migrate import migrate
 from app.cli.serve import serve
 from app.cli.settings import settings
+from app.cli.simulate import simulate
 from app.database import SchemaNotCurrent
 from app.server import CannotListen
 from app.settings import SettingsProblem
@@ -23,7 +25,7 @@ def priohook() -> None:
     """The webhook receiver between Prioticket and your own systems."""
 
 
-for _command in (serve, migrate, events, clients, settings):
+for _command in (serve, migrate, events, clients, settings, simulate, check_):
     priohook.add_command(_command)
 
 

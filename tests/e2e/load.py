@@ -5,7 +5,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from app import database
 from app.events.tables import Event
@@ -71,3 +71,10 @@ async def stored(url: str) -> list[tuple[str, bytes]]:
     async with database.engine_for(url) as engine, engine.connect() as connection:
         rows = await connection.execute(select(Event.id, Event.body))
         return [(str(event_id), body) for event_id, body in rows]
+
+
+async def statuses(url: str) -> dict[str, int]:
+    """How many events there are of each status."""
+    async with database.engine_for(url) as engine, engine.connect() as connection:
+        counted = select(Event.status, func.count()).group_by(Event.status)
+        return dict((await connection.execute(counted)).all())

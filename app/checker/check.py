@@ -1,0 +1,112 @@
+"""Asks an endpoint everything, and says where its answers differ."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import SplitResult, urlsplit
+
+from app.checker.probes import Probe, probes
+from app.checker.wire import Answer, Silence, exchange
+
+PATH = "/webhooks/prioticket"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row: what was asked, what came back, and how it differs from what was promised."""
+
+    probe: Probe
+    got: str
+    differences: tuple[str, ...]
+
+    @property
+    def expected(self) -> str:
+        """In words."""
+        words = [str(self.probe.status), *(f"{name}: {value}" for name, value in self.probe.headers if value != "*")]
+        return " ".join([*words, {"empty": "no body", "error": "ErrorModel", "any": ""}[self.probe.body]]).strip()
+
+
+def check(
+    url: str, *, username: str | None, password: str | None, read_only: bool, timeout: float
+) -> Iterator[Finding]:
+    """One finding after the other.
+
+    Args:
+        url: The webhook's.
+        username: Of a client that may send; without it only what needs none is asked.
+        password: Its secret.
+        read_only: Whether to leave out what would be stored.
+        timeout: Seconds to wait for each answer.
+
+    Raises:
+        NoConnection: the server cannot be reached.
+    """
+    target = urlsplit(url)
+    event_ids: dict[str, str] = {}
+    for probe in probes(username, password):
+        if read_only and probe.kept:
+            continue
+        parts = _request(target, probe)
+        answer = exchange(target, parts, method=probe.method, timeout=timeout)
+        if isinstance(answer, Silence):
+            yield Finding(probe, answer.why, (answer.why,))
+            continue
+        differences = tuple(_differences(probe, answer))
+        event_id = answer.headers.get("event-id", "")
+        if probe.group is not None and event_ids.setdefault(probe.group, event_id) != event_id:
+            differences += (f"Event-Id is {event_id}, and was {event_ids[probe.group]} before",)
+        yield Finding(probe, _in_words(answer), differences)
+
+
+def _request(target: SplitResult, probe: Probe) -> Iterator[bytes]:
+    path = target.path if probe.path is None else target.path.removesuffix(PATH).rstrip("/") + probe.path
+    lines = [f"{probe.method} {path} HTTP/1.1", f"Host: {target.netloc.rpartition('@')[2]}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in probe.sent]
+    named = {name for name, _ in probe.sent}
+    if isinstance(probe.content, bytes):
+        if "Content-Length" not in named:
+            lines.append(f"Content-Length: {len(probe.content)}")
+        yield "\r\n".join([*lines, "", ""]).encode() + probe.content
+        return
+    yield "\r\n".join([*lines, "", ""]).encode()
+    yield from probe.content
+
+
+def _differences(probe: Probe, answer: Answer) -> Iterator[str]:
+    tolerated = probe.tolerable and answer.status == HTTPStatus.OK  # on_unprocessable = "accept"
+    if answer.status != probe.status and not tolerated:
+        where = f": is {PATH} the end of this URL?" if answer.status == HTTPStatus.NOT_FOUND else ""
+        yield f"the status is {answer.status}{where}"
+    for name, value in probe.headers:
+        got = answer.headers.get(name)
+        if got is None:
+            yield f"there is no {name}"
+        elif value not in ("*", got):
+            yield f"{name} is {got}"
+    if probe.body == "empty" and answer.body:
+        yield f"there is a body of {len(answer.body)} bytes"
+    if probe.body == "error" and not tolerated:
+        yield from _no_error_model(answer)
+
+
+def _no_error_model(answer: Answer) -> Iterator[str]:
+    try:
+        model = json.loads(answer.body)
+        reference = model["error_reference"]
+        named = isinstance(model["error"], str)
+    except (ValueError, TypeError, KeyError):
+        named, reference = False, None
+    if not named:
+        yield f"the body is no ErrorModel, it begins {answer.body[:40]!r}"
+    elif reference != answer.headers.get("x-request-id"):
+        yield "error_reference is not X-Request-Id"
+
+
+def _in_words(answer: Answer) -> str:
+    body = (
+        f"{len(answer.body)} bytes of {answer.headers.get('content-type', 'unknown type')}"
+        if answer.body
+        else "no body"
+    )
+    return f"{answer.status}, {body}"

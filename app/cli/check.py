@@ -1,0 +1,95 @@
+"""The command `priohook check`."""
+
+import json
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.checker.check import Finding, check
+from app.checker.wire import NoConnection
+from app.cli.credentials import credentials, webhook_url
+
+
+@click.command(name="check")
+@click.argument("url")
+@click.option("--user", metavar="USERNAME:SECRET", help="Credentials; else those of a configured client.")
+@click.option("--read-only", is_flag=True, help="Ask nothing that would be stored.")
+@click.option(
+    "--timeout",
+    default=15.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 600),
+    help="Seconds to wait for each answer; more than body_timeout.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each row.")
+def check_(*, url: str, user: str | None, read_only: bool, timeout: float, as_json: bool) -> None:
+    """Ask a deployed endpoint all that it promises, and say what differs. Exit 1 if something does."""
+    username, password = _credentials(user)
+    findings = []
+    try:
+        for finding in check(
+            webhook_url(url), username=username, password=password, read_only=read_only, timeout=timeout
+        ):
+            findings.append(finding)
+            if as_json or not sys.stdout.isatty():
+                click.echo(_json(finding) if as_json else _line(finding))
+    except NoConnection as error:
+        raise click.ClickException(str(error)) from None
+    if not as_json:
+        if sys.stdout.isatty():
+            _print(findings)
+        _close(findings, username)
+    sys.exit(1 if any(each.differences for each in findings) else 0)
+
+
+def _credentials(user: str | None) -> tuple[str, str] | tuple[None, None]:
+    try:
+        return credentials(user)
+    except click.UsageError:
+        if user is not None:
+            raise
+        return None, None
+
+
+def _json(finding: Finding) -> str:
+    row = {
+        "row": finding.probe.name,
+        "expected": finding.expected,
+        "got": finding.got,
+        "ok": not finding.differences,
+        "differences": finding.differences,
+    }
+    return json.dumps(row | ({"advice": finding.probe.advice} if finding.differences else {}))
+
+
+def _line(finding: Finding) -> str:
+    state = "differs" if finding.differences else "ok"
+    lines = [f"{state:<8} {finding.probe.name}: {finding.got}"]
+    if finding.differences:
+        lines.append(f"         expected {finding.expected}; {'; '.join(finding.differences)}.")
+        lines.append(f"         {finding.probe.advice}")
+    return "\n".join(lines)
+
+
+def _print(findings: list[Finding]) -> None:
+    table = Table("", "asked", "expected", "got", "what to do", box=None, pad_edge=False)
+    for each in findings:
+        differs = "; ".join(each.differences)
+        table.add_row(
+            Text("✗" if differs else "✓", style="red" if differs else "green"),
+            each.probe.name,
+            Text(each.expected),
+            Text(f"{each.got}; {differs}" if differs else each.got),
+            Text(each.probe.advice if differs else ""),
+        )
+    Console().print(table)
+
+
+def _close(findings: list[Finding], username: str | None) -> None:
+    wrong = sum(bool(each.differences) for each in findings)
+    click.echo(f"\n{len(findings)} rows, {wrong} differ. 403 and 503 cannot be asked for from outside.")
+    if username is None:
+        click.echo("Without credentials only what needs none was asked: give --user USERNAME:SECRET for the rest.")

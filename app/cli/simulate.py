@@ -1,0 +1,99 @@
+"""The command `priohook simulate`."""
+
+import asyncio
+import json
+import signal
+import sys
+from datetime import UTC, datetime
+from secrets import randbelow
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from app.cli.credentials import URL, credentials, webhook_url
+from app.simulator.requests import Mixture, requests
+from app.simulator.sending import RETRY_PAUSES, Plan, Simulation, Unreachable
+
+DEFAULT_COUNT = 100
+SHARE = click.FloatRange(0, 0.9)
+
+
+@click.command()
+@click.argument("url", default=URL)
+@click.option("--user", metavar="USERNAME:SECRET", help="Credentials; else those of a configured client.")
+@click.option("--count", type=click.IntRange(1), help=f"Events to send; {DEFAULT_COUNT} unless --seconds is given.")
+@click.option("--seconds", type=click.FloatRange(0.1, 86_400), help="How long to send.")
+@click.option("--rate", type=click.FloatRange(0.01, 100_000), help="Requests a second; else as fast as it can.")
+@click.option("--connections", default=8, show_default=True, type=click.IntRange(1, 1000), help="Requests at once.")
+@click.option(
+    "--shape",
+    default="mixed",
+    show_default=True,
+    type=click.Choice(("notification", "order", "both", "mixed")),
+    help="What a body holds.",
+)
+@click.option("--duplicates", default=0.0, type=SHARE, help="Share of events that are sent once more.")
+@click.option("--out-of-order", default=0.0, type=SHARE, help="Share of events that come after their successor.")
+@click.option("--bad", default=0.0, type=SHARE, help="Share of bad requests: credentials, JSON, types, bombs, stalls.")
+@click.option(
+    "--retry",
+    is_flag=True,
+    help=f"Send again what got no right answer: Prioticket's seven days, in {sum(RETRY_PAUSES):.0f} seconds.",
+)
+@click.option("--seed", type=int, help="The same seed sends the same bodies on the same day.")
+@click.option("--json", "as_json", is_flag=True, help="The closing table as JSON.")
+def simulate(*, url: str, user: str | None, seed: int | None, as_json: bool, **options: Any) -> None:
+    """Send what Prioticket sends: orders from their first notification to the gate. Exit 1 if an answer was wrong."""
+    mixture = Mixture(**{name: options.pop(name) for name in ("shape", "duplicates", "out_of_order", "bad")})
+    if options["count"] is None and options["seconds"] is None:
+        options["count"] = DEFAULT_COUNT
+    username, password = credentials(user)
+    plan = Plan(url=webhook_url(url), username=username, password=password, **options)
+    seed = randbelow(10**6) if seed is None else seed
+    try:
+        result = asyncio.run(_run(plan, mixture, seed))
+    except Unreachable as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps({"seed": seed, **result}))
+    else:
+        _print(result, seed)
+    sys.exit(1 if result["unexpected"] else 0)
+
+
+async def _run(plan: Plan, mixture: Mixture, seed: int) -> dict[str, Any]:
+    columns = (TextColumn("events"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("events", total=plan.count)
+        day = datetime.now(UTC).replace(hour=8, minute=0, second=0, microsecond=0)
+        stream = requests(mixture, seed=seed, day=day)
+        simulation = Simulation(plan, stream, progress=lambda: bar.advance(task))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, simulation.end)
+        await simulation.run()
+    return simulation.tally.as_json()
+
+
+def _print(result: dict[str, Any], seed: int) -> None:
+    table = Table(box=None, pad_edge=False)
+    statuses = sorted({status for answers in result["sent"].values() for status in answers})
+    table.add_column("sent")
+    for status in ("", *statuses):
+        table.add_column("all" if not status else "no answer" if status == "0" else status, justify="right")
+    for kind, answers in result["sent"].items():
+        numbers = (str(answers.get(status, "")) for status in statuses)
+        table.add_row(kind, str(sum(answers.values())), *numbers)
+    console = Console()
+    console.print(table)
+    latency = "  ".join(f"{name} {value:g}" for name, value in result["latency_ms"].items())
+    click.echo(f"\nstored events     {result['events']}")
+    click.echo(f"quarantined       {result['quarantined']}")
+    click.echo(f"sent again        {result['retries']}")
+    click.echo(f"latency, ms       {latency}")
+    click.echo(f"seed              {seed}")
+    click.echo(f"wrong answers     {result['unexpected']}")
+    for example in result["examples"]:
+        click.echo(f"  {example}")

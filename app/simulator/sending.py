@@ -1,0 +1,148 @@
+"""Sends a simulated Prioticket's requests, as fast as it may."""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from time import monotonic
+
+import aiohttp
+
+from app.simulator.requests import Request
+from app.simulator.tally import Tally
+
+ANSWER_WITHIN = 60.0  # seconds; longer than a receiver waits for a body
+RETRY_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)  # seconds
+"""Prioticket's seven days, compressed into a minute."""
+
+SHOWN_CHARACTERS = 200
+
+
+class Unreachable(Exception):
+    """Nothing listens at the URL; the text says what happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to send.
+
+    Attributes:
+        url: Where to.
+        username: Of the credentials.
+        password: Of the credentials.
+        count: Events to send; None for no end.
+        seconds: How long to send; None for no end.
+        rate: Requests a second; None for as fast as it can.
+        connections: Requests at once.
+        retry: Whether what got no right answer is sent again, as Prioticket does.
+    """
+
+    url: str
+    username: str
+    password: str
+    count: int | None
+    seconds: float | None
+    rate: float | None
+    connections: int
+    retry: bool
+
+
+class Simulation:
+    """One run; `tally` counts while it goes on.
+
+    Args:
+        plan: How to send.
+        requests: What to send.
+        progress: Called after each event that got its answer.
+    """
+
+    def __init__(self, plan: Plan, requests: Iterator[Request], *, progress: Callable[[], None]) -> None:
+        self.tally = Tally()
+        self._plan = plan
+        self._requests = requests
+        self._progress = progress
+        self._ended = False
+        self._orders: dict[str, asyncio.Lock] = {}
+
+    def end(self) -> None:
+        """Sends nothing new; what was sent is waited for."""
+        self._ended = True
+
+    async def run(self) -> None:
+        """Sends until the plan's end.
+
+        Raises:
+            Unreachable: not even one connection could be made.
+        """
+        timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            await self._reach(session)
+            free = asyncio.Semaphore(self._plan.connections)
+            async with asyncio.TaskGroup() as group:
+                async for request in self._paced():
+                    await free.acquire()
+                    group.create_task(self._send(session, request)).add_done_callback(lambda _: free.release())
+
+    async def _reach(self, session: aiohttp.ClientSession) -> None:
+        try:
+            async with session.get(self._plan.url):
+                return
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Unreachable(f"{self._plan.url} cannot be reached: {error}. Does it run there?") from None
+
+    async def _paced(self) -> AsyncIterator[Request]:
+        began = monotonic()
+        events = 0
+        for sent, request in enumerate(self._requests):
+            if request.kind == "event":
+                events += 1
+            if self._ended or (self._plan.count is not None and events > self._plan.count):
+                return
+            if self._plan.rate is not None:
+                await asyncio.sleep(began + sent / self._plan.rate - monotonic())
+            if self._plan.seconds is not None and monotonic() - began >= self._plan.seconds:
+                return
+            yield request
+
+    async def _send(self, session: aiohttp.ClientSession, request: Request) -> None:
+        if not request.reference:
+            await self._until_right(session, request)
+            return
+        # Prioticket promises no order; a simulation that mixes it up does so on purpose, not by its connections.
+        async with self._orders.setdefault(request.reference, asyncio.Lock()):
+            await self._until_right(session, request)
+        if request.kind == "event":
+            self._progress()
+
+    async def _until_right(self, session: aiohttp.ClientSession, request: Request) -> None:
+        pauses = iter(RETRY_PAUSES if self._plan.retry else ())
+        while True:
+            began = monotonic()
+            status, event_id, body = await self._post(session, request)
+            seconds = monotonic() - began
+            pause = None if status in request.expected else next(pauses, None)
+            if pause is None:
+                self.tally.answered(request, status=status, event_id=event_id, seconds=seconds, body=body)
+                return
+            self.tally.retries += 1
+            await asyncio.sleep(pause)
+
+    async def _post(self, session: aiohttp.ClientSession, request: Request) -> tuple[int, str, str]:
+        """Status, event id and the beginning of the body; status 0 where there was no answer."""
+        password = "wrong" if request.kind == "credentials" else self._plan.password
+        credential = b64encode(f"{self._plan.username}:{password}".encode()).decode()
+        headers = dict(request.headers) | {"Authorization": f"Basic {credential}"}
+        content = _stalled(request) if request.withheld else request.body
+        try:
+            async with session.post(self._plan.url, data=content, headers=headers) as response:
+                body = (await response.text(errors="replace"))[:SHOWN_CHARACTERS]
+                return response.status, response.headers.get("Event-Id", ""), body
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return 0, "", f"{type(error).__name__}: {error}"[:SHOWN_CHARACTERS]
+
+
+async def _stalled(request: Request) -> AsyncIterator[bytes]:
+    """The beginning of a body whose end never comes."""
+    yield request.body[: -request.withheld]
+    await asyncio.sleep(ANSWER_WITHIN)

@@ -1,0 +1,179 @@
+"""`priohook check` against a receiver, and against one behind a proxy that spoils its answers."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.conftest import SECRET
+from tests.e2e.conftest import configured
+from tests.e2e.load import statuses
+
+USER = f"prioticket:{SECRET}"
+PAGE = b"<html>nginx</html>"
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    return {row["row"]: row for row in map(json.loads, done.stdout.splitlines())}
+
+
+async def test_a_receiver_answers_all_as_promised(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url, body_timeout="1"))
+    done = priohook("check", server.url, "--user", USER, "--json")
+    assert {name for name, row in rows(done).items() if not row["ok"]} == set()
+    assert done.returncode == 0
+    assert len(rows(done)) == 26
+    assert await statuses(sqlite_url) == {"accepted": 3, "quarantined": 10}
+
+
+async def test_read_only_stores_nothing(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url))
+    done = priohook("check", server.url, "--user", USER, "--read-only")
+    assert done.returncode == 0, done.stdout
+    assert await statuses(sqlite_url) == {}
+
+
+def test_without_credentials_it_asks_what_needs_none_and_says_so(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url))
+    done = priohook("check", server.url)
+    assert done.returncode == 0, done.stdout
+    assert "Without credentials" in done.stdout
+
+
+def test_wrong_credentials_differ_with_what_to_do(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url))
+    done = priohook("check", server.url, "--user", "prioticket:not-the-secret-at-all", "--read-only", "--json")
+    assert done.returncode == 1
+    assert "credentials are wrong" in rows(done)["Accept without JSON"]["advice"]
+
+
+def test_accepting_what_cannot_be_read_is_no_difference(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url, on_unprocessable="accept", body_timeout="1"))
+    done = priohook("check", server.url, "--user", USER, "--json")
+    assert {name for name, row in rows(done).items() if not row["ok"]} == set()
+
+
+def test_nobody_there_is_one_sentence(priohook):
+    done = priohook("check", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "cannot be reached" in done.stderr
+
+
+def test_what_is_no_url_is_a_usage_error(priohook):
+    assert priohook("check", "receiver.example").returncode == 2
+
+
+def strips_the_challenge(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    return status, {name: value for name, value in headers.items() if name != "www-authenticate"}, body
+
+
+def strips_the_event_id(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    return status, {name: value for name, value in headers.items() if name != "event-id"}, body
+
+
+def rewrites_405(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    return (status, headers, PAGE) if status == 405 else (status, headers, body)
+
+
+def adds_a_body_to_401(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    return (status, headers, body or PAGE) if status == 401 else (status, headers, body)
+
+
+def answers_502_for_413(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    return (502, headers, PAGE) if status == 413 else (status, headers, body)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        (strips_the_challenge, "no credentials", "there is no www-authenticate"),
+        (strips_the_event_id, "an event", "there is no event-id"),
+        (rewrites_405, "GET", "the body is no ErrorModel"),
+        (adds_a_body_to_401, "no credentials", "there is a body of 18 bytes"),
+        (answers_502_for_413, "over the limit, unpacked", "the status is 502"),
+    ],
+)
+def test_what_a_proxy_spoils_is_named_at_its_row(serve, priohook, sqlite_url, spoilt):
+    spoil, row, difference = spoilt
+    server = serve(**configured(sqlite_url, body_timeout="1"))
+    with proxy(server.address[1], spoil) as url:
+        done = priohook("check", url, "--user", USER, "--timeout", "3", "--json")
+    assert done.returncode == 1
+    assert any(each.startswith(difference) for each in rows(done)[row]["differences"]), rows(done)[row]
+    assert rows(done)[row]["advice"]
+    assert rows(done)["alive"]["ok"]
+
+
+def test_a_proxy_that_swallows_authorization_is_told_from_wrong_credentials(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url))
+    with proxy(server.address[1], lambda *answer: answer, swallows="authorization") as url:
+        done = priohook("check", url, "--user", USER, "--read-only", "--json")
+    assert done.returncode == 1
+    assert "swallows Authorization" in rows(done)["Accept without JSON"]["advice"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Passes a request on with its whole body, and answers what `spoil` makes of the answer."""
+
+    port = 0
+    spoil: Callable[[int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]]
+    swallows = ""
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        if name.startswith("do_"):
+            return self.pass_on
+        raise AttributeError(name)
+
+    def pass_on(self) -> None:
+        self.close_connection = True
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > 2**30 or "Transfer-Encoding" in self.headers:
+            return
+        self.connection.settimeout(1.5)
+        with suppress(TimeoutError):
+            self.answer(*type(self).spoil(*self.upstream(self.rfile.read(length))))
+
+    def upstream(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        upstream = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() != self.swallows:
+                upstream.putheader(name, value)
+        upstream.endheaders(body)
+        answer = upstream.getresponse()
+        got = {name.lower(): value for name, value in answer.getheaders()}
+        content = answer.read()
+        upstream.close()
+        return answer.status, got, content
+
+    def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name not in ("content-length", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def proxy(port: int, spoil: Callable[..., tuple[int, dict[str, str], bytes]], swallows: str = "") -> Iterator[str]:
+    attributes = {"port": port, "spoil": staticmethod(spoil), "swallows": swallows}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OurHandler", (Handler,), attributes))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,70 @@
+import json
+import subprocess
+import sys
+from signal import SIGKILL
+from time import sleep
+
+from tests.conftest import SECRET
+from tests.e2e.conftest import ENDS_WITHIN, configured, environment_for
+from tests.e2e.load import statuses
+
+USER = f"prioticket:{SECRET}"
+
+
+async def test_the_closing_table_is_what_the_database_has(serve, priohook, database_url):
+    server = serve(**configured(database_url, body_timeout="1"))
+    arguments = ["--duplicates", "0.1", "--out-of-order", "0.1", "--bad", "0.2", "--seed", "5", "--json"]
+    done = priohook("simulate", server.url, "--user", USER, "--count", "300", *arguments)
+    result = json.loads(done.stdout)
+    assert done.returncode == 0, result
+    assert result["events"] == 300
+    assert result["sent"]["event"] == {"200": 300}
+    assert result["quarantined"] > 10
+    assert await statuses(database_url) == {"accepted": result["events"], "quarantined": result["quarantined"]}
+
+
+def test_without_a_user_it_takes_the_clients_of_the_first_start(serve, priohook, tmp_path):
+    server = serve()
+    server.end_of_banner()
+    done = priohook("simulate", server.url, "--count", "20")
+    assert done.returncode == 0, done.stderr
+    assert "stored events     20" in done.stdout
+    assert "wrong answers     0" in done.stdout
+
+
+def test_a_wrong_answer_is_exit_1_with_an_example(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url))
+    done = priohook("simulate", server.url, "--user", "prioticket:not-the-secret-at-all", "--count", "3")
+    assert done.returncode == 1
+    assert "event: 401 instead of 200." in done.stdout
+
+
+def test_nobody_at_the_url_is_one_sentence(priohook):
+    done = priohook("simulate", "http://127.0.0.1:9", "--user", USER)
+    assert done.returncode == 1
+    assert "Does it run there?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_any_credentials_it_says_how_to_give_some(priohook):
+    done = priohook("simulate")
+    assert done.returncode == 2
+    assert "--user" in done.stderr
+
+
+def test_retry_outlives_a_restart_of_the_receiver(serve, sqlite_url, tmp_path):
+    server = serve(**configured(sqlite_url))
+    command = ["simulate", server.url, "--user", USER, "--count", "100", "--rate", "50", "--retry", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "app", *command], cwd=tmp_path, env=environment_for(), stdout=subprocess.PIPE
+    ) as running:
+        while '"status":200' not in server.stderr:
+            sleep(0.01)
+        server.signal(SIGKILL)
+        server.wait()
+        serve("--port", str(server.address[1]), **configured(sqlite_url))
+        written, _ = running.communicate(timeout=ENDS_WITHIN)
+    result = json.loads(written)
+    assert running.returncode == 0, result
+    assert result["events"] == 100
+    assert result["retries"] > 0
