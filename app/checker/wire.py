@@ -69,7 +69,7 @@ def _connect(url: SplitResult, timeout: float) -> socket.socket:
         return ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
     except ssl.SSLCertVerificationError as error:
         raise NoConnection(
-            f"The certificate of {host} cannot be trusted: {error.verify_message}. Prioticket would not trust it either."
+            f"The certificate of {host} cannot be trusted: {error.verify_message}. Nor would Prioticket."
         ) from None
     except OSError as error:
         raise NoConnection(f"{url.geturl()} cannot be reached: {error}. Does it run there?") from None

@@ -18,7 +18,8 @@ from app.simulator.requests import Mixture, requests
 from app.simulator.sending import RETRY_PAUSES, Plan, Simulation, Unreachable
 
 DEFAULT_COUNT = 100
-SHARE = click.FloatRange(0, 0.9)
+SHARE = click.FloatRange(0, 1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
@@ -37,7 +38,7 @@ SHARE = click.FloatRange(0, 0.9)
 )
 @click.option("--duplicates", default=0.0, type=SHARE, help="Share of events that are sent once more.")
 @click.option("--out-of-order", default=0.0, type=SHARE, help="Share of events that come after their successor.")
-@click.option("--bad", default=0.0, type=SHARE, help="Share of bad requests: credentials, JSON, types, bombs, stalls.")
+@click.option("--bad", default=0.0, type=SHARE, help="Share of events with a bad request beside.")
 @click.option(
     "--retry",
     is_flag=True,
@@ -71,8 +72,15 @@ async def _run(plan: Plan, mixture: Mixture, seed: int) -> dict[str, Any]:
         day = datetime.now(UTC).replace(hour=8, minute=0, second=0, microsecond=0)
         stream = requests(mixture, seed=seed, day=day)
         simulation = Simulation(plan, stream, progress=lambda: bar.advance(task))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, simulation.end)
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            simulation.end()
+            for number in SIGNALS:  # a second one ends it at once
+                loop.remove_signal_handler(number)
+
+        for number in SIGNALS:
+            loop.add_signal_handler(number, end)
         await simulation.run()
     return simulation.tally.as_json()
 
@@ -82,7 +90,7 @@ def _print(result: dict[str, Any], seed: int) -> None:
     statuses = sorted({status for answers in result["sent"].values() for status in answers})
     table.add_column("sent")
     for status in ("", *statuses):
-        table.add_column("all" if not status else "no answer" if status == "0" else status, justify="right")
+        table.add_column(status or "all", justify="right")
     for kind, answers in result["sent"].items():
         numbers = (str(answers.get(status, "")) for status in statuses)
         table.add_row(kind, str(sum(answers.values())), *numbers)

@@ -15,13 +15,28 @@ from uuid import UUID
 from app.simulator.orders import Step, lives
 
 API_VERSION = "3.8.0"
+ENDED = 0
+"""In place of a status: the connection ended without an answer."""
+
+TOO_LATE = -1
+"""In place of a status: no answer in time."""
+
 JSON = "application/json"
 MEGABYTE = 1024 * 1024
 BOMB_MEGABYTES = 70
 """What a bomb becomes: more than any receiver can be configured to take."""
 
+FILE_NAME = b"\x08"
+"""The flag in a gzip header that a file name follows it."""
+
 COPY_BEHIND = 15
 """How many requests later a copy comes, at most."""
+
+HELD_FOR = 60
+"""Events of other orders after which one that was held back goes, though no successor came: it was the last."""
+
+STALLS = 8
+"""The most stalls of one run: each waits for the receiver's patience, ten seconds by default."""
 
 Shape = Literal["notification", "order", "both", "mixed"]
 Kind = Literal["event", "copy", "credentials", "json", "envelope", "type", "bomb", "stall"]
@@ -52,7 +67,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """What is sent: shares are of the requests, between 0 and 1."""
+    """What is sent: shares are of the events, between 0 and 1; a bad request comes beside an event."""
 
     shape: Shape = "mixed"
     duplicates: float = 0.0
@@ -71,6 +86,7 @@ def requests(mixture: Mixture, *, seed: int, day: datetime) -> Iterator[Request]
     random = Random(seed)  # noqa: S311 - as in orders
     keys = count(1)
     waiting: deque[tuple[int, Request]] = deque()
+    bad = _bad(random, keys, seed)
     for number, event in enumerate(_changed_order(_events(mixture.shape, random, seed, day, keys), mixture, random)):
         yield event
         if random.random() < mixture.duplicates:
@@ -78,8 +94,8 @@ def requests(mixture: Mixture, *, seed: int, day: datetime) -> Iterator[Request]
         for due, original in [each for each in waiting if each[0] <= number]:
             waiting.remove((due, original))
             yield _copy(original)
-        while random.random() < mixture.bad:
-            yield _bad(random, next(keys), seed)
+        if random.random() < mixture.bad:
+            yield next(bad)
 
 
 def _copy(event: Request) -> Request:
@@ -114,22 +130,29 @@ def _body(step: Step, shape: str, random: Random) -> bytes:
 
 def _changed_order(events: Iterator[Request], mixture: Mixture, random: Random) -> Iterator[Request]:
     """Holds some events back until the next one of the same order has gone."""
-    held: dict[str, Request] = {}
-    for event in events:
-        earlier = held.pop(event.reference, None)
+    held: dict[str, tuple[int, Request]] = {}
+    for number, event in enumerate(events):
+        _, earlier = held.pop(event.reference, (0, None))
         if earlier is None and random.random() < mixture.out_of_order:
-            held[event.reference] = event
-            continue
-        yield event
+            held[event.reference] = (number, event)
+        else:
+            yield event
         if earlier is not None:
             yield earlier
+        for reference in [each for each, (since, _) in held.items() if since + HELD_FOR <= number]:
+            yield held.pop(reference)[1]
 
 
-def _bad(random: Random, key: int, seed: int) -> Request:
+def _bad(random: Random, keys: Iterator[int], seed: int) -> Iterator[Request]:
     kinds: tuple[Kind, ...] = ("credentials", "json", "envelope", "type", "bomb")
-    # One in fifty waits for the receiver's patience, ten seconds by default.
-    kind: Kind = "stall" if random.random() < 0.02 else random.choice(kinds)  # noqa: PLR2004
-    return BAD[kind](key, f"simulated-{seed}-{key}")
+    stalls = 0
+    while True:
+        kind = random.choice(kinds)
+        if stalls < STALLS and random.random() < 0.02:  # noqa: PLR2004 - a share
+            kind = "stall"
+            stalls += 1
+        key = next(keys)
+        yield BAD[kind](key, f"simulated-{seed}-{key}")
 
 
 def _quarantined(kind: Kind, status: int) -> Callable[[int, str], Request]:
@@ -150,9 +173,10 @@ def _credentials(key: int, name: str) -> Request:
     return Request(kind="credentials", key=key, body=name.encode(), expected=frozenset((401, 429)))
 
 
-def _bomb(key: int, _: str) -> Request:
-    # The time in its header makes its bytes unlike another bomb's: two that are alike would be one event.
-    body = _zeros()[:4] + key.to_bytes(4, "little") + _zeros()[8:]
+def _bomb(key: int, name: str) -> Request:
+    # The file name in its header, RFC 1952, makes its bytes unlike another bomb's: two that are alike are one event.
+    head, rest = _zeros()[:10], _zeros()[10:]
+    body = head[:3] + FILE_NAME + head[4:] + name.encode() + b"\0" + rest
     headers = (("Content-Type", JSON), ("Content-Encoding", "gzip"))
     return Request(kind="bomb", key=key, body=body, headers=headers, expected=frozenset((413,)), kept=True)
 
@@ -165,7 +189,7 @@ def _zeros() -> bytes:
 
 def _stall(key: int, name: str) -> Request:
     body = json.dumps({"data": name, "never": "sent"}).encode()
-    return Request(kind="stall", key=key, body=body, expected=frozenset((408,)), kept=True, withheld=10)
+    return Request(kind="stall", key=key, body=body, expected=frozenset((408, ENDED)), kept=True, withheld=10)
 
 
 BAD: dict[str, Callable[[int, str], Request]] = {

@@ -3,13 +3,14 @@
 import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
 import aiohttp
 
-from app.simulator.requests import Request
-from app.simulator.tally import Tally
+from app.simulator.requests import ENDED, TOO_LATE, Request
+from app.simulator.tally import RETRY, Tally
 
 ANSWER_WITHIN = 60.0  # seconds; longer than a receiver waits for a body
 RETRY_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)  # seconds
@@ -61,12 +62,12 @@ class Simulation:
         self._plan = plan
         self._requests = requests
         self._progress = progress
-        self._ended = False
+        self._ended = asyncio.Event()
         self._orders: dict[str, asyncio.Lock] = {}
 
     def end(self) -> None:
-        """Sends nothing new; what was sent is waited for."""
-        self._ended = True
+        """Sends nothing new and nothing again; the answers to what was sent are waited for."""
+        self._ended.set()
 
     async def run(self) -> None:
         """Sends until the plan's end.
@@ -95,15 +96,21 @@ class Simulation:
         began = monotonic()
         events = 0
         for sent, request in enumerate(self._requests):
-            if request.kind == "event":
-                events += 1
-            if self._ended or (self._plan.count is not None and events > self._plan.count):
+            events += request.kind == "event"
+            if self._plan.count is not None and events > self._plan.count:
                 return
             if self._plan.rate is not None:
-                await asyncio.sleep(began + sent / self._plan.rate - monotonic())
+                await self._pause(began + sent / self._plan.rate - monotonic())
             if self._plan.seconds is not None and monotonic() - began >= self._plan.seconds:
                 return
+            if self._ended.is_set():
+                return
             yield request
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits so long, or until the end."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), timeout=max(seconds, 0))
 
     async def _send(self, session: aiohttp.ClientSession, request: Request) -> None:
         if not request.reference:
@@ -117,29 +124,34 @@ class Simulation:
 
     async def _until_right(self, session: aiohttp.ClientSession, request: Request) -> None:
         pauses = iter(RETRY_PAUSES if self._plan.retry else ())
+        kind: str = request.kind
         while True:
             began = monotonic()
             status, event_id, body = await self._post(session, request)
-            seconds = monotonic() - began
+            self.tally.answered(kind, status=status, seconds=None if request.withheld else monotonic() - began)
             pause = None if status in request.expected else next(pauses, None)
-            if pause is None:
-                self.tally.answered(request, status=status, event_id=event_id, seconds=seconds, body=body)
+            if pause is not None:
+                await self._pause(pause)
+            if pause is None or self._ended.is_set():
+                self.tally.judged(request, status=status, event_id=event_id, body=body)
                 return
-            self.tally.retries += 1
-            await asyncio.sleep(pause)
+            kind = RETRY
 
     async def _post(self, session: aiohttp.ClientSession, request: Request) -> tuple[int, str, str]:
-        """Status, event id and the beginning of the body; status 0 where there was no answer."""
+        """Status, event id and the beginning of the body."""
         password = "wrong" if request.kind == "credentials" else self._plan.password
         credential = b64encode(f"{self._plan.username}:{password}".encode()).decode()
         headers = dict(request.headers) | {"Authorization": f"Basic {credential}"}
         content = _stalled(request) if request.withheld else request.body
         try:
-            async with session.post(self._plan.url, data=content, headers=headers) as response:
+            # A redirect is a wrong answer: Prioticket takes 200 only.
+            async with session.post(self._plan.url, data=content, headers=headers, allow_redirects=False) as response:
                 body = (await response.text(errors="replace"))[:SHOWN_CHARACTERS]
                 return response.status, response.headers.get("Event-Id", ""), body
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return 0, "", f"{type(error).__name__}: {error}"[:SHOWN_CHARACTERS]
+        except TimeoutError:
+            return TOO_LATE, "", f"No answer within {ANSWER_WITHIN:.0f} seconds."
+        except (aiohttp.ClientError, OSError) as error:
+            return ENDED, "", f"{type(error).__name__}: {error}"[:SHOWN_CHARACTERS]
 
 
 async def _stalled(request: Request) -> AsyncIterator[bytes]:

@@ -3,41 +3,44 @@
 from collections import Counter
 from typing import Any
 
-from app.simulator.requests import Request
+from app.simulator.requests import ENDED, TOO_LATE, Request
 
+RETRY = "retry"
 EXAMPLES = 5
 PERCENTILES = (50, 90, 99)
+NAMES = {ENDED: "connection ended", TOO_LATE: "no answer"}
 
 
 class Tally:
     """Counts of one run.
 
     Attributes:
-        answers: By kind of request and status; status 0 is no answer.
-        retries: How many requests were sent again.
+        answers: By kind of request, `retry` for what is sent again, and status.
         ids: The id that each event was told, by its key.
         quarantined: How many refused requests the receiver keeps.
-        unexpected: How many wrong answers came.
+        unexpected: How many requests came to a wrong end.
         examples: What the first of them were.
     """
 
     def __init__(self) -> None:
         self.answers: Counter[tuple[str, int]] = Counter()
-        self.retries = 0
         self.ids: dict[int, str] = {}
         self.quarantined = 0
         self.unexpected = 0
         self.examples: list[str] = []
         self._seconds: list[float] = []
 
-    def answered(self, request: Request, *, status: int, event_id: str, seconds: float, body: str) -> None:
-        """One request came to its end, after its retries."""
-        self.answers[request.kind, status] += 1
-        if request.kind != "stall":
+    def answered(self, kind: str, *, status: int, seconds: float | None) -> None:
+        """One answer came, after so long; None where the time says nothing about the receiver."""
+        self.answers[kind, status] += 1
+        if seconds is not None and status not in NAMES:
             self._seconds.append(seconds)
+
+    def judged(self, request: Request, *, status: int, event_id: str, body: str) -> None:
+        """One request came to its end, after its retries."""
         if status not in request.expected:
-            wanted = " or ".join(map(str, sorted(request.expected)))
-            self._wrong(f"{request.kind}: {status or 'no answer'} instead of {wanted}. {body}".strip())
+            wanted = " or ".join(_name(each) for each in sorted(request.expected, reverse=True))
+            self._wrong(f"{request.kind}: {_name(status)} instead of {wanted}. {body}".strip())
         elif request.kept:
             self.quarantined += 1
         elif status == 200:  # noqa: PLR2004
@@ -49,11 +52,11 @@ class Tally:
         """The closing table: counts, and milliseconds."""
         return {
             "sent": {
-                kind: {str(status): number for (of, status), number in sorted(self.answers.items()) if of == kind}
+                kind: {_name(status): number for (of, status), number in sorted(self.answers.items()) if of == kind}
                 for kind in sorted({kind for kind, _ in self.answers})
             },
-            "retries": self.retries,
-            "events": len(set(self.ids.values())),
+            "retries": sum(number for (kind, _), number in self.answers.items() if kind == RETRY),
+            "events": len(set(self.ids.values()) - {""}),
             "quarantined": self.quarantined,
             "latency_ms": self._latency(),
             "unexpected": self.unexpected,
@@ -63,7 +66,8 @@ class Tally:
     def _wrong(self, example: str) -> None:
         self.unexpected += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append(example)
+            # What a stranger answered must not move a terminal's cursor.
+            self.examples.append("".join(each if each.isprintable() else "\ufffd" for each in example))
 
     def _latency(self) -> dict[str, float]:
         ordered = sorted(self._seconds)
@@ -71,3 +75,7 @@ class Tally:
             return {}
         places = {f"p{percent}": ordered[(len(ordered) - 1) * percent // 100] for percent in PERCENTILES}
         return {name: round(seconds * 1000, 1) for name, seconds in (places | {"max": ordered[-1]}).items()}
+
+
+def _name(status: int) -> str:
+    return NAMES.get(status, str(status))

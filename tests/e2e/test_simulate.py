@@ -1,14 +1,32 @@
 import json
 import subprocess
 import sys
-from signal import SIGKILL
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from signal import SIGINT, SIGKILL, SIGTERM, Signals
+from threading import Thread
 from time import sleep
+
+import pytest
 
 from tests.conftest import SECRET
 from tests.e2e.conftest import ENDS_WITHIN, configured, environment_for
 from tests.e2e.load import statuses
 
 USER = f"prioticket:{SECRET}"
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(405)
+        self.end_headers()
+
+    def do_POST(self):
+        self.send_response(301)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
 
 
 async def test_the_closing_table_is_what_the_database_has(serve, priohook, database_url):
@@ -68,3 +86,27 @@ def test_retry_outlives_a_restart_of_the_receiver(serve, sqlite_url, tmp_path):
     assert running.returncode == 0, result
     assert result["events"] == 100
     assert result["retries"] > 0
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM])
+def test_a_signal_ends_it_at_once_with_its_table(serve, sqlite_url, tmp_path, number: Signals):
+    server = serve(**configured(sqlite_url))
+    command = ["simulate", server.url, "--user", USER, "--rate", "0.02", "--json"]  # fifty seconds between two
+    with subprocess.Popen(
+        [sys.executable, "-m", "app", *command], cwd=tmp_path, env=environment_for(), stdout=subprocess.PIPE
+    ) as running:
+        while '"status":200' not in server.stderr:
+            sleep(0.01)
+        running.send_signal(number)
+        written, _ = running.communicate(timeout=ENDS_WITHIN)
+    assert running.returncode == 0
+    assert json.loads(written)["events"] == 1
+
+
+def test_a_redirect_is_a_wrong_answer(priohook):
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = priohook("simulate", f"http://127.0.0.1:{server.server_port}", "--user", USER, "--count", "1")
+        server.shutdown()
+    assert done.returncode == 1
+    assert "event: 301 instead of 200." in done.stdout

@@ -1,10 +1,14 @@
+import json
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
+from typing import Any
 
 import pytest
 
 from app.simulator.orders import Step, lives
+from tests.conftest import payload
 
 MORNING = datetime(2026, 8, 12, 8, tzinfo=UTC)
 ORDER_STATUSES = {"ORDER_CONFIRMED", "ORDER_UPDATED", "ORDER_CANCELLED", "ORDER_PENDING"}
@@ -65,3 +69,31 @@ def test_a_seed_and_a_day_give_the_same_orders_again():
 def test_another_seed_or_day_gives_other_orders(seed, day):
     ours = {step.reference for step in islice(lives(3, MORNING), 200)}
     assert not ours & {step.reference for step in islice(lives(seed, day), 200)}
+
+
+def keys(value: Any, path: str = "") -> Iterator[str]:
+    inside = value.items() if isinstance(value, dict) else [("", each) for each in value]
+    for name, each in inside:
+        yield f"{path}.{name}"
+        if isinstance(each, dict | list):
+            yield from keys(each, f"{path}.{name}")
+
+
+@pytest.mark.parametrize("ending", ["REDEMPTION", "ORDER_CANCEL"])
+def test_an_order_has_the_keys_of_the_samples(ending):
+    sample = "10-order-payload-cancelled" if ending == "ORDER_CANCEL" else "08-order-payload-confirmed"
+    order = next(steps[-1].order for steps in by_order().values() if steps[-1].event == ending and len(steps) > 3)
+    alive = [each for each in order["order_bookings"] if ("booking_cancelled" in each) == (ending == "ORDER_CANCEL")]
+    assert set(keys(order | {"order_bookings": alive})) == set(keys(json.loads(payload(sample))["data"]["order"]))
+
+
+def test_what_is_cancelled_says_so_down_to_its_tickets():
+    cancelled = [
+        booking
+        for steps in by_order().values()
+        for booking in steps[-1].order["order_bookings"]
+        if booking["booking_status"] == "BOOKING_CANCELLED"
+    ]
+    assert cancelled
+    tickets = [ticket for booking in cancelled for ticket in booking["product_type_details"]]
+    assert {ticket["product_type_status"] for ticket in tickets} == {"CANCELLED"}

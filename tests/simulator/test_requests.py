@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.receiver.payloads import parse_payload
-from app.simulator.requests import Mixture, Request, requests
+from app.simulator.requests import STALLS, Mixture, Request, requests
 
 MORNING = datetime(2026, 8, 12, 8, tzinfo=UTC)
 
@@ -80,3 +81,26 @@ def test_no_two_bad_requests_have_the_same_bytes():
 def test_the_same_seed_sends_the_same_requests():
     first, second = (some(duplicates=0.1, out_of_order=0.1, bad=0.1) for _ in range(2))
     assert first == second
+
+
+def test_out_of_order_loses_no_event():
+    versions = defaultdict(set)
+    for request in some(3000, shape="order", out_of_order=0.3):
+        versions[request.reference].add(json.loads(request.body)["data"]["order"]["order_version"])
+    early = list(versions.values())[:400]  # all their steps lie within these requests
+    assert all(seen == set(range(1, max(seen) + 1)) and len(seen) >= 4 for seen in early)
+
+
+def test_few_requests_stall_however_many_are_bad():
+    kinds = Counter(request.kind for request in some(3000, bad=1.0))
+    assert 0 < kinds["stall"] <= STALLS
+    assert kinds["event"] == 1500
+
+
+def test_the_bombs_of_two_seeds_are_different_events():
+    bombs = [
+        next(each for each in requests(Mixture(bad=1.0), seed=seed, day=MORNING) if each.kind == "bomb").body
+        for seed in (1, 2)
+    ]
+    assert bombs[0] != bombs[1]
+    assert all(set(gzip.decompress(each)) == {0} for each in bombs)
