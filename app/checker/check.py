@@ -1,24 +1,25 @@
 """Asks an endpoint everything, and says where its answers differ."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import SplitResult, urlsplit
 
+from app.checker.causes import advice
 from app.checker.probes import Probe, probes
-from app.checker.wire import Answer, Silence, exchange
+from app.checker.wire import Answer, NoConnection, Silence, exchange
 
 PATH = "/webhooks/prioticket"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One row: what was asked, what came back, and how it differs from what was promised."""
+    """One row: what was asked, what came back, how it differs from what was promised, and what to do."""
 
     probe: Probe
     got: str
     differences: tuple[str, ...]
+    advice: str
 
     @property
     def expected(self) -> str:
@@ -44,24 +45,32 @@ def check(
     """
     target = urlsplit(url)
     event_ids: dict[str, str] = {}
+    reached = False
     for probe in probes(username, password):
         if read_only and probe.kept:
             continue
         parts = _request(target, probe)
-        answer = exchange(target, parts, method=probe.method, timeout=timeout)
+        try:
+            answer = exchange(target, parts, method=probe.method, timeout=timeout)
+        except NoConnection as refusal:
+            if not reached:
+                raise
+            answer = Silence(str(refusal))
+        reached = True
         if isinstance(answer, Silence):
-            yield Finding(probe, answer.why, (answer.why,))
+            yield Finding(probe, answer.why, (answer.why,), probe.advice)
             continue
         differences = tuple(_differences(probe, answer))
         event_id = answer.headers.get("event-id", "")
         if probe.group is not None and event_ids.setdefault(probe.group, event_id) != event_id:
             differences += (f"Event-Id is {event_id}, and was {event_ids[probe.group]} before",)
-        yield Finding(probe, _in_words(answer), differences)
+        yield Finding(probe, _in_words(answer), differences, advice(probe, answer))
 
 
 def _request(target: SplitResult, probe: Probe) -> Iterator[bytes]:
     path = target.path if probe.path is None else target.path.removesuffix(PATH).rstrip("/") + probe.path
-    lines = [f"{probe.method} {path} HTTP/1.1", f"Host: {target.netloc.rpartition('@')[2]}", "Connection: close"]
+    lines = [f"{probe.method} {path} HTTP/1.1", f"Host: {target.netloc}", "Connection: close"]
+    lines.append("User-Agent: priohook-check")  # some proxies refuse whoever has none
     lines += [f"{name}: {value}" for name, value in probe.sent]
     named = {name for name, _ in probe.sent}
     if isinstance(probe.content, bytes):
@@ -76,8 +85,7 @@ def _request(target: SplitResult, probe: Probe) -> Iterator[bytes]:
 def _differences(probe: Probe, answer: Answer) -> Iterator[str]:
     tolerated = probe.tolerable and answer.status == HTTPStatus.OK  # on_unprocessable = "accept"
     if answer.status != probe.status and not tolerated:
-        where = f": is {PATH} the end of this URL?" if answer.status == HTTPStatus.NOT_FOUND else ""
-        yield f"the status is {answer.status}{where}"
+        yield f"the status is {answer.status}"
     for name, value in probe.headers:
         got = answer.headers.get(name)
         if got is None:
@@ -86,20 +94,11 @@ def _differences(probe: Probe, answer: Answer) -> Iterator[str]:
             yield f"{name} is {got}"
     if probe.body == "empty" and answer.body:
         yield f"there is a body of {len(answer.body)} bytes"
-    if probe.body == "error" and not tolerated:
-        yield from _no_error_model(answer)
-
-
-def _no_error_model(answer: Answer) -> Iterator[str]:
-    try:
-        model = json.loads(answer.body)
-        reference = model["error_reference"]
-        named = isinstance(model["error"], str)
-    except (ValueError, TypeError, KeyError):
-        named, reference = False, None
-    if not named:
+    if probe.body != "error" or tolerated:
+        return
+    if answer.error_reference is None:
         yield f"the body is no ErrorModel, it begins {answer.body[:40]!r}"
-    elif reference != answer.headers.get("x-request-id"):
+    elif answer.error_reference != answer.headers.get("x-request-id"):
         yield "error_reference is not X-Request-Id"
 
 

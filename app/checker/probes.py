@@ -12,13 +12,21 @@ from uuid import uuid4
 
 CHALLENGE = 'Basic realm="priohook", charset="UTF-8"'
 MARK = "PRIOHOOK_CHECK"
-"""The type of the events that a check leaves behind, and their reference with a dash."""
+"""The type of the events that a check leaves behind, and their reference with a dash. What it leaves in quarantine has
+it too and is the same each time, so that the next check's are copies."""
 
 MEGABYTE = 1024 * 1024
 OVER_ANY_LIMIT = 66
 """Megabytes; no receiver can be configured to take more than 64."""
 
+ENOUGH_TO_REFUSE = 64 * 1024
+"""Bytes of a body that is declared too large, after which priohook does not wait for the rest."""
+
 Headers = tuple[tuple[str, str], ...]
+
+NOT_KEPT = ("Accept", "text/html")
+"""Goes with what must be refused at the door: behind a proxy that presents credentials of its own it is 406, which
+nothing is kept of."""
 
 CAP = "A proxy with a limit of its own answers before priohook does, and what was sent is not kept: raise its limit."
 PROXY_BODY = "Something before priohook answers with its own page. Let it pass priohook's answers through unchanged."
@@ -57,6 +65,16 @@ class Probe:
     tolerable: bool = False
     credentials: bool = False
     group: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """In words, without the secret."""
+        words = [f"{self.method} {self.path}" if self.path else self.method]
+        for name, value in self.sent:
+            words.append(f"{name}: {value.partition(' ')[0]} …" if name == "Authorization" else f"{name}: {value}")
+        if isinstance(self.content, bytes) and self.content:
+            words.append(f"{len(self.content)} bytes")
+        return ", ".join(words)
 
 
 def probes(username: str | None, password: str | None) -> Iterator[Probe]:
@@ -110,6 +128,7 @@ def _open_doors() -> Iterator[Probe]:
 def _refusals() -> Iterator[Probe]:
     challenge = (("www-authenticate", CHALLENGE),)
     yield Probe(
+        sent=(NOT_KEPT,),
         name="no credentials",
         advice="A proxy that strips WWW-Authenticate or adds a page of its own hides the challenge: pass both through.",
         status=401,
@@ -124,11 +143,10 @@ def _refusals() -> Iterator[Probe]:
     for name, authorization in wrong.items():
         yield Probe(
             name=name,
-            advice="If a proxy authenticates by itself, let it leave Authorization alone. 429 says that this address "
-            "failed more than 60 times within a minute.",
+            advice="If a proxy authenticates by itself, let it leave Authorization alone.",
             status=401,
             headers=challenge,
-            sent=(("Authorization", authorization),),
+            sent=(("Authorization", authorization), NOT_KEPT),
         )
 
 
@@ -139,15 +157,14 @@ def _with_credentials(authorization: tuple[str, str]) -> Iterator[Probe]:
         advice="A proxy drops one of them, and may have looked at the other one. Let it refuse both or pass both on.",
         status=401,
         headers=(("www-authenticate", CHALLENGE),),
-        sent=(authorization, authorization),
+        sent=(authorization, authorization, NOT_KEPT),
         credentials=True,
     )
     yield Probe(
         name="Accept without JSON",
-        advice="401 says that the credentials are wrong, or that a proxy swallows Authorization. 403 says that the "
-        "client lacks the scope webhooks:send. Else a proxy changes Accept.",
+        advice="A proxy changes Accept: let it pass on as it is.",
         status=406,
-        sent=(*typed, ("Accept", "text/html")),
+        sent=(*typed, NOT_KEPT),
         credentials=True,
     )
     yield from _stored(typed)
@@ -185,19 +202,20 @@ def _stored(typed: Headers) -> Iterator[Probe]:
 
 
 def _quarantined(authorization: tuple[str, str], typed: Headers) -> Iterator[Probe]:
-    mark = uuid4().hex.encode()
+    mark = MARK.encode()
     refused = partial(Probe, sent=typed, kept=True, credentials=True)
     yield refused(
         name="over the limit, declared",
         status=413,
         sent=(*typed, ("Content-Length", str(2**40))),
+        content=mark.ljust(ENOUGH_TO_REFUSE),
         advice=f"{CAP} No answer says that it waits for the whole body first.",
     )
     yield refused(
         name="over the limit, counted",
         status=413,
         sent=(*typed, ("Transfer-Encoding", "chunked")),
-        content=_chunks(mark),
+        content=_chunks(),
         advice=CAP,
     )
     yield refused(
@@ -224,8 +242,8 @@ def _quarantined(authorization: tuple[str, str], typed: Headers) -> Iterator[Pro
         status=408,
         sent=(*typed, ("Content-Length", str(len(mark) + 10))),
         content=mark,
-        advice="A proxy that collects bodies gives up before priohook does, and nothing is kept. No answer says that "
-        "body_timeout is longer than --timeout.",
+        advice="A proxy that collects bodies gives up before priohook does, and nothing is kept: let it pass bodies on "
+        "as they come. No answer says that it, or body_timeout, waits longer than --timeout.",
     )
 
 
@@ -233,10 +251,11 @@ def _basic(credential: str) -> str:
     return "Basic " + b64encode(credential.encode()).decode()
 
 
-def _chunks(mark: bytes) -> Iterator[bytes]:
+def _chunks() -> Iterator[bytes]:
+    chunk = f"{MARK} in chunks".encode().ljust(MEGABYTE)
     for _ in range(OVER_ANY_LIMIT):
-        chunk = mark.ljust(MEGABYTE, b" ")
-        yield b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        yield b"%x\r\n%b\r\n" % (MEGABYTE, chunk)
+    yield b"0\r\n\r\n"  # a proxy that collects bodies waits for it
 
 
 def _bomb() -> bytes:

@@ -1,5 +1,6 @@
 """One request on a connection of its own, byte by byte, and what came back."""
 
+import json
 import socket
 import ssl
 from collections.abc import Iterable
@@ -16,11 +17,20 @@ class NoConnection(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; names of headers are in lower case."""
+    """What came back; names of headers are in lower case, repeated ones joined by commas."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def error_reference(self) -> str | None:
+        """That of the ErrorModel in the body, or None where the body is none."""
+        try:
+            model = json.loads(self.body)
+            return str(model["error_reference"]) if isinstance(model["error"], str) else None
+        except (ValueError, TypeError, KeyError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,7 @@ class Silence:
 
 
 def exchange(url: SplitResult, parts: Iterable[bytes], *, method: str, timeout: float) -> Answer | Silence:
-    """Sends the parts until they end or the server has answered, and reads the answer.
+    """Sends the parts until they end or the connection does, and reads the answer.
 
     Args:
         url: Says where to connect.
@@ -51,7 +61,10 @@ def exchange(url: SplitResult, parts: Iterable[bytes], *, method: str, timeout: 
                 break  # it may have answered before it closed
         response = HTTPResponse(connection, method=method)
         response.begin()
-        headers = {name.lower(): value for name, value in response.getheaders()}
+        headers: dict[str, str] = {}
+        for name, value in response.getheaders():
+            earlier = headers.get(name.lower())
+            headers[name.lower()] = value if earlier is None else f"{earlier}, {value}"
         return Answer(response.status, headers, response.read(MOST_READ))
     except TimeoutError:
         return Silence(f"no answer within {timeout:g} seconds")
@@ -71,5 +84,7 @@ def _connect(url: SplitResult, timeout: float) -> socket.socket:
         raise NoConnection(
             f"The certificate of {host} cannot be trusted: {error.verify_message}. Nor would Prioticket."
         ) from None
-    except OSError as error:
+    except ssl.SSLError as error:
+        raise NoConnection(f"{url.netloc} does not speak TLS: {error.reason}. Is it http:// there?") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot have
         raise NoConnection(f"{url.geturl()} cannot be reached: {error}. Does it run there?") from None

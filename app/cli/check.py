@@ -57,20 +57,22 @@ def _credentials(user: str | None) -> tuple[str, str] | tuple[None, None]:
 def _json(finding: Finding) -> str:
     row = {
         "row": finding.probe.name,
+        "sent": finding.probe.asked,
         "expected": finding.expected,
         "got": finding.got,
         "ok": not finding.differences,
         "differences": finding.differences,
     }
-    return json.dumps(row | ({"advice": finding.probe.advice} if finding.differences else {}))
+    return json.dumps(row | ({"advice": finding.advice} if finding.differences else {}))
 
 
 def _line(finding: Finding) -> str:
     state = "differs" if finding.differences else "ok"
     lines = [f"{state:<8} {finding.probe.name}: {finding.got}"]
     if finding.differences:
+        lines.append(f"         sent {finding.probe.asked}")
         lines.append(f"         expected {finding.expected}; {'; '.join(finding.differences)}.")
-        lines.append(f"         {finding.probe.advice}")
+        lines.append(f"         {finding.advice}")
     return "\n".join(lines)
 
 
@@ -80,10 +82,10 @@ def _print(findings: list[Finding]) -> None:
         differs = "; ".join(each.differences)
         table.add_row(
             Text("✗" if differs else "✓", style="red" if differs else "green"),
-            each.probe.name,
+            Text.assemble(each.probe.name, "\n", (each.probe.asked, "dim")),
             Text(each.expected),
             Text(f"{each.got}; {differs}" if differs else each.got),
-            Text(each.probe.advice if differs else ""),
+            Text(each.advice if differs else ""),
         )
     Console().print(table)
 

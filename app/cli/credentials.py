@@ -1,5 +1,8 @@
 """The credentials with which a command of ours calls a receiver."""
 
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
 import click
 
 from app.auth.first_clients import kept_clients
@@ -22,16 +25,28 @@ def credentials(user: str | None) -> tuple[str, str]:
         return username, password
     settings = Settings.load()
     clients = settings.clients or kept_clients(settings)
+    now = datetime.now(UTC)
     for name, client in clients.items():
-        if client.secret is not None and Scope.SEND in client.scopes:
+        valid = (client.not_before or now) <= now <= (client.not_after or now)
+        if client.secret is not None and valid and Scope.SEND in client.scopes:
             return client.username or name, client.secret.get_secret_value()
     raise click.UsageError("No client's secret is configured here: give --user USERNAME:SECRET.")
 
 
 def webhook_url(url: str) -> str:
-    """The URL, with the webhook's path where it has none."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("http", "https") or not rest:
-        raise click.UsageError(f"{url} is no URL: write https://host, with or without {PATH}.")
-    host, _, path = rest.partition("/")
-    return url if path else f"{scheme}://{host}{PATH}"
+    """The URL, with the webhook's path where it has none.
+
+    Raises:
+        click.UsageError: it is no URL, or has a part that requests would go without.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the brackets or the port
+        usable = False
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
+        raise click.UsageError(
+            f"That is no URL of a receiver: write https://host or https://host:port, with or without {PATH}, and "
+            "credentials in --user."
+        )
+    return url if parts.path.strip("/") else parts._replace(path=PATH).geturl()

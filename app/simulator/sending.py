@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 
 import aiohttp
@@ -89,21 +90,22 @@ class Simulation:
         try:
             async with session.get(self._plan.url):
                 return
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except TimeoutError:
+            raise Unreachable(f"{self._plan.url} gave no answer within {ANSWER_WITHIN:.0f} seconds.") from None
+        except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{self._plan.url} cannot be reached: {error}. Does it run there?") from None
 
     async def _paced(self) -> AsyncIterator[Request]:
         began = monotonic()
+        until = inf if self._plan.seconds is None else began + self._plan.seconds
         events = 0
         for sent, request in enumerate(self._requests):
             events += request.kind == "event"
             if self._plan.count is not None and events > self._plan.count:
                 return
             if self._plan.rate is not None:
-                await self._pause(began + sent / self._plan.rate - monotonic())
-            if self._plan.seconds is not None and monotonic() - began >= self._plan.seconds:
-                return
-            if self._ended.is_set():
+                await self._pause(min(began + sent / self._plan.rate, until) - monotonic())
+            if self._ended.is_set() or monotonic() >= until:
                 return
             yield request
 

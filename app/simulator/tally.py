@@ -42,7 +42,7 @@ class Tally:
             wanted = " or ".join(_name(each) for each in sorted(request.expected, reverse=True))
             self._wrong(f"{request.kind}: {_name(status)} instead of {wanted}. {body}".strip())
         elif request.kept:
-            self.quarantined += 1
+            self.quarantined += status != ENDED  # nobody said that it was kept
         elif status == 200:  # noqa: PLR2004
             first = self.ids.setdefault(request.key, event_id)
             if not event_id or first != event_id:

@@ -1,22 +1,37 @@
 """`priohook check` against a receiver, and against one behind a proxy that spoils its answers."""
 
 import json
+import os
+import pty
+import ssl
 import subprocess
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 
-from tests.conftest import SECRET
-from tests.e2e.conftest import configured
+from tests.conftest import SECRET, basic_header
+from tests.e2e.conftest import Served, configured, environment_for, serving
 from tests.e2e.load import statuses
 
 USER = f"prioticket:{SECRET}"
 PAGE = b"<html>nginx</html>"
+UNTRUSTED = Path(__file__).with_name("untrusted.pem")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """For the tests that do not count what is stored."""
+    folder = tmp_path_factory.mktemp("check")
+    with serving(folder, **configured(f"sqlite+aiosqlite:///{folder / 'priohook.db'}", body_timeout="1")) as served:
+        yield served
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
@@ -30,6 +45,8 @@ async def test_a_receiver_answers_all_as_promised(serve, priohook, sqlite_url):
     assert done.returncode == 0
     assert len(rows(done)) == 26
     assert await statuses(sqlite_url) == {"accepted": 3, "quarantined": 10}
+    priohook("check", server.url, "--user", USER)
+    assert await statuses(sqlite_url) == {"accepted": 6, "quarantined": 10}, "refused bytes were no copies"
 
 
 async def test_read_only_stores_nothing(serve, priohook, sqlite_url):
@@ -39,15 +56,13 @@ async def test_read_only_stores_nothing(serve, priohook, sqlite_url):
     assert await statuses(sqlite_url) == {}
 
 
-def test_without_credentials_it_asks_what_needs_none_and_says_so(serve, priohook, sqlite_url):
-    server = serve(**configured(sqlite_url))
+def test_without_credentials_it_asks_what_needs_none_and_says_so(server, priohook):
     done = priohook("check", server.url)
     assert done.returncode == 0, done.stdout
     assert "Without credentials" in done.stdout
 
 
-def test_wrong_credentials_differ_with_what_to_do(serve, priohook, sqlite_url):
-    server = serve(**configured(sqlite_url))
+def test_wrong_credentials_differ_with_what_to_do(server, priohook):
     done = priohook("check", server.url, "--user", "prioticket:not-the-secret-at-all", "--read-only", "--json")
     assert done.returncode == 1
     assert "credentials are wrong" in rows(done)["Accept without JSON"]["advice"]
@@ -59,14 +74,39 @@ def test_accepting_what_cannot_be_read_is_no_difference(serve, priohook, sqlite_
     assert {name for name, row in rows(done).items() if not row["ok"]} == set()
 
 
-def test_nobody_there_is_one_sentence(priohook):
-    done = priohook("check", "http://127.0.0.1:9")
+def test_https_where_http_is_spoken_is_one_sentence(server, priohook):
+    done = priohook("check", server.url.replace("http:", "https:"))
     assert done.returncode == 1
-    assert "cannot be reached" in done.stderr
+    assert "does not speak TLS" in done.stderr
 
 
-def test_what_is_no_url_is_a_usage_error(priohook):
-    assert priohook("check", "receiver.example").returncode == 2
+def test_a_certificate_that_nobody_signed_is_one_sentence(server, priohook):
+    with proxy(server.address[1], certificate=UNTRUSTED) as url:
+        done = priohook("check", url)
+    assert done.returncode == 1
+    assert "The certificate of 127.0.0.1 cannot be trusted: self-signed certificate." in done.stderr
+
+
+def test_behind_a_trusted_certificate_all_is_as_promised(server, priohook, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(UNTRUSTED))
+    with proxy(server.address[1], certificate=UNTRUSTED) as url:
+        done = priohook("check", url, "--user", USER, "--read-only")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_terminal_gets_a_table(server):
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (50, 160))
+    command = [sys.executable, "-m", "app", "check", server.url, "--read-only"]
+    with subprocess.Popen(command, env=environment_for(), stdout=child) as process:
+        os.close(child)
+        with os.fdopen(parent, "rb", buffering=0) as terminal, suppress(OSError):  # Linux says so at a terminal's end
+            shown = b""
+            while part := terminal.read(4096):
+                shown += part
+    assert process.returncode == 0
+    assert "✓" in shown.decode()
+    assert "POST, Authorization: Bearer …, Accept: text/html" in shown.decode()
 
 
 def strips_the_challenge(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -85,6 +125,14 @@ def adds_a_body_to_401(status: int, headers: dict[str, str], body: bytes) -> tup
     return (status, headers, body or PAGE) if status == 401 else (status, headers, body)
 
 
+def adds_a_challenge(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    return (status, {**headers, "WWW-Authenticate": "Negotiate"}, body) if status == 401 else (status, headers, body)
+
+
+def redirects(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    return 308, {"location": "https://elsewhere.example/"}, b""
+
+
 def answers_502_for_413(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
     return (502, headers, PAGE) if status == 413 else (status, headers, body)
 
@@ -96,12 +144,12 @@ def answers_502_for_413(status: int, headers: dict[str, str], body: bytes) -> tu
         (strips_the_event_id, "an event", "there is no event-id"),
         (rewrites_405, "GET", "the body is no ErrorModel"),
         (adds_a_body_to_401, "no credentials", "there is a body of 18 bytes"),
+        (adds_a_challenge, "no credentials", "www-authenticate is Basic"),
         (answers_502_for_413, "over the limit, unpacked", "the status is 502"),
     ],
 )
-def test_what_a_proxy_spoils_is_named_at_its_row(serve, priohook, sqlite_url, spoilt):
+def test_what_a_proxy_spoils_is_named_at_its_row(server, priohook, spoilt):
     spoil, row, difference = spoilt
-    server = serve(**configured(sqlite_url, body_timeout="1"))
     with proxy(server.address[1], spoil) as url:
         done = priohook("check", url, "--user", USER, "--timeout", "3", "--json")
     assert done.returncode == 1
@@ -110,9 +158,26 @@ def test_what_a_proxy_spoils_is_named_at_its_row(serve, priohook, sqlite_url, sp
     assert rows(done)["alive"]["ok"]
 
 
-def test_a_proxy_that_swallows_authorization_is_told_from_wrong_credentials(serve, priohook, sqlite_url):
+def test_a_redirect_is_said_with_where_it_leads_to(server, priohook):
+    with proxy(server.address[1], redirects) as url:
+        done = priohook("check", url, "--read-only", "--json")
+    assert done.returncode == 1
+    assert "redirects to https://elsewhere.example/" in rows(done)["no credentials"]["advice"]
+
+
+async def test_read_only_stores_nothing_behind_a_proxy_that_presents_credentials_of_its_own(
+    serve, priohook, sqlite_url
+):
     server = serve(**configured(sqlite_url))
-    with proxy(server.address[1], lambda *answer: answer, swallows="authorization") as url:
+    with proxy(server.address[1], authorization=basic_header()["Authorization"]) as url:
+        done = priohook("check", url, "--user", USER, "--read-only", "--json")
+    assert done.returncode == 1
+    assert rows(done)["wrong password"]["differences"][0] == "the status is 406"
+    assert await statuses(sqlite_url) == {}
+
+
+def test_a_proxy_that_swallows_authorization_is_told_from_wrong_credentials(server, priohook):
+    with proxy(server.address[1], authorization=None) as url:
         done = priohook("check", url, "--user", USER, "--read-only", "--json")
     assert done.returncode == 1
     assert "swallows Authorization" in rows(done)["Accept without JSON"]["advice"]
@@ -123,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
 
     port = 0
     spoil: Callable[[int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]]
-    swallows = ""
+    authorization: str | None = ""  # instead of what came; None for none
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         if name.startswith("do_"):
@@ -135,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         if length > 2**30 or "Transfer-Encoding" in self.headers:
             return
-        self.connection.settimeout(1.5)
+        self.connection.settimeout(0.5)  # sooner than the receiver
         with suppress(TimeoutError):
             self.answer(*type(self).spoil(*self.upstream(self.rfile.read(length))))
 
@@ -143,8 +208,10 @@ class Handler(BaseHTTPRequestHandler):
         upstream = HTTPConnection("127.0.0.1", self.port, timeout=10)
         upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
-            if name.lower() != self.swallows:
+            if name != "Authorization" or self.authorization == "":
                 upstream.putheader(name, value)
+        if self.authorization:
+            upstream.putheader("Authorization", self.authorization)
         upstream.endheaders(body)
         answer = upstream.getresponse()
         got = {name.lower(): value for name, value in answer.getheaders()}
@@ -166,13 +233,24 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy(port: int, spoil: Callable[..., tuple[int, dict[str, str], bytes]], swallows: str = "") -> Iterator[str]:
-    attributes = {"port": port, "spoil": staticmethod(spoil), "swallows": swallows}
+def proxy(
+    port: int,
+    spoil: Callable[..., tuple[int, dict[str, str], bytes]] = lambda *answer: answer,
+    *,
+    authorization: str | None = "",
+    certificate: Path | None = None,
+) -> Iterator[str]:
+    attributes = {"port": port, "spoil": staticmethod(spoil), "authorization": authorization}
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("OurHandler", (Handler,), attributes))
-    thread = Thread(target=server.serve_forever)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] # a handshake that the other side ends
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         thread.join()

@@ -103,6 +103,13 @@ def test_a_signal_ends_it_at_once_with_its_table(serve, sqlite_url, tmp_path, nu
     assert json.loads(written)["events"] == 1
 
 
+def test_seconds_end_a_run_whose_next_request_is_far_away(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url))
+    done = priohook("simulate", server.url, "--user", USER, "--seconds", "0.5", "--rate", "0.02", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["events"] == 1
+
+
 def test_a_redirect_is_a_wrong_answer(priohook):
     with HTTPServer(("127.0.0.1", 0), Redirecting) as server:
         Thread(target=server.serve_forever, daemon=True).start()

@@ -36,6 +36,14 @@ def test_a_connection_that_ends_is_a_right_answer_to_a_stall_and_to_nothing_else
     assert tally.examples == ["event: connection ended instead of 200. ServerDisconnectedError"]
 
 
+def test_only_a_stall_that_was_answered_counts_as_quarantined():
+    tally = Tally()
+    tally.judged(STALL, status=ENDED, event_id="", body="")
+    assert tally.quarantined == 0
+    tally.judged(STALL, status=408, event_id="", body="")
+    assert tally.quarantined == 1
+
+
 def test_percentiles_are_of_the_answers_that_came():
     tally = Tally()
     for milliseconds in range(1, 101):

@@ -1,0 +1,135 @@
+import re
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compose_spec import PyOptions
+
+from app.cli.main import priohook
+from app.settings import Scope, Settings, unknown_variables
+
+PROJECT = Path(__file__).parent.parent
+TEXT = (PROJECT / "docker-compose.yml").read_text()
+COMPOSE = PyOptions(apply_merge=True).from_yaml(TEXT)  # refuses names and values that compose does not know
+SPECIFICATION: dict[str, Any] = COMPOSE.to_dict()
+SERVICES: dict[str, dict[str, Any]] = SPECIFICATION["services"]
+README = (PROJECT / "README.md").read_text().partition("## With compose\n")[2].partition("\n## ")[0]
+VARIABLE = re.compile(r"\$\{(\w+):\?([^}]+)\}")
+COMMANDS = re.findall(r"docker compose ([^`\n]+)", README)
+OURS = [name for name, service in SERVICES.items() if service["image"] == "priohook"]
+
+
+def environment(service: str) -> dict[str, str]:
+    """A service's settings, with something for each variable of `.env`."""
+    return {name: VARIABLE.sub("x" * 48, value) for name, value in SERVICES[service].get("environment", {}).items()}
+
+
+def test_all_that_the_compose_file_refers_to_is_there():
+    COMPOSE.validate()
+    assert all((PROJECT / each["file"]).is_file() for each in SPECIFICATION["configs"].values())
+
+
+@pytest.mark.parametrize(
+    ("service", "waits_for", "condition"),
+    [
+        ("migrate", "db", "service_healthy"),
+        ("receiver", "migrate", "service_completed_successfully"),
+        ("balancer", "receiver", "service_healthy"),
+        ("simulator", "balancer", "service_healthy"),
+    ],
+)
+def test_each_service_waits_for_what_it_needs(service, waits_for, condition):
+    assert SERVICES[service]["depends_on"] == {waits_for: {"condition": condition}}
+    assert condition != "service_healthy" or "healthcheck" in SERVICES[waits_for]
+
+
+def test_only_the_simulator_must_be_asked_for():
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
+        "simulator": ["demo"]
+    }
+
+
+@pytest.mark.parametrize("service", [*OURS, "balancer"])
+def test_a_service_that_needs_no_rights_has_none(service):
+    hardened = SERVICES[service]
+    assert hardened["read_only"] is True
+    assert hardened["cap_drop"] == ["ALL"]
+    assert hardened["security_opt"] == ["no-new-privileges:true"]
+    assert "mem_limit" in hardened
+
+
+def test_only_the_balancer_can_be_reached_and_only_from_this_machine():
+    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
+        "balancer": ["127.0.0.1:8000:8080"]
+    }
+    assert "`http://127.0.0.1:8000`" in README
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_settings_read_every_variable_of_a_service(service, monkeypatch):
+    variables = environment(service)
+    assert unknown_variables(variables) == []
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert {name.removeprefix("PRIOHOOK_").lower().split("__")[0] for name in variables} == settings.model_fields_set
+
+
+def test_the_receiver_knows_the_client_that_the_simulator_sends_as(monkeypatch):
+    receiver, simulator = environment("receiver"), environment("simulator")
+    assert simulator.items() < receiver.items()
+    for name, value in simulator.items():
+        monkeypatch.setenv(name, value)
+    assert {name: client.scopes for name, client in Settings.load().clients.items()} == {"prioticket": {Scope.SEND}}
+
+
+def test_receivers_believe_the_balancer_and_no_other_address():
+    (subnet,) = SPECIFICATION["networks"]["front"]["ipam"]["config"]
+    balancer = ip_address(SERVICES["balancer"]["networks"]["front"]["ipv4_address"])
+    assert ip_network(environment("receiver")["PRIOHOOK_TRUSTED_PROXIES"]) == ip_network(balancer)
+    assert balancer in ip_network(subnet["subnet"])
+    assert balancer not in ip_network(subnet["ip_range"])
+
+
+def test_the_balancer_lets_a_receiver_refuse_what_is_too_large():
+    (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", (PROJECT / "nginx.conf").read_text())
+    (limit,) = [each.le for each in Settings.model_fields["max_body_bytes"].metadata if hasattr(each, "le")]
+    assert int(megabytes) * 1024 * 1024 > limit
+
+
+def test_each_variable_stands_in_the_example_and_says_what_to_do_where_it_is_missing():
+    example = re.findall(r"^(\w+)=$", (PROJECT / ".env.example").read_text(), re.MULTILINE)
+    used = VARIABLE.findall(TEXT)
+    assert {name for name, _ in used} == set(example) == set(re.findall(r"\$\{(\w+)", TEXT))
+    assert {sentence for _, sentence in used} == {"copy .env.example to .env and fill it in"}
+
+
+def test_the_readme_fills_in_each_variable_with_a_secret_of_its_own():
+    example = (PROJECT / ".env.example").read_text()
+    (line,) = [line for line in README.splitlines() if "sed " in line]
+    patterns = re.findall(r"s/(\^[^/]+)/&\$\(openssl rand -hex 24\)/", line)
+    assert [len(re.findall(each, example, re.MULTILINE)) for each in patterns] == [1, 1]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_readme_names_services_and_profiles_that_exist(line):
+    verb = next(word for word in line.split() if word in {"run", "exec", "up", "down"})
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+    assert set(re.findall(r"--profile (\S+)", line)) <= profiles
+    named = re.findall(r"--scale (\w+)=", line) or re.findall(rf"{verb} (?:--\S+ )*(\w+)", line)
+    assert set(named) <= set(SERVICES)
+    assert named or verb in {"up", "down"}
+
+
+@pytest.mark.parametrize("service", ["migrate", "simulator"])
+def test_the_command_line_knows_what_a_service_runs(service):
+    name, *arguments = SERVICES[service]["command"]
+    priohook.commands[name].make_context(name, arguments)
+
+
+def test_the_image_holds_what_a_clone_needs_to_run():
+    """What .dockerignore lets through, as the package finds its migrations beside itself."""
+    kept = re.findall(r"^!(.+)$", (PROJECT / ".dockerignore").read_text(), re.MULTILINE)
+    assert {"app", "migrations", "pyproject.toml", "requirements.txt"} <= set(kept)
+    assert all((PROJECT / each).exists() for each in kept)
