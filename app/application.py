@@ -1,43 +1,49 @@
 """The application: one table of URLs, the door of each, and what lives as long as the process."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import Route as AnyRoute
+from starlette.routing import Router
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
+from app import docs, health
+from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
 from app.auth.basic import BasicDoor
+from app.auth.bearer import PROBLEMS as BEARER_PROBLEMS
+from app.auth.bearer import BearerDoor
 from app.auth.clients import Clients
 from app.auth.limits import FailureLimit
-from app.database import SchemaNotCurrent, check_schema, engine_for, is_sqlite
+from app.auth.token_description import TOKEN
+from app.auth.token_endpoint import TokenEndpoint
+from app.database import check_schema, engine_for, is_sqlite
+from app.deliveries import api as deliveries
+from app.deliveries import bulk, bulk_description, single
+from app.deliveries import description as delivery
+from app.deliveries.wake import Notifier
+from app.docs import Description
+from app.events import api as events_api
+from app.events import orders
 from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
-from app.problems import Unavailable
+from app.operations import Door, Route
+from app.problems import MethodNotAllowed
+from app.receiver import api as quarantine
+from app.receiver import contents
 from app.receiver import endpoint as receiver
+from app.receiver.description import RECEIVE
 from app.settings import Scope, Settings, SettingsProblem
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
 
-READY_WITHIN = 2.0  # seconds; whoever asks does not wait much longer
 
-
-class State(receiver.State):
+class State(receiver.State, health.State):
     """What the lifespan gives to every request."""
-
-    engine: AsyncEngine
-
-
-class NotReady(Unavailable):
-    """The database is away, or its schema is not the one this release needs."""
 
 
 class Application(Router):
@@ -49,7 +55,7 @@ class Application(Router):
 
     def __init__(
         self,
-        routes: Sequence[Route],
+        routes: Sequence[AnyRoute],
         *,
         lifespan: Callable[["Application"], AbstractAsyncContextManager[State]],
         log: LogWriter,
@@ -58,21 +64,31 @@ class Application(Router):
         super().__init__(
             routes, redirect_slashes=False, lifespan=lifespan, middleware=[Middleware(RequestLine, log=log)]
         )
-        paths = [route.path for route in routes]
-        self._by_path = {route.path: route for route in routes if paths.count(route.path) == 1}
+        self._by_path: dict[str, list[AnyRoute]] = {}
+        for route in routes:
+            if "{" not in route.path:
+                self._by_path.setdefault(route.path, []).append(route)
 
     async def app(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Hands over to the route."""
         scope["app"] = self
-        route = self._by_path.get(scope.get("path", ""))
-        if route is None:
+        here = self._by_path.get(scope.get("path", ""))
+        if here is None or scope["type"] != "http":
             await super().app(scope, receive, send)
-        else:
-            await route.handle(scope, receive, send)
+            return
+        for route in here:
+            if scope["method"] in (route.methods or ()):
+                await route.handle(scope, receive, send)
+                return
+        allowed = {method for route in here for method in route.methods or ()}
+        raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(allowed)})
 
 
-def create_app(settings: Settings, *, clients: Clients, log: LogWriter) -> Application:
+def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Sequence[bytes] = ()) -> Application:
     """The application of one process; nothing is opened before its lifespan starts.
+
+    Args:
+        keys: Of tokens, the one that signs first; without any, no token is given and none is believed.
 
     Raises:
         SettingsProblem: there is no client, so that nobody could come in.
@@ -87,46 +103,87 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter) -> Appli
         with log.running(), logging_to(log):
             async with engine_for(settings.database_url) as engine:
                 await check_schema(engine)
-                async with _store(settings).running() as events:
+                async with _notifier(settings.database_url) as stored, _store(settings, stored).running() as events:
                     yield {"events": events, "engine": engine}
 
     failures = FailureLimit()
 
-    def basic(scope: Scope) -> Middleware:
-        return Middleware(BasicDoor, clients=clients, failures=failures, scope=scope)
+    def basic(scope: Scope) -> Door:
+        door = Middleware(BasicDoor, clients=clients, failures=failures, scope=scope)
+        return Door(scheme="basic", scope=scope, problems=BASIC_PROBLEMS, middleware=door)
 
+    def bearer(scope: Scope) -> Door:
+        door = Middleware(BearerDoor, keys=keys, clients=clients, failures=failures, scope=scope)
+        return Door(scheme="bearer", scope=scope, problems=BEARER_PROBLEMS, middleware=door)
+
+    token = TokenEndpoint(
+        keys=keys,
+        clients=clients,
+        failures=failures,
+        lifetime=settings.token_lifetime,
+        body_timeout=settings.body_timeout,
+    )
     receive = receiver.Receiver(
         max_body_bytes=settings.max_body_bytes,
         body_timeout=settings.body_timeout,
         on_unprocessable=settings.on_unprocessable,
     )
-    routes = [
-        Route("/webhooks/prioticket", receive, methods=["POST"], middleware=[basic(Scope.SEND)]),
-        Route("/healthz", healthz, methods=["GET"]),
-        Route("/readyz", readyz, methods=["GET"]),
+    limit = settings.max_body_bytes
+    usernames = {name: client.username or name for name, client in settings.clients.items()}
+    events = events_api.Events(notification_keys=partial(contents.notification_keys, set(usernames.values())))
+    order = orders.Orders(read_object=partial(contents.read_object, limit=limit))
+    releasing = quarantine.Releasing(usernames=usernames, limit=limit)
+    one = single.SingleReplay(destinations=settings.destinations)
+    replays = bulk.BulkReplays(destinations=settings.destinations)
+    destinations = deliveries.DestinationControls(configured=settings.destinations)
+    read, replay = bearer(Scope.READ), bearer(Scope.REPLAY)
+    routes: list[Route] = []
+    description = Description(routes)
+    routes += [
+        Route("POST", "/webhooks/prioticket", receive, RECEIVE, door=basic(Scope.SEND)),
+        Route("POST", "/oauth2/token", token, TOKEN, door=Door(scheme="basic")),
+        Route("GET", "/api/events", events.list, events_api.LIST, door=read),
+        Route("GET", "/api/events/{event_id}", events_api.show, events_api.SHOW, door=read),
+        Route("GET", "/api/events/{event_id}/body", events_api.body, events_api.BODY, door=read),
+        Route("POST", "/api/events/{event_id}/replay", one.replay, single.REPLAY, door=replay),
+        Route("POST", "/api/events/{event_id}/release", releasing.release, quarantine.RELEASE, door=replay),
+        Route("GET", "/api/orders/{reference:path}", order.show, orders.SHOW, door=read),
+        Route("GET", "/api/deliveries", deliveries.list_page, delivery.LIST, door=replay),
+        Route("GET", "/api/deliveries/{delivery_id}", deliveries.show, delivery.SHOW, door=replay),
+        Route("POST", "/api/deliveries/{delivery_id}/retry", deliveries.retry, delivery.RETRY, door=replay),
+        Route("POST", "/api/deliveries/{delivery_id}/drop", deliveries.drop, delivery.DROP, door=replay),
+        Route("GET", "/api/destinations", destinations.show_all, delivery.DESTINATIONS, door=replay),
+        Route("POST", "/api/destinations/{name:path}/pause", destinations.pause, delivery.PAUSE, door=replay),
+        Route("POST", "/api/destinations/{name:path}/resume", destinations.resume, delivery.RESUME, door=replay),
+        Route("GET", "/api/replays", bulk.list_page, bulk_description.LIST, door=replay),
+        Route("POST", "/api/replays", replays.create, bulk_description.CREATE, door=replay),
+        Route("GET", "/api/replays/{replay_id}", bulk.show, bulk_description.SHOW, door=replay),
+        Route("POST", "/api/replays/{replay_id}/pause", bulk.pause, bulk_description.PAUSE, door=replay),
+        Route("POST", "/api/replays/{replay_id}/resume", bulk.resume, bulk_description.RESUME, door=replay),
+        Route("POST", "/api/replays/{replay_id}/cancel", bulk.cancel, bulk_description.CANCEL, door=replay),
+        Route("GET", "/healthz", health.healthz, health.ALIVE),
+        Route("GET", "/readyz", health.readyz, health.READY),
+        Route("GET", "/openapi.json", description.document, docs.DOCUMENT),
+        Route("GET", "/docs", description.page, docs.PAGE),
     ]
+    routes[:] = [route for route in routes if route.path not in settings.closed_urls]
     return Application(routes, lifespan=lifespan, log=log)
 
 
-async def healthz(_: Request) -> Response:
-    """The process is alive, whatever its database does."""
-    return JSONResponse({"status": "alive"})
-
-
-async def readyz(request: Request) -> Response:
-    """The database answers and its schema is current."""
-    engine: AsyncEngine = request.state.engine
+@asynccontextmanager
+async def _notifier(url: str) -> AsyncIterator[Callable[[], None]]:
+    """What is called after each commit, so that workers look; those of a SQLite file see it themselves."""
+    if is_sqlite(url):
+        yield lambda: None
+        return
+    notifier = Notifier(url)
     try:
-        async with asyncio.timeout(READY_WITHIN):
-            await check_schema(engine)
-    except SchemaNotCurrent as error:
-        raise NotReady("The schema is not current.", str(error)) from None
-    except (SQLAlchemyError, asyncpg.PostgresError, OSError, TimeoutError):
-        raise NotReady("The database does not answer.", "Events are answered 503 until it does.") from None
-    return JSONResponse({"status": "ready"})
+        yield notifier.stored
+    finally:
+        await notifier.close()
 
 
-def _store(settings: Settings) -> EventStore:
+def _store(settings: Settings, stored: Callable[[], None]) -> EventStore:
     url = settings.database_url
     writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
     return EventStore(
@@ -135,4 +192,5 @@ def _store(settings: Settings) -> EventStore:
         max_waiting=settings.max_waiting_events,
         max_waiting_bytes=settings.max_waiting_bytes,
         timeout=settings.commit_timeout,
+        stored=stored,
     )

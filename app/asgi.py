@@ -2,8 +2,14 @@
 
 from app.application import create_app
 from app.auth.clients import clients_from
+from app.auth.keys import token_keys
 from app.settings import Settings
 from app.telemetry.logs import stderr_writer
 
 _settings = Settings.load()
-app = create_app(_settings, clients=clients_from(_settings.clients), log=stderr_writer(_settings.log_format))
+app = create_app(
+    _settings,
+    clients=clients_from(_settings.clients),
+    keys=token_keys(_settings),
+    log=stderr_writer(_settings.log_format),
+)

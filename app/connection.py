@@ -11,6 +11,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.problems import MethodNotImplemented, NotFound, Problem
+from app.response_headers import SECURITY_HEADERS
 from app.telemetry.logs import LogWriter
 from app.telemetry.middleware import new_request_id
 
@@ -78,7 +79,7 @@ class Wire:
 class Protocol(HttpToolsProtocol):
     """One connection. The class attributes are set by `server_for`, as uvicorn makes the instances."""
 
-    paths: ClassVar[frozenset[str]]
+    paths: ClassVar[tuple[re.Pattern[str], ...]]
     log: ClassVar[LogWriter]
     most_bytes: ClassVar[int]
     head_timeout: ClassVar[timedelta] = HEAD_TIMEOUT
@@ -228,7 +229,7 @@ class Protocol(HttpToolsProtocol):
         return MalformedRequest("This is no valid HTTP/1.1 request.", f"In detail: {why}.")
 
     def _unknown_method(self, path: str) -> Problem:
-        if path not in self.paths:
+        if not any(known.match(path) for known in self.paths):
             return NotFound("There is nothing at this URL.", "The README lists the URLs.")
         return MethodNotImplemented("HTTP does not define this method.", "The README lists the URLs and methods.")
 
@@ -265,6 +266,7 @@ class Protocol(HttpToolsProtocol):
                 *self.server_state.default_headers,
                 *response.raw_headers,
                 (b"x-request-id", request_id.encode()),
+                *SECURITY_HEADERS,
                 (b"connection", b"close"),
             ]
             head = b"".join(b"%s: %s\r\n" % header for header in headers)

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -14,8 +15,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -24,6 +26,9 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 CLOSE_TIMEOUT = timedelta(seconds=2)
 SQLITE_BUSY = timedelta(seconds=5)
 """How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
+
+CONTENDED = 0.002  # seconds for a lock that somebody else has; a free one takes a tenth
+YIELD = 6
 
 LOCK_TIMEOUT = timedelta(seconds=5)
 MIGRATION_LOCK = 7_092_717_263
@@ -123,6 +128,32 @@ async def connect_postgres(url: str) -> asyncpg.Connection:
     )
 
 
+@asynccontextmanager
+async def writing(engine: AsyncEngine, *, yielding: bool = False) -> AsyncIterator[AsyncConnection]:
+    """A transaction that may write from its first statement on; SQLite would let another one write before it does.
+
+    Args:
+        engine: The database's.
+        yielding: Whether the receiver goes first. On SQLite, where one writes at a time, who had to wait for the lock
+            then leaves it to others for `YIELD` times as long as it held it.
+    """
+    async with engine.begin() as connection:
+        began = monotonic()
+        if connection.dialect.name == "sqlite":
+            await connection.execute(text("BEGIN IMMEDIATE"))
+        locked = monotonic()
+        yield connection
+    if yielding and connection.dialect.name == "sqlite" and locked - began > CONTENDED:
+        await asyncio.sleep(YIELD * (monotonic() - locked))
+
+
+async def insert_new(connection: AsyncConnection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Inserts the rows that are not there yet."""
+    if rows:
+        insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        await connection.execute(insert(table).on_conflict_do_nothing(), rows)
+
+
 async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
     """Brings the schema to a revision, newer or older."""
     async with engine.begin() as connection:
@@ -181,6 +212,8 @@ def _make_private(path: Path) -> None:
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    if path.is_dir():  # aiosqlite's thread would outlive the event loop and write a traceback of its own
+        raise IsADirectoryError(f"{path} is a folder and no database")
 
 
 def _config() -> Config:

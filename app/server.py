@@ -9,7 +9,7 @@ from socket import AF_INET, AF_INET6, create_server, socket
 from typing import Any
 
 import uvicorn
-from starlette.routing import Router
+from starlette.routing import Route, Router
 
 from app.connection import LARGEST_HEAD_BYTES, Protocol
 from app.settings import Settings
@@ -29,9 +29,16 @@ class CannotListen(Exception):
 class Server(uvicorn.Server):
     """A server that says where it listens, and ends with exit status 0 when it is told to end."""
 
-    def __init__(self, config: uvicorn.Config, *, started: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        started: Callable[[str], None],
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
         self._started = started
+        self._tick = tick
         self._parent = os.getppid()
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
@@ -56,6 +63,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ends also when the process that forked this one is gone, as nobody would end it then."""
+        self._tick()
         return await super().on_tick(counter) or os.getppid() != self._parent
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -77,11 +85,25 @@ def listen(host: str, port: int) -> socket:
 
 
 def server_for(
-    app: Router, settings: Settings, *, host: str, port: int, log: LogWriter, started: Callable[[str], None]
+    app: Router,
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    log: LogWriter,
+    started: Callable[[str], None],
+    tick: Callable[[], None] = lambda: None,
 ) -> Server:
-    """The server of one process; `.run()` returns after SIGTERM or SIGINT, once all that was read is answered."""
-    paths = frozenset(getattr(route, "path", "") for route in app.routes)
-    attributes = {"paths": paths, "log": log, "most_bytes": OVERHEAD * settings.max_body_bytes + LARGEST_HEAD_BYTES}
+    """The server of one process; `.run()` returns after SIGTERM or SIGINT, once all that was read is answered.
+
+    `started` is called with its URL, `tick` about ten times a second.
+    """
+    paths = tuple(route.path_regex for route in app.routes if isinstance(route, Route))
+    attributes = {
+        "paths": paths,
+        "log": log,
+        "most_bytes": OVERHEAD * settings.max_body_bytes + LARGEST_HEAD_BYTES,
+    }
     proxies = [str(network) for network in settings.trusted_proxies]
     config = uvicorn.Config(
         app,
@@ -98,4 +120,4 @@ def server_for(
         timeout_keep_alive=int(IDLE_TIMEOUT.total_seconds()),
         timeout_graceful_shutdown=ceil((settings.body_timeout + settings.commit_timeout).total_seconds()) + 1,
     )
-    return Server(config, started=started)
+    return Server(config, started=started, tick=tick)

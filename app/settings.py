@@ -1,17 +1,14 @@
 """Every setting: its unit, its default and one sentence. Nothing is read before `Settings()` is called."""
 
-import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -25,22 +22,20 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
-    NestedSecretsSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
-    SecretsSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-ENV_PREFIX = "PRIOHOOK_"
-CONFIG_VARIABLE = "PRIOHOOK_CONFIG"
-SECRETS_FOLDER = Path("/run/secrets")
+from app.sources import CONFIG_VARIABLE, ENV_PREFIX, config_file, sources
+from app.values import Headers, OpenURLs, Seconds, TokenKeys, secrets, signing_key, words
+
 SHORTEST_SECRET = 16  # characters; a digest without a slow hash is safe only for secrets nobody can guess
+DESTINATION_URL = r"^(https?://[^\s/]+|python:[\w.]+:\w+$)"
+LONGEST_TIMEOUT = timedelta(minutes=5)
 UNFIT_FOR_BASIC = re.compile(r"[:\x00-\x1f\x7f]")  # in a username; RFC 7617, section 2
 
 
@@ -57,30 +52,6 @@ class Scope(StrEnum):
     CONSOLE = "console"
 
 
-def _words(value: object) -> object:
-    """Lets an environment variable say `events:read events:replay` as well as a JSON list."""
-    if not isinstance(value, str):
-        return value
-    return json.loads(value) if value.lstrip().startswith("[") else value.split()
-
-
-def _number(value: object) -> object:
-    """An environment variable's `2.5` as a number, which pydantic reads as seconds."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("must be more than 0 seconds")
-    return value
-
-
-Seconds = Annotated[timedelta, BeforeValidator(_number), AfterValidator(_positive)]
-
-
 class ClientSettings(BaseModel):
     """One entry of the `clients` table."""
 
@@ -88,7 +59,7 @@ class ClientSettings(BaseModel):
 
     secret: SecretStr | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
-    scopes: Annotated[frozenset[Scope], NoDecode, BeforeValidator(_words)] = Field(min_length=1)
+    scopes: Annotated[frozenset[Scope], NoDecode, BeforeValidator(words)] = Field(min_length=1)
     username: str | None = Field(default=None, min_length=1)
     not_before: AwareDatetime | None = None
     not_after: AwareDatetime | None = None
@@ -116,6 +87,47 @@ class ClientSettings(BaseModel):
         return self
 
 
+class DestinationSettings(BaseModel):
+    """One entry of the `destinations` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: str = Field(pattern=DESTINATION_URL, repr=False)  # it may hold a password
+    events: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words)] = Field(default=("*",), min_length=1)
+    """Globs on the type."""
+    secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(secrets)] = ()
+    """Signing secrets as Standard Webhooks writes them; several while rotating."""
+    headers: Headers = {}
+    timeout: Seconds = timedelta(seconds=10)
+    """For one attempt."""
+    max_in_flight: int = Field(default=8, gt=0, le=1000)
+    rate: float | None = Field(default=None, gt=0)
+    """Attempts a second."""
+
+    @field_validator("secret")
+    @classmethod
+    def _can_sign(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in secrets:
+            try:
+                signing_key(secret)
+            except ValueError:
+                raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes, as Standard Webhooks says") from None
+        return secrets
+
+    @field_validator("timeout")
+    @classmethod
+    def _bounded(cls, timeout: timedelta) -> timedelta:
+        if timeout > LONGEST_TIMEOUT:
+            raise ValueError(f"must be {LONGEST_TIMEOUT.total_seconds():.0f} seconds at most")
+        return timeout
+
+    @model_validator(mode="after")
+    def _only_http_has_headers(self) -> Self:
+        if self.url.startswith("python:") and (self.headers or self.secret):
+            raise ValueError("a function is called with the event: it takes no headers and no secret")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings of one process, from the environment, secret files and a TOML file, strongest first."""
 
@@ -137,6 +149,7 @@ class Settings(BaseSettings):
         repr=False,
         description="Who may come in, a table by name; `priohook clients new NAME` prints an entry.",
     )
+    destinations: dict[str, DestinationSettings] = Field(default={}, description="Where events go, a table by name.")
     max_body_bytes: int = Field(
         default=1024 * 1024,
         gt=0,
@@ -177,10 +190,20 @@ class Settings(BaseSettings):
         description="How many bytes of bodies may wait for a commit before the next event is answered 503.",
         json_schema_extra={"unit": "bytes"},
     )
-    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_words)] = Field(
+    token_lifetime: Seconds = Field(
+        default=timedelta(hours=1),
+        description="How long a token of /oauth2/token is valid.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    token_keys: TokenKeys = Field(
+        default=(),
+        description="One or two keys of tokens: the first signs, both are believed; `priohook keys new` makes one.",
+    )
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(words)] = Field(
         default=(),
         description="Networks whose X-Forwarded-For is believed, such as a balancer's; all others' is ignored.",
     )
+    closed_urls: OpenURLs = Field(default=frozenset(), description="Which of /docs and /openapi.json nobody gets.")
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="How log lines look: auto is text on a terminal and JSON elsewhere."
     )
@@ -212,7 +235,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, *_sources(settings_cls).values()
+        return init_settings, *sources(settings_cls).values()
 
     @classmethod
     def load(cls) -> "Settings":
@@ -239,15 +262,10 @@ def describe(error: ValidationError) -> str:
     return "These settings cannot be used:\n" + "\n".join(lines)
 
 
-def config_file() -> Path:
-    """The TOML file that settings come from; it need not exist unless `PRIOHOOK_CONFIG` names it."""
-    return Path(os.environ.get(CONFIG_VARIABLE, "priohook.toml"))
-
-
 def value_sources() -> dict[str, str]:
     """Where each setting's value comes from: `environment`, `secret file`, the TOML file's path or `default`."""
     found = dict.fromkeys(Settings.model_fields, "default")
-    for name, source in reversed(_sources(Settings).items()):
+    for name, source in reversed(sources(Settings).items()):
         found |= dict.fromkeys(source(), name)
     return found
 
@@ -261,18 +279,3 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {CONFIG_VARIABLE, *(ENV_PREFIX + name.upper() for name in Settings.model_fields)}
     ours = (name for name in environ if name.upper().startswith(ENV_PREFIX))
     return sorted(name for name in ours if name.upper().split("__")[0] not in known)
-
-
-def _sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSettingsSource]:
-    """The sources by name, strongest first."""
-    return {
-        "environment": EnvSettingsSource(settings_cls),
-        "secret file": NestedSecretsSettingsSource(
-            SecretsSettingsSource(settings_cls, secrets_dir=SECRETS_FOLDER),
-            secrets_dir=SECRETS_FOLDER,
-            secrets_dir_missing="ok",
-            secrets_prefix=ENV_PREFIX.lower(),
-            secrets_nested_delimiter="__",
-        ),
-        str(config_file()): TomlConfigSettingsSource(settings_cls, config_file()),
-    }

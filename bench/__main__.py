@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from bench import databases, growth, load, machine, memory, plot, report, throughput
+from bench import databases, deliveries, growth, load, machine, memory, plot, report, throughput
 from bench.plan import FULL, QUICK, Plan
 from bench.samples import Results
 
-PARTS = ("throughput", "growth", "memory")
+PARTS = ("throughput", "growth", "memory", "deliveries")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,6 +45,8 @@ def run(plan: Plan, parts: Sequence[str], output: Path, *, wrk: str | None, say:
             growth.measure(plan, both, folder, results, wrk=wrk, say=say)
         if "memory" in parts:
             memory.measure(plan, both, results, wrk=wrk, say=say)
+        if "deliveries" in parts:
+            deliveries.measure(plan, both, results, wrk=wrk, say=say)
     output.mkdir(parents=True, exist_ok=True)
     picture = "results.svg" if results.throughput else None
     if picture:

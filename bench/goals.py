@@ -17,6 +17,9 @@ FOR_GROWTH = 0.9
 FOR_LOAD_MB = 150.0
 FOR_AFTER_BURST = 1.2
 FOR_TWO_PROCESSES = 1.4
+FOR_BESIDE = 0.9
+FOR_REST_MS = 50.0
+FOR_DELIVERIES = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,22 @@ def goals(results: Results) -> list[Goal]:
         _at_most("MB of memory under load", FOR_LOAD_MB, loaded),
         _at_most("memory after the burst, of that at rest", FOR_AFTER_BURST, after),
         _at_least("two receivers on PostgreSQL, of one", FOR_TWO_PROCESSES, pair),
+        *_of_deliveries(results),
+    ]
+
+
+def _of_deliveries(results: Results) -> list[Goal]:
+    found = results.deliveries
+    rest = {where: found[where].rest_ms[0] if where in found else None for where in DATABASES}
+    rate = found["postgresql"].rate if "postgresql" in found else None
+    beside = {}
+    for where in DATABASES:
+        alone, worked = (Key(name, where, "notification", COMPARED) for name in ("alone", "beside a worker"))
+        beside[where] = results.beside.ratio(worked, alone)
+    return [
+        _at_least("the receiver's rate beside a worker, of that without", FOR_BESIDE, beside),
+        _at_most("ms from a 200 to the delivery at rest, median", FOR_REST_MS, rest),
+        _at_least("deliveries a second of one worker", FOR_DELIVERIES, {"postgresql": rate}),
     ]
 
 

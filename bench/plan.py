@@ -20,6 +20,8 @@ class Plan:
         warm_up: Seconds with each kind of body before a target is measured.
         settle: Seconds until the requests that a generator left behind are committed.
         growth: The numbers of stored events at which the receiver is measured.
+        deliveries: How many events a worker finds when it starts.
+        single_events: How many are sent now and then, to see how soon they are delivered.
     """
 
     connections: tuple[int, ...]
@@ -31,7 +33,9 @@ class Plan:
     kinds: tuple[str, ...] = tuple(KINDS)
     warm_up: float = 1.0
     settle: float = 1.0
+    deliveries: int = 10_000
+    single_events: int = 60
 
 
 FULL = Plan(connections=(1, 8, COMPARED, 256), repetitions=3, seconds=2, growth=(0, 1_000_000, 5_000_000))
-QUICK = Plan(connections=(1, COMPARED), repetitions=1, seconds=1, growth=(0, 100_000), burst_seconds=6)
+QUICK = Plan(connections=(1, COMPARED), repetitions=1, seconds=1, growth=(0, 100_000), burst_seconds=6, deliveries=3000)

@@ -36,7 +36,7 @@ class Target:
 def command_for(name: str) -> list[str]:
     """The command that starts a target: `receiver` is what an operator runs."""
     if name == "receiver":
-        return [sys.executable, "-m", "app", "serve", "--port", "0"]
+        return [sys.executable, "-m", "app", "serve", "--port", "0", "--no-worker"]
     return [sys.executable, "-m", "bench.targets", name]
 
 

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from bench.goals import Goal, goals
 from bench.load import KINDS
-from bench.plan import Plan
-from bench.samples import ACROSS, Batches, Results
+from bench.plan import COMPARED, Plan
+from bench.samples import ACROSS, Batches, Key, Results
 
 HUNDRED = 100
 TARGETS = """\
@@ -51,6 +51,8 @@ def markdown(
         parts += ["## Processes", _processes(results)]
     if results.memory:
         parts += ["## Memory", _memory(results)]
+    if results.deliveries:
+        parts += ["## Deliveries", _deliveries(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -123,6 +125,21 @@ def _processes(results: Results) -> str:
         "receivers and PostgreSQL compete for them: two receivers then show less than they can.\n\n"
     )
     return note + _table(("", "body", "events/s", "p50 ms", "p99 ms", "CPU µs/event", "failed"), rows)
+
+
+def _deliveries(results: Results) -> str:
+    rows = []
+    for where, each in results.deliveries.items():
+        alone, beside = (Key(name, where, "notification", COMPARED) for name in ("alone", "beside a worker"))
+        numbers = (each.rate, *each.rest_ms, *each.loaded_ms, results.beside.ratio(beside, alone))
+        rows.append((where, *map(_number, numbers)))
+    note = (
+        "One worker and a consumer that answers at once, 64 in flight. Delays are from the 200 to the delivery, in ms: "
+        "at rest one event each 100 ms, in the stream 200 a second. Beside: the receiver at full load while the "
+        "worker delivers, of that without a worker.\n\n"
+    )
+    head = ("", "deliveries/s", "at rest, median", "99th", "stream, median", "99th", "receiver beside")
+    return note + _table(head, rows)
 
 
 def _memory(results: Results) -> str:

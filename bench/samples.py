@@ -128,6 +128,21 @@ class Memory:
     connections: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliveries:
+    """What one worker does.
+
+    Attributes:
+        rate: Deliveries a second while there is enough to do.
+        rest_ms: From the 200 to the delivery, of single events: the median and the 99th of a hundred.
+        loaded_ms: The same in a steady stream.
+    """
+
+    rate: float
+    rest_ms: list[float]
+    loaded_ms: list[float]
+
+
 @dataclass(slots=True)
 class Results:
     """All that one run of the benchmark found.
@@ -136,6 +151,7 @@ class Results:
         growth: By the number of events that were stored before.
         processes: Keys whose target is `one receiver` or `two receivers`.
         batches: By the receiver's key.
+        beside: Keys whose target is the receiver `alone` or `beside a worker`.
         problems: Sentences; with any of them the run has failed.
     """
 
@@ -144,4 +160,6 @@ class Results:
     processes: Samples = field(default_factory=Samples)
     batches: dict[Key, Batches] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
+    deliveries: dict[str, Deliveries] = field(default_factory=dict)
+    beside: Samples = field(default_factory=Samples)
     problems: list[str] = field(default_factory=list)

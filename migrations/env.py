@@ -8,13 +8,14 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
-from app.database import engine_for
-from app.events.tables import Event
+from app.database import Base, engine_for
+from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
+from app.events import tables as events  # noqa: F401
 from app.settings import Settings
 
 
 def migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Event.metadata, compare_server_default=True)
+    context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
     with context.begin_transaction():
         context.run_migrations()
 

@@ -6,6 +6,7 @@ import shutil
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,22 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from app import database
 from app.application import create_app
 from app.auth.clients import clients_from
+from app.auth.keys import token_keys
+from app.auth.tokens import issue
+from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
 from app.events.tables import Event
-from app.settings import ClientSettings, Settings
+from app.settings import ClientSettings, Scope, Settings
 from app.telemetry.logs import LogWriter
 from tests import postgres
 
 SECRET = "correct-horse-battery-staple"
+TOKEN_KEY = "a-key-that-signs-tokens-in-tests-alone"
 PAYLOADS = Path(__file__).parent / "payloads"
 WEBHOOK = "/webhooks/prioticket"
 
@@ -39,11 +45,25 @@ hypothesis_settings.load_profile("ours")
 CLIENTS = {
     "prioticket": {"secret": SECRET, "scopes": ["webhooks:send"]},
     "reader": {"secret": SECRET, "scopes": ["events:read"]},
+    "operator": {"secret": SECRET, "scopes": ["events:read", "events:replay"]},
 }
 
 
 def basic_header(username: str = "prioticket", secret: str = SECRET) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(f"{username}:{secret}".encode()).decode()}
+
+
+def bearer_header(client: str = "reader", *scopes: Scope, key: str = TOKEN_KEY) -> dict[str, str]:
+    """A token of the client, for reading if nothing else is said."""
+    token = issue(
+        client,
+        frozenset(scopes or [Scope.READ]),
+        keys=[key.encode()],
+        lifetime=timedelta(hours=1),
+        token_id="1",
+        now=datetime.now(UTC),
+    )
+    return {"Authorization": f"Bearer {token}"}
 
 
 def payload(name: str) -> bytes:
@@ -126,7 +146,8 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 async def _empty(url: str) -> None:
     connection = await asyncpg.connect(url)
-    await connection.execute("TRUNCATE events")
+    tables = ", ".join(f'"{name}"' for name in database.Base.metadata.tables)
+    await connection.execute(f"TRUNCATE {tables}")
     await connection.close()
 
 
@@ -148,8 +169,9 @@ def serve(log: io.StringIO) -> Callable[..., Any]:
     @asynccontextmanager
     async def serve(url: str, **changes: Any) -> AsyncIterator[ASGIApp]:
         clients = {name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()}
-        settings = Settings(**{"database_url": url, "clients": clients, **changes})
-        app = create_app(settings, clients=clients_from(settings.clients), log=LogWriter(log, style="json"))
+        settings = Settings(**{"database_url": url, "clients": clients, "token_keys": [TOKEN_KEY], **changes})
+        writer = LogWriter(log, style="json")
+        app = create_app(settings, clients=clients_from(settings.clients), keys=token_keys(settings), log=writer)
         async with app.lifespan_context(app) as state:
             yield _with_state(app, dict(state or {}))
 
@@ -205,7 +227,7 @@ def count(engine: AsyncEngine) -> Callable[[], Any]:
 def _with_state(app: ASGIApp, state: dict[str, Any]) -> ASGIApp:
     """What a server does: each request gets a copy of what the lifespan gave."""
 
-    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+    async def with_state(scope: ASGIScope, receive: Receive, send: Send) -> None:
         await app({**scope, "state": dict(state)}, receive, send)
 
     return with_state

@@ -6,14 +6,17 @@ import pytest
 from sqlalchemy import text
 
 from app.application import Application, create_app
-from app.auth.basic import CHALLENGE
+from app.auth.basic import CHALLENGE as BASIC_CHALLENGE
+from app.auth.bearer import CHALLENGE as BEARER_CHALLENGE
 from app.auth.clients import Clients, clients_from
 from app.database import SchemaNotCurrent
+from app.operations import Route
 from app.settings import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter
 from tests.conftest import CLIENTS, WEBHOOK, basic_header, payload
 
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}
+TOKEN = "/oauth2/token"
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 UNDEFINED_METHODS = ["PROPFIND", "BREW", "PURGE", "QUERY", "POSTS"]
@@ -26,19 +29,23 @@ def application(**changes) -> Application:
 
 async def test_a_stranger_gets_nothing_but_the_challenge_from_every_url():
     app = application()
-    replies = {}
+    challenges = {"basic": BASIC_CHALLENGE, "bearer": BEARER_CHALLENGE}
+    asked = 0
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://priohook") as stranger:
         for route in app.routes:
-            path = route.path  # type: ignore[attr-defined] # whatever is no plain route has no place in the table
-            methods = route.methods  # type: ignore[attr-defined]
-            assert methods, f"{path} takes any method"
-            if path not in OPEN:
-                for method in methods:
-                    replies[method, path] = await stranger.request(method, re.sub(r"\{.*?\}", "1", path), content=b"{}")
-    assert replies
-    assert {reply.status_code for reply in replies.values()} == {401}
-    assert {reply.headers["WWW-Authenticate"] for reply in replies.values()} == {CHALLENGE}
-    assert {reply.content for reply in replies.values()} == {b""}
+            assert isinstance(route, Route), "whatever is no described route has no place in the table"
+            assert route.methods, f"{route.path} takes any method"
+            if route.door is None:
+                assert route.path in OPEN
+                continue
+            for method in route.methods:
+                asked += 1
+                reply = await stranger.request(method, re.sub(r"\{.*?\}", "1", route.path), content=b"{}")
+                assert reply.status_code == 401, route.path
+                assert reply.headers["WWW-Authenticate"] == challenges[route.door.scheme], route.path
+                # RFC 6749 wants an error in the body where tokens are given, though it says no more than the status.
+                assert reply.content == b"" or (route.path, reply.json()["error"]) == (TOKEN, "invalid_client")
+    assert asked
 
 
 def test_the_open_urls_are_all_there():

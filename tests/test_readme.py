@@ -9,9 +9,11 @@ from starlette.routing import Route
 from app.application import create_app
 from app.auth.clients import clients_from
 from app.cli.main import priohook
+from app.openapi import describe
 from app.settings import ClientSettings, Settings
 from app.telemetry.logs import stderr_writer
 from tests.conftest import CLIENTS
+from tests.test_openapi import ROUTES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -32,7 +34,12 @@ def test_the_readme_names_every_setting(name):
 @pytest.mark.parametrize(("name", "command"), list(commands(priohook, "priohook")))
 def test_the_readme_names_every_command_and_its_options(name, command):
     (row,) = [line for line in README.splitlines() if re.match(rf"\| `{name}[ `]", line)]
-    options = {option for each in command.params if isinstance(each, click.Option) for option in each.opts[:1]}
+    options = {
+        option
+        for each in command.params
+        if isinstance(each, click.Option) and not each.hidden
+        for option in each.opts[:1]
+    }
     assert {option for option in options if option not in row} == set()
 
 
@@ -40,7 +47,7 @@ def test_the_readme_names_every_url():
     clients = {name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()}
     app = create_app(Settings(), clients=clients_from(clients), log=stderr_writer("json"))
     routes = [route for route in app.routes if isinstance(route, Route)]
-    urls = {f"| `{method} {route.path}` |" for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    urls = {f"| `{method} {route.path_format}` |" for route in routes for method in (route.methods or set()) - {"HEAD"}}
     assert {url for url in urls if url not in README} == set()
 
 
@@ -49,3 +56,19 @@ def test_the_readme_names_every_dependency():
     names = re.findall(r'^    "([a-z0-9_-]+)(?:\[\w+\])?>=', requirements, re.MULTILINE)
     assert names
     assert {name for name in names if name not in README.lower()} == set()
+
+
+STATUS_ROWS = dict(re.findall(r"^\| (\d{3}) \|.*\| `(test_\w+)` \|$", README, re.MULTILINE))
+
+
+def test_each_status_in_the_readme_has_the_test_that_it_names():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    assert STATUS_ROWS
+    assert {name for name in STATUS_ROWS.values() if f"def {name}(" not in tests} == set()
+
+
+def test_the_readme_names_every_status_that_an_operation_declares():
+    declared = {
+        status for path in describe(ROUTES)["paths"].values() for each in path.values() for status in each["responses"]
+    }
+    assert {status for status in declared if status >= "400"} <= set(STATUS_ROWS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-import app.settings
+import app.sources
 from app.settings import Settings, SettingsProblem, unknown_variables, value_sources
 from tests.conftest import SECRET
 
@@ -30,7 +30,7 @@ def secret_files(monkeypatch, tmp_path):
     """`secret_files(database_url="…")` writes the file `priohook_database_url` where secrets are mounted."""
     folder = tmp_path / "secrets"
     folder.mkdir()
-    monkeypatch.setattr(app.settings, "SECRETS_FOLDER", folder)
+    monkeypatch.setattr(app.sources, "SECRETS_FOLDER", folder)
 
     def put(**values):
         for name, value in values.items():

@@ -57,6 +57,10 @@ class Clients:
     def __bool__(self) -> bool:
         return bool(self._clients)
 
+    def named(self, name: str, *, now: datetime) -> Client | None:
+        """The client of that name if it is valid now, else None."""
+        return next((each for each in self._clients if each.name == name and each.valid_at(now)), None)
+
     def match(self, presented: bytes, *, now: datetime) -> Client | None:
         """The client whose `username:password` was presented, or None.
 

@@ -9,11 +9,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.check import check_
 from app.cli.clients import clients
+from app.cli.deliveries import deliveries
+from app.cli.destinations import destinations
 from app.cli.events import events
+from app.cli.keys import keys
 from app.cli.migrate import migrate
+from app.cli.replays import replay, replays
 from app.cli.serve import serve
 from app.cli.settings import settings
 from app.cli.simulate import simulate
+from app.cli.worker import worker
 from app.database import SchemaNotCurrent
 from app.server import CannotListen
 from app.settings import SettingsProblem
@@ -25,7 +30,21 @@ def priohook() -> None:
     """The webhook receiver between Prioticket and your own systems."""
 
 
-for _command in (serve, migrate, events, clients, settings, simulate, check_):
+for _command in (
+    serve,
+    worker,
+    migrate,
+    events,
+    deliveries,
+    destinations,
+    replay,
+    replays,
+    clients,
+    keys,
+    settings,
+    simulate,
+    check_,
+):
     priohook.add_command(_command)
 
 

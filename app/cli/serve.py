@@ -5,6 +5,10 @@ import json
 import os
 import shlex
 from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from socket import socket
 
 import click
 
@@ -12,6 +16,9 @@ from app import database
 from app.application import create_app
 from app.auth.clients import clients_from
 from app.auth.first_clients import FirstClients, first_clients
+from app.auth.keys import token_keys
+from app.cli.worker import Beside
+from app.deliveries.dispatch import register
 from app.processes import run_processes
 from app.server import listen, server_for
 from app.settings import Settings, unknown_variables
@@ -40,41 +47,62 @@ EXAMPLE = {
     type=click.IntRange(1, 64),
     help="Receivers on this port; PostgreSQL only.",
 )
-def serve(host: str, port: int, processes: int) -> None:
-    """Receive webhooks until SIGTERM, then finish what was read and exit 0."""
+@click.option("--no-worker", is_flag=True, help="Only receive; `priohook worker` delivers.")
+def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
+    """Receive webhooks, and deliver them, until SIGTERM, then finish what was begun and exit 0."""
     settings = Settings.load()
     if processes > 1 and database.is_sqlite(settings.database_url):
         raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")
     for name in unknown_variables(os.environ):
         click.echo(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
-    asyncio.run(_prepare(settings.database_url))
+    asyncio.run(_prepare(settings))
     made = first_clients(settings)
     log = stderr_writer(settings.log_format)
-    app = create_app(settings, clients=clients_from(made.clients if made else settings.clients), log=log)
+    clients = clients_from(made.clients if made else settings.clients)
+    keys = token_keys(settings)
+    if not keys:
+        log.write("tokens_are_off", {"reason": "No token_keys: `priohook keys new` makes one."}, level="warning")
+    app = create_app(settings, clients=clients, keys=keys, log=log)
 
     def started(url: str) -> None:
         click.echo(f"priohook listens at {url}")
         if made:
             _introduce(made, url)
 
+    def run(number: int, sockets: list[socket] | None = None) -> None:
+        announce = started if number == 0 else lambda _: None
+        with _worker(wanted=number == 0 and not no_worker) as tick:
+            server_for(app, settings, host=host, port=port, log=log, started=announce, tick=tick).run(sockets)
+
     if processes == 1:
-        server_for(app, settings, host=host, port=port, log=log, started=started).run()
+        run(0)
         return
     listener = listen(host, port)
-
-    def work(number: int) -> None:
-        announce = started if number == 0 else lambda _: None
-        server_for(app, settings, host=host, port=port, log=log, started=announce).run([listener])
-
-    run_processes(work, count=processes)
+    run_processes(lambda number: run(number, [listener]), count=processes)
 
 
-async def _prepare(url: str) -> None:
+@contextmanager
+def _worker(*, wanted: bool) -> Iterator[Callable[[], None]]:
+    """Keeps a worker beside this process; gives what must be called from time to time."""
+    if not wanted:
+        yield lambda: None
+        return
+    beside = Beside()
+    try:
+        yield beside.look
+    finally:
+        beside.end()
+
+
+async def _prepare(settings: Settings) -> None:
     """SQLite migrates here, as one process owns it; PostgreSQL may serve others, so it is only checked."""
+    url = settings.database_url
     async with database.engine_for(url) as engine:
         if database.is_sqlite(url):
             await database.migrate(engine)
         await database.check_schema(engine)
+        async with database.writing(engine) as connection:  # before the first event, which they are to have
+            await register(connection, settings.destinations, now=datetime.now(UTC))
 
 
 def _introduce(made: FirstClients, url: str) -> None:

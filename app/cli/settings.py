@@ -8,7 +8,8 @@ from typing import Any
 import click
 from sqlalchemy.engine import make_url
 
-from app.settings import ClientSettings, Settings, unknown_variables, value_sources
+from app.settings import ClientSettings, DestinationSettings, Settings, unknown_variables, value_sources
+from app.values import without_password
 
 
 @click.command()
@@ -46,7 +47,17 @@ def _shown(name: str, value: Any) -> Any:
         return value.total_seconds()
     if name == "clients":
         return {each: _client(client) for each, client in value.items()}
-    return [str(each) for each in value] if isinstance(value, tuple) else value
+    if name == "destinations":
+        return {each: _destination(destination) for each, destination in value.items()}
+    return [str(each) for each in value] if isinstance(value, tuple | frozenset) else value
+
+
+def _destination(destination: DestinationSettings) -> dict[str, Any]:
+    shown = destination.model_dump(mode="json", exclude_defaults=True)
+    shown["url"] = without_password(destination.url)
+    if destination.headers:
+        shown["headers"] = dict.fromkeys(destination.headers, "***")  # they may be credentials
+    return shown | {"timeout": destination.timeout.total_seconds()}
 
 
 def _client(client: ClientSettings) -> dict[str, Any]:

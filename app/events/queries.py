@@ -6,14 +6,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.events.tables import Event
+from app.events.tables import Event, Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+QUARANTINED = Event.status == literal_column("'quarantined'")
+"""Written out, as neither database would use its partial index for a parameter."""
+
 SUMMARY = [column for column in Event.__table__.columns if column.name not in ("headers", "body", "dedup_key")]
+
+WITH_HEADERS = [column for column in Event.__table__.columns if column.name not in ("body", "dedup_key")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +39,10 @@ class EventFilter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """For a WHERE."""
-        equal = ("type", "reference", "status", "client")
+        equal = ("type", "reference", "client")
         conditions = [getattr(Event, name) == getattr(self, name) for name in equal if getattr(self, name) is not None]
+        if self.status is not None:
+            conditions.append(QUARANTINED if self.status == Status.QUARANTINED else Event.status == self.status)
         if self.since is not None:
             conditions.append(Event.id >= id_floor(self.since))
         if self.until is not None:
@@ -63,6 +70,24 @@ async def list_events(
 async def get_event(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
     """One whole event, its body too."""
     return (await connection.execute(select(*Event.__table__.columns).where(Event.id == event_id))).one_or_none()
+
+
+async def get_summary(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
+    """One event with its headers and without its body."""
+    return (await connection.execute(select(*WITH_HEADERS).where(Event.id == event_id))).one_or_none()
+
+
+async def kept_bytes(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
+    """The headers of an event and how many bytes of its body are kept, of `body_bytes` that arrived."""
+    columns: list[Any] = [Event.headers, Event.body_bytes, func.length(Event.body).label("kept")]
+    return (await connection.execute(select(*columns).where(Event.id == event_id))).one_or_none()
+
+
+async def get_bodies(connection: AsyncConnection, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+    """Id, headers and body of each; the caller bounds how many."""
+    query = select(*(Event.__table__.c[name] for name in ("id", "headers", "body"))).where(Event.id.in_(ids))
+    rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+    return rows
 
 
 def _narrowed(query: Select[Any], narrowed: EventFilter) -> Select[Any]:

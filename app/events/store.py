@@ -10,7 +10,7 @@ which may serve dozens of requests, while the database has nothing to do.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -122,16 +122,25 @@ class EventStore:
         max_waiting: The most events that wait for one.
         max_waiting_bytes: The most bytes of bodies that wait for one.
         timeout: How long an event may wait before its caller hears that the database is away.
+        stored: Called after each commit.
     """
 
     def __init__(
-        self, writer: Writer, *, max_batch: int, max_waiting: int, max_waiting_bytes: int, timeout: timedelta
+        self,
+        writer: Writer,
+        *,
+        max_batch: int,
+        max_waiting: int,
+        max_waiting_bytes: int,
+        timeout: timedelta,
+        stored: Callable[[], None] = lambda: None,
     ) -> None:
         self._writer = writer
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self._timeout = timeout.total_seconds()
+        self._stored = stored
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._alone: deque[_Waiting] = deque()  # those of a batch that failed because of one of them
@@ -214,6 +223,7 @@ class EventStore:
         self._write_next()  # before the callers go on: the database should not wait for their answers
         if error is None:
             _resolve(batch, writing.result())
+            self._stored()
         elif not try_alone:
             # No traceback: while a database is away every batch says this.
             why = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -82,6 +82,13 @@ class Event(Base):
             sqlite_where=text("reference IS NOT NULL"),
         ),
         Index(
+            "ix_events_type_id",
+            "type",
+            "id",
+            postgresql_where=text("type IS NOT NULL"),
+            sqlite_where=text("type IS NOT NULL"),
+        ),
+        Index(
             "ix_events_quarantined",
             "id",
             postgresql_where=text("status = 'quarantined'"),

@@ -8,11 +8,7 @@ from typing import ClassVar, Literal, TypedDict
 from starlette.types import Receive, Scope, Send
 
 from app.auth.clients import Client
-from app.events.ids import new_id
-from app.events.store import EventStore, NewEvent
-from app.events.tables import Status
-from app.problems import Problem
-from app.receiver.body import (
+from app.body import (
     CODINGS,
     KEPT_BYTES,
     Body,
@@ -24,7 +20,11 @@ from app.receiver.body import (
     decode,
     read_body,
 )
-from app.receiver.negotiation import accepts_json, is_json
+from app.events.ids import new_id
+from app.events.store import EventStore, NewEvent
+from app.events.tables import Status
+from app.negotiation import accepts_json, is_json
+from app.problems import Problem
 from app.receiver.payloads import NoEnvelope, NotJSON, Payload, parse_payload
 
 NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))

@@ -78,7 +78,7 @@ def parse_payload(content: bytes) -> Payload:
         what = "an error object" if "error" in envelope else "an object without an envelope's `data`"
         raise NoEnvelope(f"the body is {what}")
     notification = _object(data.get("notification"))
-    name, changed = _changed_object(data)
+    name, changed = changed_object(data)
     order = changed if name == "order" else {}
     notification_id = _text(notification.get("notification_id"))
     return Payload(
@@ -91,6 +91,20 @@ def parse_payload(content: bytes) -> Payload:
         shape=SHAPES.get((bool(notification), bool(name))),
         identity=_identity(content, notification, order),
     )
+
+
+def notification_identity(notification_id: object) -> bytes:
+    """What all copies of a notification share, as `Payload.identity`."""
+    return b"notification " + repr(notification_id).encode()
+
+
+def changed_object(data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and content of the object that came along; `data.payment` and others are by analogy, UNKNOWN."""
+    # An order first: fields appear within a version, and one of them may hold an object.
+    for name, value in (("order", data.get("order")), *data.items()):
+        if name != "notification" and isinstance(value, dict):
+            return name, value
+    return "", {}
 
 
 def parse_json(content: bytes) -> Any:
@@ -137,15 +151,6 @@ def _integer(digits: str) -> int | float:
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _changed_object(data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and content of the object that came along; `data.payment` and others are by analogy, UNKNOWN."""
-    # An order first: fields appear within a version, and one of them may hold an object.
-    for name, value in (("order", data.get("order")), *data.items()):
-        if name != "notification" and isinstance(value, dict):
-            return name, value
-    return "", {}
 
 
 def _object_type(name: str, changed: Mapping[str, Any]) -> str | None:
@@ -222,7 +227,7 @@ def _identity(content: bytes, notification: Mapping[str, Any], order: Mapping[st
     """
     notification_id = notification.get("notification_id")
     if notification_id and _text(notification_id):
-        return b"notification " + repr(notification_id).encode()
+        return notification_identity(notification_id)
     reference, version, modified = (order.get(f"order_{name}") for name in ("reference", "version", "modified"))
     if reference and not notification and (version is not None or modified is not None):
         try:

@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.body import InflatesTooFar, UndecodableBody, decode
 from app.events.queries import get_event
 from app.events.tables import Event, Status
-from app.receiver.body import CODINGS, InflatesTooFar, UndecodableBody, content_coding, decode
+from app.receiver.contents import stored_coding
 from app.receiver.endpoint import Refused, dedup_key, parse
 
 
@@ -49,7 +50,7 @@ async def release(
     if len(event.body) < event.body_bytes:
         raise NotReleased(f"Only the first {len(event.body)} of {event.body_bytes} bytes were kept: ask for a new one.")
     try:
-        payload = parse(decode(event.body, _coding(event.headers), limit=limit))
+        payload = parse(decode(event.body, stored_coding(event.headers), limit=limit))
     except (UndecodableBody, InflatesTooFar, Refused) as error:
         why = f"{error} {error.description}" if isinstance(error, Refused) else str(error) or "it is over the limit"
         raise NotReleased(f"Event {event_id} is still refused: {why}") from None
@@ -63,8 +64,3 @@ async def release(
         return Released(first, duplicate=True)
     await connection.execute(changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload.columns()))
     return Released(event_id, duplicate=False)
-
-
-def _coding(headers: list[list[str]]) -> bytes:
-    coding = content_coding(",".join(value for name, value in headers if name == "content-encoding").encode())
-    return coding if coding in CODINGS else b""

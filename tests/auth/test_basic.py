@@ -23,16 +23,40 @@ class Door:
     """A URL behind HTTP Basic.
 
     Attributes:
-        opened: The status that a right credential gets.
+        errors: The `error` of a credential that is wrong, one without the scope, and one failure too many.
+        stranger: The scope of a client that may not come in, and the status that it gets.
+        alone: Whether the challenge comes without a body where nothing was presented.
     """
 
     path: str
     scope: Scope
     body: bytes
-    opened: int
+    content_type: str
+    errors: tuple[str, str, str]
+    stranger: tuple[Scope, int]
+    alone: bool
 
 
-DOORS = [Door(path=WEBHOOK, scope=Scope.SEND, body=payload("01-notification-order-create"), opened=200)]
+DOORS = [
+    Door(
+        path=WEBHOOK,
+        scope=Scope.SEND,
+        body=payload("01-notification-order-create"),
+        content_type="application/json",
+        errors=("AUTHENTICATION_FAILED", "FORBIDDEN", "LIMIT_REACHED"),
+        stranger=(Scope.READ, 403),
+        alone=True,
+    ),
+    Door(
+        path="/oauth2/token",
+        scope=Scope.READ,
+        body=b"grant_type=client_credentials",
+        content_type="application/x-www-form-urlencoded",
+        errors=("invalid_client", "unauthorized_client", "temporarily_unavailable"),
+        stranger=(Scope.SEND, 400),
+        alone=False,
+    ),
+]
 
 Knock = Callable[..., Awaitable[httpx2.Response]]
 
@@ -45,7 +69,6 @@ PLUS_AND_SLASH_SECRET = "???>>>???>>>???>>>"  # in base64 it holds both + and /
 
 def clients_of(door: Door) -> dict[str, dict[str, Any]]:
     may = {"scopes": [door.scope]}
-    other = Scope.READ if door.scope != Scope.READ else Scope.REPLAY
     return {
         "prioticket": {"secret": SECRET, **may},
         "unicode": {"username": "tïcket-票", "secret": UNICODE_SECRET, **may},
@@ -58,7 +81,7 @@ def clients_of(door: Door) -> dict[str, dict[str, Any]]:
         "early": {"secret": SECRET, "not_before": "2999-01-01T00:00:00Z", **may},
         "control": {"sha256": digest("control", CONTROL_SECRET).hex(), **may},
         "nothing": {"sha256": sha256(b"").hexdigest(), **may},
-        "stranger": {"secret": SECRET, "scopes": [other]},
+        "stranger": {"secret": SECRET, "scopes": [door.stranger[0]]},
     }
 
 
@@ -73,7 +96,8 @@ async def knock(door, sqlite_url, start):
     async with start(sqlite_url, clients=clients_of(door)) as client:
 
         async def knock(*authorizations: bytes, content: Any = door.body):
-            headers = [(b"Authorization", each) for each in authorizations]
+            headers = [(b"Content-Type", door.content_type.encode())]
+            headers += [(b"Authorization", each) for each in authorizations]
             return await client.post(door.path, content=content, headers=headers)
 
         yield knock
@@ -163,22 +187,23 @@ WRONG = {
 
 @pytest.mark.parametrize("authorization", SPELLINGS.values(), ids=SPELLINGS)
 async def test_a_right_credential_opens_the_door(knock: Knock, door, authorization):
-    assert (await knock(authorization)).status_code == door.opened
+    assert (await knock(authorization)).status_code == 200
 
 
-async def test_without_credentials_the_challenge_comes_alone(knock: Knock):
+async def test_without_credentials_the_challenge_comes_alone_but_where_oauth_wants_an_error(knock: Knock, door):
     reply = await knock()
-    assert (reply.status_code, reply.content) == (401, b"")
+    assert reply.status_code == 401
     assert reply.headers["WWW-Authenticate"] == 'Basic realm="priohook", charset="UTF-8"'
-    assert "Content-Type" not in reply.headers
+    assert ("Content-Type" not in reply.headers and reply.content == b"") == door.alone
+    assert door.alone or reply.json()["error"] == "invalid_client"
 
 
-async def test_a_refused_credential_gets_the_challenge_and_an_error_model(knock: Knock):
+async def test_a_refused_credential_gets_the_challenge_and_an_error(knock: Knock, door):
     reply = await knock(WRONG["a wrong password"])
     assert reply.status_code == 401
     assert reply.headers["WWW-Authenticate"] == CHALLENGE
-    assert reply.json()["error"] == "AUTHENTICATION_FAILED"
-    assert reply.json()["error_reference"] == reply.headers["X-Request-Id"]
+    assert reply.json()["error"] == door.errors[0]
+    assert reply.json().get("error_reference", reply.headers["X-Request-Id"]) == reply.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize("authorization", WRONG.values(), ids=WRONG)
@@ -204,12 +229,8 @@ async def test_two_authorization_headers_are_refused_though_one_is_right(knock: 
     assert without_request_id(reply) == without_request_id(await knock(WRONG["an unknown user"]))
 
 
-@pytest.mark.parametrize(
-    ("authorizations", "status"),
-    [((), 401), ((WRONG["a wrong password"],), 401), ((basic("stranger", SECRET),), 403)],
-    ids=["no credential", "a wrong one", "no scope"],
-)
-async def test_a_refusal_comes_before_anything_of_the_body_is_read(knock: Knock, authorizations, status):
+@pytest.mark.parametrize("authorizations", [(), (WRONG["a wrong password"],)], ids=["no credential", "a wrong one"])
+async def test_a_refusal_comes_before_anything_of_the_body_is_read(knock: Knock, authorizations):
     read = []
 
     async def body():
@@ -217,35 +238,48 @@ async def test_a_refusal_comes_before_anything_of_the_body_is_read(knock: Knock,
         yield b"{}"
 
     reply = await knock(*authorizations, content=body())
-    assert (reply.status_code, read) == (status, [])
+    assert (reply.status_code, read) == (401, [])
 
 
 async def test_a_right_credential_without_the_scope_is_forbidden(knock: Knock, door):
     reply = await knock(basic("stranger", SECRET))
-    assert (reply.status_code, reply.json()["error"]) == (403, "FORBIDDEN")
+    assert (reply.status_code, reply.json()["error"]) == (door.stranger[1], door.errors[1])
     assert door.scope in reply.json()["error_description"]
     assert "WWW-Authenticate" not in reply.headers
 
 
-async def test_after_sixty_failures_the_answer_is_429_with_the_time_to_wait(knock: Knock):
+async def test_after_sixty_failures_the_answer_is_429_with_the_time_to_wait(knock: Knock, door):
     for _ in range(60):
         assert (await knock(WRONG["a wrong password"])).status_code == 401
     reply = await knock(WRONG["a wrong password"])
-    assert (reply.status_code, reply.json()["error"]) == (429, "LIMIT_REACHED")
+    assert (reply.status_code, reply.json()["error"]) == (429, door.errors[2])
     assert 0 < int(reply.headers["Retry-After"]) <= 60
     assert reply.headers["Retry-After"] in reply.json()["error_description"]
+
+
+async def test_without_the_scope_nothing_of_the_body_is_read_at_the_webhook(sqlite_url, start):
+    read = []
+
+    async def body():
+        read.append(b"{}")
+        yield b"{}"
+
+    async with start(sqlite_url, clients=clients_of(DOORS[0])) as client:
+        headers = {"Authorization": basic("stranger", SECRET).decode()}
+        reply = await client.post(WEBHOOK, content=body(), headers=headers)
+    assert (reply.status_code, read) == (403, [])
 
 
 async def test_during_a_flood_of_failures_a_right_credential_passes(knock: Knock, door):
     replies = [await knock(WRONG["a wrong password"]) for _ in range(61)]
     assert replies[-1].status_code == 429
-    assert (await knock(b"Basic " + RIGHT)).status_code == door.opened
-    assert (await knock(basic("stranger", SECRET))).status_code == 403
+    assert (await knock(b"Basic " + RIGHT)).status_code == 200
+    assert (await knock(basic("stranger", SECRET))).status_code == door.stranger[1]
     assert (await knock()).status_code == 401
 
 
 @pytest.mark.parametrize(
-    "harmless", [(), (basic("stranger", SECRET),), (b"Basic " + RIGHT,)], ids=["no credential", "403", "200"]
+    "harmless", [(), (basic("stranger", SECRET),), (b"Basic " + RIGHT,)], ids=["no credential", "no scope", "right"]
 )
 async def test_only_failed_credentials_count_as_failures(knock: Knock, harmless):
     for _ in range(61):
@@ -256,7 +290,7 @@ async def test_only_failed_credentials_count_as_failures(knock: Knock, harmless)
 async def test_which_client_of_a_username_came_is_in_the_log(door, sqlite_url, start, lines):
     async with start(sqlite_url, clients=clients_of(door)) as client:
         for secret in ("-old", "-new"):
-            headers = {"Authorization": basic("rotating", SECRET + secret).decode()}
+            headers = {"Authorization": basic("rotating", SECRET + secret).decode(), "Content-Type": door.content_type}
             await client.post(door.path, content=door.body, headers=headers)
     assert [line["client"] for line in lines() if line["event"] == "request"] == ["old", "new"]
 
@@ -285,7 +319,7 @@ ENCODED = st.binary(max_size=60).map(lambda raw: b"Basic " + b64encode(raw))
 @settings(max_examples=300)
 async def test_any_bytes_are_answered_and_only_the_right_ones_open(knock: Knock, door, authorization):
     status = (await knock(authorization)).status_code
-    assert status in ({door.opened} if is_right(authorization) else {401, 429})
+    assert status in ({200} if is_right(authorization) else {401, 429})
 
 
 SENDABLE = st.characters(exclude_characters="\x7f", exclude_categories=["Cs"], min_codepoint=0x20)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.auth.limits import ADDRESSES, FailureLimit
+from app.auth.limits import ADDRESSES, FailureLimit, RequestLimit
 
 
 def waits(limit: FailureLimit, address: str, times: list[float]) -> list[int | None]:
@@ -91,3 +91,38 @@ def test_no_window_ever_has_more_free_failures_than_allowed(steps, failures):
         if limit.failed("192.0.2.1", now=now) is None:
             free.append(now)
     assert all(later - earlier >= 60 for earlier, later in zip(free, free[failures:], strict=False))
+
+
+def begun(limit: RequestLimit, times: list[float], *, sender: str = "admin") -> list[int | None]:
+    return [limit.begun(sender, now=now) for now in times]
+
+
+def test_a_thousand_requests_are_free_and_the_next_waits_for_the_end_of_the_minute():
+    assert begun(RequestLimit(), [0.0] * 1000 + [15.5]) == [None] * 1000 + [45]
+
+
+def test_after_sixty_failed_requests_any_request_waits_for_the_end_of_the_minute():
+    limit = RequestLimit()
+    for _ in range(60):
+        assert limit.begun("admin", now=0.0) is None
+        limit.failed("admin", now=0.0)
+    assert begun(limit, [1.0, 59.9, 60.0]) == [59, 1, None]
+
+
+def test_a_minute_begins_with_the_first_request_after_the_last_one():
+    limit = RequestLimit(requests=1)
+    assert begun(limit, [0.0, 59.0, 90.0, 149.0, 150.0]) == [None, 1, None, 1, None]
+
+
+def test_senders_are_counted_apart():
+    limit = RequestLimit(requests=1)
+    assert begun(limit, [0.0, 0.0]) == [None, 60]
+    assert begun(limit, [0.0], sender="reader") == [None]
+
+
+def test_the_sender_longest_quiet_is_forgotten_first():
+    limit = RequestLimit(requests=1, senders=2)
+    for sender in ("a", "b", "a", "c"):
+        limit.begun(sender, now=0.0)
+    assert begun(limit, [0.0], sender="a") == [60]
+    assert begun(limit, [0.0], sender="b") == [None]

@@ -1,16 +1,18 @@
 import asyncio
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
 
 from app.cli.main import main
+from app.database import engine_for
 from app.events.store import NewEvent
 from app.events.tables import Status
 from tests.conftest import payload
+from tests.deliveries.workers import Workers
 from tests.events.stores import new_event, running
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
@@ -57,6 +59,21 @@ def fill(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
             return [(await store.append(each)).id for each in events]
 
     return lambda *events: asyncio.run(store(events))
+
+
+@pytest.fixture
+def working(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`working(async_function)` calls it with workers of the configured database, an hour ago; gives what it gives."""
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", database_url)
+
+    async def go(work: Callable[[Workers], Awaitable[Any]]) -> Any:
+        async with engine_for(database_url) as engine:
+            workers = Workers(engine)
+            workers.now = datetime.now(UTC) - timedelta(hours=1)
+            await workers.register()
+            return await work(workers)
+
+    return lambda work: asyncio.run(go(work))
 
 
 def refused_event(key: str, body: bytes, **columns: object) -> NewEvent:

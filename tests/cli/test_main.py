@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import database
+from tests.test_database import HEAD
 
 PROJECT = Path(__file__).parents[2]
 UNUSED_PORT = 1  # nobody listens there; binding to it is root's alone
@@ -47,7 +48,9 @@ def sqlite(sqlite_url, monkeypatch):
 def test_a_database_without_tables_is_status_1_and_says_what_to_run(run, without_tables, command):
     done = run(*command)
     assert (done.status, done.written) == (1, b"")
-    assert done.errors == "priohook: The database has no tables yet, this release needs 0001: run `priohook migrate`.\n"
+    assert (
+        done.errors == f"priohook: The database has no tables yet, this release needs {HEAD}: run `priohook migrate`.\n"
+    )
 
 
 def test_migrate_makes_the_tables_and_may_be_run_again(run, without_tables):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-import app.settings
+import app.sources
 from app.settings import Settings
 from tests.conftest import SECRET
 
@@ -14,7 +14,7 @@ CLIENT = f'[clients.prioticket]\nsecret = "{SECRET}"\nscopes = ["webhooks:send"]
 @pytest.fixture
 def secrets(tmp_path_factory, monkeypatch) -> Path:
     folder: Path = tmp_path_factory.mktemp("secrets")
-    monkeypatch.setattr(app.settings, "SECRETS_FOLDER", folder)
+    monkeypatch.setattr(app.sources, "SECRETS_FOLDER", folder)
     return folder
 
 

@@ -32,10 +32,12 @@ JSON = "Content-Type: application/json"
 class Served:
     """A `priohook serve` in a process of its own."""
 
-    def __init__(self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str], *, with_worker: bool = False
+    ) -> None:
         self._stderr = (folder / f"stderr-{uuid4().hex}").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", *arguments],
+            [sys.executable, "-m", "app", "serve", *([] if with_worker else ["--no-worker"]), *arguments],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -215,8 +217,9 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """`serve("--host", "0.0.0.0", database_url=…)`: a server in `tmp_path`, ended after the test."""
     running: list[Served] = []
 
-    def serve(*arguments: str, **settings: str) -> Served:
-        running.append(Served(tmp_path, ("--port", "0", *arguments), environment_for(**settings)))
+    def serve(*arguments: str, with_worker: bool = False, **settings: str) -> Served:
+        environment = environment_for(**settings)
+        running.append(Served(tmp_path, ("--port", "0", *arguments), environment, with_worker=with_worker))
         return running[-1]
 
     yield serve

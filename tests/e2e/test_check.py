@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SECRET, basic_header
+from app.checker.check import Finding, check
+from tests.conftest import SECRET, WEBHOOK, basic_header
 from tests.e2e.conftest import Served, configured, environment_for, serving
 from tests.e2e.load import statuses
 
@@ -38,6 +39,12 @@ def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     return {row["row"]: row for row in map(json.loads, done.stdout.splitlines())}
 
 
+def findings(url: str, *, read_only: bool = True) -> dict[str, Finding]:
+    """What the command finds, without the time that a process takes."""
+    found = check(url + WEBHOOK, username="prioticket", password=SECRET, read_only=read_only, timeout=3)
+    return {finding.probe.name: finding for finding in found}
+
+
 async def test_a_receiver_answers_all_as_promised(serve, priohook, sqlite_url):
     server = serve(**configured(sqlite_url, body_timeout="1"))
     done = priohook("check", server.url, "--user", USER, "--json")
@@ -45,7 +52,7 @@ async def test_a_receiver_answers_all_as_promised(serve, priohook, sqlite_url):
     assert done.returncode == 0
     assert len(rows(done)) == 26
     assert await statuses(sqlite_url) == {"accepted": 3, "quarantined": 10}
-    priohook("check", server.url, "--user", USER)
+    findings(server.url, read_only=False)
     assert await statuses(sqlite_url) == {"accepted": 6, "quarantined": 10}, "refused bytes were no copies"
 
 
@@ -68,10 +75,10 @@ def test_wrong_credentials_differ_with_what_to_do(server, priohook):
     assert "credentials are wrong" in rows(done)["Accept without JSON"]["advice"]
 
 
-def test_accepting_what_cannot_be_read_is_no_difference(serve, priohook, sqlite_url):
+def test_accepting_what_cannot_be_read_is_no_difference(serve, sqlite_url):
     server = serve(**configured(sqlite_url, on_unprocessable="accept", body_timeout="1"))
-    done = priohook("check", server.url, "--user", USER, "--json")
-    assert {name for name, row in rows(done).items() if not row["ok"]} == set()
+    found = findings(server.url, read_only=False)
+    assert {name for name, finding in found.items() if finding.differences} == set()
 
 
 def test_https_where_http_is_spoken_is_one_sentence(server, priohook):
@@ -98,7 +105,8 @@ def test_a_terminal_gets_a_table(server):
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (50, 160))
     command = [sys.executable, "-m", "app", "check", server.url, "--read-only"]
-    with subprocess.Popen(command, env=environment_for(), stdout=child) as process:
+    environment = environment_for() | {"COLUMNS": "160"}  # of which another test's process may have set one
+    with subprocess.Popen(command, env=environment, stdout=child) as process:
         os.close(child)
         with os.fdopen(parent, "rb", buffering=0) as terminal, suppress(OSError):  # Linux says so at a terminal's end
             shown = b""
@@ -138,41 +146,35 @@ def answers_502_for_413(status: int, headers: dict[str, str], body: bytes) -> tu
 
 
 @pytest.mark.parametrize(
-    "spoilt",
+    ("spoil", "row", "difference"),
     [
         (strips_the_challenge, "no credentials", "there is no www-authenticate"),
-        (strips_the_event_id, "an event", "there is no event-id"),
         (rewrites_405, "GET", "the body is no ErrorModel"),
         (adds_a_body_to_401, "no credentials", "there is a body of 18 bytes"),
         (adds_a_challenge, "no credentials", "www-authenticate is Basic"),
+        (strips_the_event_id, "an event", "there is no event-id"),
         (answers_502_for_413, "over the limit, unpacked", "the status is 502"),
     ],
 )
-def test_what_a_proxy_spoils_is_named_at_its_row(server, priohook, spoilt):
-    spoil, row, difference = spoilt
+def test_what_a_proxy_spoils_is_named_at_its_row(server, spoil, row, difference):
     with proxy(server.address[1], spoil) as url:
-        done = priohook("check", url, "--user", USER, "--timeout", "3", "--json")
-    assert done.returncode == 1
-    assert any(each.startswith(difference) for each in rows(done)[row]["differences"]), rows(done)[row]
-    assert rows(done)[row]["advice"]
-    assert rows(done)["alive"]["ok"]
+        found = findings(url, read_only=False)
+    assert any(each.startswith(difference) for each in found[row].differences), found[row]
+    assert found[row].advice
+    assert not found["alive"].differences
 
 
-def test_a_redirect_is_said_with_where_it_leads_to(server, priohook):
+def test_a_redirect_is_said_with_where_it_leads_to(server):
     with proxy(server.address[1], redirects) as url:
-        done = priohook("check", url, "--read-only", "--json")
-    assert done.returncode == 1
-    assert "redirects to https://elsewhere.example/" in rows(done)["no credentials"]["advice"]
+        found = findings(url)
+    assert "redirects to https://elsewhere.example/" in found["no credentials"].advice
 
 
-async def test_read_only_stores_nothing_behind_a_proxy_that_presents_credentials_of_its_own(
-    serve, priohook, sqlite_url
-):
+async def test_read_only_stores_nothing_behind_a_proxy_that_presents_credentials_of_its_own(serve, sqlite_url):
     server = serve(**configured(sqlite_url))
     with proxy(server.address[1], authorization=basic_header()["Authorization"]) as url:
-        done = priohook("check", url, "--user", USER, "--read-only", "--json")
-    assert done.returncode == 1
-    assert rows(done)["wrong password"]["differences"][0] == "the status is 406"
+        found = findings(url)
+    assert found["wrong password"].differences[0] == "the status is 406"
     assert await statuses(sqlite_url) == {}
 
 

@@ -202,6 +202,13 @@ FLOODS = {
     "pipelined requests": (b"", b"GET / HTTP/1.1\r\n\r\n", 4),
     "pipelined offers of another protocol": (b"", b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n", 1),
     "a body that nobody reads": (request(b"", length=10**9, authorization=WRONG), b"x", 20),
+    "a body of an open page": (request(b"", method="GET", target="/healthz", length=10**9), b"x", 20),
+    "a body of an unknown path": (request(b"", target="/unknown", length=10**9), b"x", 20),
+    "a body without an end of an unknown path": (
+        request(b"", CHUNKED, target="/unknown", length=None),
+        b"1\r\n \r\n",
+        20,
+    ),
     "noise": (b"\x16\x03\x01", b"\x00\xff", 20),
 }
 

@@ -14,7 +14,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Impatient(Protocol):
-    paths = frozenset()
+    paths = ()
     log = LogWriter(io.StringIO(), style="json")
     most_bytes = 10_000
     head_timeout = timedelta(seconds=0.2)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from app.response_headers import SECURITY_HEADERS
 from tests.conftest import basic_header, payload
 from tests.e2e.conftest import (
     AUTHORIZATION,
@@ -126,6 +127,13 @@ def test_what_spoils_the_connection_is_told_why_before_it_ends(wire, sent, statu
     assert_error(reply, status, error or reply.error["error"])
     assert reply.headers["connection"] == "close"
     assert wire.ended()
+
+
+@pytest.mark.parametrize("sent", [request(new_event()), CLOSED["words"][0], request(method="BREW")])
+def test_every_answer_has_the_security_headers_and_a_request_id(wire, sent):
+    headers = wire.send(sent).reply().headers
+    assert headers["x-request-id"]
+    assert headers.items() >= {name.decode(): value.decode() for name, value in SECURITY_HEADERS}.items()
 
 
 def test_an_accepted_event_gets_an_empty_200_with_its_id(wire):

@@ -68,7 +68,9 @@ def test_no_text_in_an_event_or_a_field_breaks_its_line(style, texts):
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-@pytest.mark.parametrize("value", [None, 1.5, True, b"bytes", {"a": [1]}, object(), "\ud800"], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, 1.5, True, b"bytes", {"a": [1]}, object(), "\ud800"], ids=lambda value: type(value).__name__
+)
 def test_a_value_of_any_kind_is_written(style, value):
     assert "field" in written("request", {"field": value}, style=style)
 

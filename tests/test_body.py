@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive
 
-from app.receiver.body import (
+from app.body import (
     KEPT_BYTES,
     Body,
     ClientGone,

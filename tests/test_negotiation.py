@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.receiver.negotiation import accepts_json, is_json
+from app.negotiation import accepts_json, is_json
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""Bearer tokens (RFC 6750): the door of everything but the webhook and the token endpoint."""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from urllib.parse import parse_qsl
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.auth.basic import (
+    AuthenticationFailed,
+    Forbidden,
+    NothingPresented,
+    TooManyFailures,
+    authorization,
+    too_many_failures,
+)
+from app.auth.clients import Client, Clients
+from app.auth.limits import FailureLimit, address_of
+from app.auth.tokens import InvalidToken, Token, verify
+from app.problems import Problem
+from app.settings import Scope as ClientScope
+
+CHALLENGE = 'Bearer realm="priohook"'
+B64TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750, section 2.1."""
+
+
+class MalformedRequest(Problem):
+    """A token that is no token, more than one, or one in the query."""
+
+    status = 400
+
+    def __init__(self, message: str, description: str) -> None:
+        super().__init__(message, description, headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_request"'})
+
+
+PROBLEMS = (MalformedRequest, AuthenticationFailed, TooManyFailures, Forbidden)
+"""What the door answers."""
+
+
+class BearerDoor:
+    """ASGI: lets a token with the scope through, its client as `state["client"]`, before anything of the body is read.
+
+    A client that was removed or has expired opens nothing, and a scope that it lost is lost to its tokens.
+
+    Raises:
+        NothingPresented: 401 with the challenge and no body.
+        AuthenticationFailed: 401, no valid token.
+        TooManyFailures: 429 in its place; a valid token always passes.
+        MalformedRequest: 400.
+        Forbidden: 403, the token lacks the scope.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Sequence[bytes],
+        clients: Clients,
+        failures: FailureLimit,
+        scope: ClientScope,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._clients = clients
+        self._failures = failures
+        self._scope = scope
+        self._now = now
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        presented = _presented(scope)
+        now = self._now()
+        try:
+            token = verify(presented, keys=self._keys, now=now)
+            client = self._client(token, now)
+        except InvalidToken as error:
+            raise self._refusal(scope, str(error)) from None
+        scope["state"]["line"]["client"] = client.name
+        if self._scope not in token.scopes & client.scopes:
+            raise Forbidden(
+                "This token may not do this.",
+                f"It needs the scope {self._scope}: ask for one that has it, with a client that may have it.",
+                headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{self._scope}"'},
+            )
+        scope["state"]["client"] = client
+        await self._app(scope, receive, send)
+
+    def _client(self, token: Token, now: datetime) -> Client:
+        client = self._clients.named(token.client, now=now)
+        if client is None:
+            raise InvalidToken("The token's client is gone")
+        return client
+
+    def _refusal(self, scope: Scope, reason: str) -> Problem:
+        address = address_of(scope)
+        scope["state"]["line"]["address"] = address
+        wait = self._failures.failed(address, now=monotonic())
+        if wait is not None:
+            return too_many_failures(wait)
+        return AuthenticationFailed(
+            f"{reason}.",
+            "POST /oauth2/token gives a new one.",
+            headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token", error_description="{reason}"'},
+        )
+
+
+def _presented(scope: Scope) -> str:
+    """The one token that the request presents; only its header may.
+
+    Raises:
+        NothingPresented: there are no credentials.
+        AuthenticationFailed: there are some, of another scheme. RFC 6750, section 3.1, wants no error code for it.
+        MalformedRequest: there is not exactly one, or it is in the query.
+    """
+    headers = authorization(scope)
+    if any(
+        name == "access_token" for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    ):
+        # URLs end up in logs and histories; RFC 6750, section 2.3.
+        raise MalformedRequest("The query holds a token.", "Send it in the Authorization header, and get a new one.")
+    if not headers:
+        raise NothingPresented(CHALLENGE)
+    if len(headers) > 1:
+        raise MalformedRequest("There are two Authorization headers.", "Send one, with one Bearer token.")
+    scheme, _, value = headers[0].partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise AuthenticationFailed(
+            "This URL takes a Bearer token.",
+            "POST /oauth2/token gives one to a client that sends its HTTP Basic credential.",
+            headers={"WWW-Authenticate": CHALLENGE},
+        )
+    value = value.lstrip(b" ")
+    if not B64TOKEN.fullmatch(value):
+        raise MalformedRequest("The Authorization header holds no Bearer token.", "Send one token, as it was given.")
+    return value.decode()

@@ -1,0 +1,182 @@
+"""POST /oauth2/token: HTTP Basic in, a JWT out; client credentials, RFC 6749, section 4.4."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from uuid import uuid4
+
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from app.auth.basic import AuthenticationFailed, TooManyFailures, authenticate
+from app.auth.clients import Client, Clients
+from app.auth.limits import FailureLimit, RequestLimit, address_of, network
+from app.auth.token_request import NO_STORE, TokenRefused, UnsupportedMediaType, granted, read_request
+from app.auth.tokens import issue
+from app.body import Body, ClientGone, Ending, content_coding, read_body
+from app.negotiation import accepts_json
+from app.problems import RETRY_AFTER, Problem
+
+MOST_BYTES = 8 * 1024
+"""Of a body: a hundred times what a request needs."""
+
+CLIENT_ERRORS = range(400, 500)
+
+
+class InvalidClient(TokenRefused):
+    """Not one valid Basic credential, or none."""
+
+    status = 401
+    error = "invalid_client"
+
+
+class TooManyRequests(TokenRefused):
+    """Too many failed authentications from an address, or too many requests, or failed ones, of a client."""
+
+    status = 429
+    error = "temporarily_unavailable"
+
+
+class NotAcceptable(TokenRefused):
+    """The client takes no JSON."""
+
+    status = 406
+
+
+class TooSlow(TokenRefused):
+    """The body did not arrive in time."""
+
+    status = 408
+
+
+class TooLarge(TokenRefused):
+    """The body is over the limit."""
+
+    status = 413
+
+
+class NoKeys(TokenRefused):
+    """There is no key that could sign a token."""
+
+    status = 503
+    error = "temporarily_unavailable"
+
+
+class TokenEndpoint:
+    """The endpoint, and the door before it, as plain ASGI: its refusals are RFC 6749's and not an ErrorModel.
+
+    An address fails by wrong credentials, which never keeps a right one out, and a client by requests that it sent
+    itself: so nobody can lock a client out by failing in its name, nor from its address.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Sequence[bytes],
+        clients: Clients,
+        failures: FailureLimit,
+        lifetime: timedelta,
+        body_timeout: timedelta,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._keys = keys
+        self._clients = clients
+        self._failures = failures
+        self._lifetime = lifetime
+        self._timeout = body_timeout
+        self._now = now
+        self._strangers = RequestLimit()
+        self._known = RequestLimit()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Gives the client a token."""
+        client = self._authenticated(scope)
+        _wait(self._known.begun(client.name, now=monotonic()))
+        try:
+            body = await self._body(scope, receive)
+            answer = self._token(client, body, _header(scope, b"content-type"))
+        except ClientGone:
+            return
+        except TokenRefused as refusal:
+            if refusal.status in CLIENT_ERRORS:
+                self._known.failed(client.name, now=monotonic())
+            raise
+        await answer(scope, receive, send)
+
+    def _authenticated(self, scope: Scope) -> Client:
+        try:
+            return authenticate(
+                scope, clients=self._clients, failures=self._failures, now=self._now(), form_encoded=True
+            )
+        except (AuthenticationFailed, TooManyFailures) as problem:
+            _wait(self._strangers.begun(network(address_of(scope)), now=monotonic()))
+            kind = InvalidClient if isinstance(problem, AuthenticationFailed) else TooManyRequests
+            raise _as(kind, problem) from None
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The body of a request that may have one.
+
+        Raises:
+            TokenRefused: 406, 408, 413, 415 or 503.
+        """
+        if not self._keys:
+            raise NoKeys(
+                "No key signs tokens here.",
+                "Configure token_keys: priohook keys new makes one.",
+                headers={"Retry-After": str(int(RETRY_AFTER.total_seconds()))},
+            )
+        if not accepts_json(_header(scope, b"accept") or b""):
+            raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
+        length = _header(scope, b"content-length") or b""
+        declared = int(length) if length.isdigit() and len(length) < len(str(2**63)) else None
+        body = await read_body(receive, declared=declared, limit=MOST_BYTES, timeout=self._timeout)
+        scope["state"]["line"]["bytes"] = body.size
+        return _whole(body, coding=content_coding(_header(scope, b"content-encoding") or b""))
+
+    def _token(self, client: Client, body: bytes, content_type: bytes | None) -> JSONResponse:
+        request = read_request(body, content_type=content_type, client=client)
+        scopes = granted(request.scopes, client)
+        token = issue(
+            client.name,
+            scopes,
+            keys=self._keys,
+            lifetime=self._lifetime,
+            token_id=str(uuid4()),
+            now=self._now(),
+        )
+        answer = {"access_token": token, "token_type": "Bearer", "expires_in": int(self._lifetime.total_seconds())}
+        if request.scopes != scopes:
+            answer["scope"] = " ".join(sorted(scopes))
+        return JSONResponse(answer, headers=NO_STORE)
+
+
+def _whole(body: Body, *, coding: bytes) -> bytes:
+    if body.ending is Ending.TOO_LARGE:
+        raise TooLarge(
+            f"The body is over the limit of {MOST_BYTES} bytes.", "Send less.", close=True, unread=body.unread
+        )
+    if coding:
+        raise UnsupportedMediaType("The body has a content coding.", "Send it plain.")
+    if body.ending is Ending.TOO_SLOW:
+        raise TooSlow("The body did not arrive in time.", "Send it again, faster.", close=True, unread=True)
+    return body.content
+
+
+def _wait(seconds: int | None) -> None:
+    if seconds is not None:
+        raise TooManyRequests(
+            "Too many requests, or too many that failed, within a minute.",
+            f"Wait {seconds} seconds.",
+            headers={"Retry-After": str(seconds)},
+        )
+
+
+def _as(kind: type[TokenRefused], problem: Problem) -> TokenRefused:
+    """The same refusal in RFC 6749's words."""
+    return kind(problem.message, problem.description, headers=problem.headers)
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    """The field's value, several joined by commas; RFC 9110, section 5.3."""
+    values = [value for name, value in scope["headers"] if name == wanted]
+    return b",".join(values) if values else None

@@ -1,0 +1,173 @@
+"""What a client asks of the token endpoint (RFC 6749, section 4.4.2), read from a form or from JSON."""
+
+import json
+import re
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import parse_qsl
+
+from starlette.responses import Response
+
+from app.auth.clients import Client
+from app.negotiation import is_json
+from app.problems import LingeringResponse, Problem
+from app.settings import Scope
+
+FORM = b"application/x-www-form-urlencoded"
+NO_STORE = {"Cache-Control": "no-store"}
+SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
+"""RFC 6749, section 3.3."""
+
+OF_TOKENS = frozenset((Scope.READ, Scope.REPLAY, Scope.CONSOLE))
+"""What a token may carry: webhooks are sent with HTTP Basic alone, as that is all that Prioticket can send."""
+
+
+class TokenRefused(Problem):
+    """Why there is no token, in the words of RFC 6749, section 5.2: plain ASCII without quotes."""
+
+    error: ClassVar = "invalid_request"
+
+    def response(self, request_id: str) -> Response:  # noqa: ARG002 - X-Request-Id has it
+        """The error JSON; whoever asked needs no ErrorModel, as OAuth clients read this one."""
+        content = {"error": self.error, "error_description": f"{self.message} {self.description}"}
+        kind = LingeringResponse if self.unread else Response
+        return kind(json.dumps(content), self.status, {**self.headers, **NO_STORE}, "application/json")
+
+
+class InvalidRequest(TokenRefused):
+    """A parameter is missing, repeated or malformed, or credentials come twice."""
+
+    status = 400
+
+
+class UnsupportedGrantType(TokenRefused):
+    """A grant type other than client_credentials."""
+
+    status = 400
+    error = "unsupported_grant_type"
+
+
+class InvalidScope(TokenRefused):
+    """A scope that is unknown, or that the client does not have."""
+
+    status = 400
+    error = "invalid_scope"
+
+
+class UnauthorizedClient(TokenRefused):
+    """A client without any scope that a token can carry."""
+
+    status = 400
+    error = "unauthorized_client"
+
+
+class UnsupportedMediaType(TokenRefused):
+    """Neither a form nor JSON, or a content coding."""
+
+    status = 415
+
+
+class Unprocessable(TokenRefused):
+    """JSON, and no object."""
+
+    status = 422
+
+
+class TokenRequest(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+        scopes: In the client's words; None where it left the choice to the server.
+    """
+
+    grant_type: str
+    scopes: frozenset[str] | None
+
+
+def read_request(content: bytes, *, content_type: bytes | None, client: Client) -> TokenRequest:
+    """The request of an authenticated client.
+
+    Unknown parameters are ignored, and those without a value are as good as absent: RFC 6749, section 3.2.
+
+    Raises:
+        TokenRefused: 400, 415 or 422.
+    """
+    parameters = {name: value for name, value in _parameters(content, content_type).items() if value not in ("", None)}
+    if any(name in parameters for name in ("client_secret", "client_assertion")):
+        raise InvalidRequest("The body holds credentials too.", "Send them in the Authorization header only.")
+    if parameters.get("client_id", client.username) != client.username:
+        raise InvalidRequest("The body names another client than the Authorization header.", "Leave out client_id.")
+    grant_type, scope = parameters.get("grant_type"), parameters.get("scope")
+    if grant_type is None:
+        raise InvalidRequest("There is no grant_type.", "Send grant_type=client_credentials.")
+    if not isinstance(grant_type, str):
+        raise InvalidRequest("The grant_type is no string.", "Send grant_type=client_credentials.")
+    if grant_type != "client_credentials":
+        raise UnsupportedGrantType("This grant_type is not known here.", "Send grant_type=client_credentials.")
+    if scope is None:
+        return TokenRequest(grant_type, None)
+    if not isinstance(scope, str):
+        raise InvalidRequest("The scope is no string.", "Send scopes in one string, with a space between two.")
+    if not SCOPE.fullmatch(scope):
+        raise InvalidScope("The scope is malformed.", "Send scopes with one space between two.")
+    return TokenRequest(grant_type, frozenset(scope.split(" ")))
+
+
+def granted(asked: frozenset[str] | None, client: Client) -> frozenset[Scope]:
+    """The scopes of the token: those asked for, or without a choice all that the client may have.
+
+    A scope that is not ours is refused rather than left out, Prioticket's own
+    (`https://www.prioticketapis.com/auth/distributor.booking`) too: it is a right in Prioticket's API, which no token
+    of ours gives, and whoever asks for it has the wrong server. Who left scopes out would find out at a 403 later.
+
+    Raises:
+        UnauthorizedClient: the client may have none.
+        InvalidScope: the client may not have one of them, or nobody may.
+    """
+    available = client.scopes & OF_TOKENS
+    names = " ".join(sorted(available))
+    if not available:
+        raise UnauthorizedClient(
+            "This client may not have tokens: it has no scope that a token can carry.",
+            f"Give it one of {' '.join(sorted(OF_TOKENS))}.",
+        )
+    if asked is not None and not asked <= available:
+        raise InvalidScope("This client may not have a token with that scope.", f"It may have {names}.")
+    return available if asked is None else frozenset(each for each in available if each in asked)
+
+
+def _parameters(content: bytes, content_type: bytes | None) -> dict[str, Any]:
+    kind = (content_type or b"").partition(b";")[0].strip().lower()
+    if not kind and not content:
+        return {}
+    if kind == FORM:
+        return _form(content)
+    if kind and is_json(content_type):
+        return _json(content)
+    raise UnsupportedMediaType(
+        "The content type is neither a form nor JSON.", f"Send {FORM.decode()} or application/json."
+    )
+
+
+def _form(content: bytes) -> dict[str, Any]:
+    try:
+        pairs = parse_qsl(content.decode(), keep_blank_values=True, errors="strict")
+    except ValueError:  # of UTF-8
+        raise InvalidRequest("The form is not UTF-8.", "Encode it as UTF-8.") from None
+    return _unrepeated(pairs)
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content.decode(), object_pairs_hook=_unrepeated)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The body is not JSON.", "Send an object, or a form.") from None
+    if not isinstance(parsed, dict):
+        raise Unprocessable("The body is JSON and no object.", "Send an object with grant_type.")
+    return parsed
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    parameters = dict(pairs)
+    if len(parameters) < len(pairs):
+        raise InvalidRequest("A parameter is repeated.", "Send each once.")
+    return parameters

@@ -1,0 +1,100 @@
+"""Access tokens: JWTs (RFC 7519) signed with HMAC-SHA-256, made and read by priohook alone."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Any, NamedTuple
+
+import jwt
+
+from app.settings import Scope
+
+ALGORITHM = "HS256"
+"""The one that is made and the one that is read, whatever a token's header names: whoever reads tokens makes them too,
+so that a shared key is enough."""
+
+ISSUER = "priohook"
+AUDIENCE = "priohook"
+CLAIMS = ["iss", "sub", "aud", "exp", "iat", "jti", "scope"]
+
+COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
+"""A JWT with a signature of 32 bytes. The last of its 43 characters has two bits that no byte takes: where they are
+set, decoders read the same bytes, and one token would have several spellings."""
+
+SKEW = timedelta(minutes=1)
+"""How far the clock of the receiver that made a token may be ahead of the one that reads it."""
+
+
+class Token(NamedTuple):
+    """What a valid token says.
+
+    Attributes:
+        client: The client's name.
+    """
+
+    client: str
+    scopes: frozenset[Scope]
+    expires_at: datetime
+
+
+class InvalidToken(Exception):
+    """The token opens nothing; the text says why, in words for whoever presented it."""
+
+
+def issue(
+    client: str, scopes: frozenset[Scope], *, keys: Sequence[bytes], lifetime: timedelta, token_id: str, now: datetime
+) -> str:
+    """A token signed with the first key. Its times are whole seconds, so that it may live up to one more."""
+    claims = {
+        "iss": ISSUER,
+        "sub": client,
+        "aud": AUDIENCE,
+        "exp": ceil((now + lifetime).timestamp()),
+        "iat": int(now.timestamp()),
+        "jti": token_id,
+        "scope": " ".join(sorted(scopes)),
+    }
+    return jwt.encode(claims, keys[0], algorithm=ALGORITHM)
+
+
+def verify(token: str, *, keys: Sequence[bytes], now: datetime) -> Token:
+    """What the token says, if one of the keys signed it and it is valid now.
+
+    Scopes that this release does not know are left out: a newer one may have made it.
+
+    Raises:
+        InvalidToken: it was not signed here, is for others, expired or not valid yet.
+    """
+    claims = _claims(token, keys)
+    try:
+        issued_at, expires_at = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
+        client, scopes = str(claims["sub"]), frozenset(str(claims["scope"]).split())
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise InvalidToken("The token is malformed") from None
+    if expires_at <= now:
+        raise InvalidToken("The token expired")
+    if issued_at > now + SKEW:
+        raise InvalidToken("The token is not valid yet")
+    return Token(client, frozenset(each for each in Scope if each in scopes), expires_at)
+
+
+def _claims(token: str, keys: Sequence[bytes]) -> dict[str, Any]:
+    if not COMPACT.fullmatch(token):
+        raise InvalidToken("The token is malformed")
+    for key in keys:
+        try:
+            return jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                # The times are judged by `verify`, whose clock is its caller's.
+                options={"require": CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
+            )
+        except jwt.InvalidSignatureError:
+            continue
+        except jwt.InvalidTokenError:
+            raise InvalidToken("The token is not one of ours") from None
+    raise InvalidToken("The token was not signed here")

@@ -1,0 +1,224 @@
+"""The commands under `priohook deliveries`."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import click
+from sqlalchemy import Row
+
+from app.cli.opened import opened, reading
+from app.cli.output import fields, plain, print_fields, print_rows, printable
+from app.database import writing
+from app.deliveries import operations
+from app.deliveries.operations import NotDone
+from app.deliveries.queries import (
+    DeliveryFilter,
+    get_delivery,
+    list_attempts,
+    list_deliveries,
+    list_destinations,
+)
+from app.deliveries.tables import DeliveryStatus
+from app.deliveries.wake import notify
+from app.settings import Settings
+
+SHOWN = (
+    "id",
+    "event_id",
+    "type",
+    "reference",
+    "destination",
+    "status",
+    "attempts",
+    "due",
+    "last",
+)
+
+BEGINNING = 500  # characters of an answer; `--json` has all that was kept
+
+Operation = Callable[..., Awaitable[None]]
+
+
+@click.group()
+def deliveries() -> None:
+    """See what was delivered where, try again, give up."""
+
+
+@deliveries.command(name="list")
+@click.option("--status", type=click.Choice([str(each) for each in DeliveryStatus]))
+@click.option("--destination", help="Only this destination's.")
+@click.option("--event", "event_id", type=click.UUID, help="Only this event's.")
+@click.option("--reference", help="Only this order's, or other object's.")
+@click.option("--replay", "replay_id", type=click.UUID, help="Only this replay's.")
+@click.option("--before", type=click.UUID, help="Older than this delivery: the last id of a list continues it.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
+    """List deliveries, newest first. In JSON a pending one without due_at waits behind another of its reference."""
+
+    async def rows() -> Sequence[Row[Any]]:
+        async with reading() as connection:
+            return await list_deliveries(connection, DeliveryFilter(**narrowing), limit=limit, before=before)
+
+    now = datetime.now(UTC)
+    found = (fields(row) for row in asyncio.run(rows()))
+    print_rows(found if as_json else (_shown(row, now) for row in found), SHOWN, as_json=as_json)
+
+
+@deliveries.command()
+@click.argument("delivery_id", metavar="ID", type=click.UUID)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(delivery_id: UUID, *, as_json: bool) -> None:
+    """Show a delivery and all its attempts."""
+
+    async def found() -> tuple[Row[Any] | None, Sequence[Row[Any]]]:
+        async with reading() as connection:
+            return await get_delivery(connection, delivery_id), await list_attempts(connection, delivery_id)
+
+    delivery, attempts = asyncio.run(found())
+    if delivery is None:
+        raise click.ClickException(f"There is no delivery {delivery_id}.")
+    tries = [fields(each) | {"answer": _text(each.answer)} for each in attempts]
+    if as_json:
+        shown = {name: plain(value) for name, value in fields(delivery).items()}
+        shown["attempts_made"] = shown["attempts"]
+        shown["attempts"] = [{name: plain(value) for name, value in each.items()} for each in tries]
+        click.echo(json.dumps(shown))
+        return
+    print_fields(fields(delivery) | {"due_at": _due(fields(delivery), datetime.now(UTC))})
+    for each in tries:
+        click.echo(f"\nattempt {each['number']}")
+        print_fields({name: value for name, value in each.items() if name not in ("number", "answer")})
+        if each["answer"]:
+            click.echo(printable(_beginning(each["answer"]), keep="\n\t"))
+
+
+@deliveries.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=click.UUID)
+@click.option("--destination", help="Instead of ids: all dead ones of this destination.")
+def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
+    """Try now; a dead or dropped delivery gets all its retries again."""
+    _either(ids, destination)
+    if destination is None:
+        _each(operations.retry, ids, "is tried again.")
+    else:
+        number = asyncio.run(_count(destination, "dead")) and _all(operations.retry_dead, destination)
+        click.echo(f"Dead deliveries of {destination} that are pending again: {number}.")
+
+
+@deliveries.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=click.UUID)
+@click.option("--destination", help="Instead of ids: all of this destination with the status.")
+@click.option("--status", type=click.Choice(["dead", "pending"]), default="dead", show_default=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bool) -> None:
+    """Give deliveries up; what waits behind them goes on."""
+    _either(ids, destination)
+    if destination is None:
+        _each(operations.drop, ids, "is dropped.")
+        return
+    if number := asyncio.run(_count(destination, status)):
+        confirm(f"Drop {number} {status} deliveries of {destination}?", yes=yes)
+        number = _all(operations.drop_dead if status == "dead" else operations.drop_pending, destination)
+    click.echo(f"{status.capitalize()} deliveries of {destination} that were dropped: {number}.")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks on a terminal; elsewhere only `--yes` is an answer.
+
+    Raises:
+        click.UsageError: there is nobody to ask.
+        click.Abort: the answer was no.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError(f"{question} There is no terminal to ask on: give --yes.")
+    click.confirm(question, abort=True, err=True)
+
+
+def _either(ids: tuple[UUID, ...], destination: str | None) -> None:
+    if bool(ids) == (destination is not None):
+        raise click.UsageError("Give ids, or --destination.")
+
+
+def _each(operation: Operation, ids: tuple[UUID, ...], outcome: str) -> None:
+    """Changes each; exit 1 if one of them stays as it is."""
+    refused = asyncio.run(_one_by_one(operation, ids))
+    for each in ids:
+        if each in refused:
+            click.echo(f"priohook: {refused[each]}", err=True)
+        else:
+            click.echo(f"Delivery {each} {outcome}")
+    sys.exit(1 if refused else 0)
+
+
+async def _one_by_one(operation: Operation, ids: tuple[UUID, ...]) -> dict[UUID, str]:
+    """Why some of them stay as they are."""
+    refused = {}
+    async with opened(Settings.load()) as engine:
+        for each in ids:
+            try:
+                async with writing(engine) as connection:
+                    await operation(connection, each, now=datetime.now(UTC))
+                    await notify(connection)
+            except NotDone as error:
+                refused[each] = str(error)
+    return refused
+
+
+def _all(operation: Callable[..., Awaitable[int]], destination: str) -> int:
+    return asyncio.run(_batches(operation, destination))
+
+
+async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -> int:
+    """Some in each transaction, so that a worker's turn is never far; how many."""
+    total = 0
+    async with opened(Settings.load()) as engine:
+        while True:
+            async with writing(engine, yielding=True) as connection:
+                done = await operation(connection, destination, now=datetime.now(UTC))
+                await notify(connection)
+            if not done:
+                return total
+            total += done
+
+
+async def _count(destination: str, status: str) -> int:
+    """How many there are.
+
+    Raises:
+        click.UsageError: there is no such destination.
+    """
+    async with reading() as connection:
+        queues = {row.name: row for row in await list_destinations(connection, now=datetime.now(UTC))}
+    if destination not in queues:
+        known = ", ".join(queues) or "none"
+        raise click.UsageError(f"There is no destination {destination}; known: {known}.")
+    return int(getattr(queues[destination], status))
+
+
+def _shown(row: dict[str, Any], now: datetime) -> dict[str, Any]:
+    last = (str(row[name]) for name in ("last_status", "last_error") if row[name] is not None)
+    return row | {"due": _due(row, now), "last": " ".join(last)}
+
+
+def _due(row: dict[str, Any], now: datetime) -> object:
+    if row["status"] != DeliveryStatus.PENDING:
+        return None
+    if row["due_at"] is None:
+        return "waits behind another"
+    return "is being sent" if row["claimed_by"] is not None and row["due_at"] > now else row["due_at"]
+
+
+def _beginning(answer: str) -> str:
+    return answer if len(answer) <= BEGINNING else f"{answer[:BEGINNING]} …"
+
+
+def _text(answer: bytes | None) -> str | None:
+    return None if answer is None else answer.decode("utf-8", "replace")

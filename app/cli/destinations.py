@@ -1,0 +1,92 @@
+"""The commands under `priohook destinations`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import click
+
+from app.cli.opened import changing, reading
+from app.cli.output import fields, print_rows
+from app.deliveries import operations
+from app.deliveries.dispatch import register
+from app.deliveries.operations import NotDone
+from app.deliveries.queries import list_destinations
+from app.deliveries.wake import notify
+from app.events.ids import made_at
+from app.settings import Settings
+from app.values import without_password
+
+SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending_at", "url", "events")
+
+
+@click.group()
+def destinations() -> None:
+    """See where events go, pause and resume."""
+
+
+@destinations.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(*, as_json: bool) -> None:
+    """List destinations with their queues, also those that are in the settings no more."""
+    print_rows(asyncio.run(_rows()), SHOWN, as_json=as_json)
+
+
+@destinations.command()
+@click.argument("name")
+@click.option("--reason", default="An operator paused it.", help="Why, for whoever sees it paused.")
+def pause(name: str, *, reason: str) -> None:
+    """Send nothing more to a destination; what is for it waits."""
+    asyncio.run(_change(operations.pause, name, reason=reason))
+    click.echo(f"{name} is paused; `priohook destinations resume {name}` goes on.")
+
+
+@destinations.command()
+@click.argument("name")
+def resume(name: str) -> None:
+    """Send again, at once: back-offs and the circuit breaker begin anew."""
+    asyncio.run(_change(operations.resume, name))
+    click.echo(f"{name} goes on.")
+
+
+async def _rows() -> list[dict[str, Any]]:
+    now = datetime.now(UTC)
+    configured = Settings.load().destinations
+    async with reading() as connection:
+        known = {row.name: fields(row) for row in await list_destinations(connection, now=now)}
+    for name in sorted(configured.keys() - known.keys()):  # no worker has started since it was configured
+        known[name] = dict.fromkeys(("pending", "due", "in_flight", "dead"), 0) | {"name": name}
+    for name, row in known.items():
+        settings = configured.get(name)
+        row["url"] = without_password(settings.url if settings else row.get("url") or "")
+        row["events"] = " ".join(settings.events) if settings else ""
+        row["configured"] = settings is not None
+        row["state"] = _state(row, configured=settings is not None or bool(row["url"]), now=now)
+        oldest = row.pop("oldest", None)
+        row["oldest_pending_at"] = oldest and made_at(UUID(oldest))
+    return [known[name] for name in sorted(known)]
+
+
+def _state(row: dict[str, Any], *, configured: bool, now: datetime) -> str:
+    if row.get("paused_at"):
+        return f"paused since {row['paused_at']:%Y-%m-%d %H:%M}: {row['paused_reason']}"
+    if not configured:
+        return "not configured"
+    if probe := row.get("probe_at"):
+        when = f"tries again at {probe:%H:%M:%S}" if probe > now else "tries again now"
+        return f"{row['failures']} failures since {row['failing_since']:%Y-%m-%d %H:%M}, {when}"
+    return "ready"
+
+
+async def _change(operation: Callable[..., Awaitable[None]], name: str, **values: Any) -> None:
+    settings, now = Settings.load(), datetime.now(UTC)
+    try:
+        async with changing(settings) as connection:
+            if name in settings.destinations:  # no worker may have started since it was configured
+                await register(connection, [name], now=now)
+            await operation(connection, name, now=now, **values)
+            await notify(connection)
+    except NotDone as error:
+        raise click.ClickException(str(error)) from None

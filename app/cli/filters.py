@@ -1,0 +1,48 @@
+"""Options that choose events, the same for each command."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from app.events.tables import Status
+
+AGO = re.compile(r"(\d+)([smhd])")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Moment(click.ParamType[datetime]):
+    """A time as people write it: `2026-08-12`, `2026-08-12T10:15+02:00`, or `90m`, `24h`, `7d` ago. UTC if no zone."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The instant."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            if ago := AGO.fullmatch(value):
+                return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+            at = datetime.fromisoformat(value)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time: write 2026-08-12, 2026-08-12T10:15+02:00, 90m, 24h or 7d.", param, ctx)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+OPTIONS = (
+    click.option("--type", help="Only this type, such as ORDER_CANCEL."),
+    click.option("--reference", help="Only this order's, or other object's."),
+    click.option("--status", type=click.Choice([str(each) for each in Status])),
+    click.option("--client", help="Only what this client sent."),
+    click.option("--since", type=Moment(), help="Received at this time or later: 2026-08-12, 24h, 7d."),
+    click.option("--until", type=Moment(), help="Received before this time."),
+)
+
+
+def choosing_events(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds options whose values are the fields of `EventFilter`."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command

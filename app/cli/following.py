@@ -1,0 +1,91 @@
+"""Follows a replay until it has ended: a progress bar on a terminal, a sentence at the end everywhere."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.cli.opened import opened, reading
+from app.deliveries.queries import get_replay, list_destinations
+from app.deliveries.tables import ReplayStatus
+from app.settings import Settings
+
+CONTROLS = "`priohook replays show --follow {0}` follows it; `replays pause {0}` and `replays cancel {0}` stop it."
+LOOK_EVERY = 0.25  # seconds
+NOTHING_MOVES = 5.0  # seconds without progress, and longer at rates of less than one a second
+
+
+def follow(replay_id: UUID) -> None:
+    """Returns when all is delivered; ends the process with 1 if not all was, or if it is interrupted."""
+    try:
+        row = asyncio.run(_ended(replay_id))
+    except KeyboardInterrupt:
+        click.echo(f"\nReplay {replay_id} goes on by itself. {CONTROLS.format(replay_id)}", err=True)
+        sys.exit(1)
+    click.echo(f"Replay {replay_id} is {row.status}: {row.made} deliveries made, {row.dead} of them dead.", err=True)
+    if row.dead:
+        click.echo(f"`priohook deliveries list --replay {replay_id} --status dead` has them.", err=True)
+    if row.dead or row.status != ReplayStatus.DONE:
+        sys.exit(1)
+
+
+async def find(replay_id: UUID) -> Row[Any]:
+    """The replay.
+
+    Raises:
+        click.ClickException: there is none.
+    """
+    async with reading() as connection:
+        return await _get(connection, replay_id)
+
+
+async def _ended(replay_id: UUID) -> Row[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    terminal = sys.stderr.isatty()
+    async with opened(Settings.load()) as engine:
+        with Progress(*columns, console=Console(stderr=True), disable=not terminal) as bar:
+            task = bar.add_task("replay")
+            seen, moved_at, told = (-1, ""), monotonic(), False
+            while True:
+                async with engine.connect() as connection:
+                    row = await _get(connection, replay_id)
+                done = row.made - row.pending
+                bar.update(task, total=row.events, completed=done, description=row.status)
+                if row.status in (ReplayStatus.DONE, ReplayStatus.CANCELLED):
+                    return row
+                if (done, row.status) != seen:
+                    seen, moved_at, told = (done, row.status), monotonic(), False
+                elif not told and monotonic() - moved_at > NOTHING_MOVES + 2 / row.rate:
+                    told = True
+                    bar.console.print(await _why(engine, row), markup=False, highlight=False, soft_wrap=True)
+                await asyncio.sleep(LOOK_EVERY)
+
+
+async def _get(connection: AsyncConnection, replay_id: UUID) -> Row[Any]:
+    row = await get_replay(connection, replay_id)
+    if row is None:
+        raise click.ClickException(f"There is no replay {replay_id}.")
+    return row
+
+
+async def _why(engine: AsyncEngine, replay: Row[Any]) -> str:
+    """What an operator may do about a replay that does not move."""
+    if replay.status == ReplayStatus.PAUSED:
+        return f"It is paused: `priohook replays resume {replay.id}` goes on."
+    now = datetime.now(UTC)
+    async with engine.connect() as connection:
+        rows = {row.name: row for row in await list_destinations(connection, now=now)}
+    destination = rows[replay.destination]
+    if destination.paused_at is not None:
+        return f"{destination.name} is paused: `priohook destinations resume {destination.name}` goes on."
+    if destination.failures:
+        return f"{destination.name} has failed {destination.failures} times in a row: see `priohook deliveries list`."
+    return "Nothing moves. Does a worker run? `priohook serve` has one unless --no-worker, `priohook worker` is one."

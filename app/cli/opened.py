@@ -1,0 +1,38 @@
+"""The configured database, opened for one command."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app import database
+from app.settings import Settings
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """The database, its schema checked.
+
+    Raises:
+        SchemaNotCurrent: it lacks migrations, or is a SQLite file that nobody has made.
+    """
+    url = settings.database_url
+    if database.is_sqlite(url) and not database.sqlite_path(url).exists():
+        raise database.SchemaNotCurrent(f"There is no database {database.sqlite_path(url)}: `priohook serve` makes it.")
+    async with database.engine_for(url) as engine:
+        await database.check_schema(engine)
+        yield engine
+
+
+@asynccontextmanager
+async def reading() -> AsyncIterator[AsyncConnection]:
+    """A connection to read by."""
+    async with opened(Settings.load()) as engine, engine.connect() as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def changing(settings: Settings | None = None) -> AsyncIterator[AsyncConnection]:
+    """A transaction that commits at the end."""
+    async with opened(settings or Settings.load()) as engine, database.writing(engine) as connection:
+        yield connection

@@ -1,0 +1,234 @@
+"""The commands `priohook replay` and `priohook replays`."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any
+from uuid import UUID
+
+import click
+from pydantic import ValidationError
+from sqlalchemy import Row
+
+from app.cli.deliveries import confirm
+from app.cli.filters import choosing_events
+from app.cli.following import CONTROLS, find, follow
+from app.cli.opened import changing, reading
+from app.cli.output import cell, fields, plain, print_fields, print_rows
+from app.deliveries.queries import list_replays
+from app.deliveries.replay import NotReplayable, Plan, set_status, start
+from app.deliveries.replay import plan as plan_replay
+from app.deliveries.tables import ReplayStatus
+from app.deliveries.wake import notify
+from app.events.queries import EventFilter
+from app.settings import DestinationSettings, Settings
+from app.values import without_password
+
+SHOWN = (
+    "id",
+    "status",
+    "destination",
+    "events",
+    "made",
+    "pending",
+    "dead",
+    "delivered_or_dropped",
+    "rate",
+    "finished_at",
+)
+DEFAULT_RATE = 50.0
+
+
+@click.command()
+@choosing_events
+@click.option("--ids", type=click.File(), help="Instead of a filter: a file with an event id a line; - for stdin.")
+@click.option("--to", help="A destination's name, or a URL such as that of a laptop; else the only destination.")
+@click.option("--rate", default=DEFAULT_RATE, show_default=True, type=click.FloatRange(0.01, 10_000), help="A second.")
+@click.option("--dry-run", is_flag=True, help="Show the plan only.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--detach", is_flag=True, help="Do not follow it on a terminal.")
+@click.option("--wait", is_flag=True, help="Follow it without a terminal too; exit 1 unless all is delivered.")
+@click.option("--json", "as_json", is_flag=True, help="The plan, and the replay's id, as JSON.")
+def replay(
+    *,
+    ids: Any,
+    to: str | None,
+    rate: float,
+    dry_run: bool,
+    yes: bool,
+    detach: bool,
+    wait: bool,
+    as_json: bool,
+    **narrowing: Any,
+) -> None:
+    """Deliver stored events again, in the order of arrival for each reference; live events go first."""
+    if detach and wait:
+        raise click.UsageError("--detach and --wait exclude each other.")
+    name, url = _target(to)
+    narrowed, chosen = EventFilter(**narrowing), _ids(ids)
+    if chosen is not None and narrowed != EventFilter():
+        raise click.UsageError("--ids stands instead of the other filters.")
+    try:
+        planned = asyncio.run(_plan(narrowed, chosen))
+    except NotReplayable as error:
+        raise click.ClickException(str(error)) from None
+    if as_json and (dry_run or not planned.events):
+        click.echo(_plan_json(planned, name, rate))
+    elif not as_json:
+        _print_plan(planned, name, rate)
+    if dry_run or not planned.events:
+        return
+    confirm(f"Replay {planned.events} events to {name}?", yes=yes)
+    replay_id = asyncio.run(_start(narrowed, ids=chosen, destination=name, url=url, rate=rate, planned=planned))
+    if as_json:
+        click.echo(_plan_json(planned, name, rate, id=str(replay_id)))
+    else:
+        click.echo(f"Replay {replay_id} runs.")
+    if wait or (sys.stderr.isatty() and not detach and not as_json):
+        follow(replay_id)
+    elif not as_json:
+        click.echo(CONTROLS.format(replay_id))
+
+
+@click.group()
+def replays() -> None:
+    """See and control bulk replays."""
+
+
+@replays.command(name="list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(*, limit: int, as_json: bool) -> None:
+    """List replays, newest first."""
+
+    async def rows() -> Sequence[Row[Any]]:
+        async with reading() as connection:
+            return await list_replays(connection, limit=limit)
+
+    print_rows(map(_shown, asyncio.run(rows())), SHOWN, as_json=as_json)
+
+
+@replays.command()
+@click.argument("replay_id", metavar="ID", type=click.UUID)
+@click.option("--follow", "followed", is_flag=True, help="With a progress bar until it has ended.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
+    """Show how far a replay is."""
+    row = asyncio.run(find(replay_id))
+    if as_json:
+        click.echo(json.dumps({name: plain(value) for name, value in _shown(row).items()}))
+    else:
+        print_fields(_shown(row))
+    if followed:
+        follow(replay_id)
+
+
+@replays.command()
+@click.argument("replay_id", metavar="ID", type=click.UUID)
+def pause(replay_id: UUID) -> None:
+    """Make no more deliveries until it is resumed; those made are sent."""
+    _set(replay_id, ReplayStatus.PAUSED)
+    click.echo(f"Replay {replay_id} is paused.")
+
+
+@replays.command()
+@click.argument("replay_id", metavar="ID", type=click.UUID)
+def resume(replay_id: UUID) -> None:
+    """Go on where it was paused."""
+    _set(replay_id, ReplayStatus.RUNNING)
+    click.echo(f"Replay {replay_id} goes on.")
+
+
+@replays.command()
+@click.argument("replay_id", metavar="ID", type=click.UUID)
+def cancel(replay_id: UUID) -> None:
+    """End it; what it made and is not being sent is dropped."""
+    _set(replay_id, ReplayStatus.CANCELLED)
+    click.echo(f"Replay {replay_id} is cancelled.")
+
+
+def _target(to: str | None) -> tuple[str, str | None]:
+    """The destination's name, and its URL where it is in no settings. A name has no password: it is logged."""
+    known = Settings.load().destinations
+    if to is None:
+        if len(known) != 1:
+            raise click.UsageError(
+                f"Say where with --to: {', '.join(sorted(known)) or 'no destination is'} configured."
+            )
+        return next(iter(known)), None
+    if to in known:
+        return to, None
+    try:
+        DestinationSettings(url=to)
+    except ValidationError:
+        names = ", ".join(sorted(known)) or "none"
+        raise click.UsageError(
+            f"{without_password(to)} is neither a destination ({names}) nor a URL: http(s)://… or python:…."
+        ) from None
+    return without_password(to), to
+
+
+def _ids(file: Any) -> list[UUID] | None:
+    if file is None:
+        return None
+    ids = []
+    for number, line in enumerate(file, 1):
+        try:
+            if line.strip():
+                ids.append(UUID(line.strip()))
+        except ValueError:
+            raise click.UsageError(f"--ids takes an event id a line, and line {number} is none.") from None
+    return ids
+
+
+async def _plan(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
+    async with reading() as connection:
+        return await plan_replay(connection, narrowed, ids)
+
+
+async def _start(narrowed: EventFilter, **rest: Any) -> UUID:
+    async with changing() as connection:
+        replay_id = await start(connection, narrowed, now=datetime.now(UTC), **rest)
+        await notify(connection)
+        return replay_id
+
+
+def _set(replay_id: UUID, status: ReplayStatus) -> None:
+    async def change() -> None:
+        async with changing() as connection:
+            await set_status(connection, replay_id, status, now=datetime.now(UTC))
+            await notify(connection)
+
+    try:
+        asyncio.run(change())
+    except NotReplayable as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
+    return fields(row) | {"delivered_or_dropped": row.made - row.pending - row.dead}
+
+
+def _print_plan(planned: Plan, name: str, rate: float) -> None:
+    click.echo(f"{planned.events} events to {name}")
+    for event_type, number in planned.types.items():
+        click.echo(f"  {number:>9}  {cell(event_type)}")
+    if planned.events:
+        click.echo(f"oldest   {cell(planned.oldest)}\nnewest   {cell(planned.newest)}")
+        click.echo(f"takes    {_duration(planned.events / rate)} at {rate:g} a second")
+    if planned.quarantined:
+        click.echo(f"{planned.quarantined} quarantined events match too and are left out: release them first.")
+
+
+def _plan_json(planned: Plan, name: str, rate: float, **more: str) -> str:
+    shown = {field: plain(value) for field, value in planned._asdict().items()}
+    return json.dumps(shown | {"to": name, "rate": rate, "seconds": planned.events / rate} | more)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

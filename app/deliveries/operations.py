@@ -1,0 +1,152 @@
+"""What operators do: try again, drop, pause, resume. None commits; each holds the lock of the destination."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.deliveries.queue import lock, promote
+from app.deliveries.tables import DEAD, PENDING_PARTS, Delivery, DeliveryStatus, Destination
+
+BATCH = 1000
+"""The most deliveries that one transaction changes."""
+
+
+class NotDone(Exception):
+    """It stays as it is; the text says why and what to do."""
+
+
+async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime) -> None:
+    """Makes a pending delivery due now, or a dead or dropped one pending again with all its retries.
+
+    Raises:
+        NotDone: there is no such delivery, it is delivered, or it is being sent or behind another one.
+    """
+    delivery = await _locked(connection, delivery_id)
+    if delivery.status == DeliveryStatus.DELIVERED:
+        raise NotDone(f"Delivery {delivery_id} was delivered: `priohook replay` makes a new one of its event.")
+    if delivery.status != DeliveryStatus.PENDING:
+        await _revive(connection, [delivery], now=now)
+        return
+    if _in_flight(delivery, now):
+        raise NotDone(f"Delivery {delivery_id} is being sent now.")
+    if delivery.due_at is None:
+        raise NotDone(f"Delivery {delivery_id} waits behind another one of {delivery.reference}: retry that.")
+    await connection.execute(update(Delivery).where(Delivery.id == delivery_id).values(due_at=now))
+
+
+async def drop(connection: AsyncConnection, delivery_id: UUID, *, now: datetime) -> None:
+    """Gives a pending or dead delivery up; what waits behind it goes on.
+
+    Raises:
+        NotDone: there is no such delivery, it has ended, or it is being sent.
+    """
+    delivery = await _locked(connection, delivery_id)
+    if delivery.status not in (DeliveryStatus.PENDING, DeliveryStatus.DEAD):
+        raise NotDone(f"Delivery {delivery_id} is {delivery.status}: there is nothing to drop.")
+    if _in_flight(delivery, now):
+        raise NotDone(f"Delivery {delivery_id} is being sent now.")
+    await _drop(connection, [delivery], now=now)
+
+
+async def retry_dead(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
+    """Makes up to `BATCH` dead deliveries of a destination pending again, the oldest first; how many."""
+    await lock(connection, destination)
+    rows = await _some(connection, destination, DEAD)
+    await _revive(connection, rows, now=now)
+    return len(rows)
+
+
+async def drop_dead(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
+    """Gives up to `BATCH` dead deliveries of a destination up, the oldest first; how many."""
+    await lock(connection, destination)
+    rows = await _some(connection, destination, DEAD)
+    await _drop(connection, rows, now=now)
+    return len(rows)
+
+
+async def drop_pending(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
+    """Gives up to `BATCH` pending deliveries of a destination up; how many. Those being sent are left.
+
+    What waits behind another one is first: the other way round each drop would make the next one due.
+    """
+    await lock(connection, destination)
+    idle = Delivery.claimed_by.is_(None) | Delivery.due_at.is_(None) | (Delivery.due_at <= now)
+    for part in PENDING_PARTS:
+        if rows := await _some(connection, destination, part & idle):
+            await _drop(connection, rows, now=now)
+            return len(rows)
+    return 0
+
+
+async def pause(connection: AsyncConnection, name: str, *, reason: str, now: datetime) -> None:
+    """Sends nothing more to a destination; its queue is kept and grows.
+
+    Raises:
+        NotDone: nobody knows it.
+    """
+    await _change(connection, name, paused_at=now, paused_reason=reason)
+
+
+async def resume(connection: AsyncConnection, name: str, *, now: datetime) -> None:
+    """Sends again, at once: the circuit is closed, and what waits for its next attempt waits no longer.
+
+    Raises:
+        NotDone: nobody knows it.
+    """
+    closed = {"failures": 0, "failing_since": None, "probe_at": None}
+    await _change(connection, name, paused_at=None, paused_reason=None, **closed)
+    waiting = (Delivery.destination == name, Delivery.due_at > now, Delivery.claimed_by.is_(None))
+    for part in PENDING_PARTS[1:]:
+        await connection.execute(update(Delivery).where(part, *waiting).values(due_at=now))
+
+
+async def _change(connection: AsyncConnection, name: str, **values: Any) -> None:
+    if await lock(connection, name) is None:
+        raise NotDone(f"There is no destination {name}: `priohook destinations list` has their names.")
+    await connection.execute(update(Destination).where(Destination.name == name).values(values))
+
+
+async def _locked(connection: AsyncConnection, delivery_id: UUID) -> Row[Any]:
+    """The delivery, its destination locked."""
+    destination = await connection.scalar(select(Delivery.destination).where(Delivery.id == delivery_id))
+    if destination is None:
+        raise NotDone(f"There is no delivery {delivery_id}.")
+    await lock(connection, destination)
+    query = select(*Delivery.__table__.columns).where(Delivery.id == delivery_id)
+    return (await connection.execute(query)).one()
+
+
+def _in_flight(delivery: Row[Any], now: datetime) -> bool:
+    return delivery.claimed_by is not None and delivery.due_at is not None and delivery.due_at > now
+
+
+async def _some(connection: AsyncConnection, destination: str, which: ColumnElement[bool]) -> Sequence[Row[Any]]:
+    query = select(*Delivery.__table__.columns).where(Delivery.destination == destination, which)
+    rows: Sequence[Row[Any]] = (await connection.execute(query.order_by(Delivery.id).limit(BATCH))).all()
+    return rows
+
+
+async def _revive(connection: AsyncConnection, rows: Sequence[Row[Any]], *, now: datetime) -> None:
+    alone = [row.id for row in rows if row.reference is None]
+    again = {"status": DeliveryStatus.PENDING.value, "finished_at": None, "attempts_before": Delivery.attempts}
+    ids = [row.id for row in rows]
+    await connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(due_at=None, **again))
+    await connection.execute(update(Delivery).where(Delivery.id.in_(alone)).values(due_at=now))
+    await _promote(connection, rows, now=now)
+
+
+async def _drop(connection: AsyncConnection, rows: Sequence[Row[Any]], *, now: datetime) -> None:
+    dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "claimed_by": None, "claimed_at": None}
+    ids = [row.id for row in rows]
+    await connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(finished_at=now, **dropped))
+    await _promote(connection, rows, now=now)
+
+
+async def _promote(connection: AsyncConnection, rows: Sequence[Row[Any]], *, now: datetime) -> None:
+    for destination in {row.destination for row in rows}:
+        references = {row.reference for row in rows if row.destination == destination and row.reference is not None}
+        await promote(connection, destination, references, now=now)

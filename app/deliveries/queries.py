@@ -1,0 +1,169 @@
+"""Reads of deliveries, destinations and replays. Each takes the connection first and loads no body of an event."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, String, and_, case, cast, func, select, union_all
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.deliveries.tables import (
+    DEAD,
+    DROPPED,
+    PENDING,
+    PENDING_PARTS,
+    Attempt,
+    Delivery,
+    DeliveryStatus,
+    Destination,
+    Replay,
+)
+from app.events.tables import Event
+
+WRITTEN_OUT: dict[str, ColumnElement[bool]] = {
+    DeliveryStatus.PENDING: PENDING,
+    DeliveryStatus.DEAD: DEAD,
+    DeliveryStatus.DROPPED: DROPPED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFilter:
+    """Which deliveries; what is None does not narrow."""
+
+    status: str | None = None
+    destination: str | None = None
+    reference: str | None = None
+    event_id: UUID | None = None
+    replay_id: UUID | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """For a WHERE, but for `reference`, which is the event's to find."""
+        conditions: list[ColumnElement[bool]] = []
+        if self.status is not None:
+            conditions.append(WRITTEN_OUT.get(self.status, Delivery.status == self.status))
+        equal = ("destination", "event_id", "replay_id")
+        wanted = [(name, getattr(self, name)) for name in equal]
+        return conditions + [getattr(Delivery, name) == value for name, value in wanted if value is not None]
+
+
+_being_sent = case((Delivery.claimed_by.is_not(None), 1), else_=0)
+_SUMMARY: Select[Any] = (
+    select(
+        *Delivery.__table__.columns,
+        Event.type,
+        Attempt.status.label("last_status"),
+        Attempt.error.label("last_error"),
+    )
+    .outerjoin(Event, Event.id == Delivery.event_id)
+    .outerjoin(Attempt, and_(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts - _being_sent))
+)
+
+
+async def list_deliveries(
+    connection: AsyncConnection, narrowed: DeliveryFilter, *, limit: int, before: UUID | None = None
+) -> Sequence[Row[Any]]:
+    """Deliveries with the outcome of their last attempt, newest first; `before` continues behind an earlier call.
+
+    Every filter has an index that finds its rows, but the status delivered, which is that of nearly all.
+    """
+    query = _SUMMARY.where(*narrowed.conditions()).order_by(Delivery.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Delivery.id < before)
+    if narrowed.reference is not None:
+        query = query.where(Event.reference == narrowed.reference)
+    elif narrowed.replay_id is not None and narrowed.status is None:
+        query = _of_replay(narrowed, limit=limit, before=before)
+    elif narrowed.status == DeliveryStatus.PENDING and narrowed.event_id is None and narrowed.replay_id is None:
+        query = query.where(Delivery.id.in_(_newest_pending(narrowed, limit=limit, before=before)))
+    return await _rows(connection, query)
+
+
+async def get_delivery(connection: AsyncConnection, delivery_id: UUID) -> Row[Any] | None:
+    """One delivery, as in a list."""
+    return next(iter(await _rows(connection, _SUMMARY.where(Delivery.id == delivery_id))), None)
+
+
+async def list_attempts(connection: AsyncConnection, delivery_id: UUID) -> Sequence[Row[Any]]:
+    """The attempts of a delivery that are over, in order."""
+    columns = [column for column in Attempt.__table__.columns if column.name != "delivery_id"]
+    query = select(*columns).where(Attempt.delivery_id == delivery_id).order_by(Attempt.number)
+    return await _rows(connection, query)
+
+
+async def list_destinations(connection: AsyncConnection, *, now: datetime) -> Sequence[Row[Any]]:
+    """Destinations with their queues: what is pending, due, in flight and dead, and the id of the oldest pending one.
+
+    Costs as much as there are deliveries that are pending or dead.
+    """
+    in_flight = and_(Delivery.claimed_by.is_not(None), Delivery.due_at > now)
+    # The id as text: before its version 18 PostgreSQL has no min() of UUIDs.
+    part = (Delivery.destination, cast(Delivery.id, String).label("id"), Delivery.due_at, in_flight.label("in_flight"))
+    pending = union_all(*(select(*part).where(each) for each in PENDING_PARTS)).subquery()
+    queues = (
+        select(
+            pending.c.destination,
+            func.count().label("pending"),
+            func.sum(case((pending.c.due_at <= now, 1), else_=0)).label("due"),
+            func.sum(case((pending.c.in_flight, 1), else_=0)).label("in_flight"),
+            func.min(pending.c.id).label("oldest"),
+        )
+        .group_by(pending.c.destination)
+        .subquery()
+    )
+    dead = select(func.count()).where(Delivery.destination == Destination.name, DEAD).scalar_subquery()
+    counts = (func.coalesce(queues.c[name], 0).label(name) for name in ("pending", "due", "in_flight"))
+    query = (
+        select(*Destination.__table__.columns, *counts, dead.label("dead"), queues.c.oldest)
+        .outerjoin(queues, queues.c.destination == Destination.name)
+        .order_by(Destination.name)
+    )
+    return await _rows(connection, query)
+
+
+async def list_replays(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> Sequence[Row[Any]]:
+    """Replays, newest first, with what is pending and dead of each; `before` continues behind an earlier call."""
+    query = _REPLAYS.order_by(Replay.id.desc()).limit(limit)
+    return await _rows(connection, query if before is None else query.where(Replay.id < before))
+
+
+async def get_replay(connection: AsyncConnection, replay_id: UUID) -> Row[Any] | None:
+    """One replay, as in a list; costs as much as its destination has dead deliveries."""
+    return next(iter(await _rows(connection, _REPLAYS.where(Replay.id == replay_id))), None)
+
+
+async def _rows(connection: AsyncConnection, query: Select[Any]) -> Sequence[Row[Any]]:
+    rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+    return rows
+
+
+def _of_replay(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> Select[Any]:
+    """A replay makes its deliveries in the order of arrival, and there is an index of that."""
+    query = _SUMMARY.where(*narrowed.conditions()).order_by(Delivery.event_id.desc()).limit(limit)
+    if before is None:
+        return query
+    last = select(Delivery.event_id).where(Delivery.id == before).scalar_subquery()
+    return query.where(Delivery.event_id < last)
+
+
+def _newest_pending(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> Select[Any]:
+    """The newest of each part, which hold the newest of all."""
+    parts = []
+    for part in PENDING_PARTS:
+        query = select(Delivery.id).where(part, *narrowed.conditions()).order_by(Delivery.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(Delivery.id < before)
+        parts.append(select(query.subquery().c.id))
+    return select(union_all(*parts).subquery().c.id)
+
+
+def _of_each_replay(which: ColumnElement[bool]) -> ColumnElement[int]:
+    of_this = and_(Delivery.replay_id == Replay.id, Delivery.destination == Replay.destination, which)
+    return select(func.count()).select_from(Delivery).where(of_this).scalar_subquery()
+
+
+_REPLAYS: Select[Any] = select(
+    *Replay.__table__.columns, _of_each_replay(PENDING).label("pending"), _of_each_replay(DEAD).label("dead")
+)

@@ -1,0 +1,107 @@
+"""What came of attempts, and what follows for their deliveries."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import String, and_, bindparam, or_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.deliveries.claims import Claim, Limits
+from app.deliveries.queue import prefer_live, promote
+from app.deliveries.retry import Verdict, judge, next_delay
+from app.deliveries.tables import PENDING, Attempt, Delivery, DeliveryStatus
+
+
+class Outcome(NamedTuple):
+    """What came of an attempt: the status of an answer, or an error."""
+
+    status: int | None = None
+    error: str | None = None
+    answer: bytes | None = None
+    retry_after: timedelta | None = None
+
+
+class Ended(NamedTuple):
+    """An attempt that came to its end."""
+
+    claim: Claim
+    started_at: datetime
+    duration: timedelta
+    outcome: Outcome
+
+
+END = (
+    update(Delivery)
+    .where(
+        Delivery.id == bindparam("delivery_id"),
+        PENDING,
+        # A claim that ran out may be another worker's by now; only a success counts then.
+        or_(
+            and_(Delivery.claimed_by == bindparam("worker"), Delivery.attempts == bindparam("number")),
+            bindparam("new_status", type_=String) == DeliveryStatus.DELIVERED.value,
+        ),
+    )
+    .values(
+        status=bindparam("new_status"),
+        due_at=bindparam("due"),
+        finished_at=bindparam("finished"),
+        claimed_by=None,
+        claimed_at=None,
+    )
+)
+
+
+async def record(
+    connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
+) -> None:
+    """Records the attempts, and what follows; the caller holds the destination's lock."""
+    changes = [_change(each, worker=worker, now=now) for each in ended]
+    await connection.execute(END, changes)
+    await _keep(connection, [_attempt(each) for each in ended])
+    over = [each.claim.reference for each, change in zip(ended, changes, strict=True) if change["finished"]]
+    await promote(connection, limits.name, {each for each in over if each is not None}, now=now)
+    replayed = {each.claim.reference for each in ended if each.claim.replay_id is not None}
+    await prefer_live(connection, limits.name, {each for each in replayed if each is not None}, now=now)
+
+
+async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:
+    """Inserts the attempts; one that was thought lost, and so has no duration, gets what came of it."""
+    insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(Attempt)
+    known = {name: insert.excluded[name] for name in ("started_at", "duration_ms", "status", "error", "answer")}
+    key = (Attempt.delivery_id, Attempt.number)
+    late = insert.on_conflict_do_update(index_elements=key, set_=known, where=Attempt.duration_ms.is_(None))
+    await connection.execute(late, attempts)
+
+
+def _attempt(ended: Ended) -> dict[str, Any]:
+    return {
+        "delivery_id": ended.claim.delivery_id,
+        "number": ended.claim.attempt,
+        "started_at": ended.started_at,
+        "duration_ms": ended.duration // timedelta(milliseconds=1),
+        "status": ended.outcome.status,
+        "error": _text(ended.outcome.error),
+        "answer": ended.outcome.answer,
+    }
+
+
+def _text(error: str | None) -> str | None:
+    """As both databases take it: a function's exception may hold NULs and halves of characters."""
+    if error is None:
+        return None
+    return error.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def _change(each: Ended, *, worker: str, now: datetime) -> dict[str, Any]:
+    change: dict[str, Any] = {"delivery_id": each.claim.delivery_id, "worker": worker, "number": each.claim.attempt}
+    verdict = judge(each.outcome.status)
+    if verdict is Verdict.DELIVERED:
+        return change | {"new_status": DeliveryStatus.DELIVERED.value, "due": None, "finished": now}
+    if verdict is Verdict.GONE:  # its destination is paused, so it waits for a person
+        return change | {"new_status": DeliveryStatus.PENDING.value, "due": now, "finished": None}
+    delay = next_delay(each.claim.tries, retry_after=each.outcome.retry_after)
+    if delay is None:
+        return change | {"new_status": DeliveryStatus.DEAD.value, "due": None, "finished": now}
+    return change | {"new_status": DeliveryStatus.PENDING.value, "due": now + delay, "finished": None}

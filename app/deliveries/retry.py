@@ -1,0 +1,109 @@
+"""Decisions about attempts: what an answer means, when to try again, when a destination's circuit opens. All pure."""
+
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import Enum
+from http import HTTPStatus
+from typing import NamedTuple
+
+MOST_ATTEMPTS = 20
+FIRST_DELAY = timedelta(seconds=5)
+"""Long enough for a rolling restart, short enough that nobody notices."""
+
+FACTOR = 3
+LONGEST_DELAY = timedelta(hours=8)
+LONGEST_RETRY_AFTER = timedelta(hours=1)
+"""A consumer may ask for more, by mistake or by a clock that is wrong; a ticket cannot wait for that."""
+
+FAILURES_TO_OPEN = 10
+FAILING_TO_OPEN = timedelta(seconds=30)
+FIRST_PROBE = timedelta(seconds=15)
+LONGEST_PROBE = timedelta(minutes=5)
+
+
+class Verdict(Enum):
+    """What an attempt's answer means."""
+
+    DELIVERED = "delivered"
+    GONE = "gone"
+    FAILED = "failed"
+
+
+def judge(status: int | None) -> Verdict:
+    """The meaning of an answer's HTTP status; None is no answer.
+
+    Whatever is neither a success nor 410 is tried again, a 400 too: a consumer's bug is repaired, never skipped.
+    """
+    if status is None:
+        return Verdict.FAILED
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return Verdict.DELIVERED
+    return Verdict.GONE if status == HTTPStatus.GONE else Verdict.FAILED
+
+
+def next_delay(
+    attempt: int,
+    *,
+    retry_after: timedelta | None = None,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> timedelta | None:
+    """How long to wait after a failed attempt, or None to give up.
+
+    Exponential with full jitter, after AWS Architecture Blog, "Exponential Backoff And Jitter" (2015): uniform between
+    zero and `FIRST_DELAY` x `FACTOR`^(attempt - 1), at most `LONGEST_DELAY`. The 19 delays between 20 attempts are
+    46 hours in the mean and 93 at most.
+
+    Args:
+        attempt: The attempt that just failed, counted from 1.
+        retry_after: What the answer asked for; the wait is not shorter, within `LONGEST_RETRY_AFTER`.
+
+    Raises:
+        ValueError: `attempt` is less than 1.
+    """
+    if attempt < 1:
+        raise ValueError("attempts are counted from 1")
+    if attempt >= MOST_ATTEMPTS:
+        return None
+    longest = min(FIRST_DELAY * FACTOR ** (attempt - 1), LONGEST_DELAY)
+    delay = timedelta(seconds=uniform(0, longest.total_seconds()))
+    return max(delay, min(retry_after or timedelta(0), LONGEST_RETRY_AFTER))
+
+
+class Circuit(NamedTuple):
+    """A destination's circuit breaker: closed while `probe_at` is None.
+
+    Attributes:
+        failures: Failed attempts since the last success.
+        failing_since: When the first of them failed.
+        probe_at: While the circuit is open: when one delivery may try.
+    """
+
+    failures: int = 0
+    failing_since: datetime | None = None
+    probe_at: datetime | None = None
+
+    def after(self, *, failed: bool, now: datetime) -> "Circuit":
+        """The circuit after one more attempt.
+
+        It opens after `FAILURES_TO_OPEN` failures with no success between them that took `FAILING_TO_OPEN` or longer,
+        so that neither a short restart nor one bad event among good ones stops a destination. While it is open one
+        delivery tries after `FIRST_PROBE`, and then whenever half of the time that it has failed has passed again, at
+        most `LONGEST_PROBE`; a success closes it.
+        """
+        if not failed:
+            return Circuit()
+        since = self.failing_since or now
+        again = self._replace(failures=self.failures + 1, failing_since=since)
+        if again.failures < FAILURES_TO_OPEN or now - since < FAILING_TO_OPEN:
+            return again
+        if self.probe_at is not None and now < self.probe_at:
+            return again  # it was sent before the circuit opened
+        wait = min(max(FIRST_PROBE, (now - since) / 2), LONGEST_PROBE)
+        return again._replace(probe_at=now + wait)
+
+    def allows(self, free: int, *, in_flight: int, now: datetime) -> int:
+        """How many of `free` deliveries may be claimed now."""
+        if self.probe_at is None:
+            return free
+        return 1 if now >= self.probe_at and in_flight == 0 and free > 0 else 0

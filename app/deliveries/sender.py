@@ -1,0 +1,101 @@
+"""Sends the deliveries of one destination."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database import writing
+from app.deliveries.claims import Claim, Limits
+from app.deliveries.destinations.kinds import Kind
+from app.deliveries.results import Ended, Outcome
+from app.deliveries.turns import leave, take_turn
+from app.deliveries.wake import notify
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = timedelta(seconds=5)
+"""Between looks that nothing asked for, in case a notification was lost."""
+
+
+class Sender:
+    """Sends the deliveries of one destination, as many at once as it may.
+
+    While one transaction runs, what comes to its end gathers for the next one, as in a group commit.
+    """
+
+    def __init__(self, engine: AsyncEngine, limits: Limits, kind: Kind, *, worker: str) -> None:
+        self.limits = limits
+        self._engine = engine
+        self._kind = kind
+        self._worker = worker
+        self._sending: set[asyncio.Task[None]] = set()
+        self._ended: list[Ended] = []
+        self._something = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._something.set()
+
+    async def run(self) -> None:
+        """Sends until it is cancelled."""
+        while True:
+            self._something.clear()
+            now = datetime.now(UTC)
+            ended, self._ended = self._ended, []
+            try:
+                async with writing(self._engine, yielding=True) as connection:
+                    turn = await take_turn(connection, self.limits, ended, worker=self._worker, now=now)
+            except BaseException:
+                self._ended = ended + self._ended  # what came of an attempt is recorded as soon as it can be
+                raise
+            for claim in turn.claims:
+                task = asyncio.create_task(self._send(claim))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
+            if not self._ended:
+                await until_woken(self._something, turn.next_at, now=now)
+
+    async def drain(self, *, within: timedelta) -> None:
+        """Waits for the attempts under way, records them, and gives the rest back."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=within.total_seconds())
+        for task in self._sending:
+            task.cancel()
+        async with writing(self._engine) as connection:
+            await leave(connection, self.limits, self._ended, worker=self._worker, now=datetime.now(UTC))
+            await notify(connection)
+        await self._kind.close()
+
+    async def _send(self, claim: Claim) -> None:
+        started = datetime.now(UTC)
+        try:
+            outcome = await self._kind.send(claim, now=started)
+        except Exception as error:  # a bug of the kind's must not keep the delivery from its next attempt
+            logger.exception("attempt_failed", extra={"fields": {"delivery": str(claim.delivery_id)}})
+            outcome = Outcome(error=f"{type(error).__name__}: {error}")
+        ended = Ended(claim, started, datetime.now(UTC) - started, outcome)
+        logger.info("attempt", extra={"fields": self._line(ended)})
+        self._ended.append(ended)
+        self._something.set()
+
+    def _line(self, ended: Ended) -> dict[str, Any]:
+        line = {
+            "destination": self.limits.name,
+            "event_id": str(ended.claim.event_id),
+            "attempt": ended.claim.attempt,
+            "status": ended.outcome.status,
+            "ms": ended.duration // timedelta(milliseconds=1),
+        }
+        return line if ended.outcome.error is None else line | {"error": ended.outcome.error}
+
+
+async def until_woken(something: asyncio.Event, until: datetime | None, *, now: datetime) -> None:
+    """Waits for the event, or until then, or for `LOOK_EVERY`, whichever is first."""
+    wait = LOOK_EVERY if until is None else min(until - now, LOOK_EVERY)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, wait.total_seconds())):
+            await something.wait()

@@ -1,0 +1,120 @@
+"""A turn of one destination: what was sent is recorded, what is due is claimed, in one transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from math import floor
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.deliveries.claims import Claim, Limits, claim, in_flight, next_due
+from app.deliveries.queue import lock
+from app.deliveries.results import Ended, record
+from app.deliveries.retry import Circuit, Verdict, judge
+from app.deliveries.tables import Delivery, Destination
+
+BURST = timedelta(milliseconds=100)
+"""How much of its rate a destination that was idle gets at once."""
+
+
+class Turn(NamedTuple):
+    """What is to be sent now, and when the next turn is worth it if nothing else happens; None is unknown."""
+
+    claims: list[Claim]
+    next_at: datetime | None
+
+
+async def take_turn(
+    connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
+) -> Turn:
+    """Records what ended and claims what is due. Does not commit: nothing may be sent before that.
+
+    Args:
+        connection: In a transaction that may write.
+        limits: The destination's.
+        ended: Attempts of claims that this worker made.
+        worker: Its name, different from every other's.
+        now: The time.
+    """
+    state = await lock(connection, limits.name)
+    if state is None:
+        return Turn([], None)
+    changes = await _record(connection, limits, ended, state, worker=worker, now=now)
+    circuit = Circuit(*(changes.get(name, getattr(state, name)) for name in Circuit._fields))
+    turn = Turn([], None)
+    if (changes.get("paused_at") or state.paused_at) is None:
+        turn, next_at = await _claim(connection, limits, circuit, next_at=state.next_at, worker=worker, now=now)
+        changes |= {"next_at": next_at} if next_at != state.next_at else {}
+    if changes:
+        await connection.execute(update(Destination).where(Destination.name == limits.name).values(changes))
+    return turn
+
+
+async def leave(
+    connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
+) -> None:
+    """Records what ended and ends the worker's other claims, so that no other one waits for them.
+
+    They stay marked as claimed, until now: whoever claims them next records that their answer is not known.
+    """
+    state = await lock(connection, limits.name)
+    if state is None:
+        return
+    changes = await _record(connection, limits, ended, state, worker=worker, now=now)
+    if changes:
+        await connection.execute(update(Destination).where(Destination.name == limits.name).values(changes))
+    mine = update(Delivery).where(Delivery.destination == limits.name, Delivery.claimed_by == worker)
+    await connection.execute(mine.values(due_at=now))
+
+
+async def take_back(connection: AsyncConnection, *, now: datetime) -> None:
+    """Ends all claims: for a worker that knows itself to be the only one, and so that theirs are a dead one's."""
+    await connection.execute(update(Delivery).where(Delivery.claimed_by.is_not(None)).values(due_at=now))
+
+
+async def _record(
+    connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], state: Row[Any], *, worker: str, now: datetime
+) -> dict[str, Any]:
+    """Records the attempts; what changes at the destination."""
+    if not ended:
+        return {}
+    await record(connection, limits, ended, worker=worker, now=now)
+    circuit = Circuit(state.failures, state.failing_since, state.probe_at)
+    for each in ended:
+        failed = judge(each.outcome.status) is not Verdict.DELIVERED
+        circuit = circuit.after(failed=failed, now=each.started_at + each.duration)
+    changes = {name: value for name, value in circuit._asdict().items() if value != getattr(state, name)}
+    gone = next((each for each in ended if judge(each.outcome.status) is Verdict.GONE), None)
+    if gone is not None:
+        changes |= {"paused_at": now, "paused_reason": f"It answered 410 Gone to event {gone.claim.event_id}."}
+    return changes
+
+
+async def _claim(
+    connection: AsyncConnection,
+    limits: Limits,
+    circuit: Circuit,
+    *,
+    next_at: datetime | None,
+    worker: str,
+    now: datetime,
+) -> tuple[Turn, datetime | None]:
+    """The turn, and when `rate` allows the next attempt."""
+    flying = await in_flight(connection, limits.name, now=now)
+    free = circuit.allows(limits.max_in_flight - flying, in_flight=flying, now=now)
+    if free <= 0:
+        waits = circuit.probe_at is not None and circuit.probe_at > now
+        return Turn([], circuit.probe_at if waits else None), next_at
+    if limits.rate is None:
+        claims = await claim(connection, limits, free=free, worker=worker, now=now)
+    else:
+        since = max(next_at or now, now - BURST)
+        if since > now:
+            return Turn([], since), next_at
+        free = min(free, floor((now - since).total_seconds() * limits.rate) + 1)
+        claims = await claim(connection, limits, free=free, worker=worker, now=now)
+        next_at = since + timedelta(seconds=len(claims) / limits.rate)
+        if len(claims) == free:
+            return Turn(claims, next_at), next_at
+    return Turn(claims, await next_due(connection, limits.name, now=now)), next_at

@@ -1,0 +1,122 @@
+"""How a worker hears that there is something to do: PostgreSQL's LISTEN and NOTIFY, or a change of the SQLite file."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database import connect_postgres, is_sqlite, sqlite_path
+
+logger = logging.getLogger(__name__)
+
+EVENTS, DELIVERIES = "priohook_events", "priohook_deliveries"
+"""PostgreSQL's channels: events were stored; deliveries, replays or destinations changed."""
+
+LOOK_EVERY = 0.025  # seconds between looks at the SQLite file's change counter
+LISTEN_AGAIN = 1.0  # seconds after a connection that listened broke
+NOTIFY_EVERY = 0.02  # seconds
+
+
+async def notify(connection: AsyncConnection) -> None:
+    """Tells all workers of changed deliveries once the transaction has committed; on SQLite the commit itself does."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text(f"NOTIFY {DELIVERIES}"))
+
+
+@asynccontextmanager
+async def waking(url: str, *, events: Callable[[], None], deliveries: Callable[[], None]) -> AsyncIterator[None]:
+    """Calls `events` or `deliveries` within milliseconds of a commit that may make them worth a look.
+
+    A notification can be lost with its connection, so whoever is woken must look from time to time anyway.
+    """
+    wakers = {EVENTS: events, DELIVERIES: deliveries}
+    listening = asyncio.create_task(_watch_file(url, wakers) if is_sqlite(url) else _listen(url, wakers))
+    try:
+        yield
+    finally:
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
+
+
+class Notifier:
+    """Tells workers elsewhere, on PostgreSQL, that events were stored; behind the commit and never in its way.
+
+    NOTIFY in the transaction would make all commits of the database wait for each other.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: asyncpg.Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def stored(self) -> None:
+        """Notifies soon: at once, or together with all that is stored in the next `NOTIFY_EVERY`."""
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._notify())
+
+    async def close(self) -> None:
+        """Ends it; what was not notified is found by the workers' own looks."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection is not None:
+            self._connection.terminate()
+
+    async def _notify(self) -> None:
+        while self._again:
+            self._again = False
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await connect_postgres(self._url)
+                await self._connection.execute(f"NOTIFY {EVENTS}", timeout=1)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await asyncio.sleep(LISTEN_AGAIN)
+            await asyncio.sleep(NOTIFY_EVERY)
+
+
+async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
+    while True:
+        connection: asyncpg.Connection | None = None
+        try:
+            ended = asyncio.Event()
+            connection = await connect_postgres(url)
+            connection.add_termination_listener(lambda _, ended=ended: ended.set())
+            for channel in wakers:
+                await connection.add_listener(channel, lambda _, __, channel, ___: wakers[channel]())
+            _wake_all(wakers)  # for what was notified before
+            await ended.wait()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            logger.warning("listen_failed", extra={"fields": {"error": str(error)}})
+        finally:
+            if connection is not None:
+                connection.terminate()
+        await asyncio.sleep(LISTEN_AGAIN)
+
+
+async def _watch_file(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
+    # It reads a counter in shared memory, 10 us each time, and holds no lock that anybody waits for.
+    connection = sqlite3.connect(f"file:{sqlite_path(url)}?mode=ro", uri=True, isolation_level=None)
+    try:
+        seen = None
+        while True:
+            version = connection.execute("PRAGMA data_version").fetchone()
+            if version != seen:
+                seen = version
+                _wake_all(wakers)
+            await asyncio.sleep(LOOK_EVERY)
+    finally:
+        connection.close()
+
+
+def _wake_all(wakers: Mapping[str, Callable[[], None]]) -> None:
+    for wake in wakers.values():
+        wake()

@@ -1,0 +1,145 @@
+"""The worker: dispatches events, makes the deliveries of replays, and sends what is due."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from secrets import token_hex
+
+import asyncpg
+from sqlalchemy import Row, exists, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.database import is_sqlite, writing
+from app.deliveries.claims import Limits
+from app.deliveries.destinations.kinds import open_destination
+from app.deliveries.dispatch import any_registered, dispatch, register
+from app.deliveries.replay import Advanced, advance, any_running
+from app.deliveries.sender import Sender, until_woken
+from app.deliveries.tables import PENDING, Delivery, Destination
+from app.deliveries.turns import take_back
+from app.deliveries.wake import notify, waking
+from app.settings import DestinationSettings
+
+logger = logging.getLogger(__name__)
+
+TROUBLE_WAIT = 1.0  # seconds after the database was in trouble
+BATCH = 250  # events dispatched in one transaction
+DRAIN = timedelta(seconds=10)
+"""How long the end waits for attempts under way; a container's grace period is longer."""
+
+TROUBLE = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class Worker:
+    """Works for all destinations; use as `async with worker.running()`.
+
+    Args:
+        engine: The database's; a connection for each destination and one more.
+        url: The database's.
+        destinations: The settings'.
+    """
+
+    def __init__(self, engine: AsyncEngine, url: str, destinations: Mapping[str, DestinationSettings]) -> None:
+        self._engine = engine
+        self._url = url
+        self._types = {name: destination.events for name, destination in destinations.items()}
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
+        self._something = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._senders: dict[str, Sender] = {}
+        for name, destination in destinations.items():
+            self._senders[name] = self._sender(name, destination)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Works until the end, where attempts under way come to theirs within `DRAIN`."""
+        async with writing(self._engine) as connection:
+            await register(connection, self._senders, now=datetime.now(UTC))
+            if is_sqlite(self._url):  # of whose workers there is one
+                await take_back(connection, now=datetime.now(UTC))
+        async with waking(self._url, events=self._something.set, deliveries=self._wake_all):
+            self._start(self._dispatch)
+            for sender in self._senders.values():
+                self._start(sender.run)
+            try:
+                yield
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                ends = (sender.drain(within=DRAIN) for sender in self._senders.values())
+                for end in await asyncio.gather(*ends, return_exceptions=True):
+                    if isinstance(end, BaseException):
+                        logger.error("claims_not_given_back", exc_info=end)
+
+    def _sender(self, name: str, settings: DestinationSettings) -> Sender:
+        limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
+        return Sender(self._engine, limits, open_destination(settings), worker=self._name)
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.create_task(_surviving(work)))
+
+    def _wake_all(self) -> None:
+        self._something.set()
+        for sender in self._senders.values():
+            sender.wake()
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._something.clear()
+            now = datetime.now(UTC)
+            events = await self._dispatch_some(now)
+            # In a transaction of its own, which takes its locks in the same order: together they would deadlock.
+            replayed = await self._advance(now)
+            async with self._engine.connect() as connection:
+                others = await self._others(connection)
+            for name, url in others:
+                self._senders[name] = self._sender(name, DestinationSettings(url=url))
+                self._start(self._senders[name].run)
+            if events or replayed.made:
+                self._wake_all()
+            else:
+                await until_woken(self._something, replayed.next_at, now=now)
+
+    async def _dispatch_some(self, now: datetime) -> int:
+        async with writing(self._engine, yielding=True) as connection:
+            if not self._types and await any_registered(connection):
+                return 0  # this worker was not told where events go; another one was
+            events = await dispatch(connection, self._types, most=BATCH, now=now)
+            if events:
+                await notify(connection)
+            return events
+
+    async def _advance(self, now: datetime) -> Advanced:
+        async with self._engine.connect() as connection:
+            if not await any_running(connection):
+                return Advanced(0, None)
+        async with writing(self._engine, yielding=True) as connection:
+            replayed = await advance(connection, now=now)
+            if replayed.made:
+                await notify(connection)
+            return replayed
+
+    async def _others(self, connection: AsyncConnection) -> Sequence[Row[str, str | None]]:
+        """Destinations of replays to a URL that have something to send and no sender yet."""
+        pending = exists().where(Delivery.destination == Destination.name, PENDING)
+        query = select(Destination.name, Destination.url).where(Destination.url.is_not(None), pending)
+        return (await connection.execute(query.where(Destination.name.not_in(self._senders)))).all()
+
+
+async def _surviving(work: Callable[[], Awaitable[None]]) -> None:
+    """Begins the work anew after whatever went wrong: else a destination would get nothing more, and nobody know."""
+    while True:
+        try:
+            await work()
+        except TROUBLE as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            logger.warning("worker_waits", extra={"fields": {"error": why}})
+        except Exception:  # as its docstring says
+            logger.exception("worker_failed")
+        await asyncio.sleep(TROUBLE_WAIT)

@@ -1,0 +1,69 @@
+"""What differs between two JSON values, bounded: a person reads it."""
+
+from collections.abc import Iterator
+from itertools import islice, zip_longest
+from typing import Any, Literal, NamedTuple
+
+from pydantic_core import to_json
+
+MOST_CHANGES = 100
+LONGEST_VALUE = 1000  # bytes as JSON
+
+_ABSENT = object()
+
+
+class Change(NamedTuple):
+    """One place where two values differ.
+
+    Attributes:
+        path: A JSON Pointer (RFC 6901).
+        old: None too where it was not there, or is too long to show.
+        new: As `old`.
+        shortened: A value is too long to show.
+    """
+
+    path: str
+    kind: Literal["added", "removed", "changed"]
+    old: Any
+    new: Any
+    shortened: bool
+
+
+class Differences(NamedTuple):
+    """The first `MOST_CHANGES` changes, and whether there are more."""
+
+    changes: list[Change]
+    more: bool
+
+
+def differences(old: Any, new: Any) -> Differences:
+    """What changed from one to the other: leaf by leaf, and whole where something came or went.
+
+    Items of lists are compared by their place. null and absent mean the same to Prioticket.
+    """
+    found = list(islice(_changes("", old, new), MOST_CHANGES + 1))
+    return Differences(found[:MOST_CHANGES], len(found) > MOST_CHANGES)
+
+
+def _changes(path: str, old: Any, new: Any) -> Iterator[Change]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in dict.fromkeys((*old, *new)):
+            yield from _changes(f"{path}/{_escaped(name)}", old.get(name), new.get(name))
+    elif isinstance(old, list) and isinstance(new, list):
+        for place, (before, after) in enumerate(zip_longest(old, new)):
+            yield from _changes(f"{path}/{place}", before, after)
+    elif old != new or isinstance(old, bool) is not isinstance(new, bool):
+        kind: Literal["added", "removed", "changed"] = (
+            "added" if old is None else "removed" if new is None else "changed"
+        )
+        before, after = _short(old), _short(new)
+        shortened = before is _ABSENT or after is _ABSENT
+        yield Change(path, kind, None if before is _ABSENT else before, None if after is _ABSENT else after, shortened)
+
+
+def _short(value: Any) -> Any:
+    return value if len(to_json(value)) <= LONGEST_VALUE else _ABSENT
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

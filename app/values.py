@@ -1,0 +1,95 @@
+"""Values of settings as people write them: words, seconds, signing secrets."""
+
+import json
+import re
+from base64 import b64decode
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic_settings import NoDecode
+
+HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
+OURS = ("content-type", "content-encoding", "content-length", "connection", "host", "transfer-encoding")
+TOKEN_KEY = re.compile(r"[\w+/=-]{32,}", re.ASCII)  # HS256 wants 32 bytes; RFC 7518, section 3.2
+MOST_TOKEN_KEYS = 2
+SHORTEST_KEY, LONGEST_KEY = 24, 64  # bytes; Standard Webhooks, "Signature scheme"
+
+
+def words(value: object) -> object:
+    """Lets an environment variable say `events:read events:replay` as well as a JSON list."""
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.lstrip().startswith("[") else value.split()
+
+
+OpenURLs = Annotated[frozenset[Literal["/docs", "/openapi.json"]], NoDecode, BeforeValidator(words)]
+"""Those that can be closed."""
+
+
+def _number(value: object) -> object:
+    """An environment variable's `2.5` as a number, which pydantic reads as seconds."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def secrets(value: object) -> object:
+    """One secret as well as several."""
+    if isinstance(value, SecretStr):
+        return (value,)
+    return words(value)
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("must be more than 0 seconds")
+    return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_number), AfterValidator(_positive)]
+
+
+def _fit_http(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not HEADER_NAME.fullmatch(name) or not value.isprintable() or not value.isascii():
+            raise ValueError(f"{name!r} cannot be sent: names are letters, digits and dashes, values plain ASCII")
+        if name.lower() in OURS or name.lower().startswith(("webhook-", "priohook-")):
+            raise ValueError(f"{name!r} is set by priohook itself")
+    return headers
+
+
+Headers = Annotated[dict[str, str], AfterValidator(_fit_http)]
+
+
+def _fit_tokens(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if len(keys) > MOST_TOKEN_KEYS:
+        raise ValueError("must be one key, or two while rotating: the first signs, both are believed")
+    if any(not TOKEN_KEY.fullmatch(key.get_secret_value()) for key in keys):
+        raise ValueError("must have 32 characters or more of A-Z a-z 0-9 - _ + / =; `priohook keys new` makes one")
+    return keys
+
+
+TokenKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(secrets), AfterValidator(_fit_tokens)]
+
+
+def signing_key(secret: SecretStr) -> bytes:
+    """The key in a secret as Standard Webhooks writes it, `whsec_` and base64.
+
+    Raises:
+        ValueError: it is none.
+    """
+    key = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+    if not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
+        raise ValueError
+    return key
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    scheme, separator, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not at:
+        return url
+    return f"{scheme}{separator}{user.partition(':')[0]}:***@{host}"

@@ -1,0 +1,177 @@
+import json
+
+import pytest
+
+from app.events.ids import new_id
+from tests.deliveries.workers import Workers
+
+
+@pytest.fixture
+def four(working):
+    """Deliveries that are delivered, in back-off, behind that, and due; their ids."""
+
+    async def make(workers: Workers):
+        events = [await workers.store("A", type="ORDER_CREATE"), await workers.store("B")]
+        await workers.dispatch()
+        turn = await workers.turn()
+        workers.wait(86400)  # so that the back-off is not over
+        first, second = sorted(turn.claims, key=lambda claim: str(claim.reference))
+        await workers.turn(workers.ended(first), workers.ended(second, 500, answer=b"<h1>\x1b[2Jno</h1>"))
+        workers.wait(-86400)
+        events += [await workers.store("B"), await workers.store()]
+        await workers.dispatch()
+        ids = {row.event_id: str(row.id) for row in await workers.deliveries()}
+        return [ids[event] for event in events]
+
+    return working(make)
+
+
+@pytest.fixture
+def dead(working):
+    """The ids of two dead deliveries."""
+
+    async def make(workers: Workers):
+        await workers.store("A")
+        await workers.store("B")
+        await workers.dispatch()
+        while any(row.status == "pending" for row in await workers.deliveries()):
+            turn = await workers.turn()
+            await workers.turn(
+                *(workers.ended(each, None, error="Connection refused.") for each in turn.claims),
+                limits=workers.limits._replace(max_in_flight=0),
+            )
+            workers.wait(9 * 3600)
+        return [str(row.id) for row in await workers.deliveries()]
+
+    return working(make)
+
+
+def listed(run, *options):
+    return [json.loads(line) for line in run("deliveries", "list", "--json", *options).text.splitlines()]
+
+
+def statuses(run):
+    return [row["status"] for row in listed(run)]
+
+
+def test_a_list_into_a_pipe_is_tabs_and_newest_first(run, four):
+    rows = [line.split("\t") for line in run("deliveries", "list").text.splitlines()]
+    assert [row[0] for row in rows] == four[::-1]
+    assert [[row[place] for place in (2, 3, 4, 5, 6)] for row in rows] == [
+        ["ORDER_UPDATE", "", "erp", "pending", "0"],
+        ["ORDER_UPDATE", "B", "erp", "pending", "0"],
+        ["ORDER_UPDATE", "B", "erp", "pending", "1"],
+        ["ORDER_CREATE", "A", "erp", "delivered", "1"],
+    ]
+    assert [row[8] for row in rows] == ["", "", "500", "200"]
+    assert rows[1][7] == "waits behind another"
+    assert rows[3][7] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        (["--status", "delivered"], [0]),
+        (["--status", "pending", "--destination", "erp"], [3, 2, 1]),
+        (["--destination", "crm"], []),
+        (["--reference", "B"], [2, 1]),
+        (["--limit", "1"], [3]),
+        (["--replay", str(new_id())], []),
+        (["--event", str(new_id())], []),
+    ],
+)
+def test_a_list_narrows_to_what_its_options_say(run, four, options, places):
+    assert [row["id"] for row in listed(run, *options)] == [four[place] for place in places]
+
+
+def test_the_last_id_of_a_list_continues_it(run, four):
+    assert [row["id"] for row in listed(run, "--before", four[2])] == [four[1], four[0]]
+
+
+def test_show_has_the_attempts_and_nothing_moves_the_cursor_of_a_terminal(run, four):
+    done = run("deliveries", "show", four[1])
+    assert done.status == 0
+    assert "\nattempt 1\n" in done.text
+    assert "<h1>\ufffd[2Jno</h1>" in done.text
+    assert not [each for each in done.text if not each.isprintable() and each != "\n"]
+
+
+def test_show_with_json_is_one_object_with_the_attempts(run, four):
+    shown = json.loads(run("deliveries", "show", "--json", four[1]).text)
+    assert (shown["id"], shown["status"], shown["attempts_made"]) == (four[1], "pending", 1)
+    assert [(each["number"], each["status"]) for each in shown["attempts"]] == [(1, 500)]
+
+
+@pytest.mark.parametrize("command", ["show", "retry", "drop"])
+def test_an_id_that_nobody_has_is_status_1_and_one_sentence(run, working, command):
+    unknown = str(new_id())
+    done = run("deliveries", command, unknown)
+    assert (done.status, done.written) == (1, b"")
+    assert done.errors.endswith(f": There is no delivery {unknown}.\n")
+
+
+def test_retry_says_of_each_what_became_of_it_and_is_status_1_if_one_is_left(run, four):
+    done = run("deliveries", "retry", four[1], four[0])
+    assert done.status == 1
+    assert done.text == f"Delivery {four[1]} is tried again.\n"
+    assert done.errors == (
+        f"priohook: Delivery {four[0]} was delivered: `priohook replay` makes a new one of its event.\n"
+    )
+
+
+def test_retry_of_one_is_status_0(run, dead):
+    assert run("deliveries", "retry", dead[0]) == (0, f"Delivery {dead[0]} is tried again.\n".encode(), "")
+    assert sorted(statuses(run)) == ["dead", "pending"]
+
+
+def test_retry_of_a_destination_takes_all_its_dead_ones(run, dead):
+    done = run("deliveries", "retry", "--destination", "erp")
+    assert done == (0, b"Dead deliveries of erp that are pending again: 2.\n", "")
+    assert statuses(run) == ["pending", "pending"]
+
+
+def test_drop_gives_up_one(run, four):
+    assert run("deliveries", "drop", four[1]) == (0, f"Delivery {four[1]} is dropped.\n".encode(), "")
+    assert statuses(run) == ["pending", "pending", "dropped", "delivered"]
+    assert listed(run, "--reference", "B", "--status", "pending")[0]["due_at"] is not None
+
+
+def test_drop_of_many_needs_yes_where_nobody_can_be_asked(run, dead):
+    done = run("deliveries", "drop", "--destination", "erp", "--status", "dead")
+    assert (done.status, done.written) == (2, b"")
+    assert "Drop 2 dead deliveries of erp? There is no terminal to ask on: give --yes." in done.errors
+    assert statuses(run) == ["dead", "dead"]
+
+
+@pytest.mark.parametrize(("status", "left"), [("dead", ["dropped", "dropped"]), ("pending", ["dead", "dead"])])
+def test_drop_with_yes_drops_all_with_the_status(run, dead, status, left):
+    done = run("deliveries", "drop", "--destination", "erp", "--status", status, "--yes")
+    assert done.status == 0
+    assert statuses(run) == left
+
+
+@pytest.mark.parametrize("command", [["retry"], ["drop", "--yes"]])
+def test_an_unknown_destination_is_status_2_and_lists_the_known_ones(run, working, command):
+    working(lambda workers: workers.register("crm"))
+    done = run("deliveries", *command, "--destination", "nobody")
+    assert done.status == 2
+    assert done.errors.endswith("There is no destination nobody; known: crm, erp.\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--status", "lost"],
+        ["list", "--event", "1"],
+        ["list", "--limit", "0"],
+        ["show"],
+        ["retry"],
+        ["retry", str(new_id()), "--destination", "erp"],
+        ["drop"],
+        ["drop", "--destination", "erp", "--status", "delivered"],
+    ],
+)
+def test_a_wrong_use_is_status_2_and_says_what_is_wrong(run, arguments):
+    done = run("deliveries", *arguments)
+    assert (done.status, done.written) == (2, b"")
+    assert done.errors.splitlines()[-1].startswith("Error: ")

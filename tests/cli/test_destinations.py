@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from tests.deliveries.workers import Workers
+
+URL = "https://me:pass-word@erp.example/in"
+
+
+@pytest.fixture
+def configured(monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_DESTINATIONS", json.dumps({"erp": {"url": URL, "events": ["ORDER_*"]}}))
+
+
+def listed(run):
+    rows = [json.loads(line) for line in run("destinations", "list", "--json").text.splitlines()]
+    return {row["name"]: row for row in rows}
+
+
+def test_a_list_has_the_queue_of_each(run, working, configured):
+    async def fill(workers: Workers):
+        for reference in ("A", "B", "B"):
+            await workers.store(reference)
+        await workers.dispatch()
+
+    working(fill)
+    row = listed(run)["erp"]
+    assert [row[name] for name in ("pending", "due", "in_flight", "dead")] == [3, 2, 0, 0]
+    assert row["oldest_pending_at"] is not None
+    assert (row["configured"], row["events"]) == (True, "ORDER_*")
+
+
+def test_no_password_is_shown(run, working, configured):
+    assert "pass-word" not in run("destinations", "list").text + run("destinations", "list", "--json").text
+    assert listed(run)["erp"]["url"] == "https://me:***@erp.example/in"
+
+
+def test_one_that_is_configured_no_more_and_one_that_is_new_are_listed(run, working, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_DESTINATIONS", json.dumps({"crm": {"url": URL}}))
+    working(lambda workers: workers.register("erp"))
+    rows = listed(run)
+    assert list(rows) == ["crm", "erp"]
+    assert rows["erp"]["state"] == "not configured"
+    assert [rows["crm"][name] for name in ("configured", "pending", "oldest_pending_at")] == [True, 0, None]
+
+
+def test_a_list_into_a_pipe_is_tabs(run, working, configured):
+    (row,) = run("destinations", "list").text.splitlines()
+    assert row.split("\t")[0] == "erp"
+    assert row.split("\t")[2:] == ["0", "0", "0", "0", "", "https://me:***@erp.example/in", "ORDER_*"]
+
+
+def test_pause_keeps_the_reason_and_resume_ends_it(run, working, configured):
+    assert run("destinations", "pause", "erp", "--reason", "Moving house.").status == 0
+    assert listed(run)["erp"]["state"].endswith(": Moving house.")
+    assert run("destinations", "resume", "erp") == (0, b"erp goes on.\n", "")
+    assert listed(run)["erp"]["paused_at"] is None
+
+
+def test_a_destination_that_no_worker_has_seen_yet_can_be_paused(run, fill, configured):
+    fill()
+    assert run("destinations", "pause", "erp").status == 0
+    assert listed(run)["erp"]["paused_reason"] == "An operator paused it."
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_an_unknown_destination_is_status_1_and_says_where_the_names_are(run, fill, command):
+    fill()
+    done = run("destinations", command, "nobody")
+    assert done == (
+        1,
+        b"",
+        "Error: There is no destination nobody: `priohook destinations list` has their names.\n",
+    )

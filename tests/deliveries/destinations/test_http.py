@@ -1,0 +1,324 @@
+import asyncio
+import gzip
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from time import monotonic
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from app.deliveries.destinations import http
+from app.deliveries.destinations.http import MOST_KEPT, MOST_READ, HTTPDestination, headers, retry_after
+from app.deliveries.results import Outcome
+from app.settings import DestinationSettings
+from tests.deliveries.claims import EVENT_ID, new_claim
+
+NOW = datetime(2026, 8, 12, 12, tzinfo=UTC)
+SECRET, OTHER = ("whsec_" + b64encode(bytes([each]) * 32).decode() for each in (1, 2))
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Consumer:
+    """A server of one answer, and the requests it got."""
+
+    url: str = ""
+    targets: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def consumer(answer: bytes | Answer = OK) -> AsyncIterator[Consumer]:
+    seen = Consumer()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            pairs = dict(line.split(": ", 1) for line in head[1:] if line)
+            seen.targets.append(head[0])
+            seen.headers.append(pairs)
+            seen.bodies.append(await reader.readexactly(int(pairs.get("Content-Length", "0"))))
+            if callable(answer):
+                await answer(writer)
+            else:
+                writer.write(answer)
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        seen.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/in?tenant=nl"
+        yield seen
+
+
+async def send(url: str, **settings: Any) -> Outcome:
+    claim = settings.pop("claim", None) or new_claim()
+    destination = HTTPDestination(DestinationSettings.model_validate({"url": url, "timeout": 5, **settings}))
+    try:
+        return await destination.send(claim, now=datetime.now(UTC))
+    finally:
+        await destination.close()
+
+
+def signed(sent: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in sent.items()}
+
+
+async def test_the_exact_bytes_arrive_with_what_says_how_to_read_them():
+    body = gzip.compress(bytes(range(256)))
+    came_with = [
+        ["content-type", "application/vnd.x+json; charset=utf-8"],
+        ["content-encoding", "gzip"],
+        ["x-own", "1"],
+    ]
+    async with consumer() as seen:
+        outcome = await send(seen.url, claim=new_claim(body=body, headers=came_with))
+    assert outcome == Outcome(status=200, answer=b"")
+    assert seen.bodies == [body]
+    assert seen.targets == ["POST /in?tenant=nl HTTP/1.1"]
+    (sent,) = seen.headers
+    assert sent["Content-Type"] == "application/vnd.x+json; charset=utf-8"
+    assert sent["Content-Encoding"] == "gzip"
+    assert "x-own" not in {name.lower() for name in sent}
+
+
+async def test_an_event_without_a_content_type_is_sent_without_one():
+    async with consumer() as seen:
+        await send(seen.url, claim=new_claim(headers=[]))
+    assert set(seen.headers[0]) == {
+        "Host",
+        "Accept",
+        "User-Agent",
+        "webhook-id",
+        "webhook-timestamp",
+        "Priohook-Attempt",
+        "Priohook-Event-Type",
+        "Priohook-Reference",
+        "Content-Length",
+    }
+
+
+async def test_the_destinations_own_headers_are_sent():
+    async with consumer() as seen:
+        await send(seen.url, headers={"X-Tenant": "nl", "Authorization": "Bearer x"})
+    assert (seen.headers[0]["X-Tenant"], seen.headers[0]["Authorization"]) == ("nl", "Bearer x")
+
+
+@pytest.mark.parametrize("verifier", [SECRET, OTHER])
+async def test_each_of_several_secrets_signs_so_that_standard_webhooks_verifies_it(verifier):
+    body = '{"data": "é"}'.encode()
+    async with consumer() as seen:
+        await send(seen.url, secret=[SECRET, OTHER], claim=new_claim(body=body))
+    Webhook(verifier).verify(seen.bodies[0], signed(seen.headers[0]))
+
+
+async def test_a_signature_does_not_fit_other_bytes():
+    async with consumer() as seen:
+        await send(seen.url, secret=SECRET)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(seen.bodies[0] + b" ", signed(seen.headers[0]))
+
+
+def test_without_a_secret_nothing_is_signed():
+    assert "webhook-signature" not in headers(new_claim(), [], now=NOW)
+
+
+def test_bytes_that_are_no_text_are_signed_too():
+    sent = headers(new_claim(body=b"\xff\x00"), [b"k" * 32], now=NOW)
+    assert sent["webhook-signature"].startswith("v1,")
+
+
+def test_the_headers_say_which_event_and_which_attempt():
+    replay = new_claim().delivery_id
+    assert headers(new_claim(attempt=3, replay_id=replay, superseded=True), [], now=NOW) == {
+        "Content-Type": "application/json",
+        "webhook-id": str(EVENT_ID),
+        "webhook-timestamp": str(int(NOW.timestamp())),
+        "Priohook-Attempt": "3",
+        "Priohook-Event-Type": "ORDER_UPDATE",
+        "Priohook-Reference": "PRI1",
+        "Priohook-Replay": str(replay),
+        "Priohook-Superseded": "true",
+    }
+
+
+@given(st.text())
+def test_whatever_a_reference_is_its_header_is_printable_ascii_and_can_be_read_back(reference):
+    sent = headers(new_claim(reference=reference, type=reference), [], now=NOW)["Priohook-Reference"]
+    assert all(" " <= each <= "~" for each in sent)
+    assert unquote(sent) == reference.encode("utf-8", "replace").decode()
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
+async def test_no_redirect_is_followed(status):
+    async with consumer() as elsewhere:
+        redirect = f"HTTP/1.1 {status}\r\nLocation: {elsewhere.url}\r\nContent-Length: 0\r\n\r\n".encode()
+        async with consumer(redirect) as seen:
+            outcome = await send(seen.url)
+    assert outcome.status == int(status[:3])
+    assert elsewhere.targets == []
+
+
+async def test_of_an_answer_2_kib_are_kept():
+    async with consumer(b"HTTP/1.1 500 Oops\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000) as seen:
+        outcome = await send(seen.url)
+    assert outcome == Outcome(status=500, answer=b"x" * MOST_KEPT)
+
+
+async def test_an_endless_answer_is_left_after_64_kib():
+    sent = 0
+
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 4096)
+            sent += 4096
+            await writer.drain()
+
+    async with consumer(endless) as seen:
+        outcome = await send(seen.url, timeout=20)
+    assert (outcome.status, len(outcome.answer or b"")) == (200, MOST_KEPT)
+    assert sent < 64 * MOST_READ  # buffers of both systems included
+
+
+async def test_a_gzip_bomb_stays_as_small_as_it_came():
+    bomb = gzip.compress(b"x" * 50_000_000)
+    async with consumer(
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
+    ) as seen:
+        outcome = await send(seen.url)
+    assert outcome == Outcome(status=200, answer=bomb[:MOST_KEPT])
+
+
+async def test_cookies_are_not_sent_back():
+    async with consumer(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    ) as seen:
+        destination = HTTPDestination(DestinationSettings(url=seen.url))
+        for _ in range(2):
+            await destination.send(new_claim(), now=NOW)
+        await destination.close()
+    assert len(seen.headers) == 2
+    assert not any("Cookie" in sent for sent in seen.headers)
+
+
+async def test_retry_after_comes_with_the_outcome():
+    async with consumer(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n") as seen:
+        outcome = await send(seen.url)
+    assert outcome == Outcome(status=429, answer=b"", retry_after=timedelta(seconds=7))
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
+        (format_datetime(NOW - timedelta(days=90), usegmt=True), 0),
+        ("Wed, 12 Aug 2026 12:01:00", 60),
+        ("Wed, 12 Aug 2026 14:01:00 +0200", 60),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value, wait):
+    assert retry_after(value, now=NOW) == timedelta(seconds=wait)
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "soon", "-1", "1.5", "1e3", "9" * 30, "²", "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"]
+)
+def test_a_retry_after_that_cannot_be_read_is_none(value):
+    assert retry_after(value, now=NOW) is None
+
+
+@given(
+    st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{1,30} [A-Z][a-z]{2} \d{1,30} \d+:\d+:\d+ [+-]?\w+", fullmatch=True)
+)
+def test_no_retry_after_is_an_error(value):
+    wait = retry_after(value, now=NOW)
+    assert wait is None or wait >= timedelta(0)
+
+
+async def test_a_consumer_that_never_answers_is_left_at_the_deadline():
+    async with consumer(lambda writer: writer.wait_closed()) as seen:
+        started = monotonic()
+        outcome = await send(seen.url, timeout=0.2)
+    assert outcome == Outcome(error="It did not answer within 0.2 seconds.")
+    assert monotonic() - started < 3
+
+
+async def test_an_answer_whose_body_trickles_counts_by_its_status_and_is_left_at_the_deadline():
+    async def trickle(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with consumer(trickle) as seen, asyncio.timeout(3):
+        outcome = await send(seen.url, timeout=0.2)
+    assert (outcome.status, outcome.error) == (200, None)
+    assert set(outcome.answer or b"") == {ord("x")}
+
+
+async def test_a_connection_that_is_not_taken_is_left_at_its_own_deadline(monkeypatch):
+    monkeypatch.setattr(http, "CONNECT_TIMEOUT", timedelta(seconds=0.2))
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server, asyncio.timeout(5):
+        # A TLS handshake that nobody answers is part of connecting.
+        outcome = await send(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout=30)
+    assert outcome.error == "It could not be connected to within 0.2 seconds."
+
+
+async def test_a_refused_connection_is_an_outcome():
+    async with consumer() as seen:
+        pass
+    outcome = await send(seen.url)
+    assert outcome.status is None
+    assert "Connect" in str(outcome.error)
+
+
+async def test_a_reset_is_an_outcome():
+    async def reset(writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with consumer(reset) as seen:
+        outcome = await send(seen.url)
+    assert outcome.status is None
+    assert outcome.error
+
+
+@pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, b""])
+async def test_an_answer_that_is_no_http_is_an_outcome(answer):
+    async with consumer(answer) as seen:
+        outcome = await send(seen.url)
+    assert outcome.status is None
+    assert 0 < len(str(outcome.error)) <= MOST_KEPT
+
+
+async def test_trouble_with_tls_is_an_outcome():
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
+        outcome = await send(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert outcome.status is None
+    assert "SSL" in str(outcome.error)

@@ -1,0 +1,100 @@
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from app.deliveries.dispatch import wants
+from tests.deliveries.workers import ALL
+
+EVERYTHING = {"crm": ["*"], "erp": ["*"]}
+
+
+@pytest.mark.parametrize(
+    ("globs", "event_type", "wanted"),
+    [
+        (["*"], "ORDER_CREATE", True),
+        (["*"], None, True),
+        (["ORDER_*"], "ORDER_CREATE", True),
+        (["ORDER_*"], "PAYMENT_REFUND", False),
+        (["ORDER_*", "REDEMPTION"], "REDEMPTION", True),
+        (["ORDER_*"], None, False),
+        (["order_*"], "ORDER_CREATE", False),
+    ],
+)
+def test_a_glob_of_the_destination_must_fit_the_type(globs, event_type, wanted):
+    assert wants(globs, event_type) is wanted
+
+
+async def test_each_destination_gets_the_events_it_wants(workers):
+    await workers.register("crm")
+    order = await workers.store("A", type="ORDER_CREATE")
+    refund = await workers.store("A", type="PAYMENT_REFUND")
+    assert await workers.dispatch({"crm": ["PAYMENT_*"], "erp": ["*"]}) == 2
+    made = {(row.destination, row.event_id) for row in await workers.deliveries()}
+    assert made == {("erp", order), ("erp", refund), ("crm", refund)}
+
+
+async def test_an_event_is_dispatched_once(workers):
+    await workers.store()
+    assert await workers.dispatch() == 1
+    assert await workers.dispatch() == 0
+    assert len(await workers.deliveries()) == 1
+
+
+async def test_an_event_that_nobody_wants_is_dispatched_all_the_same(workers):
+    await workers.store()
+    assert await workers.dispatch({"erp": ["NOTHING"]}) == 1
+    assert await workers.undispatched() == []
+
+
+async def test_a_destination_gets_what_arrives_from_its_beginning_on(workers):
+    await workers.store()
+    workers.wait(1)
+    await workers.register("crm")
+    later = await workers.store()
+    await workers.dispatch(EVERYTHING)
+    assert [row.event_id for row in await workers.deliveries() if row.destination == "crm"] == [later]
+
+
+async def test_a_destination_that_is_known_keeps_its_beginning(workers):
+    event_id = await workers.store()
+    workers.wait(1)
+    await workers.register("erp")
+    await workers.dispatch()
+    assert [row.event_id for row in await workers.deliveries()] == [event_id]
+
+
+async def test_no_more_events_than_asked_for_are_dispatched_the_oldest_first(workers):
+    ids = [await workers.store("A") for _ in range(5)]
+    assert await workers.dispatch(most=2) == 2
+    assert [row.event_id for row in await workers.deliveries()] == ids[:2]
+    assert await workers.dispatch(most=10) == 3
+
+
+async def test_of_one_reference_the_first_is_due_whatever_the_number_of_dispatches(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    for _ in range(2):
+        await workers.store("A")
+    await workers.store()
+    await workers.store()
+    await workers.dispatch()
+    due = [(row.reference, row.due_at is not None) for row in await workers.deliveries()]
+    assert due == [("A", True), ("A", False), ("A", False), (None, True), (None, True)]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_two_dispatchers_at_once_make_each_delivery_once(workers):
+    ids = [await workers.store("A") for _ in range(60)]
+    workers.wait(1)
+    dispatched = 0
+    async with asyncio.timeout(20):
+        while dispatched < 60:
+            dispatched += sum(await asyncio.gather(*(workers.dispatch(most=7) for _ in range(3))))
+    assert [row.event_id for row in await workers.deliveries()] == ids
+
+
+async def test_time_of_arrival_not_of_dispatch_decides_what_a_destination_gets(workers):
+    event_id = await workers.store(received_at=workers.now - timedelta(seconds=1))
+    await workers.dispatch(ALL)
+    assert event_id not in [row.event_id for row in await workers.deliveries()]

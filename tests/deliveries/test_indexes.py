@@ -1,0 +1,106 @@
+import re
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, insert, text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database import writing
+from app.deliveries.tables import Delivery
+from app.events.ids import new_id
+from app.events.tables import Event
+from tests.deliveries.workers import Workers
+from tests.events.stores import new_event
+
+MANY = 4000
+
+
+@pytest.fixture
+async def full(workers: Workers) -> Workers:
+    """A database with some thousand deliveries that ended and a few that wait, live ones and a replay's."""
+    replay_id = await workers.start(rate=1)
+    events = [new_event(f"old-{number}", reference=f"R{number % 500}") for number in range(MANY)]
+    rows: list[dict[str, Any]] = [
+        {
+            "id": new_id(),
+            "event_id": each.id,
+            "destination": "erp",
+            "reference": each.reference,
+            "replay_id": None if number % 2 else replay_id,
+            "status": "pending" if number % 50 < 2 else "delivered",
+            "due_at": workers.now + timedelta(seconds=number) if number % 50 < 2 else None,
+        }
+        for number, each in enumerate(events)
+    ]
+    async with writing(workers.engine) as connection:
+        await connection.execute(insert(Event), [each._asdict() for each in events])
+        await connection.execute(text("DELETE FROM undispatched"))
+        await connection.execute(insert(Delivery), rows)
+        await connection.execute(
+            update(Delivery).where(Delivery.id == rows[0]["id"]).values(claimed_by="one", claimed_at=workers.now)
+        )
+    async with workers.engine.connect() as connection:
+        await connection.execute(text("ANALYZE"))
+        await connection.commit()
+    return workers
+
+
+async def plans(engine: AsyncEngine, work: Awaitable[Any]) -> list[str]:
+    """How the database would find the rows of each statement that the work executes."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, ____: Any) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    await work
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    found = []
+    async with engine.connect() as connection:
+        for statement, parameters in seen:
+            if (
+                re.match("SELECT|UPDATE|DELETE", statement)
+                and "deliveries" in statement
+                and isinstance(parameters, tuple)
+            ):
+                rows = (await connection.exec_driver_sql(explain + statement, parameters)).all()
+                found.append("\n".join(str(row[-1]) for row in rows))
+    return found
+
+
+def whole_table(plan: str) -> bool:
+    return bool(re.search(r"Seq Scan on deliveries|SCAN deliveries(?! USING)", plan))
+
+
+async def assert_uses(workers: Workers, work: Awaitable[Any], *indexes: str) -> None:
+    found = await plans(workers.engine, work)
+    assert not [plan for plan in found if whole_table(plan)]
+    for index in indexes:
+        assert re.search(rf"{index}\b", "\n".join(found)), "\n".join(found)
+
+
+async def test_a_turn_looks_at_what_is_due_and_claimed_only(full):
+    indexes = ("ix_deliveries_due", "ix_deliveries_due_replay", "ix_deliveries_claimed")
+    await assert_uses(full, full.turn(), *indexes)
+
+
+async def test_what_follows_an_attempt_is_found_by_its_reference(full):
+    (claim, *_) = (await full.turn()).claims
+    await assert_uses(full, full.turn(full.ended(claim)), "ix_deliveries_reference")
+
+
+async def test_dispatch_finds_what_is_pending_by_the_reference(full):
+    for number in range(20):
+        await full.store(f"R{number}")
+    await assert_uses(full, full.dispatch(), "ix_deliveries_reference")
+
+
+async def test_a_replay_counts_its_pending_deliveries_only(full):
+    await assert_uses(full, full.advance(), "ix_deliveries_replay")
+
+
+async def test_leaving_finds_the_claims_of_the_worker(full):
+    await assert_uses(full, full.leave(), "ix_deliveries_claimed")

@@ -1,0 +1,305 @@
+from datetime import timedelta
+
+import pytest
+
+from app.deliveries.claims import LOST, MARGIN
+from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, MOST_ATTEMPTS
+from tests.deliveries.workers import Workers
+
+
+async def deliver(workers: Workers, status: int | None = 200, *, worker: str = "one") -> list[int]:
+    """Claims what is due and gives all of it this answer; which attempts they were."""
+    turn = await workers.turn(worker=worker)
+    await workers.turn(*(workers.ended(claim, status) for claim in turn.claims), worker=worker)
+    return [claim.attempt for claim in turn.claims]
+
+
+async def statuses(workers: Workers) -> list[str]:
+    return [row.status for row in await workers.deliveries()]
+
+
+async def test_a_claim_has_all_that_is_to_be_sent(workers):
+    event_id = await workers.store("A", type="ORDER_CANCEL", body=b"\x00\xff", headers=b"content-type: a/b\r\nx: y")
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    assert (claim.event_id, claim.type, claim.reference, claim.body) == (event_id, "ORDER_CANCEL", "A", b"\x00\xff")
+    assert claim.headers == [["content-type", "a/b"], ["x", "y"]]
+    assert (claim.attempt, claim.tries, claim.replay_id, claim.superseded) == (1, 1, None, False)
+
+
+async def test_a_destination_that_nobody_registered_has_nothing_to_send(workers):
+    assert await workers.turn(limits=workers.limits._replace(name="unheard-of")) == ([], None)
+
+
+async def test_one_delivery_of_a_reference_is_in_flight_at_a_time(workers):
+    first, second = [await workers.store("A") for _ in range(2)]
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    assert claim.event_id == first
+    assert (await workers.turn(worker="two")).claims == []
+    (claim,) = (await workers.turn(workers.ended(claim))).claims
+    assert claim.event_id == second
+
+
+async def test_two_workers_together_send_no_more_than_may_be_in_flight(engine):
+    workers = Workers(engine, max_in_flight=3)
+    await workers.register()
+    for reference in "ABCDE":
+        await workers.store(reference)
+    await workers.dispatch()
+    one = (await workers.turn(worker="one")).claims
+    assert len(one) == 3
+    assert (await workers.turn(worker="two")).claims == []
+    await workers.turn(
+        workers.ended(one[0]), workers.ended(one[1]), worker="one", limits=workers.limits._replace(max_in_flight=1)
+    )
+    assert len((await workers.turn(worker="two")).claims) == 2
+
+
+async def test_no_more_is_sent_than_the_rate_allows(engine):
+    workers = Workers(engine, max_in_flight=1000, rate=10)
+    await workers.register()
+    for _ in range(60):
+        await workers.store()
+    await workers.dispatch()
+    started, times = workers.now, []
+    while workers.now - started < timedelta(seconds=4):
+        turn = await workers.turn()
+        times += [workers.now] * len(turn.claims)
+        await workers.turn(
+            *(workers.ended(claim) for claim in turn.claims), limits=workers.limits._replace(max_in_flight=0)
+        )
+        workers.wait(0.08)
+    for number, at in enumerate(times, start=1):
+        assert number <= (at - started).total_seconds() * 10 + 2
+    assert len(times) >= 38
+
+
+async def test_an_idle_destination_sends_a_tenth_of_a_second_at_once(engine):
+    workers = Workers(engine, max_in_flight=1000, rate=50)
+    await workers.register()
+    await workers.store()
+    await workers.dispatch()
+    assert await deliver(workers) == [1]
+    for _ in range(20):
+        await workers.store()
+    workers.wait(3600)
+    await workers.dispatch()
+    turn = await workers.turn()
+    assert len(turn.claims) == 6
+    assert turn.next_at == workers.now + timedelta(seconds=0.02)
+
+
+async def test_live_deliveries_go_before_replayed_ones(engine):
+    workers = Workers(engine, max_in_flight=1)
+    await workers.register()
+    await workers.store()
+    workers.wait(1)
+    await workers.start()
+    await workers.advance()
+    workers.wait(1)
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    assert claim.replay_id is None
+
+
+async def test_a_failure_is_tried_again_after_its_delay_and_holds_back_its_own_reference_only(workers):
+    await workers.store("A")
+    await workers.store("A")
+    await workers.store("B")
+    await workers.dispatch()
+    claims = {claim.reference: claim for claim in (await workers.turn()).claims}
+    turn = await workers.turn(workers.ended(claims["A"], 500), workers.ended(claims["B"]))
+    assert turn.claims == []
+    first, second, other = await workers.deliveries()
+    assert (first.status, second.status, other.status) == ("pending", "pending", "delivered")
+    assert workers.now <= first.due_at <= workers.now + FIRST_DELAY
+    assert turn.next_at == first.due_at
+    assert second.due_at is None
+    workers.wait(FIRST_DELAY.total_seconds())
+    (claim,) = (await workers.turn()).claims
+    assert (claim.event_id, claim.attempt) == (first.event_id, 2)
+
+
+async def test_an_attempt_is_kept_with_its_time_status_error_and_answer(workers):
+    await workers.store()
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    ended = workers.ended(claim, 500, answer=b"Oops")._replace(duration=timedelta(seconds=1.5))
+    await workers.turn(ended)
+    (kept,) = await workers.attempts()
+    assert kept[:] == (claim.delivery_id, 1, workers.now, 1500, 500, None, b"Oops")
+
+
+@pytest.mark.parametrize("error", ["a \x00 in it", "half a character: \ud800"])
+async def test_an_error_that_is_no_text_for_a_database_is_kept_readable(workers, error):
+    await workers.store()
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim, None, error=error))
+    (kept,) = await workers.attempts()
+    assert kept.error in ("a \\x00 in it", "half a character: \\ud800")
+
+
+async def test_retry_after_puts_the_next_attempt_off(workers):
+    await workers.store()
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim, 429, retry_after=timedelta(minutes=7)))
+    (row,) = await workers.deliveries()
+    assert row.due_at == workers.now + timedelta(minutes=7)
+
+
+async def test_410_pauses_the_destination_and_keeps_the_delivery(workers):
+    event_id = await workers.store("A")
+    await workers.store("B")
+    await workers.dispatch()
+    gone, other = (await workers.turn()).claims
+    assert (await workers.turn(workers.ended(gone, 410))).claims == []
+    assert (await workers.destination()).paused_reason == f"It answered 410 Gone to event {event_id}."
+    await workers.turn(workers.ended(other))
+    assert await statuses(workers) == ["pending", "delivered"]
+    await workers.pause(paused=False)
+    assert [claim.attempt for claim in (await workers.turn()).claims] == [2]
+
+
+async def test_a_paused_destination_still_records_what_ends(workers):
+    await workers.store()
+    await workers.store()
+    await workers.dispatch()
+    claim, _ = (await workers.turn()).claims
+    await workers.pause(paused=True)
+    assert (await workers.turn(workers.ended(claim))).claims == []
+    assert await statuses(workers) == ["delivered", "pending"]
+
+
+async def test_after_the_last_attempt_a_delivery_is_dead_and_the_next_of_its_reference_goes(workers):
+    _, second = [await workers.store("A") for _ in range(2)]
+    await workers.dispatch()
+    made = []
+    while await statuses(workers) == ["pending", "pending"]:
+        made += await deliver(workers, 500)
+        workers.wait(30_000)
+    assert made == list(range(1, MOST_ATTEMPTS + 1))
+    assert await statuses(workers) == ["dead", "pending"]
+    (claim,) = (await workers.turn()).claims
+    assert claim.event_id == second
+
+
+async def test_a_failing_destination_gets_one_probe_at_a_time_until_it_succeeds(workers):
+    for _ in range(FAILURES_TO_OPEN):
+        await workers.store()
+    await workers.dispatch()
+    for _ in range(2):
+        await deliver(workers, 500)
+        workers.wait(30)
+    await deliver(workers, 500)
+    opened = await workers.destination()
+    assert opened.failures >= FAILURES_TO_OPEN
+    assert opened.probe_at > workers.now
+    workers.wait(14.9)
+    assert await workers.turn() == ([], opened.probe_at)
+    workers.wait(86_400)
+    (probe,) = (await workers.turn()).claims
+    assert (await workers.turn(worker="two")).claims == []
+    assert (await workers.turn(workers.ended(probe, 503))).claims == []
+    workers.wait(300)
+    (probe,) = (await workers.turn()).claims
+    assert len((await workers.turn(workers.ended(probe))).claims) > 1
+    assert (await workers.destination()).probe_at is None
+
+
+async def test_a_lost_claim_comes_back_after_its_end_and_its_attempt_says_so(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    (lost,) = (await workers.turn(worker="one")).claims
+    ends = workers.now + workers.limits.timeout + MARGIN
+    assert await workers.turn(worker="two") == ([], ends)
+    workers.wait((ends - workers.now).total_seconds())
+    (claim,) = (await workers.turn(worker="two")).claims
+    assert (claim.delivery_id, claim.attempt) == (lost.delivery_id, 2)
+    (attempt,) = await workers.attempts()
+    assert (attempt.number, attempt.error, attempt.status, attempt.duration_ms) == (1, LOST, None, None)
+
+
+async def test_a_success_of_a_claim_that_ran_out_still_counts(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    (late,) = (await workers.turn(worker="one")).claims
+    workers.wait(30)
+    (again,) = (await workers.turn(worker="two")).claims
+    await workers.turn(workers.ended(late), worker="one")
+    assert await statuses(workers) == ["delivered"]
+    await workers.turn(workers.ended(again, 500), worker="two")
+    assert await statuses(workers) == ["delivered"]
+    assert [(each.number, each.status) for each in await workers.attempts()] == [(1, 200), (2, 500)]
+
+
+async def test_a_failure_of_a_claim_that_ran_out_does_not_touch_the_next_one(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    (late,) = (await workers.turn(worker="one")).claims
+    workers.wait(30)
+    await workers.turn(worker="two")
+    before = await workers.deliveries()
+    await workers.turn(workers.ended(late, 500), worker="one")
+    assert await workers.deliveries() == before
+
+
+async def test_20_lost_attempts_make_a_delivery_dead_and_let_the_next_one_go(workers):
+    _, second = [await workers.store("A") for _ in range(2)]
+    await workers.dispatch()
+    for _ in range(MOST_ATTEMPTS):
+        assert len((await workers.turn()).claims) == 1
+        workers.wait(30)
+    turn = await workers.turn()
+    assert await statuses(workers) == ["dead", "pending"]
+    claims = turn.claims or (await workers.turn()).claims
+    assert [claim.event_id for claim in claims] == [second]
+    assert [each.error for each in await workers.attempts()] == [LOST] * MOST_ATTEMPTS
+
+
+async def test_a_delivery_that_died_of_lost_attempts_makes_the_next_turn_come_at_once(engine):
+    workers = Workers(engine, max_in_flight=1)
+    await workers.register()
+    for _ in range(2):
+        await workers.store("A")
+    await workers.dispatch()
+    for _ in range(MOST_ATTEMPTS):
+        await workers.turn()
+        workers.wait(30)
+    turn = await workers.turn()
+    assert turn.claims or turn.next_at == workers.now
+
+
+async def test_a_worker_that_leaves_gives_its_claims_back_at_once(workers):
+    await workers.store("A")
+    await workers.store("B")
+    await workers.dispatch()
+    ended, under_way = (await workers.turn(worker="one")).claims
+    await workers.leave(workers.ended(ended), worker="one")
+    (claim,) = (await workers.turn(worker="two")).claims
+    assert (claim.delivery_id, claim.attempt) == (under_way.delivery_id, 2)
+    assert await statuses(workers) == ["delivered", "pending"]
+
+
+@pytest.mark.parametrize(
+    ("newer", "superseded"),
+    [
+        ({"order_version": 3}, True),
+        ({"order_version": 2, "order_modified": timedelta(seconds=1)}, True),
+        ({"order_version": 2, "order_modified": timedelta(0)}, False),
+        ({"order_version": 1}, False),
+        ({}, False),
+    ],
+)
+async def test_an_event_is_superseded_where_a_newer_version_of_its_order_is_stored(workers, newer, superseded):
+    modified = workers.now
+    if "order_modified" in newer:
+        newer = newer | {"order_modified": modified + newer["order_modified"]}
+    await workers.store("A", order_version=2, order_modified=modified)
+    await workers.store("A", **newer)
+    await workers.store("B", order_version=9)
+    await workers.dispatch()
+    claim = (await workers.turn()).claims[0]
+    assert (claim.reference, claim.superseded) == ("A", superseded)

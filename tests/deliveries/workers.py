@@ -1,0 +1,119 @@
+"""Workers of one database, whose time and answers are the test's."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database import writing
+from app.deliveries import replay, turns
+from app.deliveries.claims import Claim, Limits
+from app.deliveries.dispatch import dispatch, register
+from app.deliveries.replay import Advanced
+from app.deliveries.results import Ended, Outcome
+from app.deliveries.tables import Attempt, Delivery, Destination, Replay, ReplayStatus
+from app.deliveries.turns import Turn
+from app.events.queries import EventFilter
+from app.events.tables import Event
+from tests.events.stores import new_event
+
+NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
+TICK = timedelta(milliseconds=1)
+ALL: Mapping[str, Sequence[str]] = {"erp": ["*"]}
+
+
+class Workers:
+    """What workers do, one step at a call. Each stored event is a millisecond younger than the one before."""
+
+    def __init__(self, engine: AsyncEngine, *, max_in_flight: int = 8, rate: float | None = None) -> None:
+        self.engine = engine
+        self.now = NOON
+        self.limits = Limits("erp", timedelta(seconds=10), max_in_flight, rate)
+        self._keys = count()
+
+    def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    async def register(self, *names: str) -> None:
+        async with writing(self.engine) as connection:
+            await register(connection, names or ["erp"], now=self.now)
+
+    async def store(self, reference: str | None = None, **columns: Any) -> UUID:
+        """Stores an event as the previous release does, with a plain INSERT."""
+        self.now += TICK
+        columns = {"type": "ORDER_UPDATE", "received_at": self.now, **columns}
+        event = new_event(f"event-{next(self._keys)}", reference=reference, **columns)
+        async with writing(self.engine) as connection:
+            await connection.execute(insert(Event), event._asdict())
+        return event.id
+
+    async def dispatch(self, types: Mapping[str, Sequence[str]] = ALL, *, most: int = 250) -> int:
+        async with writing(self.engine) as connection:
+            return await dispatch(connection, types, most=most, now=self.now)
+
+    async def turn(self, *ended: Ended, worker: str = "one", limits: Limits | None = None) -> Turn:
+        async with writing(self.engine) as connection:
+            return await turns.take_turn(connection, limits or self.limits, ended, worker=worker, now=self.now)
+
+    async def leave(self, *ended: Ended, worker: str = "one") -> None:
+        async with writing(self.engine) as connection:
+            await turns.leave(connection, self.limits, ended, worker=worker, now=self.now)
+
+    def ended(self, claim: Claim, status: int | None = 200, **outcome: Any) -> Ended:
+        return Ended(claim, self.now, timedelta(), Outcome(status, **outcome))
+
+    async def start(
+        self,
+        narrowed: EventFilter | None = None,
+        *,
+        ids: Sequence[UUID] | None = None,
+        rate: float = 1000,
+        destination: str = "erp",
+    ) -> UUID:
+        narrowed = narrowed or EventFilter()
+        async with writing(self.engine) as connection:
+            planned = await replay.plan(connection, narrowed, ids)
+            return await replay.start(
+                connection, narrowed, ids=ids, destination=destination, rate=rate, planned=planned, now=self.now + TICK
+            )
+
+    async def advance(self) -> Advanced:
+        async with writing(self.engine) as connection:
+            return await replay.advance(connection, now=self.now)
+
+    async def set_replay(self, replay_id: UUID, status: ReplayStatus) -> None:
+        async with writing(self.engine) as connection:
+            await replay.set_status(connection, replay_id, status, now=self.now)
+
+    async def pause(self, *, paused: bool) -> None:
+        values = {"paused_at": self.now if paused else None, "paused_reason": "By hand." if paused else None}
+        async with writing(self.engine) as connection:
+            await connection.execute(update(Destination).values(values))
+
+    async def deliveries(self) -> Sequence[Row[Any]]:
+        """All, in the order of arrival, live ones before those of replays."""
+        order = (Delivery.replay_id.asc().nulls_first(), Delivery.event_id, Delivery.destination)
+        return await self._rows(select(*Delivery.__table__.columns).order_by(*order))
+
+    async def attempts(self) -> Sequence[Row[Any]]:
+        return await self._rows(select(*Attempt.__table__.columns).order_by(Attempt.delivery_id, Attempt.number))
+
+    async def destination(self) -> Row[Any]:
+        (row,) = await self._rows(select(*Destination.__table__.columns).where(Destination.name == "erp"))
+        return row
+
+    async def replays(self) -> Sequence[Row[Any]]:
+        return await self._rows(select(*Replay.__table__.columns).order_by(Replay.id))
+
+    async def undispatched(self) -> list[UUID]:
+        rows = await self._rows(text("SELECT event_id FROM undispatched"))
+        return sorted(each.event_id if isinstance(each.event_id, UUID) else UUID(each.event_id) for each in rows)
+
+    async def _rows(self, query: Any) -> Sequence[Row[Any]]:
+        async with self.engine.connect() as connection:
+            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return rows

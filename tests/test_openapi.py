@@ -1,0 +1,74 @@
+import json
+
+import pytest
+import schemathesis
+
+from app.auth.token_request import OF_TOKENS
+from app.openapi import SCOPES, ErrorModel, answers, describe
+from app.operations import Route
+from app.problems import NotFound
+from app.settings import Scope
+from tests.conftest import WEBHOOK, basic_header
+from tests.test_application import OPEN, application
+
+ROUTES = [route for route in application().routes if isinstance(route, Route)]
+DOCUMENT = describe(ROUTES)
+OPERATIONS = [(path, operation) for path, item in DOCUMENT["paths"].items() for operation in item.values()]
+
+
+def test_every_route_is_described():
+    assert len(OPERATIONS) == len(ROUTES) == len(application().routes)
+
+
+def test_the_document_is_valid_openapi():
+    # OpenAPI 3.1 lets the token's URL be relative, its published schema does not.
+    flow = DOCUMENT["components"]["securitySchemes"]["oauth2"]["flows"]["clientCredentials"]
+    oauth2 = {"type": "oauth2", "flows": {"clientCredentials": {**flow, "tokenUrl": "https://priohook/oauth2/token"}}}
+    schemes = {**DOCUMENT["components"]["securitySchemes"], "oauth2": oauth2}
+    document = {**DOCUMENT, "components": {**DOCUMENT["components"], "securitySchemes": schemes}}
+    schemathesis.openapi.from_dict(document).validate()
+
+
+def test_every_reference_leads_to_a_model():
+    text = json.dumps(DOCUMENT)
+    used = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert used == set(DOCUMENT["components"]["schemas"])
+
+
+def test_only_open_urls_need_no_credential():
+    assert {path for path, operation in OPERATIONS if not operation["security"]} == OPEN
+
+
+def test_a_described_scope_is_the_one_that_the_door_asks_for():
+    (webhook,) = (route for route in ROUTES if route.path == WEBHOOK)
+    assert DOCUMENT["paths"][WEBHOOK]["post"]["security"] == [{"basic": ["webhooks:send"]}]
+    assert webhook.door
+    assert webhook.door.middleware
+    assert webhook.door.middleware.kwargs["scope"] is Scope.SEND
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_route_says_what_success_is_what_its_door_answers_and_500(route):
+    door = {problem.status for problem in route.door.problems} if route.door else set()
+    statuses = set(answers(route.operation, route.door))
+    assert statuses >= {500, *door}
+    assert any(status < 300 for status in statuses)
+
+
+def test_every_scope_of_a_token_has_a_meaning():
+    assert set(SCOPES) == OF_TOKENS
+
+
+def test_a_problem_is_what_the_document_calls_an_error_model():
+    content = json.loads(bytes(NotFound("Nothing.", "Look elsewhere.").response("1").body))
+    assert ErrorModel.model_validate(content).model_dump() == content
+
+
+@pytest.mark.parametrize(
+    "example", DOCUMENT["paths"][WEBHOOK]["post"]["requestBody"]["content"]["application/json"]["examples"]
+)
+async def test_an_example_of_a_webhook_is_accepted(start, sqlite_url, example):
+    (operation,) = (operation for path, operation in OPERATIONS if path == WEBHOOK)
+    value = operation["requestBody"]["content"]["application/json"]["examples"][example]["value"]
+    async with start(sqlite_url) as client:
+        assert (await client.post(WEBHOOK, json=value, headers=basic_header())).status_code == 200
