@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -27,8 +27,8 @@ CLOSE_TIMEOUT = timedelta(seconds=2)
 SQLITE_BUSY = timedelta(seconds=5)
 """How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
 
-CONTENDED = 0.002  # seconds for a lock that somebody else has; a free one takes a tenth
-YIELD = 6
+CONTENDED = 0.003  # seconds for a lock that somebody else has; a free one takes a tenth
+COURTESY = 12
 
 LOCK_TIMEOUT = timedelta(seconds=5)
 MIGRATION_LOCK = 7_092_717_263
@@ -129,22 +129,23 @@ async def connect_postgres(url: str) -> asyncpg.Connection:
 
 
 @asynccontextmanager
-async def writing(engine: AsyncEngine, *, yielding: bool = False) -> AsyncIterator[AsyncConnection]:
+async def writing(engine: AsyncEngine, *, courtesy: asyncio.Lock | None = None) -> AsyncIterator[AsyncConnection]:
     """A transaction that may write from its first statement on; SQLite would let another one write before it does.
 
     Args:
         engine: The database's.
-        yielding: Whether the receiver goes first. On SQLite, where one writes at a time, who had to wait for the lock
-            then leaves it to others for `YIELD` times as long as it held it.
+        courtesy: For a SQLite file that the receiver writes too: this process's writers take it, one at a time. One
+            that finds the file locked leaves it to the receiver for `COURTESY` times as long as it held it itself.
     """
-    async with engine.begin() as connection:
+    async with courtesy or nullcontext():
         began = monotonic()
-        if connection.dialect.name == "sqlite":
-            await connection.execute(text("BEGIN IMMEDIATE"))
-        locked = monotonic()
-        yield connection
-    if yielding and connection.dialect.name == "sqlite" and locked - began > CONTENDED:
-        await asyncio.sleep(YIELD * (monotonic() - locked))
+        async with engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                await connection.execute(text("BEGIN IMMEDIATE"))
+            locked = monotonic()
+            yield connection
+        if courtesy is not None and locked - began > CONTENDED:
+            await asyncio.sleep(COURTESY * (monotonic() - locked))
 
 
 async def insert_new(connection: AsyncConnection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:

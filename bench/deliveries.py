@@ -20,7 +20,7 @@ from app.deliveries.tables import Destination
 from bench import databases
 from bench.consumer import Consumer, consuming
 from bench.databases import Databases
-from bench.load import NOTIFICATION_ID, PASSWORD, USERNAME, payload
+from bench.load import NOTIFICATION_ID, PASSWORD, REFERENCE, USERNAME, payload
 from bench.plan import COMPARED, Plan
 from bench.processes import environment, running
 from bench.samples import Deliveries, Key, Results
@@ -108,7 +108,8 @@ def _post(url: str, *, count: int, pause: float, first: int = 0) -> dict[str, fl
     began = monotonic()
     for number in range(count):
         sleep(max(0.0, began + number * pause - monotonic()))
-        body = payload("notification").replace(NOTIFICATION_ID, b"event-%d" % (first + number))
+        unique = b"event-%d" % (first + number)
+        body = payload("notification").replace(NOTIFICATION_ID, unique).replace(REFERENCE, unique)
         connection.request("POST", "/webhooks/prioticket", body, headers)
         answer = connection.getresponse()
         answer.read()

@@ -181,7 +181,7 @@ async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -
     total = 0
     async with opened(Settings.load()) as engine:
         while True:
-            async with writing(engine, yielding=True) as connection:
+            async with writing(engine, courtesy=asyncio.Lock()) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))
                 await notify(connection)
             if not done:

@@ -27,11 +27,14 @@ class Sender:
     While one transaction runs, what comes to its end gathers for the next one, as in a group commit.
     """
 
-    def __init__(self, engine: AsyncEngine, limits: Limits, kind: Kind, *, worker: str) -> None:
+    def __init__(
+        self, engine: AsyncEngine, limits: Limits, kind: Kind, *, worker: str, courtesy: asyncio.Lock | None = None
+    ) -> None:
         self.limits = limits
         self._engine = engine
         self._kind = kind
         self._worker = worker
+        self._courtesy = courtesy
         self._sending: set[asyncio.Task[None]] = set()
         self._ended: list[Ended] = []
         self._something = asyncio.Event()
@@ -47,7 +50,7 @@ class Sender:
             now = datetime.now(UTC)
             ended, self._ended = self._ended, []
             try:
-                async with writing(self._engine, yielding=True) as connection:
+                async with writing(self._engine, courtesy=self._courtesy) as connection:
                     turn = await take_turn(connection, self.limits, ended, worker=self._worker, now=now)
             except BaseException:
                 self._ended = ended + self._ended  # what came of an attempt is recorded as soon as it can be

@@ -50,6 +50,7 @@ class Worker:
         self._types = {name: destination.events for name, destination in destinations.items()}
         self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         self._something = asyncio.Event()
+        self._courtesy = asyncio.Lock() if is_sqlite(url) else None
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
         for name, destination in destinations.items():
@@ -79,7 +80,7 @@ class Worker:
 
     def _sender(self, name: str, settings: DestinationSettings) -> Sender:
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
-        return Sender(self._engine, limits, open_destination(settings), worker=self._name)
+        return Sender(self._engine, limits, open_destination(settings), worker=self._name, courtesy=self._courtesy)
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.create_task(_surviving(work)))
@@ -107,7 +108,7 @@ class Worker:
                 await until_woken(self._something, replayed.next_at, now=now)
 
     async def _dispatch_some(self, now: datetime) -> int:
-        async with writing(self._engine, yielding=True) as connection:
+        async with writing(self._engine, courtesy=self._courtesy) as connection:
             if not self._types and await any_registered(connection):
                 return 0  # this worker was not told where events go; another one was
             events = await dispatch(connection, self._types, most=BATCH, now=now)
@@ -119,7 +120,7 @@ class Worker:
         async with self._engine.connect() as connection:
             if not await any_running(connection):
                 return Advanced(0, None)
-        async with writing(self._engine, yielding=True) as connection:
+        async with writing(self._engine, courtesy=self._courtesy) as connection:
             replayed = await advance(connection, now=now)
             if replayed.made:
                 await notify(connection)
