@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route as AnyRoute
@@ -44,6 +45,8 @@ from app.telemetry.middleware import RequestLine
 
 class State(receiver.State, health.State):
     """What the lifespan gives to every request."""
+
+    engine: AsyncEngine
 
 
 class Application(Router):
@@ -101,10 +104,10 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
     @asynccontextmanager
     async def lifespan(_: Application) -> AsyncIterator[State]:
         with log.running(), logging_to(log):
-            async with engine_for(settings.database_url) as engine:
+            async with engine_for(settings.database_url) as engine, engine_for(settings.database_url) as probe:
                 await check_schema(engine)
                 async with _notifier(settings.database_url) as stored, _store(settings, stored).running() as events:
-                    yield {"events": events, "engine": engine}
+                    yield {"events": events, "engine": engine, "probe": probe}
 
     failures = FailureLimit()
 
@@ -131,7 +134,7 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
     limit = settings.max_body_bytes
     usernames = {name: client.username or name for name, client in settings.clients.items()}
     events = events_api.Events(notification_keys=partial(contents.notification_keys, set(usernames.values())))
-    order = orders.Orders(read_object=partial(contents.read_object, limit=limit))
+    order = orders.Orders(read_object=contents.read_object)
     releasing = quarantine.Releasing(usernames=usernames, limit=limit)
     one = single.SingleReplay(destinations=settings.destinations)
     replays = bulk.BulkReplays(destinations=settings.destinations)

@@ -128,24 +128,43 @@ async def connect_postgres(url: str) -> asyncpg.Connection:
     )
 
 
-@asynccontextmanager
-async def writing(engine: AsyncEngine, *, courtesy: asyncio.Lock | None = None) -> AsyncIterator[AsyncConnection]:
-    """A transaction that may write from its first statement on; SQLite would let another one write before it does.
+class Courtesy:
+    """Lets the receiver write a SQLite file first: this process's writers take turns, and rest between two of them.
 
-    Args:
-        engine: The database's.
-        courtesy: For a SQLite file that the receiver writes too: this process's writers take it, one at a time. One
-            that finds the file locked leaves it to the receiver for `COURTESY` times as long as it held it itself.
+    One that found the file locked leaves it to the receiver for `COURTESY` times as long as it then held it itself.
     """
-    async with courtesy or nullcontext():
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._rests_until = 0.0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator["Courtesy"]:
+        """Waits for the turn, and for the rest after the one before."""
+        async with self._lock:
+            await asyncio.sleep(self._rests_until - monotonic())
+            yield self
+
+    def held(self, seconds: float) -> None:
+        """Notes how long a file was held that somebody else wanted too."""
+        self._rests_until = monotonic() + COURTESY * seconds
+
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine, *, courtesy: Courtesy | None = None) -> AsyncIterator[AsyncConnection]:
+    """A transaction that may write from its first statement on; SQLite would let another one write before it does."""
+    if engine.dialect.name != "sqlite":
+        async with engine.begin() as connection:
+            yield connection
+        return
+    async with courtesy.turn() if courtesy else nullcontext():
         began = monotonic()
         async with engine.begin() as connection:
-            if connection.dialect.name == "sqlite":
-                await connection.execute(text("BEGIN IMMEDIATE"))
+            await connection.execute(text("BEGIN IMMEDIATE"))
             locked = monotonic()
             yield connection
-        if courtesy is not None and locked - began > CONTENDED:
-            await asyncio.sleep(COURTESY * (monotonic() - locked))
+        if courtesy and locked - began > CONTENDED:
+            courtesy.held(monotonic() - locked)
 
 
 async def insert_new(connection: AsyncConnection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:

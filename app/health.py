@@ -20,7 +20,8 @@ READY_WITHIN = 2.0  # seconds; whoever asks does not wait much longer
 class State(TypedDict):
     """What this module needs from the application's lifespan."""
 
-    engine: AsyncEngine
+    probe: AsyncEngine
+    """Of its own: whatever holds the API's connections, a balancer must not take the receiver for dead."""
 
 
 class NotReady(Unavailable):
@@ -53,7 +54,7 @@ async def healthz(_: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """The database answers and its schema is current."""
-    engine: AsyncEngine = request.state.engine
+    engine: AsyncEngine = request.state.probe
     try:
         async with asyncio.timeout(READY_WITHIN):
             await check_schema(engine)

@@ -148,6 +148,8 @@ async def read_json(request: Request, model: type[Model]) -> Model:
         raise InvalidBody("The body is not JSON.", f"In detail: {error}.") from None
     if not isinstance(parsed, dict):
         raise Unprocessable("The body is JSON and no object.", "Send an object.")
+    if len(parsed) > len(model.model_fields):  # each would become an error of its own
+        raise Unprocessable("The object has too many fields.", f"Known: {', '.join(model.model_fields)}.")
     return _validated(model, parsed)
 
 
@@ -161,7 +163,7 @@ def _validated(model: type[Model], value: dict[str, Any]) -> Model:
         return model.model_validate(value)
     except ValidationError as error:
         where, why = _first(error)
-        message = f"The field {where} is not usable." if where else "The body is not usable."
+        message = f"The field {where[:100]} is not usable." if where else "The body is not usable."
         raise Unprocessable(message, f"In detail: {why}.") from None
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64decode
 from datetime import timedelta
+from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
@@ -93,3 +94,12 @@ def without_password(url: str) -> str:
     if not at:
         return url
     return f"{scheme}{separator}{user.partition(':')[0]}:***@{host}"
+
+
+def short_name(url: str) -> str:
+    """A name for a destination that has none: its host, and a digest. Path, query and user may be secrets."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
+    return f"{scheme}://{host}#{sha256(url.encode()).hexdigest()[:8]}"

@@ -13,7 +13,7 @@ from sqlalchemy import Row
 
 from app.cli.opened import opened, reading
 from app.cli.output import fields, plain, print_fields, print_rows, printable
-from app.database import writing
+from app.database import Courtesy, writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone
 from app.deliveries.queries import (
@@ -178,10 +178,10 @@ def _all(operation: Callable[..., Awaitable[int]], destination: str) -> int:
 
 async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -> int:
     """Some in each transaction, so that a worker's turn is never far; how many."""
-    total = 0
+    total, courtesy = 0, Courtesy()
     async with opened(Settings.load()) as engine:
         while True:
-            async with writing(engine, courtesy=asyncio.Lock()) as connection:
+            async with writing(engine, courtesy=courtesy) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))
                 await notify(connection)
             if not done:

@@ -25,7 +25,7 @@ from app.deliveries.tables import ReplayStatus
 from app.deliveries.wake import notify
 from app.events.queries import EventFilter
 from app.settings import DestinationSettings, Settings
-from app.values import without_password
+from app.values import short_name, without_password
 
 SHOWN = (
     "id",
@@ -168,7 +168,7 @@ def _target(to: str | None) -> tuple[str, str | None]:
         raise click.UsageError(
             f"{without_password(to)} is neither a destination ({names}) nor a URL: http(s)://… or python:…."
         ) from None
-    return without_password(to), to
+    return short_name(to), to
 
 
 def _ids(file: Any) -> list[UUID] | None:

@@ -30,7 +30,7 @@ from app.deliveries.queries import get_delivery, list_attempts, list_deliveries,
 from app.deliveries.wake import notify
 from app.pagination import link, next_page
 from app.parameters import answer, read_id, read_json, read_query
-from app.transactions import changing, reading
+from app.transactions import DatabaseAway, changing, reading
 
 
 async def list_page(request: Request) -> Response:
@@ -110,9 +110,13 @@ class DestinationControls:
                     await register(connection, [name], now=now)
                 await operation(connection, name, now=now)
                 await notify(connection)
-                destinations = await self._all(connection)
         except NotDone:
             raise NoSuchDestination from None
+        try:
+            async with reading(request.state.engine) as connection:  # counts long, so not while it is locked
+                destinations = await self._all(connection)
+        except DatabaseAway:
+            raise DatabaseAway("It is done, and its queue cannot be counted now.", "Look again later.") from None
         return answer(next(each for each in destinations if each.name == name))
 
     async def _all(self, connection: AsyncConnection) -> list[DestinationShown]:

@@ -1,5 +1,6 @@
 """/api/replays: a filter or ids, the plan, the job that workers carry out, and its controls."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,11 +29,19 @@ from app.deliveries.wake import notify
 from app.events.queries import EventFilter
 from app.pagination import PageQuery, link, next_page
 from app.parameters import Unprocessable, answer, read_id, read_json, read_query
+from app.problems import Unavailable
 from app.settings import DestinationSettings
 from app.transactions import changing, reading
 
+PLANS = 2
+"""How many may be counted at once: each holds a connection all that time."""
+
 PLANNED_WITHIN = timedelta(seconds=30)
 """A plan counts all that match, which no index makes quick."""
+
+
+class TooManyPlans(Unavailable):
+    """As many replays are being planned as may be at once."""
 
 
 class BulkReplays:
@@ -44,6 +53,7 @@ class BulkReplays:
 
     def __init__(self, *, destinations: Mapping[str, DestinationSettings]) -> None:
         self._destinations = destinations
+        self._counting = asyncio.Semaphore(PLANS)
 
     async def create(self, request: Request) -> Response:
         """The plan, and without `dry_run` the replay."""
@@ -51,9 +61,11 @@ class BulkReplays:
         if (wanted.filter is None) == (wanted.ids is None):
             raise Unprocessable("Neither filter nor ids, or both.", "Send one; an empty filter means all events.")
         narrowed = wanted.filter.narrowed() if wanted.filter is not None else EventFilter()
+        if self._counting.locked():
+            raise TooManyPlans("Other replays are being planned.", "Ask again in a moment: nothing was started.")
         try:
             # Counted before anything is locked: on SQLite a transaction that may write lets nobody else write.
-            async with reading(request.state.engine, within=PLANNED_WITHIN) as connection:
+            async with self._counting, reading(request.state.engine, within=PLANNED_WITHIN) as connection:
                 name = await self._target(connection, wanted.to)
                 planned = await plan(connection, narrowed, wanted.ids)
         except NotReplayable as error:
@@ -88,7 +100,9 @@ class BulkReplays:
             if len(self._destinations) != 1:
                 raise UnknownDestination("There is not exactly one destination.", "Name one with `to`.")
             return next(iter(self._destinations))
-        known = await connection.scalar(select(Destination.name).where(Destination.name == to))
+        # One with a URL of its own is an operator's at the shell, and no request's.
+        here = select(Destination.name).where(Destination.name == to, Destination.url.is_(None))
+        known = await connection.scalar(here)
         if known is None and to not in self._destinations:
             raise UnknownDestination(f"There is no destination {to}.", "GET /api/destinations lists them.")
         return to

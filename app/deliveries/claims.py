@@ -50,6 +50,7 @@ class Claim(NamedTuple):
 _newer = aliased(Event)
 _superseded = exists().where(
     _newer.reference == Event.reference,
+    Event.order_version.is_not(None),  # of this event alone, so that without a version no other is looked at
     or_(
         _newer.order_version > Event.order_version,
         and_(_newer.order_version == Event.order_version, _newer.order_modified > Event.order_modified),

@@ -1,6 +1,6 @@
 """Dispatch: accepted events become deliveries, one for each destination that wants their type."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -37,9 +37,15 @@ async def register(connection: AsyncConnection, names: Iterable[str], *, now: da
     await insert_new(connection, Destination, [{"name": name, "since": now} for name in sorted(names)])
 
 
-async def any_registered(connection: AsyncConnection) -> bool:
-    """Whether any worker's settings had a destination."""
-    return bool(await connection.scalar(select(exists().where(Destination.url.is_(None)))))
+async def outdated(connection: AsyncConnection, known: Collection[str], *, started: datetime) -> bool:
+    """Whether a destination was configured after this worker had started, or it was told of none at all.
+
+    It would dispatch events without it; another worker knows, or will, and they wait for that one.
+    """
+    unknown = exists().where(Destination.url.is_(None), Destination.name.not_in(sorted(known)))
+    if known:
+        unknown = unknown.where(Destination.since > started)
+    return bool(await connection.scalar(select(unknown)))
 
 
 async def dispatch(
@@ -109,6 +115,6 @@ async def _busy(connection: AsyncConnection, name: str, references: set[str]) ->
     if not references:
         return set()
     pending = select(Delivery.reference).where(
-        Delivery.destination == name, PENDING, Delivery.reference.in_(sorted(references))
+        Delivery.destination == name, PENDING, Delivery.due_at.is_not(None), Delivery.reference.in_(sorted(references))
     )
     return set(await connection.scalars(pending.distinct()))

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, String, column, exists, func, select, update, values
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.tables import PENDING, Delivery, Destination
@@ -21,21 +21,29 @@ async def lock(connection: AsyncConnection, name: str) -> Row[Any] | None:
     return (await connection.execute(query)).one_or_none()
 
 
-async def promote(connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime) -> None:
-    """Makes the first pending delivery of each reference due, where none is: live ones in the order of arrival."""
+async def promote(
+    connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime, none_due: bool = False
+) -> None:
+    """Makes the first pending delivery of each reference due, where none is: live ones in the order of arrival.
+
+    Args:
+        connection: In a transaction that holds the destination's lock.
+        destination: Its name.
+        references: Those that may have a delivery to go on with.
+        now: The time.
+        none_due: Whether the caller knows that none of them has one that is due: a long queue of one reference is then
+            not read to its end.
+    """
     if not references:
         return
-    order = (Delivery.replay_id.asc().nulls_first(), Delivery.event_id)
-    pending = (
-        select(
-            Delivery.id,
-            func.row_number().over(partition_by=Delivery.reference, order_by=order).label("place"),
-            func.max(Delivery.due_at).over(partition_by=Delivery.reference).label("due_at"),
-        )
-        .where(Delivery.destination == destination, PENDING, Delivery.reference.in_(sorted(references)))
-        .subquery()
-    )
-    first = select(pending.c.id).where(pending.c.place == 1, pending.c.due_at.is_(None))
+    wanted = values(column("reference", String), name="wanted").data([(each,) for each in sorted(references)]).cte()
+    here = (Delivery.destination == destination, PENDING, Delivery.reference == wanted.c.reference)
+    live = select(Delivery.id).where(*here, Delivery.replay_id.is_(None)).order_by(Delivery.event_id).limit(1)
+    replayed = select(Delivery.id).where(*here, Delivery.replay_id.is_not(None))
+    oldest = replayed.order_by(Delivery.replay_id, Delivery.event_id).limit(1)
+    first = select(func.coalesce(live.scalar_subquery(), oldest.scalar_subquery())).select_from(wanted)
+    if not none_due:
+        first = first.where(~exists().where(*here, Delivery.due_at.is_not(None)))
     await connection.execute(update(Delivery).where(Delivery.id.in_(first)).values(due_at=now))
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, Select, exists, func, insert, literal_column, select, update
+from sqlalchemy import Row, Select, exists, func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.dispatch import Wanted, add, register
@@ -126,12 +126,13 @@ async def start(
 async def replay_one(
     connection: AsyncConnection, event_id: UUID, reference: str | None, *, destination: str, now: datetime
 ) -> UUID:
-    """Makes a new delivery of one event at once; the id of its replay, which ends with it. Does not commit."""
+    """Makes a new delivery of one event at once; the id of its replay, which has no more to make. Does not commit."""
     await register(connection, [destination], now=now)
     await lock(connection, destination)
     replay_id = new_id()
     values = {"id": replay_id, "destination": destination, "narrowed": {}, "rate": 1.0, "events": 1, "made": 1}
-    await connection.execute(insert(Replay), values | {"last_event_id": event_id})
+    values |= {"status": ReplayStatus.DONE.value, "finished_at": now, "last_event_id": event_id}
+    await connection.execute(insert(Replay), values)
     await connection.execute(insert(ReplayEvent), {"replay_id": replay_id, "event_id": event_id})
     await add(connection, destination, [Wanted(event_id, reference)], replay_id=replay_id, now=now)
     return replay_id
@@ -148,10 +149,9 @@ async def advance(connection: AsyncConnection, *, now: datetime) -> Advanced:
     A replay keeps as many deliveries open as its rate gives in a second: so much may come at once after its destination
     was away, and no more is in the way of a pause.
     """
-    # Several destinations in one transaction: in the order of their names, as dispatch takes their locks.
-    order = (Replay.destination, Replay.id)
-    running = select(*Replay.__table__.columns).where(RUNNING).order_by(*order).with_for_update(skip_locked=True)
-    replays = (await connection.execute(running)).all()
+    running = select(*Replay.__table__.columns).where(RUNNING).with_for_update(skip_locked=True)
+    # Several destinations in one transaction: in the order in which dispatch takes their locks, not the database's.
+    replays = sorted(await connection.execute(running), key=lambda replay: (replay.destination, replay.id))
     steps = [await _advance(connection, replay, now=now) for replay in replays]
     times = [step.next_at for step in steps if step.next_at is not None]
     return Advanced(sum(step.made for step in steps), min(times, default=None))
@@ -174,9 +174,10 @@ async def set_status(connection: AsyncConnection, replay_id: UUID, status: Repla
     await connection.execute(update(Replay).where(Replay.id == replay_id).values(values))
     if ended:
         await lock(connection, replay.destination)
-        waiting = (Delivery.replay_id == replay_id, PENDING, Delivery.claimed_by.is_(None))
+        idle = or_(Delivery.claimed_by.is_(None), Delivery.due_at <= now)
+        waiting = (Delivery.replay_id == replay_id, PENDING, idle)
         references = await connection.scalars(select(Delivery.reference).where(*waiting))
-        dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "finished_at": now}
+        dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "claimed_by": None, "finished_at": now}
         await connection.execute(update(Delivery).where(*waiting).values(dropped))
         await promote(connection, replay.destination, {each for each in references if each is not None}, now=now)
 
@@ -189,7 +190,7 @@ async def _advance(connection: AsyncConnection, replay: Row[Any], *, now: dateti
     pending = await connection.scalar(open_ones) or 0
     room = min(BATCH, max(1, ceil(replay.rate)) - pending, floor((now - since).total_seconds() * replay.rate) + 1)
     if room <= 0:
-        return Advanced(0, now + timedelta(seconds=min(1.0, max(0.05, 10 / replay.rate))))
+        return Advanced(0, now + timedelta(seconds=min(1.0, max(0.2, 10 / replay.rate))))
     events = (await connection.execute(_next_events(replay, room))).all()
     changes: dict[str, Any] = {}
     if events:

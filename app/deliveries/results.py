@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import String, and_, bindparam, or_, update
+from sqlalchemy import String, and_, bindparam, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.queue import prefer_live, promote
 from app.deliveries.retry import Verdict, judge, next_delay
-from app.deliveries.tables import PENDING, Attempt, Delivery, DeliveryStatus
+from app.deliveries.tables import PENDING, Attempt, Delivery, DeliveryStatus, Replay, ReplayStatus
 
 
 class Outcome(NamedTuple):
@@ -60,10 +60,24 @@ async def record(
     changes = [_change(each, worker=worker, now=now) for each in ended]
     await connection.execute(END, changes)
     await _keep(connection, [_attempt(each) for each in ended])
+    await _drop_cancelled(connection, ended, now=now)
     over = [each.claim.reference for each, change in zip(ended, changes, strict=True) if change["finished"]]
-    await promote(connection, limits.name, {each for each in over if each is not None}, now=now)
+    await promote(connection, limits.name, {each for each in over if each is not None}, now=now, none_due=True)
     replayed = {each.claim.reference for each in ended if each.claim.replay_id is not None}
     await prefer_live(connection, limits.name, {each for each in replayed if each is not None}, now=now)
+
+
+async def _drop_cancelled(connection: AsyncConnection, ended: Sequence[Ended], *, now: datetime) -> None:
+    """What was on its way when its replay was cancelled, and failed, is not tried again; its followers go on below."""
+    failed = [each.claim for each in ended if judge(each.outcome.status) is not Verdict.DELIVERED]
+    replays = {claim.replay_id for claim in failed if claim.replay_id is not None}
+    if not replays:
+        return
+    cancelled = select(Replay.id).where(Replay.id.in_(replays), Replay.status == ReplayStatus.CANCELLED.value)
+    ids = [claim.delivery_id for claim in failed if claim.replay_id is not None]
+    dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "finished_at": now}
+    which = update(Delivery).where(Delivery.id.in_(ids), PENDING, Delivery.replay_id.in_(cancelled))
+    await connection.execute(which.values(dropped))
 
 
 async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database import writing
+from app.database import Courtesy, writing
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.destinations.kinds import Kind
+from app.deliveries.queue import lock
 from app.deliveries.results import Ended, Outcome
 from app.deliveries.turns import leave, take_turn
 from app.deliveries.wake import notify
@@ -28,7 +29,7 @@ class Sender:
     """
 
     def __init__(
-        self, engine: AsyncEngine, limits: Limits, kind: Kind, *, worker: str, courtesy: asyncio.Lock | None = None
+        self, engine: AsyncEngine, limits: Limits, kind: Kind, *, worker: str, courtesy: Courtesy | None = None
     ) -> None:
         self.limits = limits
         self._engine = engine
@@ -47,10 +48,11 @@ class Sender:
         """Sends until it is cancelled."""
         while True:
             self._something.clear()
-            now = datetime.now(UTC)
             ended, self._ended = self._ended, []
             try:
                 async with writing(self._engine, courtesy=self._courtesy) as connection:
+                    await lock(connection, self.limits.name)
+                    now = datetime.now(UTC)  # a claim begins when it is made, however long that had to wait
                     turn = await take_turn(connection, self.limits, ended, worker=self._worker, now=now)
             except BaseException:
                 self._ended = ended + self._ended  # what came of an attempt is recorded as soon as it can be
@@ -60,7 +62,7 @@ class Sender:
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
             if not self._ended:
-                await until_woken(self._something, turn.next_at, now=now)
+                await until_woken(self._something, turn.next_at, now=datetime.now(UTC))
 
     async def drain(self, *, within: timedelta) -> None:
         """Waits for the attempts under way, records them, and gives the rest back."""

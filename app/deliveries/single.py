@@ -31,7 +31,13 @@ from app.transactions import DatabaseAway, changing, reading
 MARGIN = timedelta(seconds=5)
 """Beside a destination's timeout: for a worker to wake and to write down what came."""
 
+MOST_WAITING = 16
+"""Requests that wait at once; each asks the database again and again."""
+
 LOOKS = (0.02, 0.05, 0.1)  # seconds before the first looks; then the last one again and again
+MOST_BEFORE = 100
+"""Deliveries of one reference that are looked at for the one that holds the others back."""
+
 DEFAULT_TIMEOUT = timedelta(seconds=10)
 """Of a destination that is in another process's settings only."""
 
@@ -116,10 +122,13 @@ class SingleReplay:
 
     def __init__(self, *, destinations: Mapping[str, DestinationSettings]) -> None:
         self._destinations = destinations
+        self._waiting = asyncio.Semaphore(MOST_WAITING)
 
     async def replay(self, request: Request) -> Response:
         """Makes the deliveries in one transaction."""
         event_id, query = read_id(request, "event_id"), read_query(request, ReplayQuery)
+        if query.wait and self._waiting.locked():
+            raise NotTaken("Too many requests wait for a destination.", "Nothing was made: ask again, or without wait.")
         now = datetime.now(UTC)
         async with changing(request.state.engine) as connection:
             event = await get_summary(connection, event_id) if event_id else None
@@ -134,8 +143,9 @@ class SingleReplay:
             rows = await _deliveries(connection, replays)
         if query.wait:
             _raise_for_broken(destinations[name] for name in names if name in destinations)
-            rows = await _first_attempts(request.state.engine, replays, within=self._longest(names) + MARGIN)
-            _raise_for(rows)
+            async with self._waiting:
+                rows = await _first_attempts(request.state.engine, replays, within=self._longest(names) + MARGIN)
+            await _raise_for(request.state.engine, rows)
         shown = [DeliverySummary.model_validate(row) for row in rows]
         return answer(Replayed(deliveries=shown), status=200 if query.wait else 202)
 
@@ -166,7 +176,8 @@ class SingleReplay:
         )
 
 
-KNOWN = select(*Destination.__table__.columns)
+# One with a URL of its own is an operator's at the shell, and no request's.
+KNOWN = select(*Destination.__table__.columns).where(Destination.url.is_(None))
 
 
 async def _deliveries(connection: AsyncConnection, replays: Sequence[UUID]) -> list[Row[Any]]:
@@ -180,12 +191,22 @@ async def _first_attempts(engine: AsyncEngine, replays: Sequence[UUID], *, withi
     loop = asyncio.get_running_loop()
     until = loop.time() + within.total_seconds()
     for pause in chain(LOOKS, repeat(LOOKS[-1])):
-        async with reading(engine) as connection:
-            rows = await _deliveries(connection, replays)
+        rows = await _looked_up(engine, replays)
         if all(_answered(row) for row in rows) or loop.time() >= until:
             return rows
         await asyncio.sleep(pause)
     raise AssertionError  # the loop above has no other end
+
+
+async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[Row[Any]]:
+    try:
+        async with reading(engine) as connection:
+            return await _deliveries(connection, replays)
+    except DatabaseAway:  # whose own text says that nothing was changed
+        raise NotTaken(
+            "The deliveries are made; what came of them cannot be read now.",
+            "Do not ask again: GET /api/deliveries tells.",
+        ) from None
 
 
 def _answered(row: Row[Any]) -> bool:
@@ -202,7 +223,7 @@ def _raise_for_broken(destinations: Iterable[Row[Any]]) -> None:
             )
 
 
-def _raise_for(rows: Sequence[Row[Any]]) -> None:
+async def _raise_for(engine: AsyncEngine, rows: Sequence[Row[Any]]) -> None:
     """Raises what the worst of the deliveries deserves."""
     stands = "Delivery {0.id} stays and is tried again: GET /api/deliveries/{0.id}."
     for row in rows:
@@ -216,8 +237,22 @@ def _raise_for(rows: Sequence[Row[Any]]) -> None:
             raise NoAnswer(f"Destination {row.destination} did not answer in time.", stands.format(row))
         if row.status == DeliveryStatus.DROPPED:
             raise BadAnswer(f"The delivery to {row.destination} was dropped meanwhile.", "Somebody else did that.")
-        why = "No worker took the delivery in time." if row.due_at else "It waits behind others of its reference."
-        raise NotTaken(why, f"It is delivered in its turn: GET /api/deliveries/{row.id}.")
+        if row.due_at is not None:
+            raise NotTaken(
+                "No worker took the delivery in time.", f"It goes in its turn: GET /api/deliveries/{row.id}."
+            )
+        raise await _held_back(engine, row)
+
+
+async def _held_back(engine: AsyncEngine, row: Row[Any]) -> Problem:
+    """What the delivery that this one waits behind deserves."""
+    narrowed = DeliveryFilter(destination=row.destination, reference=row.reference, status=DeliveryStatus.PENDING.value)
+    async with reading(engine) as connection:
+        before = await list_deliveries(connection, narrowed, limit=MOST_BEFORE)
+    goes_on = f"It goes in its turn: GET /api/deliveries/{row.id}."
+    if any(each.due_at is not None and (each.last_status or each.last_error) for each in before):
+        return BadAnswer(f"Destination {row.destination} failed with an earlier delivery of {row.reference}.", goes_on)
+    return NoAnswer(f"Destination {row.destination} has not taken earlier deliveries of {row.reference}.", goes_on)
 
 
 TIMED_OUT = ("It did not answer within", "It did not return within", "It could not be connected to within")

@@ -114,7 +114,8 @@ async def _claim(
             return Turn([], since), next_at
         free = min(free, floor((now - since).total_seconds() * limits.rate) + 1)
         claims = await claim(connection, limits, free=free, worker=worker, now=now)
-        next_at = since + timedelta(seconds=len(claims) / limits.rate)
+        if claims:  # else nothing is written: on SQLite each write wakes every worker
+            next_at = since + timedelta(seconds=len(claims) / limits.rate)
         if len(claims) == free:
             return Turn(claims, next_at), next_at
     return Turn(claims, await next_due(connection, limits.name, now=now)), next_at

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
+from urllib.parse import quote
 
 import asyncpg
 from sqlalchemy import text
@@ -104,17 +105,24 @@ async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
 
 async def _watch_file(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
     # It reads a counter in shared memory, 10 us each time, and holds no lock that anybody waits for.
-    connection = sqlite3.connect(f"file:{sqlite_path(url)}?mode=ro", uri=True, isolation_level=None)
-    try:
-        seen = None
-        while True:
-            version = connection.execute("PRAGMA data_version").fetchone()
-            if version != seen:
-                seen = version
-                _wake_all(wakers)
-            await asyncio.sleep(LOOK_EVERY)
-    finally:
-        connection.close()
+    path = f"file:{quote(str(sqlite_path(url)))}?mode=ro"
+    while True:
+        try:
+            with closing(sqlite3.connect(path, uri=True, isolation_level=None, timeout=0)) as connection:
+                await _watch_counter(connection, wakers)
+        except sqlite3.Error as error:
+            logger.warning("watch_failed", extra={"fields": {"error": str(error)}})
+        await asyncio.sleep(LISTEN_AGAIN)
+
+
+async def _watch_counter(connection: sqlite3.Connection, wakers: Mapping[str, Callable[[], None]]) -> None:
+    seen = None
+    while True:
+        version = connection.execute("PRAGMA data_version").fetchone()
+        if version != seen:
+            seen = version
+            _wake_all(wakers)
+        await asyncio.sleep(LOOK_EVERY)
 
 
 def _wake_all(wakers: Mapping[str, Callable[[], None]]) -> None:

@@ -10,17 +10,17 @@ from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 
 import asyncpg
-from sqlalchemy import Row, exists, select
+from sqlalchemy import Row, exists, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database import is_sqlite, writing
+from app.database import Courtesy, is_sqlite, writing
 from app.deliveries.claims import Limits
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import any_registered, dispatch, register
+from app.deliveries.dispatch import dispatch, outdated, register
 from app.deliveries.replay import Advanced, advance, any_running
 from app.deliveries.sender import Sender, until_woken
-from app.deliveries.tables import PENDING, Delivery, Destination
+from app.deliveries.tables import PENDING_PARTS, Delivery, Destination
 from app.deliveries.turns import take_back
 from app.deliveries.wake import notify, waking
 from app.settings import DestinationSettings
@@ -50,17 +50,19 @@ class Worker:
         self._types = {name: destination.events for name, destination in destinations.items()}
         self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         self._something = asyncio.Event()
-        self._courtesy = asyncio.Lock() if is_sqlite(url) else None
+        self._courtesy = Courtesy()
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
+        self._unusable: set[str] = set()
+        self._started = datetime.now(UTC)
         for name, destination in destinations.items():
-            self._senders[name] = self._sender(name, destination)
+            self._add(name, destination)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Works until the end, where attempts under way come to theirs within `DRAIN`."""
         async with writing(self._engine) as connection:
-            await register(connection, self._senders, now=datetime.now(UTC))
+            await register(connection, self._types, now=self._started)
             if is_sqlite(self._url):  # of whose workers there is one
                 await take_back(connection, now=datetime.now(UTC))
         async with waking(self._url, events=self._something.set, deliveries=self._wake_all):
@@ -78,9 +80,18 @@ class Worker:
                     if isinstance(end, BaseException):
                         logger.error("claims_not_given_back", exc_info=end)
 
-    def _sender(self, name: str, settings: DestinationSettings) -> Sender:
+    def _add(self, name: str, settings: DestinationSettings) -> bool:
+        """Makes the sender, unless the destination cannot be used: the others must not wait for that."""
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
-        return Sender(self._engine, limits, open_destination(settings), worker=self._name, courtesy=self._courtesy)
+        try:
+            kind = open_destination(settings)
+        except Exception as error:  # noqa: BLE001 - whatever a user's module raises when it is imported
+            fields = {"destination": name, "error": f"{type(error).__name__}: {error}"}
+            logger.error("destination_unusable", extra={"fields": fields})  # noqa: TRY400 - the sentence says it
+            self._unusable.add(name)
+            return False
+        self._senders[name] = Sender(self._engine, limits, kind, worker=self._name, courtesy=self._courtesy)
+        return True
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.create_task(_surviving(work)))
@@ -100,8 +111,8 @@ class Worker:
             async with self._engine.connect() as connection:
                 others = await self._others(connection)
             for name, url in others:
-                self._senders[name] = self._sender(name, DestinationSettings(url=url))
-                self._start(self._senders[name].run)
+                if self._add(name, DestinationSettings(url=url)):
+                    self._start(self._senders[name].run)
             if events or replayed.made:
                 self._wake_all()
             else:
@@ -109,8 +120,8 @@ class Worker:
 
     async def _dispatch_some(self, now: datetime) -> int:
         async with writing(self._engine, courtesy=self._courtesy) as connection:
-            if not self._types and await any_registered(connection):
-                return 0  # this worker was not told where events go; another one was
+            if await outdated(connection, self._types, started=self._started):
+                return 0
             events = await dispatch(connection, self._types, most=BATCH, now=now)
             if events:
                 await notify(connection)
@@ -128,9 +139,10 @@ class Worker:
 
     async def _others(self, connection: AsyncConnection) -> Sequence[Row[str, str | None]]:
         """Destinations of replays to a URL that have something to send and no sender yet."""
-        pending = exists().where(Delivery.destination == Destination.name, PENDING)
+        pending = or_(*(exists().where(Delivery.destination == Destination.name, part) for part in PENDING_PARTS))
         query = select(Destination.name, Destination.url).where(Destination.url.is_not(None), pending)
-        return (await connection.execute(query.where(Destination.name.not_in(self._senders)))).all()
+        known = [*self._senders, *self._unusable]
+        return (await connection.execute(query.where(Destination.name.not_in(known)))).all()
 
 
 async def _surviving(work: Callable[[], Awaitable[None]]) -> None:

@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 MOST_CHANGES = 100
 LONGEST_VALUE = 1000  # bytes as JSON
+LONGEST_PATH = 1000  # characters; what is below is not told apart
 
 _ABSENT = object()
 
@@ -46,7 +47,10 @@ def differences(old: Any, new: Any) -> Differences:
 
 
 def _changes(path: str, old: Any, new: Any) -> Iterator[Change]:
-    if isinstance(old, dict) and isinstance(new, dict):
+    if len(path) > LONGEST_PATH:
+        if old != new:
+            yield Change(path[:LONGEST_PATH], "changed", None, None, shortened=True)
+    elif isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys((*old, *new)):
             yield from _changes(f"{path}/{_escaped(name)}", old.get(name), new.get(name))
     elif isinstance(old, list) and isinstance(new, list):

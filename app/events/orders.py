@@ -1,9 +1,9 @@
 """GET /api/orders/{reference}: what is known of one order, in the order's own order."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,9 +23,13 @@ from app.transactions import DatabaseAway, reading
 MOST_EVENTS = 500
 MOST_BODIES = 50
 MOST_BYTES = 4 * 1024 * 1024
-"""Of the bodies that are compared, all together, as they are stored."""
+"""Of the bodies that are compared, all together, as they are stored and decoded."""
 
-ReadObject = Callable[[list[list[str]], bytes], dict[str, Any] | None]
+
+class ReadObject(Protocol):
+    """What a stored event's headers and body hold, if it is no larger than the limit, and its decoded size."""
+
+    def __call__(self, headers: list[list[str]], body: bytes, *, limit: int) -> tuple[dict[str, Any] | None, int]: ...
 
 
 class NoSuchOrder(NotFound):
@@ -108,27 +112,40 @@ class Orders:
             placed = timeline(rows[:MOST_EVENTS])
             holding = [each.event for each in placed if each.event.shape in ("object", "both")]
             chosen = _newest(holding)
-            bodies = await get_bodies(connection, chosen) if chosen else []
+            found = {row.id: row for row in await get_bodies(connection, chosen)} if chosen else {}
+        bodies = [found[each] for each in chosen if each in found]
         if not rows:
             raise _no_such_order()
         order = await asyncio.to_thread(self._order, reference, placed, bodies)
         order.more_events = len(rows) > MOST_EVENTS
-        order.not_compared = len(holding) - len(bodies)
+        order.not_compared = len(holding) - order.compared
         return answer(order, headers=KEEP_PRIVATE)
 
     def _order(self, reference: str, placed: Sequence[Placed], bodies: Sequence[Row[Any]]) -> Order:
-        objects = {row.id: self._read_object(row.headers, row.body) for row in bodies}
+        objects = self._objects(bodies)
         ids = [each.event.id for each in placed if objects.get(each.event.id) is not None]
         changed = {new: differences(objects[old], objects[new]) for old, new in pairwise(ids)}
         return Order(
             reference=reference,
             events=[_shown(each, changed) for each in placed],
             more_events=False,
-            compared=len(bodies),
+            compared=len(objects),
             not_compared=0,
             state=objects[ids[-1]] if ids else None,
             state_event_id=ids[-1] if ids else None,
         )
+
+    def _objects(self, bodies: Sequence[Row[Any]]) -> dict[UUID, dict[str, Any] | None]:
+        """Of as many as there is room for, decoded: a small body may hold a large one."""
+        objects: dict[UUID, dict[str, Any] | None] = {}
+        room = MOST_BYTES
+        for row in bodies:
+            found, size = self._read_object(row.headers, row.body, limit=room)
+            room -= size
+            if room < 0:
+                break
+            objects[row.id] = found
+        return objects
 
 
 def _no_such_order() -> NoSuchOrder:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,7 +14,7 @@ from app.events.queries import get_summary
 from app.operations import Answer, Operation
 from app.parameters import answer, read_id
 from app.problems import Problem
-from app.receiver.release import NotReleased, release
+from app.receiver.release import NotReleased, Released, release
 from app.transactions import DatabaseAway, changing
 
 
@@ -58,12 +59,18 @@ class Releasing:
         if event_id is None:
             raise NoSuchEvent
         try:
+            released = await self._release(request, event_id)
+        except IntegrityError:  # a copy was accepted meanwhile; now it is found
+            released = await self._release(request, event_id)
+        return answer(Release(event_id=released.id, duplicate=released.duplicate))
+
+    async def _release(self, request: Request, event_id: UUID) -> Released:
+        try:
             async with changing(request.state.engine) as connection:
                 if await get_summary(connection, event_id) is None:
                     raise NoSuchEvent
-                released = await release(
+                return await release(
                     connection, event_id, usernames=self._usernames, limit=self._limit, now=datetime.now(UTC)
                 )
         except NotReleased as error:
             raise StaysQuarantined(str(error), "It stays as it is.") from None
-        return answer(Release(event_id=released.id, duplicate=released.duplicate))

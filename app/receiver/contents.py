@@ -9,17 +9,27 @@ from app.receiver.endpoint import dedup_key
 from app.receiver.payloads import NoEnvelope, NotJSON, changed_object, notification_identity, parse_json
 
 
-def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> dict[str, Any] | None:
-    """The order, payment or other object that came along, as JSON that can be written again; None without one.
+def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[dict[str, Any] | None, int]:
+    """The order, payment or other object that came along, as JSON that can be written again, and the decoded size.
 
     Args:
         headers: As they are stored.
         body: As it is stored, in its content coding.
-        limit: The most bytes after decompression.
+        limit: The most bytes after decompression; of more there is no object, and the size is one more than that.
     """
     try:
-        envelope = parse_json(decode(body, stored_coding(headers), limit=limit))
-    except (UndecodableBody, InflatesTooFar, NotJSON, NoEnvelope):
+        content = decode(body, stored_coding(headers), limit=limit)
+    except InflatesTooFar:
+        return None, limit + 1
+    except UndecodableBody:
+        return None, len(body)
+    return _object(content), len(content)
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    try:
+        envelope = parse_json(content)
+    except (NotJSON, NoEnvelope):
         return None
     data = envelope.get("data") if isinstance(envelope, dict) else None
     name, changed = changed_object(data) if isinstance(data, dict) else ("", {})
@@ -28,7 +38,7 @@ def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> dict[st
     try:
         to_json(changed)
     except (PydanticSerializationError, ValueError):
-        return dict(_clean(changed))
+        return _cleaned(changed)
     return changed
 
 
@@ -41,6 +51,15 @@ def stored_coding(headers: list[list[str]]) -> bytes:
     """The content coding of a stored body, empty for none and for one that nobody knows."""
     coding = content_coding(",".join(value for name, value in headers if name == "content-encoding").encode())
     return coding if coding in CODINGS else b""
+
+
+def _cleaned(changed: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        cleaned = dict(_clean(changed))
+        to_json(cleaned)
+    except (PydanticSerializationError, ValueError, RecursionError):  # too deep to be written
+        return None
+    return cleaned
 
 
 def _clean(value: Any) -> Any:

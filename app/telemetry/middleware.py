@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.body import ClientGone
 from app.problems import InternalError, problem_for
 from app.response_headers import SECURITY_HEADERS
 from app.telemetry.logs import LogWriter
@@ -71,6 +72,8 @@ class RequestLine:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientGone:
+            pass  # the line says so
         except Exception as error:
             problem = problem_for(error, method=scope["method"])
             if problem is None:

@@ -128,7 +128,7 @@ def test_a_url_of_ones_own_is_a_destination_without_its_password(run, three):
     assert done.status == 0
     shown = run("replays", "list", "--json").text + run("destinations", "list", "--json").text + done.text
     assert "pass-word" not in shown
-    assert replays(run)[0]["destination"] == "http://me:***@127.0.0.1:9/in"
+    assert replays(run)[0]["destination"].startswith("http://127.0.0.1:9#")
 
 
 @pytest.mark.parametrize("to", ["crm", "ftp://host/in", "file:///etc/passwd", "python:", ""])

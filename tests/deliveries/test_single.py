@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from app.database import writing
+from app.deliveries.dispatch import register
 from app.deliveries.tables import Destination
 from app.settings import Scope
 from tests.conftest import bearer_header
@@ -161,3 +162,31 @@ async def test_a_parameter_that_cannot_be_used_is_400(api, workers, query):
 async def test_an_unknown_event_is_404(api):
     for event_id in (uuid4(), "nothing"):
         assert (await api.post(f"/api/events/{event_id}/replay")).status_code == 404
+
+
+async def test_a_destination_with_a_url_of_its_own_is_an_operators_and_no_requests(api, workers):
+    event_id = await workers.store("A")
+    await with_url(workers, "https://laptop.example#1")
+    reply = await api.post(f"/api/events/{event_id}/replay?to=https%3A%2F%2Flaptop.example%231")
+    assert reply.status_code == 422
+    filtered = {"filter": {}, "to": "https://laptop.example#1"}
+    assert (await api.post("/api/replays", json=filtered)).status_code == 422
+    assert await workers.deliveries() == []
+
+
+async def test_what_waits_behind_a_failing_delivery_is_502(api, workers, short):
+    event_id = await workers.store("A")
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim, 500))
+    reply = await api.post(f"/api/events/{event_id}/replay?wait=true")
+    assert reply.status_code == 502
+    assert "an earlier delivery of A" in reply.json()["error_message"]
+
+
+async def with_url(workers, name):
+    async with writing(workers.engine) as connection:
+        await register(connection, [name], now=workers.now)
+        await connection.execute(
+            update(Destination).where(Destination.name == name).values(url="https://laptop.example/in")
+        )

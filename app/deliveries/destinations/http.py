@@ -53,6 +53,10 @@ class HTTPDestination:
             return Outcome(error=f"It could not be connected to within {self._timeout.connect:g} seconds.")
         except TimeoutError:
             return Outcome(error=f"It did not answer within {self._timeout.total:g} seconds.")
+        except aiohttp.ClientResponseError as error:  # whose text ends with the URL, which may hold a key
+            return Outcome(error=f"{type(error).__name__}: {error.message}"[:MOST_KEPT])
+        except aiohttp.InvalidURL:
+            return Outcome(error="Its URL is none that can be sent to.")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Outcome(error=f"{type(error).__name__}: {error}"[:MOST_KEPT])
 

@@ -322,3 +322,23 @@ async def test_trouble_with_tls_is_an_outcome():
         outcome = await send(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     assert outcome.status is None
     assert "SSL" in str(outcome.error)
+
+
+async def test_an_answer_that_is_no_http_is_an_outcome_without_the_url():
+    async def mumble(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with consumer(mumble) as seen:
+        outcome = await send(seen.url + "?key=secret")
+    assert outcome.status is None
+    assert outcome.error
+    assert "secret" not in outcome.error
+
+
+async def test_a_url_that_cannot_be_sent_to_is_not_repeated():
+    outcome = await send("http://user:pa/ss@host/x")
+    assert outcome.status is None
+    assert outcome.error
+    assert "ss@" not in outcome.error
