@@ -28,8 +28,8 @@ SQLITE_BUSY = timedelta(seconds=5)
 """How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
 
 CONTENDED = 0.003
-"""Seconds to begin from which the receiver is taken to be busy; a free lock on an idle machine takes a tenth. Waiting for
-a processor counts on purpose: looking at the lock alone left the receiver half of its rate under full load, not 0.8."""
+"""Seconds to begin from which the receiver is taken to be busy; a free lock on an idle machine takes a tenth. Waiting
+for a processor counts on purpose: looking at the lock alone left the receiver half of its rate, not 0.8."""
 
 COURTESY = 12
 

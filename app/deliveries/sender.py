@@ -39,14 +39,20 @@ class Sender:
         self._sending: set[asyncio.Task[None]] = set()
         self._ended: list[Ended] = []
         self._something = asyncio.Event()
+        self._ending = False
 
     def wake(self) -> None:
         """There may be something to send."""
         self._something.set()
 
+    def end(self) -> None:
+        """Lets `run` return once its transaction has ended; one that is cut short could leave a file locked."""
+        self._ending = True
+        self._something.set()
+
     async def run(self) -> None:
-        """Sends until it is cancelled."""
-        while True:
+        """Sends until it is told to end."""
+        while not self._ending:
             self._something.clear()
             ended, self._ended = self._ended, []
             try:

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 TROUBLE_WAIT = 1.0  # seconds after the database was in trouble
 BATCH = 250  # events dispatched in one transaction
+TRANSACTION = timedelta(seconds=5)
+"""How long the end waits for transactions under way."""
+
 DRAIN = timedelta(seconds=10)
 """How long the end waits for attempts under way; a container's grace period is longer."""
 
@@ -50,6 +53,7 @@ class Worker:
         self._types = {name: destination.events for name, destination in destinations.items()}
         self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         self._something = asyncio.Event()
+        self._ending = False
         self._courtesy = Courtesy()
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
@@ -72,7 +76,9 @@ class Worker:
             try:
                 yield
             finally:
-                for task in self._tasks:
+                self._end()
+                _, late = await asyncio.wait(self._tasks, timeout=TRANSACTION.total_seconds())
+                for task in late:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
                 ends = (sender.drain(within=DRAIN) for sender in self._senders.values())
@@ -96,13 +102,19 @@ class Worker:
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.create_task(_surviving(work)))
 
+    def _end(self) -> None:
+        self._ending = True
+        self._something.set()
+        for sender in self._senders.values():
+            sender.end()
+
     def _wake_all(self) -> None:
         self._something.set()
         for sender in self._senders.values():
             sender.wake()
 
     async def _dispatch(self) -> None:
-        while True:
+        while not self._ending:
             self._something.clear()
             now = datetime.now(UTC)
             events = await self._dispatch_some(now)
@@ -155,4 +167,6 @@ async def _surviving(work: Callable[[], Awaitable[None]]) -> None:
             logger.warning("worker_waits", extra={"fields": {"error": why}})
         except Exception:  # as its docstring says
             logger.exception("worker_failed")
+        else:
+            return
         await asyncio.sleep(TROUBLE_WAIT)
