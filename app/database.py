@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ for a processor counts on purpose: looking at the lock alone left the receiver h
 
 COURTESY = 12
 
+SQLITE_INSTANT = len("2026-08-12 10:15:00.123456")
 LOCK_TIMEOUT = timedelta(seconds=5)
 MIGRATION_LOCK = 7_092_717_263
 """An arbitrary number, the same everywhere: two `priohook migrate` at once take turns."""
@@ -42,10 +43,25 @@ class SchemaNotCurrent(Exception):
     """The database lacks migrations that this release needs; the text says what to run."""
 
 
+def sqlite_instant(value: datetime) -> str:
+    """How SQLite holds an instant: its time in UTC, 26 characters for any year, so that texts sort as times do."""
+    return value.astimezone(UTC).isoformat(" ", "microseconds")[:SQLITE_INSTANT]
+
+
+class _SQLiteDateTime(sqlite.DATETIME):
+    """Reads what `sqlite_instant` writes, and years before 1000 as earlier releases wrote them, without zeros."""
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002
+        return lambda value: None if value is None else sqlite_instant(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:  # noqa: ARG002
+        return lambda value: None if value is None else datetime.fromisoformat(value.rjust(SQLITE_INSTANT, "0"))
+
+
 class UTCDateTime(TypeDecorator[datetime]):
     """An instant: aware in, aware and in UTC out, on both databases."""
 
-    impl = DateTime(timezone=True)
+    impl = DateTime(timezone=True).with_variant(_SQLiteDateTime(), "sqlite")  # type: ignore[no-untyped-call] # SQLAlchemy's
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002

@@ -4,14 +4,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, event, func, select, update
 from sqlalchemy.exc import OperationalError, StatementError
 
-from app.database import open_sqlite, sqlite_path
+from app.database import open_sqlite, sqlite_instant, sqlite_path
 from app.events.store import COLUMNS, BadRow, Row
 from app.events.tables import Event
 
@@ -97,13 +97,9 @@ class SQLiteWriter:
 def _bound(row: Row) -> tuple[Any, ...]:
     """The values as SQLAlchemy's types for SQLite store them."""
     return tuple(
-        value.hex if isinstance(value, UUID) else _instant(value) if isinstance(value, datetime) else value
+        value.hex if isinstance(value, UUID) else sqlite_instant(value) if isinstance(value, datetime) else value
         for value in row.values()
     )
-
-
-def _instant(value: datetime) -> str:
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _count_copies(connection: Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:

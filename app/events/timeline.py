@@ -1,13 +1,14 @@
 """The events of one order in the order's own order, which is not that of their arrival."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
-from app.events.ids import EPOCH
+LOWEST = (-(2**63), datetime.min.replace(tzinfo=UTC))
+"""Before every version and time that an order can say."""
 
 
 class Placed(NamedTuple):
@@ -28,7 +29,7 @@ def timeline(events: Iterable[Row[Any]]) -> list[Placed]:
     before it; the same for its time within a version.
     """
     placed: list[tuple[tuple[int, datetime, int], Placed]] = []
-    newest = (-1, EPOCH)
+    newest = LOWEST
     for event in sorted(events, key=attrgetter("id")):
         at = _at(event, newest)
         late = at < newest
@@ -41,4 +42,4 @@ def _at(event: Row[Any], newest: tuple[int, datetime]) -> tuple[int, datetime]:
     version = newest[0] if event.order_version is None else event.order_version
     if event.order_modified is not None:
         return version, event.order_modified
-    return version, newest[1] if version == newest[0] else EPOCH
+    return version, newest[1] if version == newest[0] else LOWEST[1]

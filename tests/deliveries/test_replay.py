@@ -1,5 +1,5 @@
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -265,3 +265,11 @@ async def test_a_live_event_that_came_during_a_replays_attempt_goes_when_that_fa
     assert (await workers.turn()).claims == []
     (claim,) = (await workers.turn(workers.ended(replayed, 500))).claims
     assert claim.event_id == newer
+
+
+async def test_a_replay_can_begin_and_end_at_any_time_of_any_zone(workers):
+    event_id = await workers.store("A")
+    east, west = (timezone(timedelta(hours=hours)) for hours in (14, -14))
+    always = EventFilter(since=datetime.min.replace(tzinfo=east), until=datetime.max.replace(tzinfo=west))
+    await workers.start(always)
+    assert await work(workers, seconds=1) == [event_id]

@@ -138,3 +138,11 @@ def test_a_long_value_is_not_shown():
 def test_changes_are_bounded():
     found = differences({}, {str(number): number for number in range(MOST_CHANGES + 1)})
     assert (len(found.changes), found.more) == (MOST_CHANGES, True)
+
+
+async def test_the_first_to_arrive_is_never_late_however_odd_its_version_and_time(client):
+    await arrive(client, order(-5, order_modified="0001-01-01T00:00:00Z"), order(-7))
+    assert [(event["order_version"], event["late"]) for event in (await shown(client))["events"]] == [
+        (-7, True),
+        (-5, False),
+    ]
