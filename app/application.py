@@ -104,10 +104,16 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
     @asynccontextmanager
     async def lifespan(_: Application) -> AsyncIterator[State]:
         with log.running(), logging_to(log):
-            async with engine_for(settings.database_url) as engine, engine_for(settings.database_url) as probe:
+            known = health.Health()
+            # Two engines: whatever holds the API's connections, a balancer must not take the receiver for dead.
+            async with engine_for(settings.database_url) as engine, engine_for(settings.database_url) as looking:
                 await check_schema(engine)
-                async with _notifier(settings.database_url) as stored, _store(settings, stored).running() as events:
-                    yield {"events": events, "engine": engine, "probe": probe}
+                async with (
+                    health.watching(looking, known),
+                    _notifier(settings.database_url) as stored,
+                    _store(settings, stored, known).running() as events,
+                ):
+                    yield {"events": events, "engine": engine, "health": known}
 
     failures = FailureLimit()
 
@@ -186,7 +192,7 @@ async def _notifier(url: str) -> AsyncIterator[Callable[[], None]]:
         await notifier.close()
 
 
-def _store(settings: Settings, stored: Callable[[], None]) -> EventStore:
+def _store(settings: Settings, stored: Callable[[], None], known: health.Health) -> EventStore:
     url = settings.database_url
     writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
     return EventStore(
@@ -196,4 +202,5 @@ def _store(settings: Settings, stored: Callable[[], None]) -> EventStore:
         max_waiting_bytes=settings.max_waiting_bytes,
         timeout=settings.commit_timeout,
         stored=stored,
+        health=known,
     )

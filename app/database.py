@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -37,6 +38,10 @@ SQLITE_INSTANT = len("2026-08-12 10:15:00.123456")
 LOCK_TIMEOUT = timedelta(seconds=5)
 MIGRATION_LOCK = 7_092_717_263
 """An arbitrary number, the same everywhere: two `priohook migrate` at once take turns."""
+
+
+class DatabaseProblem(ConnectionError):
+    """The database cannot be used as it is; the text says why and what to do, and nothing that is secret."""
 
 
 class SchemaNotCurrent(Exception):
@@ -213,14 +218,25 @@ async def check_schema(engine: AsyncEngine) -> None:
     Raises:
         SchemaNotCurrent: migrations are missing.
     """
-    scripts = ScriptDirectory.from_config(_config())
+    known, head = _revisions(PROJECT)
     async with engine.connect() as connection:
         current = await connection.run_sync(lambda each: MigrationContext.configure(each).get_current_revision())
-    if current is None or (current in _known(scripts) and current != scripts.get_current_head()):
+    if current is None or (current in known and current != head):
         has = f"is at {current}" if current else "has no tables yet"
-        raise SchemaNotCurrent(
-            f"The database {has}, this release needs {scripts.get_current_head()}: run `priohook migrate`."
-        )
+        raise SchemaNotCurrent(f"The database {has}, this release needs {head}: run `priohook migrate`.")
+
+
+async def weaknesses(engine: AsyncEngine) -> list[str]:
+    """What the server's settings take from the promise that a 200 means durable, a sentence each.
+
+    It starts all the same: a server whose disk keeps what it was given when power fails may run so on purpose.
+    """
+    if engine.dialect.name == "sqlite":
+        return []
+    query = text("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'")
+    async with engine.connect() as connection:
+        off = sorted(await connection.scalars(query))
+    return [f"PostgreSQL runs with {name}=off: events that were answered 200 can be lost in a crash." for name in off]
 
 
 def _move(connection: Connection, revision: str) -> None:
@@ -239,8 +255,15 @@ def _move(connection: Connection, revision: str) -> None:
         command.upgrade(config, revision)
 
 
-def _known(scripts: ScriptDirectory) -> set[str]:
-    return {script.revision for script in scripts.walk_revisions()}
+@cache
+def _revisions(project: Path) -> tuple[frozenset[str], str | None]:  # noqa: ARG001 - the key: another one has others
+    """The revisions that this release knows, and its own; reading the scripts takes milliseconds."""
+    scripts = ScriptDirectory.from_config(_config())
+    return _known(scripts), scripts.get_current_head()
+
+
+def _known(scripts: ScriptDirectory) -> frozenset[str]:
+    return frozenset(script.revision for script in scripts.walk_revisions())
 
 
 def _make_private(path: Path) -> None:

@@ -13,7 +13,7 @@ The receiver itself is `priohook serve`, as it is.
 
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 from uuid import UUID
@@ -38,6 +38,7 @@ from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, NewEvent, Row, Stored, Writer
 from app.events.tables import Event
+from app.health import Health
 from app.receiver.endpoint import Receiver
 from app.server import Server, server_for
 from app.settings import Scope, Settings
@@ -54,6 +55,9 @@ class NoWriter:
     async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
         return {row.event.dedup_key: row.event.id for row in rows}
 
+    async def probe(self, *, thorough: bool) -> None:
+        """As if it did."""
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -68,6 +72,9 @@ class CountingWriter:
     async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
         self._sizes[len(rows)] += 1
         return await self._writer.write(rows)
+
+    def probe(self, *, thorough: bool) -> Awaitable[None]:
+        return self._writer.probe(thorough=thorough)
 
     async def close(self) -> None:
         await self._writer.close()
@@ -108,7 +115,7 @@ def application(settings: Settings, opening: Opening, log: LogWriter, *, further
     async def lifespan(_: Application) -> AsyncIterator[State]:
         async with database.engine_for(settings.database_url) as engine, opening(settings, engine) as events:
             with log.running(), logging_to(log):
-                yield {"events": events, "engine": engine, "probe": engine}
+                yield {"events": events, "engine": engine, "health": Health()}
 
     door = Middleware(BasicDoor, clients=clients_from(settings.clients), failures=FailureLimit(), scope=Scope.SEND)
     receive = Receiver(

@@ -71,6 +71,14 @@ def payload(name: str) -> bytes:
     return (PAYLOADS / f"{name}.json").read_bytes()
 
 
+async def readiness(client: httpx2.AsyncClient, status: int) -> httpx2.Response:
+    """The answer of `/readyz` once it has this status: it tells what is known, which is looked at every second."""
+    async with asyncio.timeout(30):
+        while (reply := await client.get("/readyz")).status_code != status:  # noqa: ASYNC110 - another task's doing
+            await asyncio.sleep(0.05)
+    return reply
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="attack and measure for minutes instead of seconds")
 

@@ -1,13 +1,18 @@
 """Writes events into PostgreSQL: one statement of constant text and one round trip for each batch."""
 
+import os
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 
 from app.database import connect_postgres
-from app.events.store import COLUMNS, BadRow, Row
+from app.events.ids import new_id
+from app.events.store import COLUMNS, BadRow, NewEvent, Row
+from app.events.tables import Status
+
+PROBE_BYTES = 64 * 1024
 
 TYPES = {
     "id": "uuid",
@@ -69,6 +74,24 @@ class PostgresWriter:
             raise
         return dict(stored)
 
+    async def probe(self, *, thorough: bool) -> None:
+        """As `Writer.probe` says: without rows the statement still needs the table, its rights and a host that writes.
+
+        A thorough one writes a row and takes it back. Its body is as large as to need new pages, in the table and in
+        the server's log.
+        """
+        rows = [Row(_random_event())] if thorough else []
+        columns = list(zip(*(row.values() for row in rows), strict=True)) or [()] * len(COLUMNS)
+        try:
+            connection = await self._connected()
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.fetch(INSERT, *columns, timeout=self._timeout)
+            await transaction.rollback()
+        except BaseException:
+            self._discard()
+            raise
+
     async def close(self) -> None:
         """Closes the connection."""
         self._discard()
@@ -82,3 +105,17 @@ class PostgresWriter:
         if self._connection is not None:
             self._connection.terminate()  # a polite end would wait for a server that may be stopped
             self._connection = None
+
+
+def _random_event() -> NewEvent:
+    body = os.urandom(PROBE_BYTES)
+    return NewEvent(
+        id=new_id(),
+        received_at=datetime.now(UTC),
+        client="priohook",
+        headers=b"",
+        body=body,
+        body_bytes=len(body),
+        dedup_key=os.urandom(16),
+        status=Status.QUARANTINED.value,
+    )

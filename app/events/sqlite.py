@@ -54,6 +54,10 @@ class SQLiteWriter:
         """As `Writer.write` says."""
         return asyncio.get_running_loop().run_in_executor(self._writer, self._write, rows)
 
+    def probe(self, *, thorough: bool) -> Awaitable[None]:
+        """As `Writer.probe` says: takes the lock, and commits a page when it is thorough."""
+        return asyncio.get_running_loop().run_in_executor(self._writer, self._probe, thorough)
+
     async def close(self) -> None:
         """Waits for a write that is under way, then closes; SQLite removes its log with the last connection."""
         await asyncio.to_thread(self._writer.shutdown)
@@ -72,6 +76,15 @@ class SQLiteWriter:
             raise
         except (StatementError, ValueError, OverflowError) as error:
             raise BadRow from error
+
+    def _probe(self, thorough: bool) -> None:  # noqa: FBT001 - an executor passes by position
+        names = ", ".join(COLUMNS)
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection.exec_driver_sql(f"INSERT INTO events ({names}) SELECT {names} FROM events WHERE 0")  # noqa: S608
+            if thorough:
+                connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+                connection.commit()
 
     def _bound_log(self) -> None:
         """Keeps the log near `CHECKPOINT_BYTES`: most of it is copied beside the writer, the rest between two commits.

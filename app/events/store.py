@@ -15,15 +15,21 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
+from app.database import DatabaseProblem
 from app.events.tables import Status
+from app.health import Health, first_line
 from app.problems import Unavailable
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CHECK_EVERY = 0.5  # seconds between looks for events whose commit takes too long
+TRY_EVERY = 1.0  # seconds without a commit after which one is tried
+STUCK = 2.0  # seconds that a commit may take before this process says that it is not ready
 SHUTDOWN = timedelta(seconds=20)
 
 
@@ -94,6 +100,16 @@ class Writer(Protocol):
                 tries again gets a duplicate at worst.
         """
 
+    def probe(self, *, thorough: bool) -> Awaitable[None]:
+        """Returns when events could be committed: their own statement, without any effect.
+
+        Args:
+            thorough: Whether something must reach the disk: a full one takes a statement without rows.
+
+        Raises:
+            Exception: the database is in trouble.
+        """
+
     async def close(self) -> None:
         """Gives back connections and threads."""
 
@@ -123,6 +139,7 @@ class EventStore:
         max_waiting_bytes: The most bytes of bodies that wait for one.
         timeout: How long an event may wait before its caller hears that the database is away.
         stored: Called after each commit.
+        health: Hears what became of each commit; after a second without one, of a trial.
     """
 
     def __init__(
@@ -134,6 +151,7 @@ class EventStore:
         max_waiting_bytes: int,
         timeout: timedelta,
         stored: Callable[[], None] = lambda: None,
+        health: Health | None = None,
     ) -> None:
         self._writer = writer
         self._max_batch = max_batch
@@ -141,11 +159,14 @@ class EventStore:
         self._max_waiting_bytes = max_waiting_bytes
         self._timeout = timeout.total_seconds()
         self._stored = stored
+        self._health = health
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._alone: deque[_Waiting] = deque()  # those of a batch that failed because of one of them
         self._batch: list[_Waiting] = []  # what is being written
-        self._writing: asyncio.Future[Mapping[bytes, UUID]] | None = None
+        self._writing: asyncio.Future[Any] | None = None
+        self._changed = monotonic()  # when a write began or ended
+        self._thorough = False  # the last write of events failed
         self._closing = False
 
     async def append(self, event: NewEvent) -> Stored:
@@ -176,6 +197,8 @@ class EventStore:
     async def running(self) -> AsyncIterator[Self]:
         """Stores until the end, where everything that waits is committed first."""
         watch = asyncio.create_task(self._watch())
+        if self._health is not None:
+            self._try()
         try:
             yield self
         finally:
@@ -197,13 +220,46 @@ class EventStore:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(CHECK_EVERY)
-            self._expire(monotonic() - self._timeout)
+            now = monotonic()
+            self._expire(now - self._timeout)
+            if self._health is None or self._closing:
+                continue
+            if self._writing is None and now - self._changed > TRY_EVERY:
+                self._try()
+            elif self._writing is not None and now - self._changed > STUCK:
+                self._health.fails("commits", f"A commit has taken more than {STUCK:.0f} seconds.")
+
+    def _try(self) -> None:
+        """Finds out whether a commit would succeed, in the place of one."""
+        trial = self._begin(self._writer.probe(thorough=self._thorough))
+        trial.add_done_callback(self._tried)
+
+    def _tried(self, trial: asyncio.Future[None]) -> None:
+        self._end(trial, wrote=False)
+        self._write_next()
 
     def _write_next(self) -> None:
         if self._writing is None and (batch := self._take()):
             self._batch = batch
-            self._writing = asyncio.ensure_future(self._writer.write(_rows(batch)))
-            self._writing.add_done_callback(self._written)
+            self._begin(self._writer.write(_rows(batch))).add_done_callback(self._written)
+
+    def _begin(self, writing: Awaitable[T]) -> asyncio.Future[T]:
+        future = asyncio.ensure_future(writing)
+        self._writing, self._changed = future, monotonic()
+        return future
+
+    def _end(self, writing: asyncio.Future[Any], *, wrote: bool) -> BaseException | None:
+        """Notes what became of it."""
+        self._writing, self._changed = None, monotonic()
+        error = asyncio.CancelledError() if writing.cancelled() else writing.exception()
+        works = error is None or isinstance(error, BadRow)
+        self._thorough = not works and (self._thorough or wrote)
+        if self._health is not None and works:
+            self._health.works("commits")
+        elif self._health is not None:
+            why = str(error) if isinstance(error, DatabaseProblem) else "The last commit failed; the log says why."
+            self._health.fails("commits", why, error=error)
+        return error
 
     def _take(self) -> list[_Waiting]:
         while self._alone:
@@ -215,8 +271,8 @@ class EventStore:
         return batch
 
     def _written(self, writing: asyncio.Future[Mapping[bytes, UUID]]) -> None:
-        batch, self._batch, self._writing = self._batch, [], None
-        error = asyncio.CancelledError() if writing.cancelled() else writing.exception()
+        batch, self._batch = self._batch, []
+        error = self._end(writing, wrote=True)
         try_alone = isinstance(error, BadRow) and len(batch) > 1
         if try_alone:  # one bad row fails a whole transaction, and its neighbours must not pay
             self._alone.extend(batch)
@@ -225,10 +281,9 @@ class EventStore:
             _resolve(batch, writing.result())
             self._stored()
         elif not try_alone:
-            # No traceback: while a database is away every batch says this.
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
-            fields = {"events": len(batch), "first": str(batch[0].event.id), "error": why}
-            logger.error("commit_failed", extra={"fields": fields})
+            if isinstance(error, BadRow):
+                fields = {"event_id": str(batch[0].event.id), "error": first_line(error)}
+                logger.error("commit_failed", extra={"fields": fields})
             for each in batch:
                 _give_up(each)
 

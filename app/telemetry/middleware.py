@@ -19,6 +19,8 @@ _process = token_hex(6)
 
 logger = logging.getLogger(__name__)
 
+HEALTH = frozenset(("/healthz", "/readyz"))
+
 CLIENT_CLOSED_REQUEST = 499
 """What the line says where the client went away before its answer; nginx's number, never sent."""
 
@@ -86,4 +88,5 @@ class RequestLine:
         finally:
             line["status"] = status
             line["ms"] = round((perf_counter() - started) * 1000, 1)
-            self._log.write("request", line)
+            # A balancer asks every second or so.
+            self._log.write("request", line, level="debug" if scope["path"] in HEALTH else "info")

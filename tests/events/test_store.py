@@ -308,6 +308,9 @@ class AwayAfterABadRow:
         await asyncio.sleep(0.2)
         raise ConnectionError("away")
 
+    async def probe(self, *, thorough: bool) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
