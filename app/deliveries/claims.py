@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from app.database import insert_new
-from app.deliveries.queue import promote
-from app.deliveries.retry import MOST_ATTEMPTS
-from app.deliveries.tables import PENDING, Attempt, Delivery, DeliveryStatus
+from app.deliveries.queue import drop_cancelled, prefer_live
+from app.deliveries.retry import delay_after_loss
+from app.deliveries.tables import PENDING, Attempt, Delivery
 from app.events.tables import Event
 
 MARGIN = timedelta(seconds=5)
@@ -37,7 +37,9 @@ class Claim(NamedTuple):
     attempt: int
     """From 1, over the delivery's whole life."""
     tries: int
-    """Attempts since a person last asked for it, this one included."""
+    """Attempts that count towards dead, this one included."""
+    lost: int
+    """Attempts in a row before this one that ended with their process."""
     event_id: UUID
     type: str | None
     reference: str | None
@@ -61,6 +63,7 @@ _due = (
         Delivery.id,
         Delivery.attempts,
         Delivery.attempts_before,
+        Delivery.lost,
         Delivery.claimed_by,
         Delivery.claimed_at,
         Delivery.replay_id,
@@ -88,7 +91,7 @@ NEXT_DUE = select(
     _soonest.where(Delivery.replay_id.is_not(None)).scalar_subquery(),
 )
 IN_FLIGHT = (
-    select(func.count())
+    select(func.count().label("all"), func.count().filter(Delivery.lost > 0).label("alone"))
     .select_from(Delivery)
     .where(
         Delivery.destination == bindparam("destination"),
@@ -106,33 +109,95 @@ CLAIM = (
         attempts=Delivery.attempts + 1,
     )
 )
+CLAIMED = select(*Delivery.__table__.columns).where(
+    Delivery.destination == bindparam("destination"), Delivery.claimed_by == bindparam("worker")
+)
+LOSE = (
+    update(Delivery)
+    .where(Delivery.id == bindparam("delivery_id"))
+    .values(
+        claimed_by=None,
+        claimed_at=None,
+        due_at=bindparam("due"),
+        attempts_before=Delivery.attempts_before + 1,
+        lost=bindparam("losses"),
+    )
+)
 
 
-async def claim(connection: AsyncConnection, limits: Limits, *, free: int, worker: str, now: datetime) -> list[Claim]:
-    """Up to `free` deliveries that are due, those of replays last; the caller holds the destination's lock."""
-    rows: list[Row[Any]] = []
-    for query in DUE:
-        if len(rows) < free:
-            due = {"destination": limits.name, "now": now, "most": free - len(rows)}
-            rows.extend(await connection.execute(query, due))
-    found = len(rows)
-    lost = [row for row in rows if row.claimed_by is not None]
-    if lost:
-        await _record_lost(connection, limits.name, lost, now=now)
-        rows = [row for row in rows if row.claimed_by is None or _tries(row) < MOST_ATTEMPTS]
+class Flying(NamedTuple):
+    """How many deliveries of a destination are being sent, by all workers."""
+
+    all: int
+    alone: int
+    """Those among them that nothing may be sent beside."""
+
+
+async def claim(
+    connection: AsyncConnection, limits: Limits, *, free: int, flying: Flying, worker: str, now: datetime
+) -> list[Claim]:
+    """Up to `free` deliveries that are due, those of replays last; the caller holds the destination's lock.
+
+    One whose last attempt was lost with its process is sent alone: it waits until nothing else is, and what is due
+    after it waits for it.
+    """
+    if flying.alone:
+        return []
+    while True:
+        rows: list[Row[Any]] = []
+        for query in DUE:
+            if len(rows) < free:
+                due = {"destination": limits.name, "now": now, "most": free - len(rows)}
+                rows.extend(await connection.execute(query, due))
+        lost = [row for row in rows if row.claimed_by is not None]
+        if not lost:
+            break
+        await lose(connection, limits.name, lost, now=now)
+    suspect = next((place for place, row in enumerate(rows) if row.lost), None)
+    if suspect is not None:
+        rows = rows[: suspect or (0 if flying.all else 1)]
     if rows:
         until = now + limits.timeout + MARGIN
         ids = [row.id for row in rows]
         await connection.execute(CLAIM, {"ids": ids, "worker": worker, "at": now, "until": until})
-    claims = [_claim(row) for row in rows]
-    if len(rows) < found:  # what waited behind those that are dead now
-        claims += await claim(connection, limits, free=free - len(rows), worker=worker, now=now)
-    return claims
+    return [_claim(row) for row in rows]
 
 
-async def in_flight(connection: AsyncConnection, name: str, *, now: datetime) -> int:
-    """How many deliveries of the destination are being sent, by all workers."""
-    return await connection.scalar(IN_FLIGHT, {"destination": name, "now": now}) or 0
+async def lose(
+    connection: AsyncConnection, name: str, lost: Sequence[Row[Any]], *, now: datetime, blameless: bool = False
+) -> None:
+    """Records attempts whose answer nobody will know. They do not count towards dead: a worker takes many along.
+
+    Args:
+        connection: In a transaction that holds the destination's lock.
+        name: The destination's.
+        lost: Its claimed deliveries, as `DUE` or `CLAIMED` selects them.
+        now: The time.
+        blameless: Whether none of them can have ended the worker: then they are due at once and not tried alone.
+    """
+    attempts = [
+        {"delivery_id": row.id, "number": row.attempts, "started_at": row.claimed_at, "error": LOST} for row in lost
+    ]
+    await insert_new(connection, Attempt, attempts)
+    changes = [
+        {"delivery_id": row.id, "due": now, "losses": row.lost}
+        if blameless
+        else {
+            "delivery_id": row.id,
+            "due": now + delay_after_loss(row.attempts - row.attempts_before, lost=row.lost),
+            "losses": row.lost + 1,
+        }
+        for row in lost
+    ]
+    await connection.execute(LOSE, changes)
+    replayed = [row for row in lost if row.replay_id is not None]
+    await drop_cancelled(connection, [(row.id, row.replay_id) for row in replayed], now=now)
+    await prefer_live(connection, name, {row.reference for row in replayed if row.reference is not None}, now=now)
+
+
+async def in_flight(connection: AsyncConnection, name: str, *, now: datetime) -> Flying:
+    """What of the destination is being sent."""
+    return Flying(*(await connection.execute(IN_FLIGHT, {"destination": name, "now": now})).one())
 
 
 async def next_due(connection: AsyncConnection, name: str, *, now: datetime) -> datetime | None:
@@ -145,7 +210,8 @@ def _claim(row: Row[Any]) -> Claim:
     return Claim(
         delivery_id=row.id,
         attempt=row.attempts + 1,
-        tries=_tries(row) + 1,
+        tries=int(row.attempts - row.attempts_before) + 1,
+        lost=row.lost,
         event_id=row.event_id,
         type=row.type,
         reference=row.reference,
@@ -154,23 +220,3 @@ def _claim(row: Row[Any]) -> Claim:
         body=row.body,
         superseded=row.superseded,
     )
-
-
-def _tries(row: Row[Any]) -> int:
-    return int(row.attempts - row.attempts_before)
-
-
-async def _record_lost(connection: AsyncConnection, name: str, lost: Sequence[Row[Any]], *, now: datetime) -> None:
-    """Attempts whose workers are gone; after the last allowed one the delivery is dead like any other."""
-    attempts = [
-        {"delivery_id": row.id, "number": row.attempts, "started_at": row.claimed_at, "error": LOST} for row in lost
-    ]
-    await insert_new(connection, Attempt, attempts)
-    dead = [row for row in lost if _tries(row) >= MOST_ATTEMPTS]
-    if dead:
-        given_up = update(Delivery).where(Delivery.id.in_([row.id for row in dead]))
-        status = DeliveryStatus.DEAD.value
-        await connection.execute(
-            given_up.values(status=status, due_at=None, claimed_by=None, claimed_at=None, finished_at=now)
-        )
-        await promote(connection, name, {row.reference for row in dead if row.reference is not None}, now=now)

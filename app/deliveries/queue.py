@@ -5,14 +5,15 @@ all this happens one after the other, in whichever worker. It gives `max_in_flig
 and keeps this true: of the pending deliveries of one reference, exactly one has a `due_at`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Row, String, column, exists, func, select, update, values
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.tables import PENDING, Delivery, Destination
+from app.deliveries.tables import PENDING, Delivery, DeliveryStatus, Destination, Replay, ReplayStatus
 
 
 async def lock(connection: AsyncConnection, name: str) -> Row[Any] | None:
@@ -59,3 +60,20 @@ async def prefer_live(
     behind = update(Delivery).where(*here, *replayed, Delivery.reference.in_(live)).values(due_at=None)
     await connection.execute(behind)
     await promote(connection, destination, references, now=now)
+
+
+async def drop_cancelled(
+    connection: AsyncConnection, failed: Sequence[tuple[UUID, UUID | None]], *, now: datetime
+) -> None:
+    """Drops, of deliveries and their replays, what was on its way when its replay was cancelled, and failed.
+
+    What waits behind them goes on with `prefer_live`.
+    """
+    replays = {replay_id for _, replay_id in failed if replay_id is not None}
+    if not replays:
+        return
+    cancelled = select(Replay.id).where(Replay.id.in_(replays), Replay.status == ReplayStatus.CANCELLED.value)
+    ids = [delivery_id for delivery_id, replay_id in failed if replay_id is not None]
+    dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "finished_at": now}
+    which = update(Delivery).where(Delivery.id.in_(ids), PENDING, Delivery.replay_id.in_(cancelled))
+    await connection.execute(which.values(dropped))

@@ -177,8 +177,8 @@ async def set_status(connection: AsyncConnection, replay_id: UUID, status: Repla
         idle = or_(Delivery.claimed_by.is_(None), Delivery.due_at <= now)
         waiting = (Delivery.replay_id == replay_id, PENDING, idle)
         references = await connection.scalars(select(Delivery.reference).where(*waiting))
-        dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "claimed_by": None, "finished_at": now}
-        await connection.execute(update(Delivery).where(*waiting).values(dropped))
+        dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "claimed_by": None, "claimed_at": None}
+        await connection.execute(update(Delivery).where(*waiting).values(finished_at=now, **dropped))
         await promote(connection, replay.destination, {each for each in references if each is not None}, now=now)
 
 

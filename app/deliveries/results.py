@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import String, and_, bindparam, or_, select, update
+from sqlalchemy import String, and_, bindparam, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.claims import Claim, Limits
-from app.deliveries.queue import prefer_live, promote
-from app.deliveries.retry import Verdict, judge, next_delay
-from app.deliveries.tables import PENDING, Attempt, Delivery, DeliveryStatus, Replay, ReplayStatus
+from app.deliveries.queue import drop_cancelled, prefer_live, promote
+from app.deliveries.retry import Verdict, delay_after_loss, judge, next_delay
+from app.deliveries.tables import PENDING, Attempt, Delivery, DeliveryStatus
 
 
 class Outcome(NamedTuple):
@@ -21,6 +21,10 @@ class Outcome(NamedTuple):
     error: str | None = None
     answer: bytes | None = None
     retry_after: timedelta | None = None
+    lost: bool = False
+    """Whether the process that made the attempt ended with it: the delivery is tried alone from now on."""
+    counts: bool = True
+    """Whether it counts towards dead. A loss with several attempts under way does not: one of them is to blame."""
 
 
 class Ended(NamedTuple):
@@ -49,6 +53,8 @@ END = (
         finished_at=bindparam("finished"),
         claimed_by=None,
         claimed_at=None,
+        lost=bindparam("losses"),
+        attempts_before=Delivery.attempts_before + bindparam("uncounted"),
     )
 )
 
@@ -60,24 +66,12 @@ async def record(
     changes = [_change(each, worker=worker, now=now) for each in ended]
     await connection.execute(END, changes)
     await _keep(connection, [_attempt(each) for each in ended])
-    await _drop_cancelled(connection, ended, now=now)
+    failed = [each.claim for each in ended if judge(each.outcome.status) is not Verdict.DELIVERED]
+    await drop_cancelled(connection, [(claim.delivery_id, claim.replay_id) for claim in failed], now=now)
     over = [each.claim.reference for each, change in zip(ended, changes, strict=True) if change["finished"]]
     await promote(connection, limits.name, {each for each in over if each is not None}, now=now, none_due=True)
     replayed = {each.claim.reference for each in ended if each.claim.replay_id is not None}
     await prefer_live(connection, limits.name, {each for each in replayed if each is not None}, now=now)
-
-
-async def _drop_cancelled(connection: AsyncConnection, ended: Sequence[Ended], *, now: datetime) -> None:
-    """What was on its way when its replay was cancelled, and failed, is not tried again; its followers go on below."""
-    failed = [each.claim for each in ended if judge(each.outcome.status) is not Verdict.DELIVERED]
-    replays = {claim.replay_id for claim in failed if claim.replay_id is not None}
-    if not replays:
-        return
-    cancelled = select(Replay.id).where(Replay.id.in_(replays), Replay.status == ReplayStatus.CANCELLED.value)
-    ids = [claim.delivery_id for claim in failed if claim.replay_id is not None]
-    dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "finished_at": now}
-    which = update(Delivery).where(Delivery.id.in_(ids), PENDING, Delivery.replay_id.in_(cancelled))
-    await connection.execute(which.values(dropped))
 
 
 async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:
@@ -109,13 +103,22 @@ def _text(error: str | None) -> str | None:
 
 
 def _change(each: Ended, *, worker: str, now: datetime) -> dict[str, Any]:
-    change: dict[str, Any] = {"delivery_id": each.claim.delivery_id, "worker": worker, "number": each.claim.attempt}
+    change: dict[str, Any] = {
+        "delivery_id": each.claim.delivery_id,
+        "worker": worker,
+        "number": each.claim.attempt,
+        "losses": each.claim.lost + 1 if each.outcome.lost else 0,
+        "uncounted": 0 if each.outcome.counts else 1,
+    }
     verdict = judge(each.outcome.status)
     if verdict is Verdict.DELIVERED:
         return change | {"new_status": DeliveryStatus.DELIVERED.value, "due": None, "finished": now}
     if verdict is Verdict.GONE:  # its destination is paused, so it waits for a person
         return change | {"new_status": DeliveryStatus.PENDING.value, "due": now, "finished": None}
-    delay = next_delay(each.claim.tries, retry_after=each.outcome.retry_after)
+    if each.outcome.counts:
+        delay = next_delay(each.claim.tries, retry_after=each.outcome.retry_after)
+    else:
+        delay = delay_after_loss(each.claim.tries, lost=each.claim.lost)
     if delay is None:
         return change | {"new_status": DeliveryStatus.DEAD.value, "due": None, "finished": now}
     return change | {"new_status": DeliveryStatus.PENDING.value, "due": now + delay, "finished": None}

@@ -70,6 +70,16 @@ def next_delay(
     return max(delay, min(retry_after or timedelta(0), LONGEST_RETRY_AFTER))
 
 
+def delay_after_loss(tries: int, *, lost: int) -> timedelta:
+    """How long to wait after an attempt that was lost and does not count: as long as if all of them counted.
+
+    Args:
+        tries: As the attempt's claim has it, from 1.
+        lost: Attempts in a row that were lost before this one.
+    """
+    return next_delay(min(tries + lost, MOST_ATTEMPTS - 1)) or LONGEST_DELAY
+
+
 class Circuit(NamedTuple):
     """A destination's circuit breaker: closed while `probe_at` is None.
 

@@ -93,7 +93,9 @@ class Delivery(Base):
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     """Those begun."""
     attempts_before: Mapped[int] = mapped_column(server_default=text("0"))
-    """Those begun before a person asked for it again, which starts its retries anew."""
+    """Those that do not count towards dead: begun before a person asked for it again, or lost without its fault."""
+    lost: Mapped[int] = mapped_column(server_default=text("0"))
+    """Attempts in a row that ended with their process; above 0 it is tried alone, as it may be to blame."""
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
     __table_args__ = (

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.claims import Claim, Limits, claim, in_flight, next_due
+from app.deliveries.claims import CLAIMED, Claim, Limits, claim, in_flight, lose, next_due
 from app.deliveries.queue import lock
 from app.deliveries.results import Ended, record
 from app.deliveries.retry import Circuit, Verdict, judge
@@ -54,18 +54,16 @@ async def take_turn(
 async def leave(
     connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
 ) -> None:
-    """Records what ended and ends the worker's other claims, so that no other one waits for them.
-
-    They stay marked as claimed, until now: whoever claims them next records that their answer is not known.
-    """
+    """Records what ended and gives the worker's other claims back, as attempts whose answer is not known."""
     state = await lock(connection, limits.name)
     if state is None:
         return
     changes = await _record(connection, limits, ended, state, worker=worker, now=now)
     if changes:
         await connection.execute(update(Destination).where(Destination.name == limits.name).values(changes))
-    mine = update(Delivery).where(Delivery.destination == limits.name, Delivery.claimed_by == worker)
-    await connection.execute(mine.values(due_at=now))
+    mine = (await connection.execute(CLAIMED, {"destination": limits.name, "worker": worker})).all()
+    if mine:
+        await lose(connection, limits.name, mine, now=now, blameless=True)
 
 
 async def take_back(connection: AsyncConnection, *, now: datetime) -> None:
@@ -102,18 +100,18 @@ async def _claim(
 ) -> tuple[Turn, datetime | None]:
     """The turn, and when `rate` allows the next attempt."""
     flying = await in_flight(connection, limits.name, now=now)
-    free = circuit.allows(limits.max_in_flight - flying, in_flight=flying, now=now)
+    free = circuit.allows(limits.max_in_flight - flying.all, in_flight=flying.all, now=now)
     if free <= 0:
         waits = circuit.probe_at is not None and circuit.probe_at > now
         return Turn([], circuit.probe_at if waits else None), next_at
     if limits.rate is None:
-        claims = await claim(connection, limits, free=free, worker=worker, now=now)
+        claims = await claim(connection, limits, free=free, flying=flying, worker=worker, now=now)
     else:
         since = max(next_at or now, now - BURST)
         if since > now:
             return Turn([], since), next_at
         free = min(free, floor((now - since).total_seconds() * limits.rate) + 1)
-        claims = await claim(connection, limits, free=free, worker=worker, now=now)
+        claims = await claim(connection, limits, free=free, flying=flying, worker=worker, now=now)
         if claims:  # else nothing is written: on SQLite each write wakes every worker
             next_at = since + timedelta(seconds=len(claims) / limits.rate)
         if len(claims) == free:

@@ -23,5 +23,6 @@ def new_claim(**changes: Any) -> Claim:
         "headers": [["content-type", "application/json"], ["accept", "*/*"]],
         "body": b'{"data": {}}',
         "superseded": False,
+        "lost": 0,
     }
     return Claim(**values | changes)

@@ -1,6 +1,6 @@
 import asyncio
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import database
 from app.deliveries.replay import NotReplayable
+from app.deliveries.retry import MOST_ATTEMPTS
 from app.deliveries.tables import ReplayStatus
 from tests.deliveries.workers import Workers
 
@@ -77,6 +78,15 @@ class Deliveries(RuleBasedStateMachine):
         claim = self.flying[name].pop(pick.randrange(len(self.flying[name])))
         self.ended[name].append(self.workers.ended(claim, status))
 
+    @precondition(lambda self: any(self.flying.values()))
+    @rule(pick=st.randoms(use_true_random=False))
+    def lose_process(self, pick: Any) -> None:
+        """A handler ends its process, with all that ran there; what ran alone is to blame."""
+        name = pick.choice([name for name, claims in self.flying.items() if claims])
+        claims, self.flying[name] = self.flying[name], []
+        ends = {"error": "It crashed.", "lost": True, "counts": len(claims) == 1}
+        self.ended[name] += [self.workers.ended(claim, None, **ends) for claim in claims]
+
     @rule(name=NAMES, status=st.sampled_from([200, 500]))
     def stall(self, name: str, status: int) -> None:
         """What it sends takes longer than its claims last, and comes to its end when the other one has taken over."""
@@ -135,7 +145,9 @@ class Deliveries(RuleBasedStateMachine):
         each_reference_has_one_delivery_that_may_go(rows)
         no_more_is_in_flight_than_may(rows, now)
         live_deliveries_end_in_the_order_of_arrival(rows)
-        attempts_are_counted_without_gaps(rows, self.run(self.workers.attempts()))
+        attempts = self.run(self.workers.attempts())
+        attempts_are_counted_without_gaps(rows, attempts)
+        no_delivery_is_dead_of_what_others_did(rows, attempts)
         live = [row.event_id for row in rows if row.replay_id is None]
         assert sorted(live + self.run(self.workers.undispatched())) == sorted(self.events), "an event is forgotten"
 
@@ -179,7 +191,7 @@ def each_reference_has_one_delivery_that_may_go(rows: Sequence[Row[Any]]) -> Non
     may_go: dict[str, int] = defaultdict(int)
     for row in rows:
         if row.status != "pending":
-            assert (row.due_at, row.claimed_by) == (None, None)
+            assert (row.due_at, row.claimed_by, row.claimed_at) == (None, None, None)
             assert row.finished_at
         elif row.reference is None:
             assert row.due_at
@@ -191,6 +203,7 @@ def each_reference_has_one_delivery_that_may_go(rows: Sequence[Row[Any]]) -> Non
 def no_more_is_in_flight_than_may(rows: Sequence[Row[Any]], now: datetime) -> None:
     flying = [row for row in rows if row.claimed_by and row.due_at > now]
     assert len(flying) <= MOST_IN_FLIGHT
+    assert len(flying) == 1 or not any(row.lost for row in flying), "what may end its process is not alone"
     references = [row.reference for row in flying if row.reference]
     assert len(references) == len(set(references))
 
@@ -213,6 +226,13 @@ def attempts_are_counted_without_gaps(rows: Sequence[Row[Any]], attempts: Sequen
         # A success of a claim that had run out ends a delivery while another worker tries it, and may then be lost.
         under_way = [row.claimed_by is not None] if row.status == "pending" else [False, True]
         assert row.attempts - len(recorded) in under_way
+
+
+def no_delivery_is_dead_of_what_others_did(rows: Sequence[Row[Any]], attempts: Sequence[Row[Any]]) -> None:
+    known = Counter(attempt.delivery_id for attempt in attempts if attempt.duration_ms is not None)
+    for row in rows:
+        assert row.status != "dead" or known[row.id] >= row.attempts - row.attempts_before == MOST_ATTEMPTS
+        assert row.status != "pending" or row.attempts - row.attempts_before <= MOST_ATTEMPTS
 
 
 def test_whatever_happens_on_sqlite_each_event_arrives_in_order(tmp_path, migrated_sqlite):

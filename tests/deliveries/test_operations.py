@@ -192,6 +192,18 @@ async def test_resuming_closes_the_circuit_and_ends_back_offs(workers):
     assert all(await due(workers))
 
 
+async def test_resuming_ends_the_back_offs_of_a_replay_too(workers):
+    await workers.store("A")
+    workers.wait(1)
+    await workers.start()
+    await workers.advance()
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim, 503, retry_after=timedelta(hours=1)))
+    assert await due(workers) == [False]
+    await change(workers, operations.resume, "erp")
+    assert await due(workers) == [True]
+
+
 async def test_resuming_leaves_what_is_being_sent_and_what_waits_behind_it(workers):
     await made(workers, "A", "A")
     await workers.turn()

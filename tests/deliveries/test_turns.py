@@ -2,8 +2,9 @@ from datetime import timedelta
 
 import pytest
 
-from app.deliveries.claims import LOST, MARGIN
-from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, MOST_ATTEMPTS
+from app.deliveries.claims import LOST, MARGIN, Claim
+from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, LONGEST_DELAY, MOST_ATTEMPTS
+from app.deliveries.tables import ReplayStatus
 from tests.deliveries.workers import Workers
 
 
@@ -12,6 +13,17 @@ async def deliver(workers: Workers, status: int | None = 200, *, worker: str = "
     turn = await workers.turn(worker=worker)
     await workers.turn(*(workers.ended(claim, status) for claim in turn.claims), worker=worker)
     return [claim.attempt for claim in turn.claims]
+
+
+async def until_claimed(workers: Workers, *, worker: str = "one") -> Claim:
+    """The only delivery's next claim, however long its delay."""
+    for _ in range(3):
+        turn = await workers.turn(worker=worker)
+        if turn.claims:
+            (claim,) = turn.claims
+            return claim
+        workers.wait(LONGEST_DELAY.total_seconds())
+    raise AssertionError("It was not claimed.")
 
 
 async def statuses(workers: Workers) -> list[str]:
@@ -209,17 +221,111 @@ async def test_a_failing_destination_gets_one_probe_at_a_time_until_it_succeeds(
     assert (await workers.destination()).probe_at is None
 
 
-async def test_a_lost_claim_comes_back_after_its_end_and_its_attempt_says_so(workers):
+async def test_a_lost_claim_comes_back_after_its_end_and_a_delay_and_its_attempt_says_so(workers):
     await workers.store("A")
     await workers.dispatch()
     (lost,) = (await workers.turn(worker="one")).claims
     ends = workers.now + workers.limits.timeout + MARGIN
     assert await workers.turn(worker="two") == ([], ends)
     workers.wait((ends - workers.now).total_seconds())
-    (claim,) = (await workers.turn(worker="two")).claims
-    assert (claim.delivery_id, claim.attempt) == (lost.delivery_id, 2)
+    await workers.turn(worker="two")
     (attempt,) = await workers.attempts()
     assert (attempt.number, attempt.error, attempt.status, attempt.duration_ms) == (1, LOST, None, None)
+    workers.wait(FIRST_DELAY.total_seconds())
+    (claim,) = (await workers.turn(worker="two")).claims
+    assert (claim.delivery_id, claim.attempt, claim.tries) == (lost.delivery_id, 2, 1)
+
+
+async def test_lost_claims_back_off_as_failures_do_and_never_make_a_delivery_dead(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    waits = []
+    for _ in range(2 * MOST_ATTEMPTS):
+        await until_claimed(workers)
+        workers.wait(15)
+        turn = await workers.turn()
+        waits.append((turn.next_at or workers.now) - workers.now)
+    assert await statuses(workers) == ["pending"]
+    assert max(waits[:1]) <= FIRST_DELAY
+    assert max(waits[1:3]) <= 9 * FIRST_DELAY
+    assert timedelta(hours=1) < max(waits) <= LONGEST_DELAY
+
+
+async def test_lost_claims_are_tried_one_at_a_time_until_an_answer_is_known(workers):
+    for reference in "ABC":
+        await workers.store(reference)
+    await workers.dispatch()
+    assert len((await workers.turn(worker="one")).claims) == 3
+    workers.wait(15)
+    await workers.turn(worker="two")
+    workers.wait(FIRST_DELAY.total_seconds())
+    await workers.store("D")
+    await workers.dispatch()
+    turn = await workers.turn(worker="two")
+    for _ in range(3):
+        (claim,) = turn.claims
+        assert (await workers.turn(worker="three")).claims == []
+        turn = await workers.turn(workers.ended(claim, 500), worker="two")
+    assert [claim.reference for claim in turn.claims] == ["D"]
+    workers.wait(60)
+    turn = await workers.turn(*map(workers.ended, turn.claims), worker="two")
+    assert sorted(str(claim.reference) for claim in turn.claims) == ["A", "B", "C"]
+
+
+async def test_one_that_is_tried_alone_waits_for_what_is_under_way_and_nothing_passes_it(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    (lost,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(lost, None, lost=True, counts=False))
+    await workers.store("B")
+    await workers.dispatch()
+    (beside,) = (await workers.turn()).claims
+    workers.wait(FIRST_DELAY.total_seconds())
+    await workers.store("C")
+    await workers.dispatch()
+    assert (await workers.turn()).claims == []
+    (alone,) = (await workers.turn(workers.ended(beside))).claims
+    assert alone.reference == "A"
+    (after,) = (await workers.turn(workers.ended(alone))).claims
+    assert after.reference == "C"
+
+
+async def test_an_attempt_that_ended_its_process_alone_counts_and_others_do_not(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    for counts in [False] * 5 + [True] * MOST_ATTEMPTS:
+        assert await statuses(workers) == ["pending"]
+        claim = await until_claimed(workers)
+        await workers.turn(workers.ended(claim, None, error="It crashed.", lost=True, counts=counts))
+    assert await statuses(workers) == ["dead"]
+    assert len(await workers.attempts()) == 5 + MOST_ATTEMPTS
+
+
+async def test_a_lost_claim_of_a_replay_that_was_cancelled_is_dropped_and_the_next_one_goes(workers):
+    await workers.store("A")
+    workers.wait(1)
+    replay_id = await workers.start()
+    await workers.advance()
+    assert len((await workers.turn(worker="one")).claims) == 1
+    await workers.set_replay(replay_id, ReplayStatus.CANCELLED)
+    await workers.dispatch()
+    workers.wait(15)
+    await workers.turn(worker="two")
+    live, replayed = await workers.deliveries()
+    assert (replayed.status, replayed.claimed_by, replayed.claimed_at, replayed.due_at) == ("dropped", None, None, None)
+    assert live.due_at
+
+
+async def test_a_replay_cancelled_over_a_lost_claim_leaves_nothing_claimed(workers):
+    await workers.store("A")
+    workers.wait(1)
+    replay_id = await workers.start()
+    await workers.advance()
+    await workers.turn()
+    workers.wait(15)
+    await workers.set_replay(replay_id, ReplayStatus.CANCELLED)
+    (row,) = await workers.deliveries()
+    assert (row.status, row.claimed_by, row.claimed_at) == ("dropped", None, None)
 
 
 async def test_a_success_of_a_claim_that_ran_out_still_counts(workers):
@@ -227,7 +333,7 @@ async def test_a_success_of_a_claim_that_ran_out_still_counts(workers):
     await workers.dispatch()
     (late,) = (await workers.turn(worker="one")).claims
     workers.wait(30)
-    (again,) = (await workers.turn(worker="two")).claims
+    again = await until_claimed(workers, worker="two")
     await workers.turn(workers.ended(late), worker="one")
     assert await statuses(workers) == ["delivered"]
     await workers.turn(workers.ended(again, 500), worker="two")
@@ -240,36 +346,10 @@ async def test_a_failure_of_a_claim_that_ran_out_does_not_touch_the_next_one(wor
     await workers.dispatch()
     (late,) = (await workers.turn(worker="one")).claims
     workers.wait(30)
-    await workers.turn(worker="two")
+    await until_claimed(workers, worker="two")
     before = await workers.deliveries()
     await workers.turn(workers.ended(late, 500), worker="one")
     assert await workers.deliveries() == before
-
-
-async def test_20_lost_attempts_make_a_delivery_dead_and_let_the_next_one_go(workers):
-    _, second = [await workers.store("A") for _ in range(2)]
-    await workers.dispatch()
-    for _ in range(MOST_ATTEMPTS):
-        assert len((await workers.turn()).claims) == 1
-        workers.wait(30)
-    turn = await workers.turn()
-    assert await statuses(workers) == ["dead", "pending"]
-    claims = turn.claims or (await workers.turn()).claims
-    assert [claim.event_id for claim in claims] == [second]
-    assert [each.error for each in await workers.attempts()] == [LOST] * MOST_ATTEMPTS
-
-
-async def test_a_delivery_that_died_of_lost_attempts_makes_the_next_turn_come_at_once(engine):
-    workers = Workers(engine, max_in_flight=1)
-    await workers.register()
-    for _ in range(2):
-        await workers.store("A")
-    await workers.dispatch()
-    for _ in range(MOST_ATTEMPTS):
-        await workers.turn()
-        workers.wait(30)
-    turn = await workers.turn()
-    assert turn.claims or turn.next_at == workers.now
 
 
 async def test_a_worker_that_leaves_gives_its_claims_back_at_once(workers):
@@ -279,8 +359,9 @@ async def test_a_worker_that_leaves_gives_its_claims_back_at_once(workers):
     ended, under_way = (await workers.turn(worker="one")).claims
     await workers.leave(workers.ended(ended), worker="one")
     (claim,) = (await workers.turn(worker="two")).claims
-    assert (claim.delivery_id, claim.attempt) == (under_way.delivery_id, 2)
+    assert (claim.delivery_id, claim.attempt, claim.tries) == (under_way.delivery_id, 2, 1)
     assert await statuses(workers) == ["delivered", "pending"]
+    assert [attempt.error for attempt in await workers.attempts()] == [None, LOST]
 
 
 @pytest.mark.parametrize(
