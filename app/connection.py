@@ -21,7 +21,14 @@ PIECE_BYTES = 8 * 1024
 """How much is parsed at once: of pipelined requests what does not fit here waits as bytes, since a parsed one is a
 hundred times as large."""
 
-REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([^\s?]{1,2000})\S* HTTP/1\.[01]\r?\n")
+LONGEST_TARGET_BYTES = 8 * 1024  # RFC 9112, section 3, wants 8000 at least
+MOST_FIELDS = 100
+
+REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([^\s?]++)(\?\S*+)? HTTP/1\.[01]\r?\n")
+HOST = re.compile(rb"(\[[0-9A-Za-z:.%_~-]++\]|[0-9A-Za-z._~%!$&'()*+,;=-]*+)(:[0-9]*+)?")
+"""RFC 9110, section 7.2; it may be empty."""
+
+VERSIONS = ("1.1", "1.0")
 
 
 class MalformedRequest(Problem):
@@ -31,9 +38,15 @@ class MalformedRequest(Problem):
 
 
 class HeadTooLarge(Problem):
-    """The request line and headers are over `LARGEST_HEAD_BYTES`."""
+    """The request line and headers are over `LARGEST_HEAD_BYTES`, or there are more than `MOST_FIELDS`."""
 
     status = 431
+
+
+class TargetTooLong(Problem):
+    """The request's target is over `LONGEST_TARGET_BYTES`."""
+
+    status = 414
 
 
 class HeadTooSlow(Problem):
@@ -133,8 +146,6 @@ class Protocol(HttpToolsProtocol):
             self._wait_for_head()
         elif self._in_head and self.cycle is not None and self.cycle.response_complete:
             self._wait_for_next()
-        if not self._in_head:
-            self.headers.clear()
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols may return it
         """Keeps a half-closed connection as long as it waits for an answer."""
@@ -144,18 +155,36 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         return waits
 
+    def on_url(self, url: bytes) -> None:
+        """Takes a part of the target; an endless one is refused before its end."""
+        self.url += url
+        if len(self.url) > LONGEST_TARGET_BYTES:
+            raise TargetTooLong("The request's target is too long.", f"Send {LONGEST_TARGET_BYTES} bytes at most.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a field of the head; one of the trailers is thrown away, RFC 9110, section 6.5.1."""
+        if not self._in_head:
+            return
+        # Each costs thirty times its bytes when it is short.
+        if len(self.headers) >= MOST_FIELDS:
+            raise HeadTooLarge("The request has too many header fields.", f"Send {MOST_FIELDS} at most.")
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """The body follows; its own deadline is the receiver's."""
-        if sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_BYTES:
+        if (
+            self._received + PIECE_BYTES > LARGEST_HEAD_BYTES  # else the sum cannot be larger
+            and sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_BYTES
+        ):
             raise HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers.")
         if self._offers_upgrade():
             return
+        self._judge_head()
+        self._judge_target()
         if self._headers_sent is not None:
             self.headers[:] = self._headers_sent
             self._headers_sent = None
         super().on_headers_complete()
-        # Trailers go here and are thrown away, RFC 9110, section 6.5.1: a body may have megabytes of them.
-        self.headers = []
         self._in_head = False
         self._between = 0
         self._stop_waiting()
@@ -200,6 +229,37 @@ class Protocol(HttpToolsProtocol):
                 return
             else:
                 return
+
+    def _judge_head(self) -> None:
+        """Refuses what another server could read differently, RFC 9112, sections 2.3, 3.2 and 6.1."""
+        version = self.parser.get_http_version()
+        if version not in VERSIONS:
+            raise MalformedRequest("This is not HTTP/1.1.", "Send the request as HTTP/1.1.")
+        hosts, codings = [], []
+        for name, value in self.headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"transfer-encoding":
+                codings.append(value.strip(b" \t").lower())
+            elif name == b"expect":
+                # HTTP/1.0 has no interim answers; RFC 9110, section 10.1.1.
+                self.expect_100_continue = version == "1.1" and value.strip(b" \t").lower() == b"100-continue"
+        if len(hosts) != 1 and (hosts or version == "1.1"):
+            raise MalformedRequest("There is not exactly one Host header.", "Send one.")
+        if hosts and not HOST.fullmatch(hosts[0].strip(b" \t")):
+            raise MalformedRequest("The Host header is not valid.", "Send a host, and a port if need be.")
+        if codings and (codings != [b"chunked"] or version == "1.0"):
+            why = "Send Content-Length, or HTTP/1.1 with Transfer-Encoding: chunked alone."
+            raise MalformedRequest("The transfer coding is not valid here.", why)
+
+    def _judge_target(self) -> None:
+        """Refuses a fragment, and gives `http://host` the path that it means, RFC 9112, section 3.2.1."""
+        if b"#" in self.url:
+            raise MalformedRequest("The request's target has a fragment.", "Leave out what begins with #.")
+        if not self.url.startswith(b"/"):
+            target = httptools.parse_url(self.url)
+            if target.schema is not None and target.path is None:
+                self.url = b"/" if target.query is None else b"/?" + target.query
 
     def _offers_upgrade(self) -> bool:
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"

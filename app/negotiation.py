@@ -5,7 +5,8 @@ import re
 JSON_RANGES = {"application/json": 3, "application/*": 2, "*/*": 1}
 """The ranges that cover JSON, the more specific the higher; RFC 9110, section 12.5.1."""
 
-WEIGHT = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
+WEIGHT = re.compile(r"\d{1,9}(\.\d{0,9})?|\.\d{1,9}", re.ASCII)
+"""RFC 9110, section 12.4.2, has three digits; some senders write more."""
 
 
 def accepts_json(accept: bytes) -> bool:

@@ -28,6 +28,7 @@ CODES = {
     405: "METHOD_NOT_ALLOWED",
     406: "NOT_ACCEPTABLE",
     413: "CONTENT_TOO_LARGE",  # older Pythons call it otherwise
+    414: "URI_TOO_LONG",
     422: "UNPROCESSABLE_ENTITY",
     429: "LIMIT_REACHED",
     500: "INTERNAL_SERVER_ERROR",

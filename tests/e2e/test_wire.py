@@ -7,7 +7,7 @@ import re
 import pytest
 
 from app.response_headers import SECURITY_HEADERS
-from tests.conftest import basic_header, payload
+from tests.conftest import WEBHOOK, basic_header, payload
 from tests.e2e.conftest import (
     AUTHORIZATION,
     configured,
@@ -111,6 +111,33 @@ CLOSED = {  # the answer is followed by the end of the connection
     "length beyond 64 bits": (request(BODY, f"Content-Length: {10**30}", length=None), 400, "INVALID_REQUEST"),
     "space before a colon": (request(BODY, "X : y"), 400, "INVALID_REQUEST"),
     "bad chunk": (request(b"zz\r\n", "Transfer-Encoding: chunked", length=None), 400, "INVALID_REQUEST"),
+    "bytes in the host": (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "INVALID_REQUEST"),
+    "a URL as the host": (b"GET / HTTP/1.1\r\nHost: http://x/\r\n\r\n", 400, "INVALID_REQUEST"),
+    "no host": (b"GET /healthz HTTP/1.1\r\n\r\n", 400, "INVALID_REQUEST"),
+    "two hosts": (request(BODY, "Host: other"), 400, "INVALID_REQUEST"),
+    "one host twice": (request(BODY, "Host: priohook"), 400, "INVALID_REQUEST"),
+    "two hosts, HTTP/1.0": (request(BODY, "Host: other", version="HTTP/1.0"), 400, "INVALID_REQUEST"),
+    "HTTP/2.0": (request(BODY, version="HTTP/2.0"), 400, "INVALID_REQUEST"),
+    "HTTP/0.9": (request(BODY, version="HTTP/0.9"), 400, "INVALID_REQUEST"),
+    "chunks, HTTP/1.0": (
+        request(b"0\r\n\r\n", "Transfer-Encoding: chunked", length=None, version="HTTP/1.0"),
+        400,
+        "INVALID_REQUEST",
+    ),
+    "gzip and chunks": (
+        request(b"0\r\n\r\n", "Transfer-Encoding: gzip, chunked", length=None),
+        400,
+        "INVALID_REQUEST",
+    ),
+    "chunks twice": (
+        request(b"0\r\n\r\n", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked", length=None),
+        400,
+        "INVALID_REQUEST",
+    ),
+    "identity": (request(BODY, "Transfer-Encoding: identity", length=None), 400, "INVALID_REQUEST"),
+    "fragment": (request(BODY, target="/webhooks/prioticket#x"), 400, "INVALID_REQUEST"),
+    "target over 8 KiB": (request(BODY, target=f"{WEBHOOK}?{'a' * 8192}"), 414, "URI_TOO_LONG"),
+    "101 fields": (request(BODY, *["a:"] * 97), 431, "REQUEST_HEADER_FIELDS_TOO_LARGE"),
     "head over 64 KiB": (request(BODY, "X: " + "a" * 70_000), 431, "REQUEST_HEADER_FIELDS_TOO_LARGE"),
 }
 
@@ -282,6 +309,51 @@ def test_a_head_over_64_kib_is_refused_however_it_arrives(wire):
     assert wire.reply().status == 431
 
 
+@pytest.mark.parametrize("line", [b"a:\r\n", b"a:b\r\n"])
+def test_a_head_of_too_many_fields_is_refused_before_its_end(wire, line):
+    reply = wire.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + line * 102).reply()
+    assert_error(reply, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE")
+    assert wire.ended()
+
+
+def test_a_head_of_100_fields_is_read(wire):
+    assert wire.send(request(new_event(), *["a:"] * 96)).reply().status == 200
+
+
+def test_a_target_of_8_kib_is_read(wire):
+    assert wire.send(request(new_event(), target=f"{WEBHOOK}?{'a' * 8000}")).reply().status == 200
+
+
+@pytest.mark.parametrize("host", ["", "priohook", "priohook:8000", "10.0.0.1:80", "[::1]:8000", "prio_hook.example."])
+def test_a_valid_host_is_read(wire, host):
+    sent = request(new_event()).replace(b"Host: priohook", b"Host: " + host.encode())
+    assert wire.send(sent).reply().status == 200
+
+
+def test_http_1_0_needs_no_host(wire):
+    sent = request(new_event(), version="HTTP/1.0").replace(b"Host: priohook\r\n", b"")
+    assert wire.send(sent).reply().status == 200
+
+
+def test_http_1_0_is_never_told_to_continue(wire):
+    head = request(b"", "Expect: 100-continue", length=len(BODY), version="HTTP/1.0")
+    assert wire.send(head, BODY).reply().status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("http://priohook", 404), ("http://priohook:80?a=b", 404), ("http://priohook/healthz", 200), ("example:1", 400)],
+)
+def test_a_whole_url_without_a_path_means_the_root(wire, target, status):
+    assert wire.send(request(method="GET", target=target)).reply().status == status
+
+
+def test_trailers_are_thrown_away_however_many_fields_they_are(wire):
+    body = chunked(new_event(), 99).removesuffix(b"\r\n") + b"a:\r\n" * 200 + b"\r\n"
+    assert wire.send(request(body, "Transfer-Encoding: chunked", length=None)).reply().status == 200
+    assert wire.send(request(new_event())).reply().status == 200
+
+
 def test_a_head_just_below_64_kib_is_read(wire):
     assert wire.send(request(new_event(), "X: " + "a" * 64_000)).reply().status == 200
 
@@ -317,7 +389,7 @@ def test_a_request_that_offers_another_protocol_and_has_a_wrong_credential_is_re
 
 
 def test_thousands_of_pipelined_offers_of_another_protocol_are_answered(wire):
-    wire.send(b"GET /x HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n" * 2000)
+    wire.send(b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n" * 2000)
     assert {wire.reply().status for _ in range(2000)} == {404}
 
 
