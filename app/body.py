@@ -20,6 +20,9 @@ SLICE_BYTES = 16 * 1024
 """How much is inflated at once: zlib copies all that is left of a slice for each of thousands of tiny members."""
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
 class ClientGone(Exception):
     """The sender hung up before its body was complete: there is nobody to answer, and it will try again."""
 
@@ -104,6 +107,11 @@ def _message_at_hand(receive: Receive) -> Message | None:
         return arrived
     receiving.close()  # it only began to wait; asked again it begins anew
     return None
+
+
+def without_mark(content: bytes) -> bytes:
+    """The bytes without the byte order mark that .NET likes to send; RFC 8259, section 8.1, lets a parser ignore it."""
+    return content.removeprefix(BYTE_ORDER_MARK)
 
 
 def content_coding(field: bytes) -> bytes:

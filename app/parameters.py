@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.body import Ending, read_body
+from app.body import Ending, read_body, without_mark
 from app.negotiation import is_json
 from app.problems import Problem
 
@@ -143,7 +143,7 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     if not is_json(kind.encode("latin-1") if kind else None) or request.headers.get("content-encoding"):
         raise NotJSON("The body is not said to be plain JSON.", "Send application/json without a coding.")
     try:
-        parsed = from_json(body.content, allow_inf_nan=False)
+        parsed = from_json(without_mark(body.content), allow_inf_nan=False)
     except ValueError as error:
         raise InvalidBody("The body is not JSON.", f"In detail: {error}.") from None
     if not isinstance(parsed, dict):

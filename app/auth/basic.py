@@ -13,10 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.clients import Client, Clients
 from app.auth.limits import FailureLimit, address_of
+from app.auth.reasons import Reason, Refused, note, reason_for
 from app.problems import Problem
 from app.settings import Scope as ClientScope
 
 CHALLENGE = 'Basic realm="priohook", charset="UTF-8"'
+WHITE_SPACE = b" \t\r\n"
+"""None of it ends a field value (RFC 9110, section 5.5), and helpers that encode base64 like to end with some."""
+
 CONTROL_CHARACTERS = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -68,9 +72,9 @@ def credential(headers: list[bytes]) -> bytes | None:
     scheme, _, token = headers[0].partition(b" ")
     if scheme.lower() != b"basic":
         return None
-    decoded = _decode(token.lstrip(b" "))
+    decoded = _decode(token.lstrip(b" ").rstrip(WHITE_SPACE))
     if decoded is not None and b":" not in decoded:
-        decoded = _decode(decoded)
+        decoded = _decode(decoded.rstrip(WHITE_SPACE))
     if decoded is None or b":" not in decoded or CONTROL_CHARACTERS.search(decoded):
         return None
     return decoded
@@ -110,18 +114,21 @@ def authenticate(
     """
     headers = authorization(scope)
     if not headers:
+        note(scope, lambda: Refused(Reason.MISSING))
         raise NothingPresented(CHALLENGE)
     presented = credential(headers)
     # What cannot be a credential is compared all the same, so that its refusal takes as long.
-    client = clients.match(presented or b"", now=now)
+    spellings = [presented or b""]
+    client = clients.match(spellings[0], now=now)
     if form_encoded:
-        decoded = form_decoded(presented or b"")
-        other = clients.match(decoded or b"", now=now)
+        decoded = form_decoded(spellings[0])
+        spellings.append(decoded or b"")
+        other = clients.match(spellings[1], now=now)
         client = client or (other if decoded else None)
     if client is None or presented is None:
-        address = address_of(scope)
-        scope["state"]["line"]["address"] = address
-        raise _refusal(failures.failed(address, now=monotonic()))
+        malformed = presented is None
+        note(scope, lambda: Refused(Reason.MALFORMED) if malformed else reason_for(spellings, clients, now=now))
+        raise _refusal(failures.failed(address_of(scope), now=monotonic()))
     scope["state"]["line"]["client"] = client.name
     return client
 

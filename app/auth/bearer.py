@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.basic import (
+    WHITE_SPACE,
     AuthenticationFailed,
     Forbidden,
     NothingPresented,
@@ -16,8 +17,9 @@ from app.auth.basic import (
     authorization,
     too_many_failures,
 )
-from app.auth.clients import Client, Clients
+from app.auth.clients import Client, Clients, Validity
 from app.auth.limits import FailureLimit, address_of
+from app.auth.reasons import Reason, Refused, note
 from app.auth.tokens import InvalidToken, Token, verify
 from app.problems import Problem
 from app.settings import Scope as ClientScope
@@ -71,12 +73,20 @@ class BearerDoor:
         self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        presented = _presented(scope)
+        try:
+            presented = _presented(scope)
+        except (MalformedRequest, AuthenticationFailed) as problem:
+            reason = Reason.MISSING if isinstance(problem, NothingPresented) else Reason.MALFORMED
+            note(scope, lambda: Refused(reason))
+            raise
         now = self._now()
         try:
             token = verify(presented, keys=self._keys, now=now)
             client = self._client(token, now)
         except InvalidToken as error:
+            named = error.client if error.client in self._clients.names else None
+            refused = Refused(error.reason, named)
+            note(scope, lambda: refused)
             raise self._refusal(scope, str(error)) from None
         scope["state"]["line"]["client"] = client.name
         if self._scope not in token.scopes & client.scopes:
@@ -89,15 +99,16 @@ class BearerDoor:
         await self._app(scope, receive, send)
 
     def _client(self, token: Token, now: datetime) -> Client:
-        client = self._clients.named(token.client, now=now)
+        client = next((each for each in self._clients if each.name == token.client), None)
         if client is None:
-            raise InvalidToken("The token's client is gone")
+            raise InvalidToken("The token's client is gone", Reason.UNKNOWN_CLIENT)
+        if not client.valid_at(now):
+            reason = Reason.EXPIRED if client.validity(now) is Validity.ENDED else Reason.NOT_YET_VALID
+            raise InvalidToken("The token's client is gone", reason, client.name)
         return client
 
     def _refusal(self, scope: Scope, reason: str) -> Problem:
-        address = address_of(scope)
-        scope["state"]["line"]["address"] = address
-        wait = self._failures.failed(address, now=monotonic())
+        wait = self._failures.failed(address_of(scope), now=monotonic())
         if wait is not None:
             return too_many_failures(wait)
         return AuthenticationFailed(
@@ -132,7 +143,7 @@ def _presented(scope: Scope) -> str:
             "POST /oauth2/token gives one to a client that sends its HTTP Basic credential.",
             headers={"WWW-Authenticate": CHALLENGE},
         )
-    value = value.lstrip(b" ")
+    value = value.strip(WHITE_SPACE)
     if not B64TOKEN.fullmatch(value):
         raise MalformedRequest("The Authorization header holds no Bearer token.", "Send one token, as it was given.")
     return value.decode()

@@ -1,8 +1,9 @@
 """The one registry of clients, behind every Basic door."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum, auto
 from hashlib import sha256
 from hmac import compare_digest
 from secrets import token_urlsafe
@@ -13,6 +14,14 @@ NOBODYS = bytes(32)
 """The digest of no credential that anybody will ever find."""
 
 
+class Validity(Enum):
+    """Where a moment lies; both ends of a validity are included."""
+
+    NOT_BEGUN = auto()
+    VALID = auto()
+    ENDED = auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
     """Who may come in.
@@ -21,6 +30,7 @@ class Client:
         name: What the operator calls it, unique.
         username: What it sends before the colon; clients that take turns at a rotation share one.
         digest: SHA-256 of `username:secret`, 32 bytes.
+        username_digest: SHA-256 of the username.
     """
 
     name: str
@@ -29,12 +39,20 @@ class Client:
     scopes: frozenset[Scope]
     not_before: datetime | None = None
     not_after: datetime | None = None
+    username_digest: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "username_digest", sha256(self.username.encode()).digest())
+
+    def validity(self, now: datetime) -> Validity:
+        """Whether the client may come in now, not yet or no more."""
+        if self.not_before is not None and now < self.not_before:
+            return Validity.NOT_BEGUN
+        return Validity.VALID if self.not_after is None or now <= self.not_after else Validity.ENDED
 
     def valid_at(self, now: datetime) -> bool:
-        """Whether `now` is inside the client's validity, both ends included."""
-        started = self.not_before is None or self.not_before <= now
-        ended = self.not_after is not None and self.not_after < now
-        return started and not ended
+        """Whether the client may come in now."""
+        return self.validity(now) is Validity.VALID
 
 
 class Clients:
@@ -54,12 +72,21 @@ class Clients:
                     f"clients {other} and {client.name} have the same credentials: change one secret."
                 )
 
-    def __bool__(self) -> bool:
-        return bool(self._clients)
+    def __len__(self) -> int:
+        return len(self._clients)
 
-    def named(self, name: str, *, now: datetime) -> Client | None:
-        """The client of that name if it is valid now, else None."""
-        return next((each for each in self._clients if each.name == name and each.valid_at(now)), None)
+    def __iter__(self) -> Iterator[Client]:
+        return iter(self._clients)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In the order of the clients."""
+        return tuple(client.name for client in self._clients)
+
+    @property
+    def usernames(self) -> Mapping[str, str]:
+        """By name."""
+        return {client.name: client.username for client in self._clients}
 
     def match(self, presented: bytes, *, now: datetime) -> Client | None:
         """The client whose `username:password` was presented, or None.

@@ -88,7 +88,10 @@ TOKEN = Operation(
         200: Answer(
             description="The token.",
             model=TokenAnswer,
-            headers={"Cache-Control": "no-store: a token is kept by whoever asked for it alone."},
+            headers={
+                "Cache-Control": "no-store: a token is kept by whoever asked for it alone.",
+                "Pragma": "no-cache: the same for caches of HTTP/1.0.",
+            },
         ),
         **_refusals(),
     },

@@ -8,12 +8,15 @@ from urllib.parse import parse_qsl
 from starlette.responses import Response
 
 from app.auth.clients import Client
+from app.body import without_mark
 from app.negotiation import is_json
 from app.problems import LingeringResponse, Problem
 from app.settings import Scope
 
 FORM = b"application/x-www-form-urlencoded"
-NO_STORE = {"Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+"""RFC 6749, section 5.1, wants both."""
+
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 """RFC 6749, section 3.3."""
 
@@ -136,6 +139,7 @@ def granted(asked: frozenset[str] | None, client: Client) -> frozenset[Scope]:
 
 
 def _parameters(content: bytes, content_type: bytes | None) -> dict[str, Any]:
+    content = without_mark(content)
     kind = (content_type or b"").partition(b";")[0].strip().lower()
     if not kind and not content:
         return {}

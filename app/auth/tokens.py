@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jwt
 
+from app.auth.reasons import Reason
 from app.settings import Scope
 
 ALGORITHM = "HS256"
@@ -39,7 +40,18 @@ class Token(NamedTuple):
 
 
 class InvalidToken(Exception):
-    """The token opens nothing; the text says why, in words for whoever presented it."""
+    """The token opens nothing; the text says why, in words for whoever presented it.
+
+    Args:
+        text: What is wrong.
+        reason: The same for the log.
+        client: The client's name, if the token was signed here.
+    """
+
+    def __init__(self, text: str, reason: Reason, client: str | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.client = client
 
 
 def issue(
@@ -71,17 +83,17 @@ def verify(token: str, *, keys: Sequence[bytes], now: datetime) -> Token:
         issued_at, expires_at = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
         client, scopes = str(claims["sub"]), frozenset(str(claims["scope"]).split())
     except (TypeError, ValueError, OverflowError, OSError):
-        raise InvalidToken("The token is malformed") from None
+        raise InvalidToken("The token is malformed", Reason.MALFORMED) from None
     if expires_at <= now:
-        raise InvalidToken("The token expired")
+        raise InvalidToken("The token expired", Reason.EXPIRED, client)
     if issued_at > now + SKEW:
-        raise InvalidToken("The token is not valid yet")
+        raise InvalidToken("The token is not valid yet", Reason.NOT_YET_VALID, client)
     return Token(client, frozenset(each for each in Scope if each in scopes), expires_at)
 
 
 def _claims(token: str, keys: Sequence[bytes]) -> dict[str, Any]:
     if not COMPACT.fullmatch(token):
-        raise InvalidToken("The token is malformed")
+        raise InvalidToken("The token is malformed", Reason.MALFORMED)
     for key in keys:
         try:
             return jwt.decode(
@@ -96,5 +108,5 @@ def _claims(token: str, keys: Sequence[bytes]) -> dict[str, Any]:
         except jwt.InvalidSignatureError:
             continue
         except jwt.InvalidTokenError:
-            raise InvalidToken("The token is not one of ours") from None
-    raise InvalidToken("The token was not signed here")
+            raise InvalidToken("The token is not one of ours", Reason.WRONG_CLAIMS) from None
+    raise InvalidToken("The token was not signed here", Reason.WRONG_SIGNATURE)

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from app.body import without_mark
+
 DEEPEST = 201
 """The most brackets inside each other; pydantic-core's bound, and more than forty times what an order needs."""
 
@@ -19,7 +21,6 @@ LONGEST_TEXT = 200
 """The most characters kept of a derived text; what is longer is still whole in the body."""
 
 LARGEST_VERSION = 2**63 - 1
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 """PostgreSQL takes no NUL, UTF-8 no lone surrogate, and a terminal or a log line none of the others."""
@@ -113,8 +114,7 @@ def parse_json(content: bytes) -> Any:
     Raises:
         NotJSON: no JSON by RFC 8259 (so no NaN and no trailing comma), not UTF-8, empty, or deeper than `DEEPEST`.
     """
-    # RFC 8259, section 8.1: a parser may ignore it, and .NET likes to send one.
-    content = content.removeprefix(BYTE_ORDER_MARK)
+    content = without_mark(content)
     if not content.strip():
         raise NotJSON("the body is empty")
     try:

@@ -41,7 +41,8 @@ os.register_at_fork(after_in_child=_rename_process)
 class RequestLine:
     """Pure ASGI: gives the request its id, turns what was raised into an answer, and writes the line.
 
-    The line's fields are in `state["line"]`; whoever learns something adds it there.
+    The line's fields are in `state["line"]`; whoever learns something adds it there. What `state["afterwards"]` is set
+    to is called once the answer is on its way: it may add what the answer's time must not tell.
     """
 
     def __init__(self, app: ASGIApp, *, log: LogWriter) -> None:
@@ -88,5 +89,7 @@ class RequestLine:
         finally:
             line["status"] = status
             line["ms"] = round((perf_counter() - started) * 1000, 1)
+            if (afterwards := state.get("afterwards")) is not None:
+                afterwards()
             # A balancer asks every second or so.
             self._log.write("request", line, level="debug" if scope["path"] in HEALTH else "info")

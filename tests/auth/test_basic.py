@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from hmac import compare_digest
 from typing import Any
 
 import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.types import Message
 
 from app.auth.basic import CHALLENGE, credential
 from app.auth.clients import clients_from, digest
@@ -77,6 +79,7 @@ def clients_of(door: Door) -> dict[str, dict[str, Any]]:
         "digest": {"sha256": digest("digest", SECRET).hex(), **may},
         "old": {"username": "rotating", "secret": SECRET + "-old", **may},
         "new": {"username": "rotating", "secret": SECRET + "-new", **may},
+        "oldest": {"username": "rotating", "secret": SECRET + "-2019", "not_after": "2020-01-01T00:00:00Z", **may},
         "expired": {"secret": SECRET, "not_after": "2020-01-01T00:00:00Z", **may},
         "early": {"secret": SECRET, "not_before": "2999-01-01T00:00:00Z", **may},
         "control": {"sha256": digest("control", CONTROL_SECRET).hex(), **may},
@@ -132,6 +135,10 @@ SPELLINGS = {
     "the older client of a username": basic("rotating", SECRET + "-old"),
     "the newer client of a username": basic("rotating", SECRET + "-new"),
     "base64 twice": b"Basic " + b64encode(RIGHT),
+    "a space behind it": b"Basic " + RIGHT + b" ",
+    "a tab and a space behind it": b"Basic " + RIGHT + b"\t ",
+    "base64 twice with a space behind it": b"Basic " + b64encode(RIGHT) + b" ",
+    "base64 twice, a line end behind the inner one": b"Basic " + b64encode(RIGHT + b"\n"),
     "base64 twice of UTF-8": b"Basic " + b64encode(token("tïcket-票", UNICODE_SECRET)),
 }
 
@@ -170,7 +177,6 @@ WRONG = {
     "a byte that is no ASCII": b"Basic " + RIGHT[:8] + b"\xe9" + RIGHT[8:],
     "white space inside the base64": b"Basic " + RIGHT[:8] + b" " + RIGHT[8:],
     "a line end inside the base64": b"Basic " + RIGHT[:8] + b"\r\n" + RIGHT[8:],
-    "white space behind the base64": b"Basic " + RIGHT + b" ",
     "missing padding": basic("rotating", SECRET + "-old").rstrip(b"="),
     "too much padding": b"Basic " + RIGHT + b"=",
     "padding that hides bits": basic("rotating", SECRET + "-old")[:-2] + b"R=",
@@ -295,10 +301,88 @@ async def test_which_client_of_a_username_came_is_in_the_log(door, sqlite_url, s
     assert [line["client"] for line in lines() if line["event"] == "request"] == ["old", "new"]
 
 
+REASONS: dict[str, tuple[list[bytes], str, str | None]] = {
+    "nothing": ([], "missing", None),
+    "another scheme": ([WRONG["another scheme"]], "malformed", None),
+    "no base64": ([WRONG["unencoded"]], "malformed", None),
+    "no colon": ([WRONG["no colon"]], "malformed", None),
+    "the digest of nothing": ([b"Basic "], "malformed", None),
+    "two headers": ([b"Basic " + RIGHT] * 2, "malformed", None),
+    "a user that nobody is": ([WRONG["an unknown user"]], "unknown_username", None),
+    "a secret in the place of the username": ([basic(SECRET, "")], "unknown_username", None),
+    "a client's name that is no username": ([basic("old", SECRET)], "unknown_username", None),
+    "a wrong secret": ([WRONG["a wrong password"]], "wrong_secret", "prioticket"),
+    "a wrong secret of a client that expired": ([basic("expired", SECRET + "!")], "wrong_secret", "expired"),
+    "a secret that was right once": ([WRONG["an expired client"]], "expired", "expired"),
+    "one that was right once, of a username in use": ([basic("rotating", SECRET + "-2019")], "expired", "oldest"),
+    "a secret that will be right": ([WRONG["a client that is not valid yet"]], "not_yet_valid", "early"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS.values(), ids=REASONS)
+async def test_the_log_says_why_a_credential_was_refused_and_names_none_but_configured_clients(
+    door, sqlite_url, start, lines, case
+):
+    authorizations, reason, named = case
+    async with start(sqlite_url, clients=clients_of(door)) as client:
+        headers = [(b"Authorization", each) for each in authorizations]
+        assert (await client.post(door.path, headers=headers)).status_code == 401
+    (line,) = (line for line in lines() if line["event"] == "request")
+    assert (line["status"], line["reason"], line.get("client"), line["address"]) == (401, reason, named, "127.0.0.1")
+    assert SECRET not in str(line)
+
+
+async def test_the_reason_of_a_refusal_is_found_out_after_its_answer(door, sqlite_url, serve, monkeypatch):
+    order: list[str] = []
+
+    def noting(*arguments: bytes) -> bool:
+        order.append("compared")
+        return compare_digest(*arguments)
+
+    async def send(message: Message) -> None:
+        order.append(message["type"])
+
+    monkeypatch.setattr("app.auth.reasons.compare_digest", noting)
+    async with serve(sqlite_url, clients=clients_of(door)) as app:
+        headers = [(b"authorization", WRONG["a wrong password"])]
+        scope = {"type": "http", "method": "POST", "path": door.path, "headers": headers, "client": ("::1", 1)}
+        await app(scope, never, send)
+    assert order[:2] == ["http.response.start", "http.response.body"]
+    assert set(order[2:]) == {"compared"}
+
+
+async def never() -> Message:
+    raise AssertionError("nothing of the body is read")
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """The arguments of every call of the compare that opens doors."""
+    calls: list[tuple[bytes, bytes]] = []
+
+    def noting(presented: bytes, kept: bytes) -> bool:
+        calls.append((presented, kept))
+        return compare_digest(presented, kept)
+
+    monkeypatch.setattr("app.auth.clients.compare_digest", noting)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "authorization", [*SPELLINGS.values(), *WRONG.values()], ids=[*SPELLINGS, *(f"wrong: {name}" for name in WRONG)]
+)
+async def test_every_header_is_compared_with_every_client_in_constant_time(knock: Knock, door, compared, authorization):
+    await knock(authorization)
+    spellings = 2 if door.path == "/oauth2/token" else 1  # there form-encoded or plain
+    assert len(compared) == spellings * len(clients_of(door))
+    assert {len(each) for call in compared for each in call} == {32}
+
+
 def is_right(authorization: bytes) -> bool:
     """Whether it is a spelling of the one right credential, by a second reading of RFC 7617."""
     scheme, space, rest = authorization.partition(b" ")
-    return scheme.lower() == b"basic" and space == b" " and rest.lstrip(b" ") in (RIGHT, b64encode(RIGHT))
+    spelled = rest.lstrip(b" ").rstrip(b" \t\r\n")
+    return scheme.lower() == b"basic" and space == b" " and spelled in (RIGHT, b64encode(RIGHT))
 
 
 def spliced(position: int, length: int, replacement: bytes, original: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """The contract of the door that takes Bearer tokens, RFC 6750."""
 
-import io
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,7 +45,12 @@ def token(client: str = "reader", *scopes: Scope, key: bytes = KEY, now: datetim
 
 
 @pytest.fixture
-async def knock():
+def writer(log):
+    return LogWriter(log, style="json")
+
+
+@pytest.fixture
+async def knock(writer):
     """`await knock(b"Bearer …")`: a request with these Authorization headers at a URL that takes `events:read`."""
 
     async def inside(scope, receive, send):
@@ -55,7 +59,7 @@ async def knock():
 
     clients = clients_from({name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()})
     door = BearerDoor(inside, keys=[KEY], clients=clients, failures=FailureLimit(), scope=Scope.READ, now=lambda: NOW)
-    transport = httpx2.ASGITransport(RequestLine(door, log=LogWriter(io.StringIO(), style="json")))
+    transport = httpx2.ASGITransport(RequestLine(door, log=writer))
     async with httpx2.AsyncClient(transport=transport, base_url="http://priohook") as client:
 
         async def knock(*authorizations: bytes, url: str = "/api/events", method: str = "GET", content: Any = None):
@@ -63,6 +67,11 @@ async def knock():
             return await client.request(method, url, headers=headers, content=content)
 
         yield knock
+
+
+@pytest.mark.parametrize("end", [b" ", b"\t", b" \t "])
+async def test_white_space_behind_a_token_is_not_part_of_it(knock: Knock, end):
+    assert (await knock(b"Bearer " + token() + end)).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", [b"Bearer ", b"bearer ", b"BEARER ", b"Bearer   "])
@@ -104,6 +113,31 @@ async def test_an_invalid_token_is_401_with_invalid_token(knock: Knock, invalid)
     assert (reply.status_code, reply.json()["error"]) == (401, "AUTHENTICATION_FAILED")
     assert reply.headers["WWW-Authenticate"].startswith(f'{CHALLENGE}, error="invalid_token", error_description="')
     assert reply.json()["error_reference"] == reply.headers["X-Request-Id"]
+
+
+REASONS: dict[str, tuple[list[bytes], int, str, str | None]] = {
+    "nothing": ([], 401, "missing", None),
+    "another scheme": ([basic_header("reader")["Authorization"].encode()], 401, "malformed", None),
+    "two headers": ([b"Bearer " + token()] * 2, 400, "malformed", None),
+    "no token": ([b"Bearer abc"], 401, "malformed", None),
+    "another key": ([b"Bearer " + INVALID["another key"]], 401, "wrong_signature", None),
+    "a removed client": ([b"Bearer " + token("removed")], 401, "unknown_client", None),
+    "an expired client": ([b"Bearer " + token("expired")], 401, "expired", "expired"),
+    "an expired token": ([b"Bearer " + INVALID["expired"]], 401, "expired", "reader"),
+    "an expired token of a removed client": ([b"Bearer " + token("removed", lifetime=-1)], 401, "expired", None),
+    "a token of the future": ([b"Bearer " + INVALID["not valid yet"]], 401, "not_yet_valid", "reader"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS.values(), ids=REASONS)
+async def test_the_log_says_why_a_token_was_refused_and_names_none_but_configured_clients(
+    knock: Knock, writer, lines, case
+):
+    authorizations, status, reason, named = case
+    with writer.running():
+        assert (await knock(*authorizations)).status_code == status
+    (line,) = lines()
+    assert (line["status"], line["reason"], line.get("client"), line["address"]) == (status, reason, named, "127.0.0.1")
 
 
 MALFORMED = {

@@ -55,7 +55,7 @@ def error(reply: httpx2.Response) -> tuple[int, str]:
     """Status and code of an error, which has the form of RFC 6749, section 5.2."""
     content = reply.json()
     assert reply.headers["Content-Type"] == "application/json"
-    assert reply.headers["Cache-Control"] == "no-store"
+    assert (reply.headers["Cache-Control"], reply.headers["Pragma"]) == ("no-store", "no-cache")
     assert set(content) == {"error", "error_description"}
     assert content["error_description"].isascii()
     assert not set('"\\') & set(content["error_description"])
@@ -80,12 +80,14 @@ def scopes_of(reply: httpx2.Response) -> set[str]:
         (GRANT + "&audience=x&resource=y", FORM),
         ('{"grant_type":"client_credentials","audience":["x"]}', JSON),
         (GRANT + "&client_id=admin", FORM),
+        (b"\xef\xbb\xbf" + b'{"grant_type":"client_credentials"}', JSON + "; charset=utf-8"),
+        (b"\xef\xbb\xbf" + GRANT.encode(), FORM),
     ],
 )
 async def test_a_form_or_json_gets_a_token_with_all_that_the_client_may_do(ask: Ask, content, content_type):
     reply = await ask(content, content_type)
     answer = reply.json()
-    assert (reply.status_code, reply.headers["Cache-Control"]) == (200, "no-store")
+    assert (reply.status_code, reply.headers["Cache-Control"], reply.headers["Pragma"]) == (200, "no-store", "no-cache")
     assert set(answer) == {"access_token", "token_type", "expires_in", "scope"}
     assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 3600)
     assert answer["scope"] == "console events:read events:replay"

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
+from app.body import without_mark
 from app.deliveries.claims import Claim
 from app.deliveries.results import Outcome
 from app.settings import DestinationSettings, SettingsProblem
@@ -141,7 +142,7 @@ def _event(claim: Claim) -> DeliveredEvent:
 
 def _order(body: bytes) -> Mapping[str, Any] | None:
     try:
-        order = from_json(body)["data"]["order"]
+        order = from_json(without_mark(body))["data"]["order"]
     except (ValueError, KeyError, TypeError):  # a body in a content coding, or an event without an order
         return None
     return order if isinstance(order, dict) else None
