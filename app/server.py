@@ -1,8 +1,9 @@
 """uvicorn as priohook runs it: it says where it listens, and ends in good order with exit status 0."""
 
 import gc
-import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
 from socket import AF_INET, AF_INET6, create_server, socket
@@ -35,23 +36,18 @@ class Server(uvicorn.Server):
         *,
         started: Callable[[str], None],
         tick: Callable[[], None] = lambda: None,
+        ending: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._started = started
         self._tick = tick
-        self._parent = os.getppid()
+        self._ending = ending
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Calls `started` with the URL that the server listens at.
-
-        Raises:
-            CannotListen: another process listens there, or it is no address of this machine.
-        """
+        """Calls `started` with the URL that the server listens at."""
         try:
             await super().startup(sockets)
-        except SystemExit as end:  # uvicorn's, with an exit status of its own
-            if isinstance(end.__context__, OSError):
-                raise CannotListen(f"It cannot listen: {end.__context__}. Choose another --port or --host.") from None
+        except SystemExit:  # uvicorn's, with an exit status of its own
             raise SystemExit(1) from None
         if self.started:
             # Else the garbage collector walks the whole program every second or so, and 50 ms long nothing is answered.
@@ -62,9 +58,26 @@ class Server(uvicorn.Server):
             self._started(f"http://[{host}]:{port}" if listener.family == AF_INET6 else f"http://{host}:{port}")
 
     async def on_tick(self, counter: int) -> bool:
-        """Ends also when the process that forked this one is gone, as nobody would end it then."""
+        """Calls `tick` too."""
         self._tick()
-        return await super().on_tick(counter) or os.getppid() != self._parent
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        """Calls `ending` first."""
+        self._ending()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ends in good order also when the terminal closes, unless `nohup` has that ignored."""
+        with super().capture_signals():
+            before = signal.getsignal(signal.SIGHUP)
+            if before != signal.SIG_IGN:
+                signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Ends in good order; uvicorn would raise the signal once more at the end, and exit with its number."""
@@ -88,15 +101,14 @@ def server_for(
     app: Router,
     settings: Settings,
     *,
-    host: str,
-    port: int,
     log: LogWriter,
     started: Callable[[str], None],
     tick: Callable[[], None] = lambda: None,
+    ending: Callable[[], None] = lambda: None,
 ) -> Server:
-    """The server of one process; `.run()` returns after SIGTERM or SIGINT, once all that was read is answered.
+    """The server of one process; `.run([listener])` returns after SIGTERM, SIGINT or SIGHUP, when all is answered.
 
-    `started` is called with its URL, `tick` about ten times a second.
+    `started` is called with its URL, `tick` about ten times a second, `ending` when it begins to end.
     """
     paths = tuple(route.path_regex for route in app.routes if isinstance(route, Route))
     attributes = {
@@ -107,8 +119,6 @@ def server_for(
     proxies = [str(network) for network in settings.trusted_proxies]
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=type("BoundProtocol", (Protocol,), attributes),
         ws="none",
         lifespan="on",
@@ -118,6 +128,11 @@ def server_for(
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,
         timeout_keep_alive=int(IDLE_TIMEOUT.total_seconds()),
-        timeout_graceful_shutdown=ceil((settings.body_timeout + settings.commit_timeout).total_seconds()) + 1,
+        timeout_graceful_shutdown=ends_within(settings),
     )
-    return Server(config, started=started, tick=tick)
+    return Server(config, started=started, tick=tick, ending=ending)
+
+
+def ends_within(settings: Settings) -> int:
+    """Seconds after which what was read is answered: then the server ends, whatever its connections do."""
+    return ceil((settings.body_timeout + settings.commit_timeout).total_seconds()) + 1

@@ -40,7 +40,7 @@ from app.events.store import EventStore, NewEvent, Row, Stored, Writer
 from app.events.tables import Event
 from app.health import Health
 from app.receiver.endpoint import Receiver
-from app.server import Server, server_for
+from app.server import Server, listen, server_for
 from app.settings import Scope, Settings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 
@@ -177,15 +177,13 @@ def server(name: str, settings: Settings) -> uvicorn.Server:
         app = application(settings, open_counting(sizes), log, further=[Route("/batches", tell, methods=["GET"])])
     else:
         app = application(settings, {"nostore": open_without_writer, "naive": open_naive}[name], log)
-    return server_for(app, settings, host="127.0.0.1", port=0, log=log, started=_started)
+    return server_for(app, settings, log=log, started=_started)
 
 
 def _plain(app: ASGIApp, *, lifespan: Any) -> uvicorn.Server:
     """The protocol that comes with uvicorn, and the receiver's settings for all else."""
     config = uvicorn.Config(
         app,
-        host="127.0.0.1",
-        port=0,
         http="httptools",
         ws="none",
         lifespan=lifespan,
@@ -212,4 +210,4 @@ def _started(url: str) -> None:
 
 
 if __name__ == "__main__":
-    server(sys.argv[1], Settings.load()).run()
+    server(sys.argv[1], Settings.load()).run([listen("127.0.0.1", 0)])

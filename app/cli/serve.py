@@ -8,7 +8,6 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from socket import socket
 
 import click
 
@@ -19,10 +18,12 @@ from app.auth.first_clients import FirstClients, first_clients
 from app.auth.keys import token_keys
 from app.cli.worker import Beside
 from app.deliveries.dispatch import register
-from app.processes import run_processes
-from app.server import listen, server_for
+from app.processes import end_within, exit_when_told, run_processes
+from app.server import ends_within, listen, server_for
 from app.settings import Settings, unknown_variables
-from app.telemetry.logs import stderr_writer
+from app.telemetry.logs import LogWriter, stderr_writer
+
+LAST = 3.0  # seconds after all is answered, for the worker and for closing the database
 
 EXAMPLE = {
     "api_version": "3.8.0",
@@ -55,6 +56,8 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
         raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")
     for name in unknown_variables(os.environ):
         click.echo(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
+    exit_when_told()
+    listener = listen(host, port)  # before the first clients are made, whose secrets are shown once
     asyncio.run(_prepare(settings))
     made = first_clients(settings)
     log = stderr_writer(settings.log_format)
@@ -69,29 +72,36 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
         if made:
             _introduce(made, url)
 
-    def run(number: int, sockets: list[socket] | None = None) -> None:
-        announce = started if number == 0 else lambda _: None
-        with _worker(wanted=number == 0 and not no_worker) as tick:
-            server_for(app, settings, host=host, port=port, log=log, started=announce, tick=tick).run(sockets)
+    bound = ends_within(settings) + LAST
+
+    def run(number: int) -> None:
+        with _worker(log, wanted=number == 0 and not no_worker) as (look, tell):
+
+            def ending() -> None:
+                end_within(bound)
+                tell()
+
+            announce = started if number == 0 else lambda _: None
+            server_for(app, settings, log=log, started=announce, tick=look, ending=ending).run([listener])
 
     if processes == 1:
         run(0)
-        return
-    listener = listen(host, port)
-    run_processes(lambda number: run(number, [listener]), count=processes)
+    else:
+        run_processes(run, count=processes, within=bound, log=log)
 
 
 @contextmanager
-def _worker(*, wanted: bool) -> Iterator[Callable[[], None]]:
-    """Keeps a worker beside this process; gives what must be called from time to time."""
+def _worker(log: LogWriter, *, wanted: bool) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """Keeps a worker beside this process; gives what must be called from time to time, and what tells it to end."""
     if not wanted:
-        yield lambda: None
+        yield lambda: None, lambda: None
         return
-    beside = Beside()
+    beside = Beside(log)
     try:
-        yield beside.look
+        yield beside.look, beside.tell
     finally:
-        beside.end()
+        with log.running():
+            beside.end()
 
 
 async def _prepare(settings: Settings) -> None:

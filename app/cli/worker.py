@@ -3,22 +3,22 @@
 import asyncio
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import socket, socketpair
 from time import monotonic
 
 import click
 
 from app import database
 from app.deliveries.worker import Worker
+from app.processes import ending_signals, ending_with, exit_when_told, read_status
 from app.settings import Settings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 
-PARENT_LOOK = 1.0  # seconds between looks whether the process that started this one is still there
 NICENESS = 10
 """On a machine that is busy, acknowledgements go before deliveries."""
 
@@ -31,53 +31,101 @@ class WorkerRuns(click.ClickException):
 
 
 @click.command()
-@click.option("--beside", is_flag=True, hidden=True, help="End when the process that started this one ends.")
-def worker(*, beside: bool) -> None:
+@click.option("--beside", type=int, hidden=True, help="A descriptor: end when its other end is closed.")
+def worker(*, beside: int | None) -> None:
     """Deliver events to the destinations until SIGTERM, then finish what is under way and exit 0."""
+    exit_when_told()
+    if beside is not None:
+        ending_with(beside, within=ENDS_WITHIN)  # before all else, which may take long or hang
     settings = Settings.load()
     sys.path.append(str(Path.cwd()))  # where a python: destination's module is
     log = stderr_writer(settings.log_format)
     with _alone(settings.database_url), log.running(), logging_to(log):
-        asyncio.run(_work(settings, log, parent=os.getppid() if beside else None))
+        asyncio.run(_work(settings, log))
+        if beside is None:
+            log.write("worker_ended", {"status": 0})
 
 
 class Beside:
-    """A worker in a process of its own, as no destination, and no function of a user's, may slow the receiver."""
+    """A worker in a process of its own, as no destination, and no function of a user's, may slow the receiver.
 
-    def __init__(self) -> None:
+    A pair of sockets joins the two: the kernel closes this end when this process ends, however that comes about.
+    """
+
+    def __init__(self, log: LogWriter) -> None:
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
         self._wait = FIRST_WAIT
+        self._told = 0.0
         self._start()
 
     def look(self) -> None:
         """Starts it again if it has ended, later each time; costs microseconds."""
-        if self._process.poll() is None or monotonic() - self._started < self._wait:
+        if self._process is not None and self._process.poll() is not None:
+            self._over(self._process)
+        if self._process is None and monotonic() - self._started >= self._wait:
+            self._wait = min(2 * self._wait, LONGEST_WAIT)
+            self._start()
+
+    def tell(self) -> None:
+        """Tells it to end; does not wait."""
+        if self._told:
             return
-        self._wait = min(2 * self._wait, LONGEST_WAIT)
-        self._start()
+        self._told = monotonic()
+        if self._process is not None:
+            self._process.terminate()
 
     def end(self) -> None:
-        """Tells it to end and waits for that."""
-        self._process.terminate()
+        """Waits until it has ended, `ENDS_WITHIN` after it was first told at most."""
+        self.tell()
+        if self._process is None:
+            return
         try:
-            self._process.wait(ENDS_WITHIN)
+            self._process.wait(max(0.0, self._told + ENDS_WITHIN - monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._over(self._process)
 
     def _start(self) -> None:
         self._started = monotonic()
-        paths = [str(database.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = subprocess.Popen(
+        try:
+            self._line, self._process = _joined()
+        except (OSError, MemoryError) as error:  # no descriptor, process or memory is left: the receiver goes on
+            fields = {"error": str(error) or type(error).__name__, "again_in": self._wait}
+            self._log.write("worker_not_started", fields, level="error")
+
+    def _over(self, process: "subprocess.Popen[bytes]") -> None:
+        status = read_status(process.returncode)
+        self._log.write("worker_ended", {"status": status}, level="info" if self._told else "error")
+        self._line.close()
+        self._process = None
+
+
+def _joined() -> "tuple[socket, subprocess.Popen[bytes]]":
+    """A new worker, and the socket that joins it to this process."""
+    ours, theirs = socketpair()
+    paths = [str(database.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    try:
+        process = subprocess.Popen(
             # Not from the working directory, where a user may have an `app` of their own.
-            [sys.executable, "-P", "-m", "app", "worker", "--beside"],
+            [sys.executable, "-P", "-m", "app", "worker", "--beside", str(theirs.fileno())],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            process_group=0,  # a terminal's Ctrl-C is for `serve`, which tells the worker
         )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours, process
 
 
-async def _work(settings: Settings, log: LogWriter, *, parent: int | None) -> None:
+async def _work(settings: Settings, log: LogWriter) -> None:
     ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     url = settings.database_url
     if not database.is_sqlite(url):  # there it would keep the receiver waiting for the lock that it holds
@@ -86,13 +134,7 @@ async def _work(settings: Settings, log: LogWriter, *, parent: int | None) -> No
         await database.check_schema(engine)
         async with Worker(engine, url, settings.destinations).running():
             log.write("worker_started", {"destinations": sorted(settings.destinations)})
-            while not ended.is_set() and (parent is None or os.getppid() == parent):
-                try:
-                    async with asyncio.timeout(PARENT_LOOK):
-                        await ended.wait()
-                except TimeoutError:
-                    continue
-    log.write("worker_ended", {})
+            await ended.wait()
 
 
 @contextmanager
