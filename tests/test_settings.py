@@ -299,3 +299,27 @@ def test_variables_that_no_setting_reads_are_found():
 def test_variables_that_no_setting_reads_stop_nothing(environment):
     environment(service_host="10.0.0.1")
     assert Settings.load().max_body_bytes == 1024 * 1024
+
+
+def test_a_secret_file_that_no_setting_reads_is_left_alone(secret_files):
+    folder = secret_files(commit_max_batch="2")
+    (folder / "keystore.p12").write_bytes(b"\xff\xfe")
+    (folder / "priohook_backup").write_bytes(b"\xff\xfe")
+    (folder / "priohook_clients").mkdir()
+    with (folder / "large").open("wb") as file:
+        file.truncate(100 * 1024 * 1024)
+    (folder / "priohook_token_keys").symlink_to("nowhere")
+    assert Settings.load().commit_max_batch == 2
+
+
+@pytest.mark.parametrize("folder", ["missing", "priohook.toml"])
+def test_secrets_that_are_in_no_folder_are_none(monkeypatch, folder):
+    toml("commit_max_batch = 3")
+    monkeypatch.setattr(app.sources, "SECRETS_FOLDER", Path(folder))
+    assert Settings.load().commit_max_batch == 3
+
+
+def test_a_secret_file_of_ours_that_is_not_utf_8_is_named(secret_files):
+    folder = secret_files()
+    (folder / "priohook_database_url").write_bytes(b"\xff\xfe")
+    assert "priohook_database_url is not UTF-8" in problem()

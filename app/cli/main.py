@@ -1,6 +1,7 @@
 """`priohook`: the group of all commands, and how they fail: one sentence on standard error and exit status 1."""
 
 import sys
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC
 
 import asyncpg
 import click
@@ -18,10 +19,14 @@ from app.cli.replays import replay, replays
 from app.cli.serve import serve
 from app.cli.settings import settings
 from app.cli.simulate import simulate
+from app.cli.streams import open_streams
 from app.cli.worker import worker
 from app.database import SchemaNotCurrent
 from app.server import CannotListen
 from app.settings import SettingsProblem
+
+OWN_LIMITS = (EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC)
+"""Of processes, descriptors, memory and disk."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,14 +55,30 @@ for _command in (
 
 def main() -> None:
     """Runs the command line and ends the process: 0, 1 (it failed) or 2 (usage)."""
+    open_streams()
     try:
         priohook(prog_name="priohook")
     except (SettingsProblem, SchemaNotCurrent, CannotListen) as problem:
         _fail(str(problem))
     except CommandError as error:
         _fail(f"The schema stays as it is: {_first_line(error)}.")
-    except (TimeoutError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
-        _fail(f"The database could not be used: {_first_line(error)}. Check database_url and that it runs.")
+    except OSError as error:
+        _fail(_told(error))
+    except (SQLAlchemyError, asyncpg.PostgresError) as error:
+        _fail(_database(error))
+
+
+def _told(error: OSError) -> str:
+    """What the system refused: a file is named, a connection is one to the database."""
+    if error.filename is not None:
+        return f"{error.filename} could not be used: {error.strerror}."
+    if error.errno in OWN_LIMITS:
+        return f"The system gives this process no more: {error.strerror}."
+    return _database(error)
+
+
+def _database(error: Exception) -> str:
+    return f"The database could not be used: {_first_line(error)}. Check database_url and that it runs."
 
 
 def _first_line(error: Exception) -> str:

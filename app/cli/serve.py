@@ -16,6 +16,7 @@ from app.application import create_app
 from app.auth.clients import clients_from
 from app.auth.first_clients import FirstClients, first_clients
 from app.auth.keys import token_keys
+from app.cli.streams import outlive_output
 from app.cli.worker import Beside
 from app.deliveries.dispatch import register
 from app.processes import end_within, exit_when_told, run_processes
@@ -57,6 +58,7 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     for name in unknown_variables(os.environ):
         click.echo(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
     exit_when_told()
+    outlive_output()
     listener = listen(host, port)  # before the first clients are made, whose secrets are shown once
     asyncio.run(_prepare(settings))
     made = first_clients(settings)

@@ -14,6 +14,7 @@ from time import monotonic
 import click
 
 from app import database
+from app.cli.streams import outlive_output
 from app.deliveries.worker import Worker
 from app.processes import ending_signals, ending_with, exit_when_told, read_status
 from app.settings import Settings
@@ -35,6 +36,7 @@ class WorkerRuns(click.ClickException):
 def worker(*, beside: int | None) -> None:
     """Deliver events to the destinations until SIGTERM, then finish what is under way and exit 0."""
     exit_when_told()
+    outlive_output()
     if beside is not None:
         ending_with(beside, within=ENDS_WITHIN)  # before all else, which may take long or hang
     settings = Settings.load()
@@ -148,7 +150,7 @@ def _alone(url: str) -> Iterator[None]:
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise WorkerRuns(
                 f"A worker runs for {path} already, and SQLite has room for one: `serve` brings its own unless it is "
                 "started with --no-worker. PostgreSQL takes any number."

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from time import sleep, time
@@ -96,7 +98,8 @@ def logging_to(writer: LogWriter) -> Iterator[None]:
 
 def stderr_writer(wanted: Literal["auto", "json", "text"]) -> LogWriter:
     """The writer of a process: standard error, so that standard output stays a command's own."""
-    return LogWriter(sys.stderr, style=style_for(sys.stderr, wanted))
+    stream = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - another ASGI server may have closed it
+    return LogWriter(stream, style=style_for(stream, wanted))
 
 
 class _Handler(logging.Handler):
