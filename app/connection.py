@@ -1,22 +1,31 @@
 """One connection to a sender: bounded in bytes and time, with our error bodies also before ASGI begins."""
 
 import re
-from asyncio import Transport
-from asyncio.events import TimerHandle
-from collections.abc import Callable
+from asyncio import TimerHandle, Transport
 from datetime import timedelta
+from functools import partial
 from typing import ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.problems import MethodNotImplemented, NotFound, Problem
+from app.connections import Connections
+from app.problems import MethodNotImplemented, NotFound, Problem, Unavailable
 from app.response_headers import SECURITY_HEADERS
 from app.telemetry.logs import LogWriter
 from app.telemetry.middleware import new_request_id
+from app.wire import Wire
 
 LARGEST_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT = timedelta(seconds=10)
+WRITE_TIMEOUT = timedelta(seconds=15)
+"""How long a peer may take nothing of what is written to it, see `Wire`."""
+
+LAST_WRITE_TIMEOUT = timedelta(seconds=1)
+"""The same once the server ends."""
+
+MOST_CONNECTIONS = 4096
+MOST_OF_ADDRESS = 2048
 PIECE_BYTES = 8 * 1024
 """How much is parsed at once: of pipelined requests what does not fit here waits as bytes, since a parsed one is a
 hundred times as large."""
@@ -55,38 +64,8 @@ class HeadTooSlow(Problem):
     status = 408
 
 
-class Wire:
-    """A transport that drops what comes too late, as asyncio's own do.
-
-    uvloop's raise `RuntimeError` once the connection is lost, which uvicorn tells only the last of several pipelined
-    requests: the answers to the others would be logged as bugs.
-    """
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self.get_extra_info = transport.get_extra_info
-        self.is_closing = transport.is_closing
-        self.close = transport.close
-        self.abort = transport.abort
-
-    def write(self, data: bytes) -> None:
-        """Sends."""
-        self._unless_lost(self._transport.write, data)
-
-    def pause_reading(self) -> None:
-        """Takes nothing for a while."""
-        self._unless_lost(self._transport.pause_reading)
-
-    def resume_reading(self) -> None:
-        """Takes what comes."""
-        self._unless_lost(self._transport.resume_reading)
-
-    def _unless_lost(self, call: Callable[..., None], *arguments: bytes) -> None:
-        try:
-            call(*arguments)
-        except RuntimeError:
-            if not self._transport.is_closing():
-                raise
+class TooManyConnections(Unavailable):
+    """Every connection that there is room for has a request under way."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -95,8 +74,12 @@ class Protocol(HttpToolsProtocol):
     paths: ClassVar[tuple[re.Pattern[str], ...]]
     log: ClassVar[LogWriter]
     most_bytes: ClassVar[int]
+    open: ClassVar[Connections] = Connections(most=MOST_CONNECTIONS, most_of_address=MOST_OF_ADDRESS)
     head_timeout: ClassVar[timedelta] = HEAD_TIMEOUT
+    write_timeout: ClassVar[timedelta] = WRITE_TIMEOUT
 
+    transport: Wire  # type: ignore[assignment] # all of a transport that uvicorn uses
+    _since = 0.0  # on the loop's clock: when the connection, the last answer or the peer's reluctance to read began
     _received = 0  # bytes of the request under way
     _between = 0  # bytes since the last one of a body: chunk extensions and trailers
     _in_head = True
@@ -107,14 +90,43 @@ class Protocol(HttpToolsProtocol):
     _half_closed = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        """Starts waiting for a head."""
-        super().connection_made(Wire(transport))  # type: ignore[arg-type] # all of a transport that uvicorn uses
-        self._wait_for_head()
+        """Starts waiting for a head, if there is room."""
+        stalled = partial(self.drop, "It takes no answer.")
+        wire = Wire(transport, self.loop, patience=self.write_timeout, stalled=stalled)
+        super().connection_made(wire)  # type: ignore[arg-type] # all of a transport that uvicorn uses
+        self._since = self.loop.time()
+        if self.open.admit(self, self._address()):
+            self._wait_for_head()
+        else:
+            self._refuse(TooManyConnections("There are too many connections."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
+        self.open.left(self)
         self._stop_waiting()
         super().connection_lost(exc)
+        self.transport.forget()
+
+    def waiting_since(self) -> float | None:
+        """Since when nothing of its request is being worked on; None while something is."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return self._since if answered or self.flow.write_paused else None
+
+    def drop(self, why: str) -> None:
+        """Ends the connection at once."""
+        self.log.write("connection_dropped", {"address": self._address(), "reason": why})
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Gives the peer a time to take what is written."""
+        super().pause_writing()
+        self._since = self.loop.time()
+        self.transport.watch()
+
+    def shutdown(self) -> None:
+        """Ends the connection after its answer, sooner when nobody takes the answer."""
+        super().shutdown()
+        self.transport.hurry(LAST_WRITE_TIMEOUT)
 
     def data_received(self, data: bytes) -> None:
         """Parses; a head or a request that outgrows its bounds ends the connection."""
@@ -206,6 +218,7 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Refuses what came behind the request that was answered now."""
         super().on_response_complete()
+        self._since = self.loop.time()
         if self.transport.is_closing():
             return
         if self._unparsed:
@@ -292,6 +305,9 @@ class Protocol(HttpToolsProtocol):
         if not any(known.match(path) for known in self.paths):
             return NotFound("There is nothing at this URL.", "The README lists the URLs.")
         return MethodNotImplemented("HTTP does not define this method.", "The README lists the URLs and methods.")
+
+    def _address(self) -> str:
+        return self.client[0] if self.client else "unknown"
 
     def _wait_for_head(self) -> None:
         if self._head_timer is None:

@@ -1,23 +1,31 @@
 """uvicorn as priohook runs it: it says where it listens, and ends in good order with exit status 0."""
 
 import gc
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
-from socket import AF_INET, AF_INET6, create_server, socket
+from socket import AF_INET, AF_INET6, SO_SNDBUF, SOL_SOCKET, create_server, socket
 from typing import Any
 
 import uvicorn
 from starlette.routing import Route, Router
 
 from app.connection import LARGEST_HEAD_BYTES, Protocol
+from app.connections import Connections
 from app.settings import Settings
 from app.telemetry.logs import LogWriter
 
 IDLE_TIMEOUT = timedelta(seconds=75)
 """Longer than the 60 s of common balancers, which would otherwise send into a connection that closes."""
+
+SPARE_FILES = 64
+"""Open files besides connections: the database's, the log, the program's own."""
+
+SENT_AHEAD_BYTES = 128 * 1024
+"""What the system keeps of answers that nobody has read yet, twice: Linux would keep 4 MB of each connection."""
 
 OVERHEAD = 16
 """How many times the body limit a request may hold on the wire: chunks of one byte cost six."""
@@ -92,9 +100,11 @@ def listen(host: str, port: int) -> socket:
         CannotListen: another process listens there, or it is no address of this machine.
     """
     try:
-        return create_server((host, port), family=AF_INET6 if ":" in host else AF_INET, backlog=2048)
+        listener = create_server((host, port), family=AF_INET6 if ":" in host else AF_INET, backlog=2048)
     except OSError as error:
         raise CannotListen(f"It cannot listen: {error}. Choose another --port or --host.") from None
+    listener.setsockopt(SOL_SOCKET, SO_SNDBUF, SENT_AHEAD_BYTES)  # its connections inherit it
+    return listener
 
 
 def server_for(
@@ -115,6 +125,7 @@ def server_for(
         "paths": paths,
         "log": log,
         "most_bytes": OVERHEAD * settings.max_body_bytes + LARGEST_HEAD_BYTES,
+        "open": _connections(settings),
     }
     proxies = [str(network) for network in settings.trusted_proxies]
     config = uvicorn.Config(
@@ -136,3 +147,21 @@ def server_for(
 def ends_within(settings: Settings) -> int:
     """Seconds after which what was read is answered: then the server ends, whatever its connections do."""
     return ceil((settings.body_timeout + settings.commit_timeout).total_seconds()) + 1
+
+
+def _connections(settings: Settings) -> Connections:
+    """As many as are wanted, and as there can be open files: without one nobody could connect, nor could SQLite commit.
+
+    No address may have more than half of them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = settings.max_connections + SPARE_FILES
+    files = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    most = max(2, files - SPARE_FILES)
+    return Connections(
+        most=most,
+        most_of_address=min(settings.max_connections_per_address, most // 2),
+        proxies=settings.trusted_proxies,
+    )

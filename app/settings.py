@@ -203,6 +203,20 @@ class Settings(BaseSettings):
         default=(),
         description="Networks whose X-Forwarded-For is believed, such as a balancer's; all others' is ignored.",
     )
+    max_connections: int = Field(
+        default=4096,
+        gt=0,
+        le=1_000_000,
+        description="How many connections a receiver keeps; fewer when the system lets it have fewer open files.",
+        json_schema_extra={"unit": "connections"},
+    )
+    max_connections_per_address: int = Field(
+        default=2048,
+        gt=0,
+        le=1_000_000,
+        description="How many of them one address may have; those of trusted_proxies count together only.",
+        json_schema_extra={"unit": "connections"},
+    )
     closed_urls: OpenURLs = Field(default=frozenset(), description="Which of /docs and /openapi.json nobody gets.")
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="How log lines look: auto is text on a terminal and JSON elsewhere."

@@ -1,0 +1,73 @@
+"""How many connections are open: bounded together and by address, where the one that waited longest makes room."""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from operator import itemgetter
+from typing import Protocol
+
+from app.auth.limits import network
+
+
+class Connection(Protocol):
+    """What is counted."""
+
+    def waiting_since(self) -> float | None:
+        """Since when nothing of its request is being worked on; None while something is."""
+
+    def drop(self, why: str) -> None:
+        """Ends it at once."""
+
+
+class Connections:
+    """Those that are open.
+
+    Args:
+        most: Of all addresses together.
+        most_of_address: Of one address, or one /64 of IPv6; a proxy's are bounded by `most` alone.
+        proxies: Where proxies are.
+    """
+
+    def __init__(self, *, most: int, most_of_address: int, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
+        self._most = most
+        self._most_of_address = most_of_address
+        self._proxies = proxies
+        self._addresses: dict[Connection, str] = {}
+        self._by_address: dict[str, set[Connection]] = {}
+
+    def admit(self, connection: Connection, address: str) -> bool:
+        """Whether there is room for the connection, which then counts until it is `left`."""
+        key = network(address)
+        here = self._by_address.get(key, set())
+        if len(here) >= self._most_of_address and not self._is_proxy(address):
+            room = self._make_room(here)
+        else:
+            room = len(self._addresses) < self._most or self._make_room(self._addresses)
+        if room:
+            self._addresses[connection] = key
+            self._by_address.setdefault(key, set()).add(connection)
+        return room
+
+    def left(self, connection: Connection) -> None:
+        """Counts the connection no longer, if it was admitted."""
+        key = self._addresses.pop(connection, None)
+        if key is not None:
+            self._by_address[key].remove(connection)
+            if not self._by_address[key]:
+                del self._by_address[key]
+
+    def _make_room(self, among: Iterable[Connection]) -> bool:
+        """Ends the connection that waited longest; False when all have a request under way."""
+        waiting = [(since, each) for each in among if (since := each.waiting_since()) is not None]
+        if not waiting:
+            return False
+        _, longest = min(waiting, key=itemgetter(0))
+        self.left(longest)
+        longest.drop("It waited longest, and a new one needed room.")
+        return True
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return True  # a socket that has no addresses
+        return any(parsed in proxies for proxies in self._proxies)
