@@ -21,7 +21,7 @@ from app.auth.clients import Clients
 from app.auth.limits import FailureLimit
 from app.auth.token_description import TOKEN
 from app.auth.token_endpoint import TokenEndpoint
-from app.database import check_schema, engine_for, is_sqlite
+from app.database import STATEMENT, check_schema, engine_for, is_sqlite, tell_ignored
 from app.deliveries import api as deliveries
 from app.deliveries import bulk, bulk_description, single
 from app.deliveries import description as delivery
@@ -106,11 +106,16 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
         with log.running(), logging_to(log):
             known = health.Health()
             # Two engines: whatever holds the API's connections, a balancer must not take the receiver for dead.
-            async with engine_for(settings.database_url) as engine, engine_for(settings.database_url) as looking:
+            url = settings.database_url
+            async with (
+                engine_for(url, within=STATEMENT, writes=False) as engine,
+                engine_for(url, within=STATEMENT) as looking,
+            ):
+                tell_ignored(url)
                 await check_schema(engine)
                 async with (
                     health.watching(looking, known),
-                    _notifier(settings.database_url) as stored,
+                    _notifier(url) as stored,
                     _store(settings, stored, known).running() as events,
                 ):
                     yield {"events": events, "engine": engine, "health": known}

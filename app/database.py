@@ -1,6 +1,7 @@
 """The database: what all tables share, engines for SQLite and PostgreSQL, migrations and the check that they ran."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -10,21 +11,23 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
+from app.libpq import target
+from app.postgres import CLOSE_TIMEOUT, CannotConnect, connect_postgres, takes_writes
+
+logger = logging.getLogger(__name__)
+
 PROJECT = Path(__file__).parent.parent
-CONNECT_TIMEOUT = timedelta(seconds=5)
-CLOSE_TIMEOUT = timedelta(seconds=2)
 SQLITE_BUSY = timedelta(seconds=5)
 """How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
 
@@ -35,13 +38,13 @@ for a processor counts on purpose: looking at the lock alone left the receiver h
 COURTESY = 12
 
 SQLITE_INSTANT = len("2026-08-12 10:15:00.123456")
+STATEMENT = timedelta(seconds=20)
+"""How long one of the receiver's or the worker's may take; PostgreSQL ends it then."""
+
+READ_ONLY_TRANSACTION = "25006"
 LOCK_TIMEOUT = timedelta(seconds=5)
 MIGRATION_LOCK = 7_092_717_263
 """An arbitrary number, the same everywhere: two `priohook migrate` at once take turns."""
-
-
-class DatabaseProblem(ConnectionError):
-    """The database cannot be used as it is; the text says why and what to do, and nothing that is secret."""
 
 
 class SchemaNotCurrent(Exception):
@@ -104,25 +107,41 @@ def sqlite_path(url: str) -> Path:
     return Path(make_url(url).database or "")
 
 
-def open_engine(url: str) -> AsyncEngine:
-    """An engine for reads, commands and migrations; connects on first use."""
+def open_engine(url: str, *, within: timedelta | None = None, writes: bool = True) -> AsyncEngine:
+    """An engine for reads, commands and migrations; connects on first use.
+
+    Args:
+        url: The database's.
+        within: How long a statement of PostgreSQL's may take; without, as long as it needs.
+        writes: Without, a host of PostgreSQL's that only reads will do when there is no other.
+    """
     if is_sqlite(url):
         _make_private(sqlite_path(url))
         engine = create_async_engine(url, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda **_: connect_postgres(url),
+        async_creator=lambda **_: connect_postgres(url, within=within, writes=writes),
         pool_pre_ping=True,
         hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "handle_error", _distrust)
+    event.listen(engine.sync_engine, "checkin", _leave_read_only)
+    return engine
+
+
+def tell_ignored(url: str) -> None:
+    """Logs the parameters of a PostgreSQL URL that change nothing here."""
+    if not is_sqlite(url) and (ignored := target(url).ignored):
+        fields = {"parameters": ignored, "reason": "The driver cannot do these, or always does."}
+        logger.warning("database_parameters_ignored", extra={"fields": fields})
 
 
 @asynccontextmanager
-async def engine_for(url: str) -> AsyncIterator[AsyncEngine]:
+async def engine_for(url: str, *, within: timedelta | None = None, writes: bool = True) -> AsyncIterator[AsyncEngine]:
     """`open_engine`, closed at the end; a server that does not answer is left without a farewell."""
-    engine = open_engine(url)
+    engine = open_engine(url, within=within, writes=writes)
     try:
         yield engine
     finally:
@@ -137,19 +156,6 @@ def open_sqlite(url: str) -> Engine:
     engine = create_engine(make_url(url).set(drivername="sqlite+pysqlite"), hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
-
-
-async def connect_postgres(url: str) -> asyncpg.Connection:
-    """A connection; the URL is one of libpq's as asyncpg reads them, with `sslmode` and several hosts.
-
-    `synchronous_commit` is switched on whatever the server's or the role's default is: a 200 means durable.
-    """
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return await asyncpg.connect(
-        plain,
-        timeout=CONNECT_TIMEOUT.total_seconds(),
-        server_settings={"application_name": "priohook", "synchronous_commit": "on"},
-    )
 
 
 class Courtesy:
@@ -272,10 +278,27 @@ def _make_private(path: Path) -> None:
     One that is there is not even opened. Closing it would drop the locks that SQLite holds in this process (POSIX:
     fcntl), and the next command to end, thinking itself the last, would remove the log with what is committed in it.
     """
-    with suppress(FileExistsError):
+    try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise CannotConnect(f"{path}: {error.strerror}") from error
     if path.is_dir():  # aiosqlite's thread would outlive the event loop and write a traceback of its own
-        raise IsADirectoryError(f"{path} is a folder and no database")
+        raise CannotConnect(f"{path} is a folder and no database")
+
+
+def _distrust(context: ExceptionContext) -> None:
+    """Throws away connections, and those beside it, to a host that takes no writes any more, or that fell silent."""
+    error = context.original_exception
+    if isinstance(error, TimeoutError) or getattr(error, "sqlstate", None) == READ_ONLY_TRANSACTION:
+        context.is_disconnect = True
+
+
+def _leave_read_only(connection: Any, record: Any) -> None:
+    """Keeps no connection to a host that only reads: another one may take writes by the next time."""
+    if connection is not None and not takes_writes(connection.driver_connection):
+        record.invalidate(soft=True)
 
 
 def _config() -> Config:

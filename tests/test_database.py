@@ -17,8 +17,9 @@ from sqlalchemy import inspect, text, update
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from app import database
-from app.database import SchemaNotCurrent, check_schema, connect_postgres, engine_for, migrate
+from app.database import SchemaNotCurrent, check_schema, engine_for, migrate
 from app.events.tables import Event
+from app.postgres import connect_postgres
 from tests.events.stores import locked, new_event, running
 
 HEAD = str(ScriptDirectory.from_config(Config(toml_file=database.PROJECT / "pyproject.toml")).get_current_head())

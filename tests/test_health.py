@@ -132,3 +132,11 @@ async def test_a_server_that_does_not_fsync_is_ready_and_says_so(database_url, s
             assert "fsync=off" in reply.json()["warnings"][0]
     warned = [line for line in lines() if line["event"] == "promise_weakened"]
     assert len(warned) == off
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_parameters_of_the_url_that_change_nothing_are_told(database_url, start, lines):
+    async with start(f"{database_url}?channel_binding=prefer&connect_timeout=10"):
+        pass
+    (told,) = [line for line in lines() if line["event"] == "database_parameters_ignored"]
+    assert told["parameters"] == ["channel_binding"]

@@ -22,6 +22,7 @@ from app.cli.simulate import simulate
 from app.cli.streams import open_streams
 from app.cli.worker import worker
 from app.database import SchemaNotCurrent
+from app.postgres import DatabaseProblem
 from app.server import CannotListen
 from app.settings import SettingsProblem
 
@@ -58,13 +59,13 @@ def main() -> None:
     open_streams()
     try:
         priohook(prog_name="priohook")
-    except (SettingsProblem, SchemaNotCurrent, CannotListen) as problem:
+    except (SettingsProblem, DatabaseProblem, SchemaNotCurrent, CannotListen) as problem:
         _fail(str(problem))
     except CommandError as error:
         _fail(f"The schema stays as it is: {_first_line(error)}.")
     except OSError as error:
         _fail(_told(error))
-    except (SQLAlchemyError, asyncpg.PostgresError) as error:
+    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _fail(_database(error))
 
 

@@ -10,8 +10,8 @@ from app.settings import Settings
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    """The database, its schema checked.
+async def opened(settings: Settings, *, writes: bool = True) -> AsyncIterator[AsyncEngine]:
+    """The database, its schema checked; without `writes` a PostgreSQL host that only reads will do.
 
     Raises:
         SchemaNotCurrent: it lacks migrations, or is a SQLite file that nobody has made.
@@ -19,7 +19,7 @@ async def opened(settings: Settings) -> AsyncIterator[AsyncEngine]:
     url = settings.database_url
     if database.is_sqlite(url) and not database.sqlite_path(url).exists():
         raise database.SchemaNotCurrent(f"There is no database {database.sqlite_path(url)}: `priohook serve` makes it.")
-    async with database.engine_for(url) as engine:
+    async with database.engine_for(url, writes=writes) as engine:
         await database.check_schema(engine)
         yield engine
 
@@ -27,7 +27,7 @@ async def opened(settings: Settings) -> AsyncIterator[AsyncEngine]:
 @asynccontextmanager
 async def reading() -> AsyncIterator[AsyncConnection]:
     """A connection to read by."""
-    async with opened(Settings.load()) as engine, engine.connect() as connection:
+    async with opened(Settings.load(), writes=False) as engine, engine.connect() as connection:
         yield connection
 
 

@@ -132,7 +132,7 @@ async def _work(settings: Settings, log: LogWriter) -> None:
     url = settings.database_url
     if not database.is_sqlite(url):  # there it would keep the receiver waiting for the lock that it holds
         os.nice(NICENESS)
-    async with database.engine_for(url) as engine:
+    async with database.engine_for(url, within=database.STATEMENT) as engine:
         await database.check_schema(engine)
         async with Worker(engine, url, settings.destinations).running():
             log.write("worker_started", {"destinations": sorted(settings.destinations)})

@@ -5,13 +5,15 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
+from datetime import timedelta
 from urllib.parse import quote
 
 import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database import connect_postgres, is_sqlite, sqlite_path
+from app.database import is_sqlite, sqlite_path
+from app.postgres import close, connect_postgres, takes_writes
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +21,11 @@ EVENTS, DELIVERIES = "priohook_events", "priohook_deliveries"
 """PostgreSQL's channels: events were stored; deliveries, replays or destinations changed."""
 
 LOOK_EVERY = 0.025  # seconds between looks at the SQLite file's change counter
+LISTEN_CHECK = 20.0  # seconds between looks whether the connection that listens is still one
 LISTEN_AGAIN = 1.0  # seconds after a connection that listened broke
 NOTIFY_EVERY = 0.02  # seconds
+NOTIFY_WITHIN = timedelta(seconds=2)
+"""How long a statement of these connections may take."""
 
 
 async def notify(connection: AsyncConnection) -> None:
@@ -77,30 +82,57 @@ class Notifier:
             self._again = False
             try:
                 if self._connection is None or self._connection.is_closed():
-                    self._connection = await connect_postgres(self._url)
-                await self._connection.execute(f"NOTIFY {EVENTS}", timeout=1)
+                    self._connection = await connect_postgres(self._url, within=NOTIFY_WITHIN)
+                await self._connection.execute(f"NOTIFY {EVENTS}")
+                well = takes_writes(self._connection)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                well = False
+            if not well:
+                await self._leave()
                 await asyncio.sleep(LISTEN_AGAIN)
             await asyncio.sleep(NOTIFY_EVERY)
 
+    async def _leave(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await close(connection)
+
 
 async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
+    told = False  # once for each time that it is lost, not at each attempt
     while True:
         connection: asyncpg.Connection | None = None
         try:
             ended = asyncio.Event()
-            connection = await connect_postgres(url)
+            connection = await connect_postgres(url, within=NOTIFY_WITHIN)
             connection.add_termination_listener(lambda _, ended=ended: ended.set())
             for channel in wakers:
                 await connection.add_listener(channel, lambda _, __, channel, ___: wakers[channel]())
+            told = False
             _wake_all(wakers)  # for what was notified before
-            await ended.wait()
+            await _until_lost(connection, ended)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            logger.warning("listen_failed", extra={"fields": {"error": str(error)}})
+            if not told:
+                logger.warning("listen_failed", extra={"fields": {"error": str(error)}})
+            told = True
         finally:
             if connection is not None:
                 connection.terminate()
         await asyncio.sleep(LISTEN_AGAIN)
+
+
+async def _until_lost(connection: asyncpg.Connection, ended: asyncio.Event) -> None:
+    """Returns when the connection has ended, or its host takes no writes any more: events are notified elsewhere then.
+
+    Raises:
+        TimeoutError: it does not answer.
+    """
+    while not ended.is_set() and takes_writes(connection):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LISTEN_CHECK):
+                await ended.wait()
+                return
+        await connection.execute("SELECT 1")  # a connection that fell silent never ends by itself
 
 
 async def _watch_file(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:

@@ -1,16 +1,17 @@
 """Writes events into PostgreSQL: one statement of constant text and one round trip for each batch."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 
-from app.database import connect_postgres
 from app.events.ids import new_id
 from app.events.store import COLUMNS, BadRow, NewEvent, Row
 from app.events.tables import Status
+from app.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
 
 PROBE_BYTES = 64 * 1024
 
@@ -35,7 +36,7 @@ SELECT * FROM unnest({ARRAYS})
 ON CONFLICT (dedup_key) DO UPDATE SET
     duplicates = events.duplicates + excluded.duplicates + 1,
     last_duplicate_at = coalesce(excluded.last_duplicate_at, excluded.received_at)
-RETURNING dedup_key, id
+RETURNING dedup_key, id, current_setting('synchronous_commit')
 """  # noqa: S608
 
 BAD_ROW = (
@@ -57,22 +58,21 @@ class PostgresWriter:
 
     def __init__(self, url: str, *, timeout: timedelta) -> None:
         self._url = url
-        self._timeout = timeout.total_seconds()
+        self._timeout = timeout
         self._connection: asyncpg.Connection | None = None
+        self._unreplicated = False
 
     async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
         """As `Writer.write` says; the statement is a transaction of its own and commits before it answers."""
         columns = zip(*(row.values() for row in rows), strict=True)
-        try:
-            connection = await self._connected()
-            stored = await connection.fetch(INSERT, *columns, timeout=self._timeout)
-        except BAD_ROW as error:
-            # Its kind only, and no cause: the driver's text quotes the value and PostgreSQL's DETAIL the row.
-            raise BadRow(type(error).__name__) from None
-        except BaseException:
-            self._discard()
-            raise
-        return dict(stored)
+        async with self._connected() as connection:
+            stored = await connection.fetch(INSERT, *columns)
+            for row in stored[:1]:
+                if row[2] not in DURABLE:
+                    raise not_durable(row[2])
+            if self._unreplicated:
+                raise DatabaseProblem("Somebody ended the wait for the synchronous standby: the commit is not on it.")
+        return {row[0]: row[1] for row in stored}
 
     async def probe(self, *, thorough: bool) -> None:
         """As `Writer.probe` says: without rows the statement still needs the table, its rights and a host that writes.
@@ -82,29 +82,44 @@ class PostgresWriter:
         """
         rows = [Row(_random_event())] if thorough else []
         columns = list(zip(*(row.values() for row in rows), strict=True)) or [()] * len(COLUMNS)
-        try:
-            connection = await self._connected()
+        async with self._connected() as connection:
             transaction = connection.transaction()
             await transaction.start()
-            await connection.fetch(INSERT, *columns, timeout=self._timeout)
-            await transaction.rollback()
-        except BaseException:
-            self._discard()
-            raise
+            try:
+                await connection.fetch(INSERT, *columns)
+            finally:
+                await transaction.rollback()
 
     async def close(self) -> None:
         """Closes the connection."""
-        self._discard()
+        await self._discard()
 
-    async def _connected(self) -> asyncpg.Connection:
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
+        """The connection. One in doubt afterwards is closed before the next is made: there is never a second."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect_postgres(self._url)
-        return self._connection
+            self._connection = await connect_postgres(self._url, within=self._timeout)
+            self._connection.add_log_listener(self._note)
+        self._unreplicated = False
+        try:
+            yield self._connection
+        except BAD_ROW as error:
+            # Its kind only, and no cause: the driver's text quotes the value and PostgreSQL's DETAIL the row.
+            raise BadRow(type(error).__name__) from None
+        except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError):
+            raise  # by the server, which goes on with the next statement
+        except BaseException:
+            await self._discard()
+            raise
 
-    def _discard(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()  # a polite end would wait for a server that may be stopped
-            self._connection = None
+    def _note(self, _: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
+        """Hears the warning with which a COMMIT returns that did not wait for its synchronous standby to the end."""
+        self._unreplicated |= message.server_source_function == "SyncRepWaitForLSN"
+
+    async def _discard(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await close(connection)
 
 
 def _random_event() -> NewEvent:
