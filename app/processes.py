@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from time import monotonic, sleep
@@ -40,11 +41,9 @@ def ending_with(descriptor: int, *, within: float) -> None:
     os.set_inheritable(descriptor, False)
 
     def watch() -> None:
-        try:
+        with suppress(OSError):  # a reset, where it ended with something unread
             while os.read(descriptor, 1):
                 pass
-        except OSError:  # a reset, where it ended with something unread
-            pass
         os.kill(os.getpid(), signal.SIGTERM)
         sleep(within)
         os._exit(1)
@@ -52,14 +51,25 @@ def ending_with(descriptor: int, *, within: float) -> None:
     Thread(target=watch, name="ending-with", daemon=True).start()
 
 
-def end_within(seconds: float) -> None:
+def end_within(seconds: float, log: LogWriter) -> None:
     """Ends this process with status 1 if it still runs so many seconds later."""
 
     def end() -> None:
         sleep(seconds)
+        log.write("ended_by_force", {"after": seconds}, level="error")
+        sleep(LOOK)  # in which the line is written
         os._exit(1)
 
     Thread(target=end, name="end-within", daemon=True).start()
+
+
+def ended_children() -> list[tuple[int, int]]:
+    """The children that ended, with status or negative signal, and orphans that process 1 of a container inherited."""
+    found = []
+    with suppress(ChildProcessError):  # there is none
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            found.append((ended[0], os.waitstatus_to_exitcode(ended[1])))
+    return found
 
 
 def read_status(code: int) -> int | str:
@@ -159,16 +169,13 @@ def _end(places: Sequence[_Place]) -> bool:
 
 
 def _ended(places: Sequence[_Place]) -> list[tuple[_Place, int]]:
-    """Those whose process ended, with its status or negative signal; also takes in any orphan."""
+    """Those whose process ended, with its status or negative signal."""
     found = []
-    while any(place.child for place in places):
-        child, status = os.waitpid(-1, os.WNOHANG)
-        if not child:
-            break
+    for child, code in ended_children():
         for place in places:
-            if place.child == child:  # else one that process 1 of a container inherited
+            if place.child == child:
                 place.ended()
-                found.append((place, os.waitstatus_to_exitcode(status)))
+                found.append((place, code))
     return found
 
 

@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         *,
         started: Callable[[str], None],
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[], object] = lambda: None,
         ending: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
@@ -113,7 +113,7 @@ def server_for(
     *,
     log: LogWriter,
     started: Callable[[str], None],
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], object] = lambda: None,
     ending: Callable[[], None] = lambda: None,
 ) -> Server:
     """The server of one process; `.run([listener])` returns after SIGTERM, SIGINT or SIGHUP, when all is answered.

@@ -19,7 +19,7 @@ from app.auth.keys import token_keys
 from app.cli.streams import outlive_output
 from app.cli.worker import Beside
 from app.deliveries.dispatch import register
-from app.processes import end_within, exit_when_told, run_processes
+from app.processes import end_within, ended_children, exit_when_told, run_processes
 from app.server import ends_within, listen, server_for
 from app.settings import Settings, unknown_variables
 from app.telemetry.logs import LogWriter, stderr_writer
@@ -80,7 +80,7 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
         with _worker(log, wanted=number == 0 and not no_worker) as (look, tell):
 
             def ending() -> None:
-                end_within(bound)
+                end_within(bound, log)
                 tell()
 
             announce = started if number == 0 else lambda _: None
@@ -93,10 +93,10 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
 
 
 @contextmanager
-def _worker(log: LogWriter, *, wanted: bool) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+def _worker(log: LogWriter, *, wanted: bool) -> Iterator[tuple[Callable[[], object], Callable[[], None]]]:
     """Keeps a worker beside this process; gives what must be called from time to time, and what tells it to end."""
     if not wanted:
-        yield lambda: None, lambda: None
+        yield ended_children, lambda: None
         return
     beside = Beside(log)
     try:

@@ -16,7 +16,7 @@ import click
 from app import database
 from app.cli.streams import outlive_output
 from app.deliveries.worker import Worker
-from app.processes import ending_signals, ending_with, exit_when_told, read_status
+from app.processes import ended_children, ending_signals, ending_with, exit_when_told, read_status
 from app.settings import Settings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 
@@ -63,8 +63,10 @@ class Beside:
 
     def look(self) -> None:
         """Starts it again if it has ended, later each time; costs microseconds."""
-        if self._process is not None and self._process.poll() is not None:
-            self._over(self._process)
+        for child, code in ended_children():
+            if self._process is not None and child == self._process.pid:
+                self._process.returncode = code
+                self._over(self._process)
         if self._process is None and monotonic() - self._started >= self._wait:
             self._wait = min(2 * self._wait, LONGEST_WAIT)
             self._start()
@@ -155,4 +157,6 @@ def _alone(url: str) -> Iterator[None]:
                 f"A worker runs for {path} already, and SQLite has room for one: `serve` brings its own unless it is "
                 "started with --no-worker. PostgreSQL takes any number."
             ) from None
+        except OSError as error:  # a file system without locks
+            raise OSError(error.errno, error.strerror, str(lock)) from None
         yield

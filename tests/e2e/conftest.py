@@ -1,4 +1,5 @@
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -33,7 +34,13 @@ class Served:
     """A `priohook serve` in a process of its own."""
 
     def __init__(
-        self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str], *, with_worker: bool = False
+        self,
+        folder: Path,
+        arguments: tuple[str, ...],
+        environment: dict[str, str],
+        *,
+        with_worker: bool = False,
+        inherits_orphans: bool = False,
     ) -> None:
         self._stderr = (folder / f"stderr-{uuid4().hex}").open("w+")
         self._process = subprocess.Popen(
@@ -44,6 +51,7 @@ class Served:
             stderr=self._stderr,
             text=True,
             bufsize=1,
+            preexec_fn=inherit_orphans if inherits_orphans else None,  # noqa: PLW1509 - no thread of ours runs
         )
         self.pid = self._process.pid
         self.stdout = ""
@@ -105,6 +113,12 @@ class Served:
             yield
         finally:
             timer.cancel()
+
+
+def inherit_orphans() -> None:
+    """Makes this process inherit them as process 1 of a container does: prctl(PR_SET_CHILD_SUBREAPER)."""
+    if ctypes.CDLL(None).prctl(36, 1, 0, 0, 0):
+        os._exit(99)
 
 
 @dataclass(frozen=True)
@@ -217,9 +231,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """`serve("--host", "0.0.0.0", database_url=…)`: a server in `tmp_path`, ended after the test."""
     running: list[Served] = []
 
-    def serve(*arguments: str, with_worker: bool = False, **settings: str) -> Served:
+    def serve(*arguments: str, with_worker: bool = False, inherits_orphans: bool = False, **settings: str) -> Served:
         environment = environment_for(**settings)
-        running.append(Served(tmp_path, ("--port", "0", *arguments), environment, with_worker=with_worker))
+        kind = {"with_worker": with_worker, "inherits_orphans": inherits_orphans}
+        running.append(Served(tmp_path, ("--port", "0", *arguments), environment, **kind))
         return running[-1]
 
     yield serve

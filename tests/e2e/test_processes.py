@@ -6,9 +6,10 @@ from time import monotonic, sleep
 
 import pytest
 
-from tests.e2e.conftest import configured, dial, migrate, request
+from tests.e2e.conftest import ENDS_WITHIN, configured, dial, migrate, request
 from tests.e2e.load import post_until_it_ends, stored
 from tests.e2e.test_shutdown import wait_until_closed
+from tests.e2e.test_streams import started, until
 
 LONG_ENOUGH = 2.5  # seconds; a process that ends sooner is taken for one that cannot start
 
@@ -57,6 +58,39 @@ def test_a_process_that_is_killed_is_replaced(serve, migrated_url):
         assert wire.send(request(method="GET", target="/healthz")).reply(to="GET").status == 200
     server.signal(SIGTERM)
     assert server.wait() == 0
+
+
+def test_an_orphan_is_taken_in_and_ends_nothing(serve, migrated_url):
+    server = serve("--processes", "2", with_worker=True, inherits_orphans=True, **configured(migrated_url))
+    both_answer(server)
+    (first,) = [child for child in children(server.pid) if children(child)]
+    (worker,) = children(first)
+    sleep(LONG_ENOUGH)
+    os.kill(first, SIGKILL)
+    until(lambda: not Path(f"/proc/{worker}").exists())
+    both_answer(server)
+    assert server.end() == 0
+
+
+def test_a_replacement_that_dies_young_is_replaced_later(serve, migrated_url):
+    server = serve("--processes", "2", **configured(migrated_url))
+    sleep(LONG_ENOUGH)
+    first = children(server.pid)
+    os.kill(min(first), SIGKILL)
+    until(lambda: len(children(server.pid) - first) == 1)
+    (young,) = children(server.pid) - first
+    os.kill(young, SIGKILL)
+    until(lambda: len(children(server.pid) - first - {young}) == 1)
+    both_answer(server)
+    assert server.end() == 0
+
+
+def test_a_signal_that_comes_before_a_process_handles_it_ends_all_with_0(tmp_path, migrated_url):
+    arguments = ("serve", "--no-worker", "--port", "0", "--processes", "4")
+    with started(tmp_path, "", *arguments, **configured(migrated_url)) as process:
+        until(lambda: children(process.pid) or process.poll() is not None)
+        process.send_signal(SIGTERM)
+        assert process.wait(ENDS_WITHIN) == 0
 
 
 def test_the_processes_end_when_the_one_that_forked_them_is_killed(serve, migrated_url):

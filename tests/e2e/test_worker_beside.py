@@ -85,3 +85,19 @@ def test_it_is_told_to_end_at_once_and_not_after_the_receiver(serve, sqlite_url,
         assert wire.send(sent[-20:]).reply().status == 200
     assert server.wait() == 0
     assert [line["status"] for line in lines(server, "worker_ended")] == [0]
+
+
+def test_an_orphan_that_serve_inherits_is_taken_in(serve, sqlite_url, tmp_path):
+    module = "import pathlib, subprocess\nchild = subprocess.Popen(['sleep', '1000'])\n"
+    module += "pathlib.Path('child').write_text(f'{child.pid}\\n')\n"
+    (tmp_path / "mine.py").write_text(module)
+    destinations = json.dumps({"own": {"url": "python:mine:handle"}})
+    server = serve(with_worker=True, inherits_orphans=True, **configured(sqlite_url, destinations=destinations))
+    written = tmp_path / "child"
+    until(lambda: written.exists() and written.read_text().endswith("\n"))
+    child = int(written.read_text())
+    os.kill(worker_of(server), SIGKILL)
+    os.kill(child, SIGKILL)
+    until(lambda: not Path(f"/proc/{child}").exists())
+    assert answers(server) == 200
+    assert server.end() == 0
