@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import Row, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -50,13 +50,10 @@ class Claim(NamedTuple):
 
 
 _newer = aliased(Event)
-_superseded = exists().where(
-    _newer.reference == Event.reference,
-    Event.order_version.is_not(None),  # of this event alone, so that without a version no other is looked at
-    or_(
-        _newer.order_version > Event.order_version,
-        and_(_newer.order_version == Event.order_version, _newer.order_modified > Event.order_modified),
-    ),
+_of_this_order = exists().where(_newer.reference == Event.reference)
+_superseded = or_(  # two that an index answers each with one look, however many events the order has
+    _of_this_order.where(_newer.order_version > Event.order_version),
+    _of_this_order.where(_newer.order_version == Event.order_version, _newer.order_modified > Event.order_modified),
 )
 _due = (
     select(

@@ -1,27 +1,37 @@
 """Dispatch: accepted events become deliveries, one for each destination that wants their type."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import insert_new
 from app.deliveries.queue import lock, prefer_live
-from app.deliveries.tables import PENDING, Delivery, Destination, Undispatched
-from app.events.ids import new_id
+from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver, Undispatched
+from app.events.ids import made_at, new_id
 from app.events.tables import Event
+
+logger = logging.getLogger(__name__)
 
 DISPATCH_LOCK = 7_092_717_264
 """An arbitrary number, the same everywhere. Two dispatchers at once could turn the order of a reference around."""
 
+AHEAD = timedelta(minutes=1)
+"""How far the ids of events may run ahead of this clock without a word."""
+
+NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
 UNDISPATCHED = (
-    select(Event.id, Event.type, Event.reference, Event.received_at)
+    select(Event.id, Event.type, Event.reference)
     .join(Undispatched, Undispatched.event_id == Event.id)
     .order_by(Undispatched.event_id)
+)
+PASSED_OVER = select(PassedOver.event_id, PassedOver.destination).where(
+    PassedOver.event_id.in_(bindparam("ids", expanding=True))
 )
 
 
@@ -32,20 +42,73 @@ class Wanted(NamedTuple):
     reference: str | None
 
 
-async def register(connection: AsyncConnection, names: Iterable[str], *, now: datetime) -> None:
-    """Makes destinations known; one that is new gets the events received from now on."""
-    await insert_new(connection, Destination, [{"name": name, "since": now} for name in sorted(names)])
+class Dispatcher:
+    """Dispatches for one worker, and says what keeps it from that or makes its order doubtful.
 
-
-async def outdated(connection: AsyncConnection, known: Collection[str], *, started: datetime) -> bool:
-    """Whether a destination was configured after this worker had started, or it was told of none at all.
-
-    It would dispatch events without it; another worker knows, or will, and they wait for that one.
+    Args:
+        wanted_types: By destination, globs on the type.
     """
-    unknown = exists().where(Destination.url.is_(None), Destination.name.not_in(sorted(known)))
-    if known:
-        unknown = unknown.where(Destination.since > started)
-    return bool(await connection.scalar(select(unknown)))
+
+    def __init__(self, wanted_types: Mapping[str, Sequence[str]]) -> None:
+        self._wanted_types = wanted_types
+        self._known = frozenset(wanted_types)
+        self._left_to: list[str] = []
+        self._ahead = False
+
+    async def begin(self, connection: AsyncConnection, *, now: datetime) -> None:
+        """Makes the worker's destinations known, and remembers all that are known by now."""
+        await register(connection, self._wanted_types, now=now)
+        if self._wanted_types:
+            self._known |= set(await _registered(connection))
+
+    async def has_work(self, connection: AsyncConnection, *, now: datetime) -> bool:
+        """Whether events wait that are this worker's to dispatch.
+
+        They are not if a destination was configured after this worker had started, or if it was told of none at all: it
+        would dispatch them without that destination. Another worker knows, or will, and they wait for that one.
+        """
+        newest = await connection.scalar(NEWEST)
+        if newest is None:
+            return False
+        self._compare(newest, now)
+        left_to = sorted(set(await _registered(connection)) - self._known)
+        if left_to and left_to != self._left_to:
+            logger.warning("dispatch_waits", extra={"fields": {"destinations": left_to}})
+        self._left_to = left_to
+        return not left_to
+
+    async def dispatch(self, connection: AsyncConnection, *, most: int, now: datetime) -> int:
+        """As `dispatch` below."""
+        return await dispatch(connection, self._wanted_types, most=most, now=now)
+
+    def _compare(self, newest: UUID, now: datetime) -> None:
+        ahead = made_at(newest) - now
+        if ahead > AHEAD and not self._ahead:
+            fields = {"event_id": str(newest), "seconds": int(ahead.total_seconds())}
+            logger.warning("ids_ahead", extra={"fields": fields})
+        self._ahead = ahead > AHEAD
+
+
+async def register(connection: AsyncConnection, names: Iterable[str], *, now: datetime) -> None:
+    """Makes destinations known; one that is new gets the events that are committed from now on.
+
+    What waits for its dispatch just now is passed over. No clock decides: that of a receiver, and this one, may be
+    wrong or may be set right at any time.
+    """
+    wanted = set(names)
+    if not wanted - set(await _registered(connection)):
+        return
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(DISPATCH_LOCK)))
+    for name in sorted(wanted - set(await _registered(connection))):
+        await insert_new(connection, Destination, [{"name": name, "since": now}])
+        passed_over = select(Undispatched.event_id, literal(name))
+        await connection.execute(insert(PassedOver).from_select(["event_id", "destination"], passed_over))
+
+
+async def _registered(connection: AsyncConnection) -> Sequence[str]:
+    """All but those of replays to a URL, which get no live events."""
+    return (await connection.scalars(select(Destination.name).where(Destination.url.is_(None)))).all()
 
 
 async def dispatch(
@@ -68,12 +131,16 @@ async def dispatch(
     events = (await connection.execute(UNDISPATCHED.limit(most))).all()
     if not events:
         return 0
+    ids = [event.id for event in events]
+    passed_over = {tuple(row) for row in await connection.execute(PASSED_OVER, {"ids": ids})}
     for name in sorted(wanted_types):
         matching = [event for event in events if wants(wanted_types[name], event.type)]
-        if matching and (state := await lock(connection, name)) is not None:
-            new = [Wanted(event.id, event.reference) for event in matching if event.received_at >= state.since]
+        if matching and await lock(connection, name) is not None:
+            new = [Wanted(event.id, event.reference) for event in matching if (event.id, name) not in passed_over]
             await add(connection, name, new, replay_id=None, now=now)
-    await connection.execute(delete(Undispatched).where(Undispatched.event_id.in_([event.id for event in events])))
+    await connection.execute(delete(Undispatched).where(Undispatched.event_id.in_(ids)))
+    if passed_over:
+        await connection.execute(delete(PassedOver).where(PassedOver.event_id.in_(ids)))
     return len(events)
 
 

@@ -18,9 +18,6 @@ from app.deliveries.wake import notify
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY = timedelta(seconds=5)
-"""Between looks that nothing asked for, in case a notification was lost."""
-
 
 class Sender:
     """Sends the deliveries of one destination, as many at once as it may.
@@ -41,9 +38,10 @@ class Sender:
         self._something = asyncio.Event()
         self._ending = False
 
-    def wake(self) -> None:
-        """There may be something to send."""
-        self._something.set()
+    def wake(self, *, probing: bool = False) -> None:
+        """There is something to send, unless as much as may be is being sent already."""
+        if len(self._sending) < (1 if probing else self.limits.max_in_flight):
+            self._something.set()
 
     def end(self) -> None:
         """Lets `run` return once its transaction has ended; one that is cut short could leave a file locked."""
@@ -105,8 +103,7 @@ class Sender:
 
 
 async def until_woken(something: asyncio.Event, until: datetime | None, *, now: datetime) -> None:
-    """Waits for the event, or until then, or for `LOOK_EVERY`, whichever is first."""
-    wait = LOOK_EVERY if until is None else min(until - now, LOOK_EVERY)
+    """Waits for the event, or until then, whichever is first."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, wait.total_seconds())):
+        async with asyncio.timeout(None if until is None else max(0.0, (until - now).total_seconds())):
             await something.wait()

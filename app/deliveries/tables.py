@@ -46,6 +46,15 @@ class Undispatched(Base):
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
 
 
+class PassedOver(Base):
+    """An undispatched event that a destination does not get: it was stored before the destination became known."""
+
+    __tablename__ = "passed_over"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    destination: Mapped[str] = mapped_column(primary_key=True)
+
+
 class Destination(Base):
     """What is known of a destination at run time; its URL and limits are settings.
 
@@ -59,7 +68,7 @@ class Destination(Base):
     url: Mapped[str | None]
     """Of a replay's own destination, which is in no settings."""
     since: Mapped[datetime] = mapped_column(UTCDateTime)
-    """Events received before are a replay's, if anybody asks for one."""
+    """When it became known, for people; `PassedOver` says which events are a replay's, if anybody asks for one."""
     paused_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     paused_reason: Mapped[str | None]
     failures: Mapped[int] = mapped_column(server_default=text("0"))

@@ -4,23 +4,22 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 
 import asyncpg
-from sqlalchemy import Row, exists, or_, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import Courtesy, is_sqlite, writing
 from app.deliveries.claims import Limits
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import dispatch, outdated, register
+from app.deliveries.dispatch import Dispatcher
+from app.deliveries.outlook import Outlook, outlooks
 from app.deliveries.replay import Advanced, advance, any_running
 from app.deliveries.sender import Sender, until_woken
-from app.deliveries.tables import PENDING_PARTS, Delivery, Destination
 from app.deliveries.turns import take_back
 from app.deliveries.wake import notify, waking
 from app.settings import DestinationSettings
@@ -29,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 TROUBLE_WAIT = 1.0  # seconds after the database was in trouble
 BATCH = 250  # events dispatched in one transaction
+LOOK_EVERY = timedelta(seconds=5)
+"""Between looks that nothing asked for, in case a notification was lost."""
+
 TRANSACTION = timedelta(seconds=5)
 """How long the end waits for transactions under way."""
 
@@ -50,15 +52,16 @@ class Worker:
     def __init__(self, engine: AsyncEngine, url: str, destinations: Mapping[str, DestinationSettings]) -> None:
         self._engine = engine
         self._url = url
-        self._types = {name: destination.events for name, destination in destinations.items()}
+        self._dispatcher = Dispatcher({name: destination.events for name, destination in destinations.items()})
         self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
-        self._something = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()
         self._ending = False
         self._courtesy = Courtesy()
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
         self._unusable: set[str] = set()
-        self._started = datetime.now(UTC)
+        self._paused: frozenset[str] = frozenset()
         for name, destination in destinations.items():
             self._add(name, destination)
 
@@ -66,11 +69,12 @@ class Worker:
     async def running(self) -> AsyncIterator[None]:
         """Works until the end, where attempts under way come to theirs within `DRAIN`."""
         async with writing(self._engine) as connection:
-            await register(connection, self._types, now=self._started)
+            await self._dispatcher.begin(connection, now=datetime.now(UTC))
             if is_sqlite(self._url):  # of whose workers there is one
                 await take_back(connection, now=datetime.now(UTC))
-        async with waking(self._url, events=self._something.set, deliveries=self._wake_all):
+        async with waking(self._url, events=self._arrived.set, deliveries=self._wake):
             self._start(self._dispatch)
+            self._start(self._look)
             for sender in self._senders.values():
                 self._start(sender.run)
             try:
@@ -104,37 +108,32 @@ class Worker:
 
     def _end(self) -> None:
         self._ending = True
-        self._something.set()
+        self._wake()
         for sender in self._senders.values():
             sender.end()
 
-    def _wake_all(self) -> None:
-        self._something.set()
-        for sender in self._senders.values():
-            sender.wake()
+    def _wake(self) -> None:
+        self._arrived.set()
+        self._changed.set()
 
     async def _dispatch(self) -> None:
         while not self._ending:
-            self._something.clear()
+            self._arrived.clear()
             now = datetime.now(UTC)
             events = await self._dispatch_some(now)
             # In a transaction of its own, which takes its locks in the same order: together they would deadlock.
             replayed = await self._advance(now)
-            async with self._engine.connect() as connection:
-                others = await self._others(connection)
-            for name, url in others:
-                if self._add(name, DestinationSettings(url=url)):
-                    self._start(self._senders[name].run)
             if events or replayed.made:
-                self._wake_all()
+                self._wake()
             else:
-                await until_woken(self._something, replayed.next_at, now=now)
+                await until_woken(self._arrived, _soon(now, replayed.next_at), now=now)
 
     async def _dispatch_some(self, now: datetime) -> int:
-        async with writing(self._engine, courtesy=self._courtesy) as connection:
-            if await outdated(connection, self._types, started=self._started):
+        async with self._engine.connect() as connection:
+            if not await self._dispatcher.has_work(connection, now=now):
                 return 0
-            events = await dispatch(connection, self._types, most=BATCH, now=now)
+        async with writing(self._engine, courtesy=self._courtesy) as connection:
+            events = await self._dispatcher.dispatch(connection, most=BATCH, now=now)
             if events:
                 await notify(connection)
             return events
@@ -149,12 +148,35 @@ class Worker:
                 await notify(connection)
             return replayed
 
-    async def _others(self, connection: AsyncConnection) -> Sequence[Row[str, str | None]]:
-        """Destinations of replays to a URL that have something to send and no sender yet."""
-        pending = or_(*(exists().where(Delivery.destination == Destination.name, part) for part in PENDING_PARTS))
-        query = select(Destination.name, Destination.url).where(Destination.url.is_not(None), pending)
-        known = [*self._senders, *self._unusable]
-        return (await connection.execute(query.where(Destination.name.not_in(known)))).all()
+    async def _look(self) -> None:
+        """Wakes the senders that have something to do: on SQLite a turn of every other one would hold them up."""
+        while not self._ending:
+            self._changed.clear()
+            async with self._engine.connect() as connection:
+                found = await outlooks(connection)
+            now = datetime.now(UTC)
+            for each in found:
+                self._open_for_replay(each)
+                if each.at is not None and each.at <= now and each.name in self._senders:
+                    self._senders[each.name].wake(probing=each.probing)
+            later = (each.at for each in found if each.at is not None and each.at > now)
+            await until_woken(self._changed, _soon(now, *later), now=now)
+
+    def _open_for_replay(self, each: Outlook) -> None:
+        """Makes the sender of a replay to a URL."""
+        unknown = each.name not in self._senders and each.name not in self._unusable
+        if (
+            each.url is not None
+            and each.pending
+            and unknown
+            and self._add(each.name, DestinationSettings(url=each.url))
+        ):
+            self._start(self._senders[each.name].run)
+
+
+def _soon(now: datetime, *times: datetime | None) -> datetime:
+    """The first of the times, or when it is time for another look."""
+    return min([now + LOOK_EVERY, *(at for at in times if at is not None)])
 
 
 async def _surviving(work: Callable[[], Awaitable[None]]) -> None:

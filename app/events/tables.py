@@ -89,6 +89,14 @@ class Event(Base):
             sqlite_where=text("type IS NOT NULL"),
         ),
         Index(
+            "ix_events_version",
+            "reference",
+            "order_version",
+            "order_modified",
+            postgresql_where=text("reference IS NOT NULL AND order_version IS NOT NULL"),
+            sqlite_where=text("reference IS NOT NULL AND order_version IS NOT NULL"),
+        ),
+        Index(
             "ix_events_quarantined",
             "id",
             postgresql_where=text("status = 'quarantined'"),

@@ -2,8 +2,11 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
-from app.deliveries.dispatch import wants
+from app.database import writing
+from app.deliveries.dispatch import Dispatcher, register, wants
+from app.deliveries.tables import PassedOver
 from tests.deliveries.workers import ALL
 
 EVERYTHING = {"crm": ["*"], "erp": ["*"]}
@@ -94,7 +97,68 @@ async def test_two_dispatchers_at_once_make_each_delivery_once(workers):
     assert [row.event_id for row in await workers.deliveries()] == ids
 
 
-async def test_time_of_arrival_not_of_dispatch_decides_what_a_destination_gets(workers):
-    event_id = await workers.store(received_at=workers.now - timedelta(seconds=1))
-    await workers.dispatch(ALL)
-    assert event_id not in [row.event_id for row in await workers.deliveries()]
+@pytest.mark.parametrize("ahead", [timedelta(days=3650), timedelta(days=-3650)])
+async def test_no_clock_decides_what_a_new_destination_gets(workers, ahead):
+    before = await workers.store(received_at=workers.now + ahead)
+    async with writing(workers.engine) as connection:
+        await register(connection, ["crm"], now=workers.now + ahead)
+    after = await workers.store(received_at=workers.now - ahead)
+    await workers.dispatch(EVERYTHING)
+    made = {(row.destination, row.event_id) for row in await workers.deliveries()}
+    assert made == {("erp", before), ("erp", after), ("crm", after)}
+
+
+async def test_what_a_new_destination_does_not_get_is_forgotten_with_its_dispatch(workers):
+    await workers.store()
+    await workers.register("crm")
+    await workers.dispatch(EVERYTHING)
+    async with workers.engine.connect() as connection:
+        assert (await connection.execute(select(PassedOver.event_id))).all() == []
+
+
+async def has_work(workers, dispatcher):
+    async with workers.engine.connect() as connection:
+        return await dispatcher.has_work(connection, now=workers.now)
+
+
+async def begun(workers, types):
+    dispatcher = Dispatcher(types)
+    async with writing(workers.engine) as connection:
+        await dispatcher.begin(connection, now=workers.now)
+    return dispatcher
+
+
+async def test_a_worker_leaves_events_to_those_that_know_a_newer_destination(workers, caplog):
+    old = await begun(workers, ALL)
+    workers.wait(-3600)  # on a machine whose clock is behind
+    new = await begun(workers, EVERYTHING)
+    await workers.store()
+    assert await has_work(workers, new)
+    for _ in range(2):
+        assert not await has_work(workers, old)
+    (line,) = caplog.records
+    assert (line.levelname, line.message, line.fields) == ("WARNING", "dispatch_waits", {"destinations": ["crm"]})
+
+
+async def test_a_destination_that_left_the_settings_before_the_start_holds_nothing_up(workers):
+    await workers.register("crm")
+    worker = await begun(workers, ALL)
+    await workers.store()
+    assert await has_work(workers, worker)
+
+
+async def test_a_worker_that_was_told_of_no_destination_dispatches_nothing_while_there_is_one(workers):
+    worker = await begun(workers, {})
+    await workers.store()
+    assert not await has_work(workers, worker)
+
+
+async def test_ids_that_run_ahead_of_the_clock_are_warned_of_once(workers, caplog):
+    worker = await begun(workers, ALL)
+    event_id = await workers.store(received_at=workers.now + timedelta(hours=1))
+    for _ in range(2):
+        await has_work(workers, worker)
+    (line,) = caplog.records
+    assert (line.levelname, line.message) == ("WARNING", "ids_ahead")
+    assert line.fields["event_id"] == str(event_id)
+    assert 3599 <= line.fields["seconds"] <= 3600

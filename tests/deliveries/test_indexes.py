@@ -8,6 +8,7 @@ from sqlalchemy import event, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import writing
+from app.deliveries.outlook import outlooks
 from app.deliveries.tables import Delivery
 from app.events.ids import new_id
 from app.events.tables import Event
@@ -87,6 +88,18 @@ async def assert_uses(workers: Workers, work: Awaitable[Any], *indexes: str) -> 
 async def test_a_turn_looks_at_what_is_due_and_claimed_only(full):
     indexes = ("ix_deliveries_due", "ix_deliveries_due_replay", "ix_deliveries_claimed")
     await assert_uses(full, full.turn(), *indexes)
+
+
+async def test_whether_a_newer_version_of_an_order_is_stored_is_one_look_for_each_delivery(full):
+    await assert_uses(full, full.turn(), "ix_events_version")
+
+
+async def test_what_all_destinations_have_to_do_is_a_look_at_the_first_due_of_each(full):
+    async def look():
+        async with full.engine.connect() as connection:
+            await outlooks(connection)
+
+    await assert_uses(full, look(), "ix_deliveries_due", "ix_deliveries_due_replay")
 
 
 async def test_what_follows_an_attempt_is_found_by_its_reference(full):
