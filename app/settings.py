@@ -31,7 +31,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.sources import CONFIG_VARIABLE, ENV_PREFIX, config_file, sources
-from app.values import Headers, OpenURLs, Seconds, TokenKeys, secrets, signing_key, words
+from app.values import Headers, OpenURLs, Seconds, TokenKeys, http_target, secrets, signing_key, words
 
 SHORTEST_SECRET = 16  # characters; a digest without a slow hash is safe only for secrets nobody can guess
 DESTINATION_URL = r"^(https?://[^\s/]+|python:[\w.]+:\w+$)"
@@ -103,6 +103,13 @@ class DestinationSettings(BaseModel):
     max_in_flight: int = Field(default=8, gt=0, le=1000)
     rate: float | None = Field(default=None, gt=0)
     """Attempts a second."""
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_sent_to(cls, url: str) -> str:
+        if not url.startswith("python:"):
+            http_target(url)
+        return url
 
     @field_validator("secret")
     @classmethod

@@ -2,10 +2,11 @@
 
 import json
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from datetime import timedelta
 from hashlib import sha256
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
@@ -14,6 +15,7 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 OURS = ("content-type", "content-encoding", "content-length", "connection", "host", "transfer-encoding")
 TOKEN_KEY = re.compile(r"[\w+/=-]{32,}", re.ASCII)  # HS256 wants 32 bytes; RFC 7518, section 3.2
 MOST_TOKEN_KEYS = 2
+VISIBLE = "".join(chr(each) for each in range(0x21, 0x7F))
 SHORTEST_KEY, LONGEST_KEY = 24, 64  # bytes; Standard Webhooks, "Signature scheme"
 
 
@@ -85,6 +87,53 @@ def signing_key(secret: SecretStr) -> bytes:
     if not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
         raise ValueError
     return key
+
+
+class HTTPTarget(NamedTuple):
+    """Where a request goes."""
+
+    tls: bool
+    host: str
+    """A name in ASCII, or an address without brackets."""
+    port: int
+    host_header: str
+    path: str
+    """With the query, as it was configured: signed URLs would not fit otherwise."""
+    authorization: str | None
+    """Of a URL with a user in it."""
+
+
+def http_target(url: str) -> HTTPTarget:
+    """The parts of an `http://` or `https://` URL.
+
+    Raises:
+        ValueError: it has no host, or one that cannot be; the text does not repeat it, as it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()
+        port = parts.port
+    except ValueError:
+        host, port = "", None
+    if not host or port == 0:
+        raise ValueError("must have a host, and a port from 1 to 65535 if any")
+    tls = parts.scheme == "https"
+    usual_port = 443 if tls else 80
+    name = f"[{host}]" if ":" in host else host
+    authorization = None
+    if parts.username is not None:
+        user = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")
+        authorization = f"Basic {b64encode(user).decode()}"
+    after_host = url.partition("://")[2][len(parts.netloc) :].partition("#")[0]
+    path = after_host if after_host.startswith("/") else f"/{after_host}"
+    return HTTPTarget(
+        tls=tls,
+        host=host,
+        port=port or usual_port,
+        host_header=name if port in (None, usual_port) else f"{name}:{port}",
+        path=quote(path, safe=VISIBLE),
+        authorization=authorization,
+    )
 
 
 def without_password(url: str) -> str:

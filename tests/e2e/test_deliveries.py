@@ -292,7 +292,10 @@ def test_a_replay_to_a_url_keeps_the_order(database_url, serve, work, priohook, 
 
 def explained(consumer: Consumer, url: str) -> None:
     """What arrived twice has an attempt before it that failed, or whose answer nobody heard."""
-    times = Counter(each.event_id for each in consumer.seen)
+    # One attempt may arrive twice: a kept connection that broke before an answer came is replaced within it.
+    arrivals = Counter((each.event_id, each.headers["Priohook-Attempt"]) for each in consumer.seen)
+    assert max(arrivals.values()) <= 2
+    times = Counter(event_id for event_id, _ in arrivals)
     ends = monotonic() + ENDS_WITHIN
     rows = asyncio.run(stored(url, Delivery))
     while any(row.status != "delivered" for row in rows):

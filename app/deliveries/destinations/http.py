@@ -1,6 +1,5 @@
 """Destinations behind `https://` and `http://`: one POST an attempt, signed as Standard Webhooks says."""
 
-import asyncio
 import hmac
 from base64 import b64encode
 from collections.abc import Iterator
@@ -8,75 +7,49 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
-import aiohttp
-
 from app.deliveries.claims import Claim
+from app.deliveries.destinations.connections import Connections, NoAnswer
 from app.deliveries.results import Outcome
+from app.deliveries.retry import LONGEST_RETRY_AFTER
 from app.settings import DestinationSettings
-from app.values import signing_key
+from app.values import http_target, signing_key
 
-CONNECT_TIMEOUT = timedelta(seconds=5)
-KEEP_ALIVE = timedelta(seconds=2)
-"""Shorter than common servers', which would otherwise close a connection just as the next attempt is sent on it."""
-
-MOST_READ = 64 * 1024  # bytes of an answer
-MOST_KEPT = 2 * 1024
+MOST_KEPT = 2 * 1024  # bytes of an answer
 FORWARDED = ("content-type", "content-encoding")
 """Of the headers that came with the event: what says how its bytes are to be read."""
 
 
 class HTTPDestination:
-    """A URL that takes events; one pool of connections for all attempts."""
+    """A URL that takes events."""
 
     def __init__(self, settings: DestinationSettings) -> None:
-        self._url = settings.url
-        self._headers = settings.headers
+        target = http_target(settings.url)
+        fixed = {"Host": target.host_header, "Accept": "*/*", "User-Agent": "priohook"}
+        if target.authorization is not None:
+            fixed["Authorization"] = target.authorization
+        self._request_line = f"POST {target.path} HTTP/1.1\r\n"
+        self._headers = fixed | settings.headers
         self._keys = [signing_key(secret) for secret in settings.secret]
-        self._timeout = aiohttp.ClientTimeout(
-            total=settings.timeout.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds()
-        )
-        self._most = settings.max_in_flight
-        self._session: aiohttp.ClientSession | None = None
+        self._timeout = settings.timeout.total_seconds()
+        self._connections = Connections(target)
 
     async def send(self, claim: Claim, *, now: datetime) -> Outcome:
         """As `Kind.send` says."""
+        sent = self._headers | headers(claim, self._keys, now=now) | {"Content-Length": str(len(claim.body))}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        head = f"{self._request_line}{lines}\r\n".encode("latin-1")
         try:
-            sent = self._headers | headers(claim, self._keys, now=now)
-            async with self._client().post(self._url, data=claim.body, headers=sent, allow_redirects=False) as response:
-                answer = await _beginning(response)
-                return Outcome(
-                    status=response.status,
-                    answer=answer[:MOST_KEPT],
-                    retry_after=retry_after(response.headers.get("Retry-After"), now=now),
-                )
-        except aiohttp.ConnectionTimeoutError:
-            return Outcome(error=f"It could not be connected to within {self._timeout.connect:g} seconds.")
-        except TimeoutError:
-            return Outcome(error=f"It did not answer within {self._timeout.total:g} seconds.")
-        except aiohttp.ClientResponseError as error:  # whose text ends with the URL, which may hold a key
-            return Outcome(error=f"{type(error).__name__}: {error.message}"[:MOST_KEPT])
-        except aiohttp.InvalidURL:
-            return Outcome(error="Its URL is none that can be sent to.")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            answer = await self._connections.post(head, claim.body, timeout=self._timeout)
+        except NoAnswer as error:
+            return Outcome(error=str(error)[:MOST_KEPT])
+        except OSError as error:
             return Outcome(error=f"{type(error).__name__}: {error}"[:MOST_KEPT])
+        wait = retry_after(answer.retry_after, now=now)
+        return Outcome(status=answer.status, answer=answer.body[:MOST_KEPT], retry_after=wait)
 
     async def close(self) -> None:
         """As `Kind.close` says."""
-        if self._session is not None:
-            await self._session.close()
-            await asyncio.sleep(0)  # the loop's turn in which closed sockets go
-
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._most, keepalive_timeout=KEEP_ALIVE.total_seconds()),
-                timeout=self._timeout,
-                auto_decompress=False,  # a small answer could become a large one
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("Content-Type", "User-Agent", "Accept-Encoding"),
-                headers={"User-Agent": "priohook"},
-            )
-        return self._session
+        await self._connections.close()
 
 
 def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]:
@@ -99,17 +72,21 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
 
 
 def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """How long an answer asks to wait: seconds or a date, RFC 9110, section 10.2.3; what cannot be read is None."""
+    """How long an answer asks to wait, at most `LONGEST_RETRY_AFTER`; None where it does not say.
+
+    Seconds or a date, RFC 9110, section 10.2.3.
+    """
     if not value:
         return None
-    if value.isascii() and value.isdigit() and len(value) < 8:  # noqa: PLR2004 - digits, four months
-        return timedelta(seconds=int(value))
+    if value.isascii() and value.isdigit():
+        long = len(value.lstrip("0")) > len(str(LONGEST_RETRY_AFTER // timedelta(seconds=1)))
+        return LONGEST_RETRY_AFTER if long else min(timedelta(seconds=int(value[-9:])), LONGEST_RETRY_AFTER)
     try:
         at = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(at - now, timedelta(0))
+    return min(max(at - now, timedelta(0)), LONGEST_RETRY_AFTER)
 
 
 def _signatures(claim: Claim, keys: list[bytes], stamp: str) -> Iterator[str]:
@@ -126,17 +103,3 @@ def _visible(text: str) -> str:
 
 def _percent(each: str) -> str:
     return "".join(f"%{byte:02X}" for byte in each.encode("utf-8", "replace"))
-
-
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """At most `MOST_READ` bytes of the answer; a connection with more to come is not used again."""
-    read = bytearray()
-    try:
-        async for chunk in response.content.iter_chunked(MOST_READ):
-            read += chunk
-            if len(read) >= MOST_READ:
-                response.close()
-                break
-    except (aiohttp.ClientError, OSError, TimeoutError):  # its status has said what there is to know
-        response.close()
-    return bytes(read)

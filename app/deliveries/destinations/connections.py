@@ -1,0 +1,245 @@
+"""Connections to one URL: resolved, opened, used for one request at a time, kept for a moment.
+
+(made) ──▶ busy ──whole answer──▶ idle ──next request──▶ busy …
+            │                      └──KEEP_ALIVE passed, bytes nobody asked for, closed by the other end──▶ (closed)
+            └──anything else──▶ (closed)
+"""
+
+import asyncio
+import socket
+import ssl
+from asyncio import TimerHandle, Transport
+from contextlib import suppress
+from datetime import timedelta
+from functools import cached_property
+from threading import Thread
+from typing import Any, NamedTuple, cast
+
+import aiohappyeyeballs
+
+from app.deliveries.destinations.answers import AnswerError, AnswerReader
+from app.values import HTTPTarget
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+"""For the name, the connection and TLS together."""
+
+KEEP_ALIVE = timedelta(seconds=2)
+"""Shorter than common servers', which would otherwise close a connection just as the next attempt is sent on it."""
+
+ADDRESSES_KEPT = timedelta(seconds=10)
+NEXT_ADDRESS_AFTER = 0.25  # seconds; RFC 8305, section 5
+
+Addresses = list[tuple[Any, ...]]
+"""As `getaddrinfo` gives them."""
+
+
+class Answer(NamedTuple):
+    """What came back: the status, the beginning of the body, and how long it asks to wait."""
+
+    status: int
+    body: bytes
+    retry_after: str | None
+
+
+class NoAnswer(Exception):
+    """No status arrived; the request may have been taken or not. The text says why."""
+
+
+class Broken(NoAnswer):
+    """The connection ended."""
+
+
+class Connections:
+    """All connections to one URL."""
+
+    def __init__(self, target: HTTPTarget) -> None:
+        self._target = target
+        self._idle: dict[_Connection, TimerHandle] = {}
+        self._lookup: asyncio.Future[Addresses] | None = None
+        self._looked_up_at = 0.0
+
+    async def post(self, head: bytes, body: bytes, *, timeout: float) -> Answer:
+        """Sends one request and gives the answer as far as it came within `timeout` seconds.
+
+        A connection that was kept may be closed by the other end at any moment. When it breaks before a status came,
+        the request is sent once more on a new one.
+
+        Raises:
+            NoAnswer: no status came.
+            OSError: no connection could be opened.
+        """
+        until = asyncio.get_running_loop().time() + timeout
+        kept = self._kept()
+        if kept is not None:
+            with suppress(Broken):
+                return await self._exchange(kept, head, body, until=until, timeout=timeout)
+        return await self._exchange(await self._open(until, timeout), head, body, until=until, timeout=timeout)
+
+    async def close(self) -> None:
+        """Closes those that are kept."""
+        while self._idle:
+            connection, timer = self._idle.popitem()
+            timer.cancel()
+            connection.close()
+        await asyncio.sleep(0)  # the loop's turn in which closed sockets go
+
+    def _kept(self) -> "_Connection | None":
+        while self._idle:
+            connection, timer = self._idle.popitem()
+            timer.cancel()
+            if connection.usable:
+                return connection
+        return None
+
+    async def _exchange(
+        self, connection: "_Connection", head: bytes, body: bytes, *, until: float, timeout: float
+    ) -> Answer:
+        try:
+            async with asyncio.timeout_at(until):
+                reader = await connection.exchange(head, body)
+        except TimeoutError:
+            reader = connection.reader
+            if reader.status is None:
+                raise NoAnswer(f"It did not answer within {timeout:g} seconds.") from None
+        finally:
+            self._keep(connection)
+        return Answer(cast("int", reader.status), bytes(reader.body), reader.retry_after)
+
+    def _keep(self, connection: "_Connection") -> None:
+        if not connection.usable:
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        self._idle[connection] = loop.call_later(KEEP_ALIVE.total_seconds(), self._end, connection)
+
+    def _end(self, connection: "_Connection") -> None:
+        self._idle.pop(connection, None)
+        connection.close()
+
+    async def _open(self, until: float, timeout: float) -> "_Connection":
+        loop = asyncio.get_running_loop()
+        limit = CONNECT_TIMEOUT.total_seconds()
+        connect_until = min(until, loop.time() + limit)
+        try:
+            async with asyncio.timeout_at(connect_until):
+                addresses = await self._resolve()
+                opened = await aiohappyeyeballs.start_connection(
+                    addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, interleave=1, loop=loop
+                )
+                name = self._target.host if self._tls else None
+                _, connection = await loop.create_connection(
+                    _Connection, sock=opened, ssl=self._tls, server_hostname=name
+                )
+                return connection
+        except TimeoutError:
+            within = min(limit, timeout)
+            raise NoAnswer(f"It could not be connected to within {within:g} seconds.") from None
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext | None:
+        if not self._target.tls:
+            return None
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    async def _resolve(self) -> Addresses:
+        """The host's addresses, looked up in a thread of this URL's own, at most one at a time.
+
+        asyncio's own look-ups share a few threads: one name server that hangs would stall all destinations, and the end
+        of the process.
+        """
+        loop = asyncio.get_running_loop()
+        lookup = self._lookup
+        stale = loop.time() - self._looked_up_at > ADDRESSES_KEPT.total_seconds()
+        if lookup is None or (lookup.done() and (stale or lookup.exception() is not None)):
+            lookup = loop.create_future()
+            arguments = (self._target.host, self._target.port, loop, lookup)
+            try:
+                Thread(target=_look_up, args=arguments, name="name-lookup", daemon=True).start()
+            except RuntimeError as error:
+                raise OSError(str(error)) from None
+            self._lookup, self._looked_up_at = lookup, loop.time()
+        return await asyncio.shield(lookup)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, busy while it has a request without its whole answer."""
+
+    def __init__(self) -> None:
+        self.reader = AnswerReader()
+        self._transport: Transport | None = None
+        self._answered: asyncio.Future[AnswerReader] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request can be sent on it."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and self.reader.reusable
+
+    async def exchange(self, head: bytes, body: bytes) -> AnswerReader:
+        """Sends a request and waits for its answer.
+
+        Raises:
+            Broken: the connection ended before a status came.
+            NoAnswer: what came is no answer.
+        """
+        self.reader = AnswerReader()
+        if self._transport is None or self._transport.is_closing():
+            raise Broken("It closed the connection before the request was sent.")
+        self._answered = asyncio.get_running_loop().create_future()
+        self._transport.writelines((head, body))
+        try:
+            return await self._answered
+        finally:
+            self._answered = None
+
+    def close(self) -> None:
+        """Closes it, whatever is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Is ready."""
+        self._transport = cast("Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads the answer; bytes that no request asked for end the connection."""
+        if self._answered is None or self._answered.done():
+            self.close()
+            return
+        try:
+            if self.reader.feed(data):
+                self._answered.set_result(self.reader)
+        except AnswerError as error:
+            self._answered.set_exception(NoAnswer(str(error)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """What has come by now is the answer."""
+        self._transport = None
+        if self._answered is None or self._answered.done():
+            return
+        if self.reader.status is None:
+            why = f": {exc}" if exc else ""
+            self._answered.set_exception(Broken(f"It closed the connection before it answered{why}."))
+        else:
+            self._answered.set_result(self.reader)
+
+
+def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, found: "asyncio.Future[Addresses]") -> None:
+    addresses: Addresses = []
+    trouble: OSError | None = None
+    try:
+        addresses = [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except OSError as error:
+        trouble = error
+
+    def tell() -> None:
+        if trouble is None:
+            found.set_result(addresses)
+        else:
+            found.set_exception(trouble)
+            found.exception()  # those who asked may be gone, and asyncio would log it
+
+    with suppress(RuntimeError):  # the worker has ended meanwhile
+        loop.call_soon_threadsafe(tell)
