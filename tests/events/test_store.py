@@ -276,6 +276,18 @@ async def test_a_caller_that_is_gone_undoes_nothing(database_url, stored):
     assert len(await stored()) == 2
 
 
+async def test_a_caller_that_is_gone_when_its_batch_falls_apart_has_its_event_stored(database_url, stored):
+    async with running(database_url) as store:
+        gone, *others = (
+            asyncio.create_task(store.append(each))
+            for each in (new_event("gone"), new_event("bad", **BAD), new_event("here"))
+        )
+        await asyncio.sleep(0)  # now all three are in one batch
+        gone.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+    assert {row.dedup_key for row in await stored()} == {new_event(key).dedup_key for key in ("gone", "here")}
+
+
 async def test_callers_that_are_gone_do_not_stop_the_loop_when_the_commit_fails(database_url, count):
     async with running(database_url) as store:
         gone = asyncio.create_task(store.append(new_event("gone", **BAD)))
