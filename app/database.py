@@ -24,6 +24,7 @@ from sqlalchemy.types import TypeDecorator
 
 from app.libpq import target
 from app.postgres import CLOSE_TIMEOUT, CannotConnect, connect_postgres, takes_writes
+from app.sqlite import SQLiteFile
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ def open_engine(url: str, *, within: timedelta | None = None, writes: bool = Tru
         _make_private(sqlite_path(url))
         engine = create_async_engine(url, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        SQLiteFile(sqlite_path(url)).guard(engine.sync_engine)
         return engine
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -150,12 +152,14 @@ async def engine_for(url: str, *, within: timedelta | None = None, writes: bool 
                 await engine.dispose()
 
 
-def open_sqlite(url: str) -> Engine:
-    """A synchronous engine on a SQLite file, for a thread of its own."""
+def open_sqlite(url: str) -> tuple[Engine, SQLiteFile]:
+    """A synchronous engine on a SQLite file, for a thread of its own, and what guards the file."""
     _make_private(sqlite_path(url))
     engine = create_engine(make_url(url).set(drivername="sqlite+pysqlite"), hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
-    return engine
+    file = SQLiteFile(sqlite_path(url))
+    file.guard(engine)
+    return engine, file
 
 
 class Courtesy:
@@ -311,4 +315,6 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY.total_seconds() * 1000)}")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA schema_version")  # the first read opens the log, which `SQLiteFile` looks at
+    cursor.fetchall()
     cursor.close()

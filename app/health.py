@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.database import SchemaNotCurrent, check_schema, weaknesses
 from app.operations import Answer, Operation
+from app.postgres import DatabaseProblem
 from app.problems import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ async def _watch(engine: AsyncEngine, health: Health) -> None:
             async with asyncio.timeout(LOOK_WITHIN):
                 await check_schema(engine)
                 health.warn(*await weaknesses(engine))
-        except SchemaNotCurrent as error:
+        except (SchemaNotCurrent, DatabaseProblem) as error:
             health.fails("schema", str(error))
         except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             health.fails("schema", "The database does not answer.", error=error)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database import writing
+from app.postgres import DatabaseProblem
 from app.problems import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -89,4 +90,5 @@ async def _ended_after(connection: AsyncConnection, within: timedelta) -> AsyncI
 
 def _away(error: Exception, what_now: str) -> DatabaseAway:
     logger.warning("database_away", extra={"fields": {"error": type(error).__name__}})
-    return DatabaseAway("The database does not answer.", what_now)
+    what = str(error) if isinstance(error, DatabaseProblem) else "The database does not answer."
+    return DatabaseAway(what, what_now)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -10,8 +11,10 @@ from app.settings import Settings
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, writes: bool = True) -> AsyncIterator[AsyncEngine]:
-    """The database, its schema checked; without `writes` a PostgreSQL host that only reads will do.
+async def opened(
+    settings: Settings, *, within: timedelta | None = None, writes: bool = True
+) -> AsyncIterator[AsyncEngine]:
+    """The database, its schema checked; `within` and `writes` as `open_engine` has them.
 
     Raises:
         SchemaNotCurrent: it lacks migrations, or is a SQLite file that nobody has made.
@@ -19,7 +22,7 @@ async def opened(settings: Settings, *, writes: bool = True) -> AsyncIterator[As
     url = settings.database_url
     if database.is_sqlite(url) and not database.sqlite_path(url).exists():
         raise database.SchemaNotCurrent(f"There is no database {database.sqlite_path(url)}: `priohook serve` makes it.")
-    async with database.engine_for(url, writes=writes) as engine:
+    async with database.engine_for(url, within=within, writes=writes) as engine:
         await database.check_schema(engine)
         yield engine
 

@@ -14,6 +14,7 @@ from time import monotonic
 import click
 
 from app import database
+from app.cli.opened import opened
 from app.cli.streams import outlive_output
 from app.deliveries.worker import Worker
 from app.processes import ended_children, ending_signals, ending_with, exit_when_told, read_status
@@ -134,11 +135,12 @@ async def _work(settings: Settings, log: LogWriter) -> None:
     url = settings.database_url
     if not database.is_sqlite(url):  # there it would keep the receiver waiting for the lock that it holds
         os.nice(NICENESS)
-    async with database.engine_for(url, within=database.STATEMENT) as engine:
-        await database.check_schema(engine)
-        async with Worker(engine, url, settings.destinations).running():
-            log.write("worker_started", {"destinations": sorted(settings.destinations)})
-            await ended.wait()
+    async with (
+        opened(settings, within=database.STATEMENT) as engine,
+        Worker(engine, url, settings.destinations).running(),
+    ):
+        log.write("worker_started", {"destinations": sorted(settings.destinations)})
+        await ended.wait()
 
 
 @contextmanager

@@ -2,18 +2,22 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, event, func, select, update
-from sqlalchemy.exc import OperationalError, StatementError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
 
 from app.database import open_sqlite, sqlite_instant, sqlite_path
 from app.events.store import COLUMNS, BadRow, Row
 from app.events.tables import Event
+from app.postgres import DatabaseProblem
+from app.sqlite import DamagedFile
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,9 @@ COUNT_COPIES = (
 )
 
 
+BAD_ROW = (IntegrityError, DataError, InterfaceError, ProgrammingError, ValueError, OverflowError)
+
+
 class SQLiteWriter:
     """The writer of one SQLite file.
 
@@ -42,13 +49,14 @@ class SQLiteWriter:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = open_sqlite(url)
+        self._engine, self._file = open_sqlite(url)
         event.listen(self._engine, "connect", _checkpoint_by_hand)
         path = sqlite_path(url)
         self._log = path.with_name(path.name + "-wal")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpointer")
         self._copying: Future[None] | None = None
+        self._damage: DamagedFile | None = None
 
     def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
         """As `Writer.write` says."""
@@ -65,19 +73,30 @@ class SQLiteWriter:
         self._engine.dispose()
 
     def _write(self, rows: Sequence[Row]) -> dict[bytes, UUID]:
+        self._look()
         self._bound_log()
         try:
             with self._engine.begin() as connection:
                 # The driver's own call: SQLAlchemy's costs a third more, with Python's lock held.
                 if connection.exec_driver_sql(INSERT, [_bound(row) for row in rows]).rowcount == len(rows):
-                    return {row.event.dedup_key: row.event.id for row in rows}
-                return _count_copies(connection, rows)
-        except OperationalError:
+                    ids = {row.event.dedup_key: row.event.id for row in rows}
+                else:
+                    ids = _count_copies(connection, rows)
+        except DamagedFile as damage:
+            self._damage = damage
             raise
-        except (StatementError, ValueError, OverflowError) as error:
-            raise BadRow from error
+        except BAD_ROW as error:
+            # Its kind only: the text may quote the row.
+            raise BadRow(type(error).__name__) from None
+        except DBAPIError:
+            raise
+        except StatementError as error:  # a value that SQLAlchemy could not bind
+            raise BadRow(type(error.orig).__name__) from None
+        self._file.check()  # once more, as a commit takes milliseconds
+        return ids
 
     def _probe(self, thorough: bool) -> None:  # noqa: FBT001 - an executor passes by position
+        self._look()
         names = ", ".join(COLUMNS)
         with self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -85,6 +104,20 @@ class SQLiteWriter:
             if thorough:
                 connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
                 connection.commit()
+
+    def _look(self) -> None:
+        """Saves what was committed, as far as possible, when the file is not the one that was opened any more.
+
+        One that was damaged once stays so until a restart: what another page takes today may be gone tomorrow.
+        """
+        if self._damage is not None:
+            raise self._damage
+        try:
+            self._file.check()
+        except DatabaseProblem:
+            with suppress(DBAPIError, sqlite3.Error, DatabaseProblem), closing(self._engine.raw_connection()) as raw:
+                raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")  # into the file that was opened
+            raise
 
     def _bound_log(self) -> None:
         """Keeps the log near `CHECKPOINT_BYTES`: most of it is copied beside the writer, the rest between two commits.
@@ -103,7 +136,7 @@ class SQLiteWriter:
         try:
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-        except OperationalError:
+        except (DBAPIError, DatabaseProblem):
             logger.warning("checkpoint_failed", exc_info=True)
 
 

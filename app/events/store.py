@@ -281,9 +281,8 @@ class EventStore:
             _resolve(batch, writing.result())
             self._stored()
         elif not try_alone:
-            if isinstance(error, BadRow):
-                fields = {"event_id": str(batch[0].event.id), "error": first_line(error)}
-                logger.error("commit_failed", extra={"fields": fields})
+            fields = {"events": len(batch), "event_id": str(batch[0].event.id), "error": first_line(error)}
+            logger.error("commit_failed", extra={"fields": fields})
             for each in batch:
                 _give_up(each)
 

@@ -141,3 +141,9 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_traceback(sqlite):
     errors = writing.communicate()[1]
     assert b"Traceback" not in errors
     assert b"database" not in errors
+
+
+def test_a_worker_makes_no_file(run, tmp_path):
+    done = run("worker")
+    assert (done.status, done.errors) == (1, "priohook: There is no database priohook.db: `priohook serve` makes it.\n")
+    assert not (tmp_path / "priohook.db").exists()
