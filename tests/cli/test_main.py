@@ -79,7 +79,7 @@ def test_a_database_that_cannot_be_used_is_status_1_and_one_sentence(run, monkey
     monkeypatch.setenv("PRIOHOOK_DATABASE_URL", url)
     done = run(*command)
     assert (done.status, done.written) == (1, b"")
-    sentence = r"(The database could not be used: .* Check database_url|There is no database) .*"
+    sentence = r"(The database could not be used: .* Check database_url|There is no database|.*could not be used:) .*"
     assert re.fullmatch(rf"priohook: {sentence}\.\n", done.errors)
     assert "pass-word" not in done.errors
 
