@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
@@ -143,10 +142,8 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
         on_unprocessable=settings.on_unprocessable,
     )
     limit = settings.max_body_bytes
-    usernames = {name: client.username or name for name, client in settings.clients.items()}
-    events = events_api.Events(notification_keys=partial(contents.notification_keys, set(usernames.values())))
     order = orders.Orders(read_object=contents.read_object)
-    releasing = quarantine.Releasing(usernames=usernames, limit=limit)
+    releasing = quarantine.Releasing(usernames=clients.usernames, limit=limit)
     one = single.SingleReplay(destinations=settings.destinations)
     replays = bulk.BulkReplays(destinations=settings.destinations)
     destinations = deliveries.DestinationControls(configured=settings.destinations)
@@ -156,7 +153,7 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
     routes += [
         Route("POST", "/webhooks/prioticket", receive, RECEIVE, door=basic(Scope.SEND)),
         Route("POST", "/oauth2/token", token, TOKEN, door=Door(scheme="basic")),
-        Route("GET", "/api/events", events.list, events_api.LIST, door=read),
+        Route("GET", "/api/events", events_api.list_page, events_api.LIST, door=read),
         Route("GET", "/api/events/{event_id}", events_api.show, events_api.SHOW, door=read),
         Route("GET", "/api/events/{event_id}/body", events_api.body, events_api.BODY, door=read),
         Route("POST", "/api/events/{event_id}/replay", one.replay, single.REPLAY, door=replay),

@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
@@ -122,11 +123,41 @@ def content_coding(field: bytes) -> bytes:
     return b",".join(each for each in names if each not in (b"", b"identity"))
 
 
-def decode(content: bytes, coding: bytes, *, limit: int) -> bytes:
+def claimed_coding(headers: Sequence[Sequence[str]]) -> bytes:
+    """As `content_coding`, of stored headers."""
+    return content_coding(",".join(value for name, value in headers if name == "content-encoding").encode("latin-1"))
+
+
+def coding_of(content: bytes, claimed: bytes) -> bytes:
+    """The coding that bytes are really in: a proxy may have undone one and kept the header, or lost the header.
+
+    Args:
+        content: The bytes, or their beginning.
+        claimed: What their Content-Encoding says, as `content_coding` gives it. It is asked only about deflate without
+            its wrapping, which nothing else tells from other bytes.
+    """
+    if without_mark(content[:SLICE_BYTES]).lstrip()[:1] in (b"{", b"["):
+        return b""  # as no coding of JSON begins
+    codings = [(b"gzip", CODINGS[b"gzip"]), (b"deflate", CODINGS[b"deflate"])]
+    if claimed == b"deflate":
+        codings.append((claimed, RAW_DEFLATE))
+    for coding, window_bits in codings:
+        try:
+            if zlib.decompressobj(window_bits).decompress(content[:SLICE_BYTES], 1):
+                return coding
+        except zlib.error:
+            pass
+    return b""
+
+
+def decode(content: bytes, coding: bytes, *, limit: int, padded: bool = False) -> bytes:
     """The bytes with their content coding undone; never makes more than `limit` of them, whatever a bomb holds.
 
     Args:
+        content: The bytes.
         coding: A key of `CODINGS`, or empty for none.
+        limit: The most bytes that are made.
+        padded: Whether zeros may stand behind, as `gzip` too overlooks them.
 
     Raises:
         UndecodableBody: it is not of that coding, or ends too early.
@@ -135,23 +166,25 @@ def decode(content: bytes, coding: bytes, *, limit: int) -> bytes:
     if not coding:
         return content
     try:
-        return _inflate(content, CODINGS[coding], limit)
+        return _inflate(content, CODINGS[coding], limit, padded=padded)
     except zlib.error as error:
         if coding == b"deflate":
             # Half the world sends raw deflate under this name; RFC 9110, section 8.4.1.2, says so in a note.
             try:
-                return _inflate(content, RAW_DEFLATE, limit)
+                return _inflate(content, RAW_DEFLATE, limit, padded=padded)
             except zlib.error:
                 pass
         raise UndecodableBody(f"not {coding.decode()}: {error}") from None
 
 
-def _inflate(content: bytes, window_bits: int, limit: int) -> bytes:
+def _inflate(content: bytes, window_bits: int, limit: int, *, padded: bool) -> bytes:
     decoded = bytearray()
     member = zlib.decompressobj(window_bits)
     for start in range(0, len(content), SLICE_BYTES):
         piece = content[start : start + SLICE_BYTES]
         while piece:
+            if member.eof and padded and not piece.strip(b"\0"):
+                break
             if member.eof:  # gzip may have several members, RFC 1952, section 2.2
                 member = zlib.decompressobj(window_bits)
             decoded += member.decompress(piece, limit - len(decoded) + 1)

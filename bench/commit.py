@@ -63,7 +63,7 @@ def _event(body: bytes, parsed: Payload) -> NewEvent:
         body=body,
         body_bytes=len(body),
         dedup_key=sha256(event_id.bytes).digest()[:16],
-        **parsed.columns(),
+        **parsed._asdict(),
     )
 
 

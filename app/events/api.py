@@ -1,15 +1,15 @@
 """GET /api/events: what arrived, one event, and its exact bytes."""
 
 import re
-from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.body import CODINGS, claimed_coding, coding_of
 from app.etags import etag_of, has_current
 from app.events.queries import EventFilter, get_bodies, get_summary, kept_bytes, list_events
 from app.events.search import WINDOW, search_events
@@ -23,7 +23,6 @@ from app.transactions import DatabaseAway, reading
 BOUNDED = f"Looked for in {WINDOW} events a page: such a page may be short or empty and not the last."
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w.+-]+=([\w.+-]+|\"[\w .+-]*\"))*", re.ASCII)
 OPAQUE = "application/octet-stream"
-GZIP = {"gzip", "x-gzip"}
 KEEP_PRIVATE = {"Cache-Control": "private, no-cache"}
 """Guests' names are for nobody else's cache, and whoever keeps them asks whether they are still there."""
 
@@ -132,8 +131,8 @@ BODY = Operation(
     tag="events",
     description=(
         "The bytes that arrived, as a file. Their content type is the one that they came with, or "
-        "`application/octet-stream` where that is none. What came compressed is still so and is `application/gzip` or "
-        "`application/octet-stream`, without Content-Encoding: no library on the way undoes it."
+        "`application/octet-stream` where that is none. What is compressed, whatever its headers said, is still so and "
+        "is `application/gzip` or `application/octet-stream`, without Content-Encoding: nothing on the way undoes it."
     ),
     path=EventPath,
     answers={
@@ -152,33 +151,20 @@ BODY = Operation(
 )
 
 
-class Events:
-    """The handlers of /api/events.
-
-    Args:
-        notification_keys: Under which `dedup_key`s a notification id is stored.
-    """
-
-    def __init__(self, *, notification_keys: Callable[[str], Sequence[bytes]]) -> None:
-        self._notification_keys = notification_keys
-
-    async def list(self, request: Request) -> Response:
-        """A page of events."""
-        query = read_query(request, EventQuery)
-        before = query.before()
-        async with reading(request.state.engine) as connection:
-            if query.q is None and query.client is None:
-                rows = await list_events(connection, query.narrowed(), limit=query.limit + 1, before=before)
-                last = rows[query.limit - 1].id if len(rows) > query.limit else None
-                rows = rows[: query.limit]
-            else:
-                keys = self._notification_keys(query.q) if query.q is not None else ()
-                rows, last = await search_events(
-                    connection, query.q, query.narrowed(), keys=keys, limit=query.limit, before=before
-                )
-        following = next_page(request.scope["path"], query, last)
-        page = EventPage(events=[EventSummary.model_validate(row) for row in rows], next=following)
-        return answer(page, headers={**KEEP_PRIVATE, **link(following)})
+async def list_page(request: Request) -> Response:
+    """A page of events."""
+    query = read_query(request, EventQuery)
+    before = query.before()
+    async with reading(request.state.engine) as connection:
+        if query.q is None and query.client is None:
+            rows = await list_events(connection, query.narrowed(), limit=query.limit + 1, before=before)
+            last = rows[query.limit - 1].id if len(rows) > query.limit else None
+            rows = rows[: query.limit]
+        else:
+            rows, last = await search_events(connection, query.q, query.narrowed(), limit=query.limit, before=before)
+    following = next_page(request.scope["path"], query, last)
+    page = EventPage(events=[EventSummary.model_validate(row) for row in rows], next=following)
+    return answer(page, headers={**KEEP_PRIVATE, **link(following)})
 
 
 async def show(request: Request) -> Response:
@@ -207,7 +193,7 @@ async def body(request: Request) -> Response:
         content = b""
         if request.method != "HEAD":
             content = (await get_bodies(connection, [event_id]))[0].body
-    media_type, ending = _kind(event.headers)
+    media_type, ending = _kind(event.headers, event.beginning)
     headers["Content-Length"] = str(event.kept)
     headers["Content-Disposition"] = f'attachment; filename="priohook-{event_id}{ending}"'
     headers["Content-Type"] = media_type  # as it came: Starlette would add a charset to text
@@ -222,15 +208,14 @@ def _event_id(request: Request) -> UUID:
     return event_id
 
 
-def _kind(headers: list[list[str]]) -> tuple[str, str]:
+def _kind(headers: list[list[str]], beginning: bytes) -> tuple[str, str]:
     """The content type under which stored bytes are safe to serve, and the ending of their file's name."""
-    came: dict[str, list[Any]] = {"content-type": [], "content-encoding": []}
-    for name, value in headers:
-        came.get(name, []).append(value.strip())
-    types, codings = came.values()
+    types = [value.strip() for name, value in headers if name == "content-type"]
     media_type = types[0] if len(types) == 1 and MEDIA_TYPE.fullmatch(types[0]) else OPAQUE
     ending = ".json" if "json" in media_type.partition(";")[0].lower() else ".bin"
-    coding = ",".join(codings).lower()
-    if coding in ("", "identity"):
-        return media_type, ending
-    return ("application/gzip", ending + ".gz") if coding in GZIP else (OPAQUE, ending + ".coded")
+    claimed = claimed_coding(headers)
+    coding = coding_of(beginning, claimed)
+    if coding == b"gzip":
+        return "application/gzip", ending + ".gz"
+    known = not claimed or claimed in CODINGS
+    return (media_type, ending) if known and not coding else (OPAQUE, ending + ".coded")

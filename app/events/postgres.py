@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from app.events.ids import new_id
-from app.events.store import COLUMNS, BadRow, NewEvent, Row
+from app.events.store import COLUMNS, BadRow, NewEvent, Row, outlived_keys
 from app.events.tables import Status
 from app.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
 
@@ -39,6 +39,13 @@ ON CONFLICT (dedup_key) DO UPDATE SET
 RETURNING dedup_key, id, current_setting('synchronous_commit')
 """  # noqa: S608
 
+FREE_KEYS = """
+UPDATE events SET dedup_key = uuid_send(events.id) FROM (
+    SELECT id FROM events JOIN unnest($1::bytea[], $2::timestamptz[]) AS outlived (key, before)
+    ON dedup_key = key AND received_at < before ORDER BY dedup_key FOR UPDATE OF events
+) AS old WHERE events.id = old.id
+"""
+
 BAD_ROW = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -63,9 +70,15 @@ class PostgresWriter:
         self._unreplicated = False
 
     async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
-        """As `Writer.write` says; the statement is a transaction of its own and commits before it answers."""
+        """As `Writer.write` says; the statement is a transaction of its own and commits before it answers.
+
+        So is the one that frees keys: an event that has outlived its key does not need it, whatever comes next.
+        """
+        outlived = list(zip(*outlived_keys(rows), strict=True))
         columns = zip(*(row.values() for row in rows), strict=True)
         async with self._connected() as connection:
+            if outlived:
+                await connection.execute(FREE_KEYS, *outlived)
             stored = await connection.fetch(INSERT, *columns)
             for row in stored[:1]:
                 if row[2] not in DURABLE:

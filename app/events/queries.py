@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, LargeBinary, Row, Select, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.body import SLICE_BYTES
 from app.events.tables import Event, Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,8 +79,9 @@ async def get_summary(connection: AsyncConnection, event_id: UUID) -> Row[Any] |
 
 
 async def kept_bytes(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
-    """The headers of an event and how many bytes of its body are kept, of `body_bytes` that arrived."""
-    columns: list[Any] = [Event.headers, Event.body_bytes, func.length(Event.body).label("kept")]
+    """The headers of an event, the beginning of its body, and how much is `kept` of `body_bytes` that arrived."""
+    beginning = func.substr(Event.body, 1, SLICE_BYTES, type_=LargeBinary).label("beginning")
+    columns: list[Any] = [Event.headers, Event.body_bytes, func.length(Event.body).label("kept"), beginning]
     return (await connection.execute(select(*columns).where(Event.id == event_id))).one_or_none()
 
 

@@ -32,7 +32,6 @@ async def search_events(
     text: str | None,
     narrowed: EventFilter,
     *,
-    keys: Sequence[bytes],
     limit: int,
     before: UUID | None = None,
 ) -> Found:
@@ -46,12 +45,11 @@ async def search_events(
         connection: The database's.
         text: What is looked for; None for the filter alone.
         narrowed: Which events may be found.
-        keys: The values of `dedup_key` that a notification of this id has, by index.
         limit: Events at most.
         before: The `last` of the page before.
     """
     behind = [] if before is None else [Event.id < before]
-    for each in _exact(text, keys) if text is not None else ():
+    for each in _exact(text) if text is not None else ():
         if await connection.scalar(select(exists().where(each))):
             return await _page(connection, [*narrowed.conditions(), *behind, each], limit=limit, floor=None)
     where = [*replace(narrowed, client=None).conditions(), *behind]
@@ -76,10 +74,8 @@ async def _page(
     return Found(rows, floor)
 
 
-def _exact(text: str, keys: Sequence[bytes]) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [Event.reference == text]
-    if keys:
-        conditions.append(Event.dedup_key.in_(keys))
+def _exact(text: str) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [Event.reference == text, Event.notification_id == text]
     if len(_hexadecimal(text)) == LONGEST_ID:
         conditions.append(Event.id == UUID(_hexadecimal(text)))
     return conditions

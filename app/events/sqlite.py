@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, event, func, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
 
 from app.database import open_sqlite, sqlite_instant, sqlite_path
-from app.events.store import COLUMNS, BadRow, Row
+from app.events.store import COLUMNS, BadRow, Row, outlived_keys
 from app.events.tables import Event
 from app.postgres import DatabaseProblem
 from app.sqlite import DamagedFile
@@ -77,6 +77,8 @@ class SQLiteWriter:
         self._bound_log()
         try:
             with self._engine.begin() as connection:
+                for key, before in outlived_keys(rows):
+                    _free_key(connection, key, before)
                 # The driver's own call: SQLAlchemy's costs a third more, with Python's lock held.
                 if connection.exec_driver_sql(INSERT, [_bound(row) for row in rows]).rowcount == len(rows):
                     ids = {row.event.dedup_key: row.event.id for row in rows}
@@ -146,6 +148,12 @@ def _bound(row: Row) -> tuple[Any, ...]:
         value.hex if isinstance(value, UUID) else sqlite_instant(value) if isinstance(value, datetime) else value
         for value in row.values()
     )
+
+
+def _free_key(connection: Connection, key: bytes, before: datetime) -> None:
+    old = select(Event.id).where(Event.dedup_key == key, Event.received_at < before)
+    for event_id in connection.scalars(old).all():
+        connection.execute(update(Event).where(Event.id == event_id).values(dedup_key=event_id.bytes))
 
 
 def _count_copies(connection: Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:

@@ -10,7 +10,7 @@ which may serve dozens of requests, while the database has nothing to do.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +31,9 @@ CHECK_EVERY = 0.5  # seconds between looks for events whose commit takes too lon
 TRY_EVERY = 1.0  # seconds without a commit after which one is tried
 STUCK = 2.0  # seconds that a commit may take before this process says that it is not ready
 SHUTDOWN = timedelta(seconds=20)
+
+ANOTHER_AFTER = timedelta(minutes=10)
+NOTIFYING = ("notification", "both")  # shapes
 
 
 class NewEvent(NamedTuple):
@@ -57,6 +60,16 @@ class NewEvent(NamedTuple):
     api_version: str | None = None
     shape: str | None = None
 
+    @property
+    def copies_within(self) -> timedelta | None:
+        """How long after this event the same bytes are a copy of it; None for ever."""
+        return copies_within(self.shape, self.notification_id)
+
+
+def copies_within(shape: str | None, notification_id: str | None) -> timedelta | None:
+    """As `NewEvent.copies_within`: the same notification without an id says, later, that something changed again."""
+    return ANOTHER_AFTER if shape in NOTIFYING and notification_id is None else None
+
 
 class Stored(NamedTuple):
     """Where an event is kept: under its own id, or under that of the first copy."""
@@ -81,6 +94,15 @@ class Row:
         return (*self.event, self.duplicates, self.last_duplicate_at)
 
 
+def outlived_keys(rows: Iterable[Row]) -> list[tuple[bytes, datetime]]:
+    """Keys that events from before these times have no more: what has one of them now is no copy, but another event."""
+    return [
+        (row.event.dedup_key, row.event.received_at - within)
+        for row in rows
+        if (within := row.event.copies_within) is not None
+    ]
+
+
 class BadRow(Exception):
     """The database refused what a row holds; its neighbours are not to blame."""
 
@@ -92,7 +114,7 @@ class Writer(Protocol):
         """Commits all rows, or none, and gives by `dedup_key` the id under which each is stored.
 
         The keys are different from each other, and sorted: two processes that store the same events in two orders
-        would wait for each other's locks.
+        would wait for each other's locks. An event that `outlived_keys` takes its key from gets its id instead, before.
 
         Raises:
             BadRow: one of the rows cannot be stored as it is.

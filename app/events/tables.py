@@ -36,7 +36,8 @@ class HeaderBlock(TypeDecorator[list[list[str]]]):
 class Event(Base):
     """One webhook as received.
 
-    The bytes, headers and time never change. What can: the count of copies, and a release from quarantine.
+    The bytes, headers and time never change. What can: the count of copies, a release from quarantine, and the key of a
+    notification without an id.
     """
 
     __tablename__ = "events"
@@ -65,7 +66,7 @@ class Event(Base):
     """The size of what arrived or was declared; more than `body` holds where that was cut."""
 
     dedup_key: Mapped[bytes] = mapped_column(LargeBinary)
-    """16 bytes that are the same for two copies of one event."""
+    """16 bytes that are the same for two copies of one event; its own id where no more copies can come."""
     duplicates: Mapped[int] = mapped_column(server_default=text("0"))
     """How many further copies arrived."""
     last_duplicate_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -95,6 +96,13 @@ class Event(Base):
             "order_modified",
             postgresql_where=text("reference IS NOT NULL AND order_version IS NOT NULL"),
             sqlite_where=text("reference IS NOT NULL AND order_version IS NOT NULL"),
+        ),
+        Index(
+            "ix_events_notification_id",
+            "notification_id",
+            "id",
+            postgresql_where=text("notification_id IS NOT NULL"),
+            sqlite_where=text("notification_id IS NOT NULL"),
         ),
         Index(
             "ix_events_quarantined",

@@ -34,7 +34,7 @@ class Release(BaseModel):
 RELEASE = Operation(
     summary="Release an event from quarantine",
     tag="events",
-    description="Judges it again by its bytes, whatever content type they claimed to be; it is delivered if they hold.",
+    description="Judges it again by its bytes, whatever its headers said of them; it is delivered if they hold.",
     path=EventPath,
     answers={200: Answer(description="It is accepted, or a copy of what is.", model=Release)},
     problems=(NoSuchEvent, StaysQuarantined, DatabaseAway),

@@ -4,9 +4,18 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from app.body import CODINGS, InflatesTooFar, UndecodableBody, content_coding, decode
-from app.receiver.endpoint import dedup_key
-from app.receiver.payloads import NoEnvelope, NotJSON, changed_object, notification_identity, parse_json
+from app.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of, decode
+from app.receiver.payloads import NoEnvelope, NotJSON, changed_object, parse_json
+
+
+def undone(headers: list[list[str]], body: bytes, *, limit: int) -> bytes:
+    """The content of a stored body, whatever coding it claimed to be in.
+
+    Raises:
+        UndecodableBody: it begins in a coding, and does not go on or end in it.
+        InflatesTooFar: it is larger than the limit.
+    """
+    return decode(body, coding_of(body, claimed_coding(headers)), limit=limit, padded=True)
 
 
 def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[dict[str, Any] | None, int]:
@@ -18,7 +27,7 @@ def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[d
         limit: The most bytes after decompression; of more there is no object, and the size is one more than that.
     """
     try:
-        content = decode(body, stored_coding(headers), limit=limit)
+        content = undone(headers, body, limit=limit)
     except InflatesTooFar:
         return None, limit + 1
     except UndecodableBody:
@@ -40,17 +49,6 @@ def _object(content: bytes) -> dict[str, Any] | None:
     except (PydanticSerializationError, ValueError):
         return _cleaned(changed)
     return changed
-
-
-def notification_keys(usernames: set[str], notification_id: str) -> list[bytes]:
-    """The keys under which a notification of one of these users is stored."""
-    return [dedup_key(username, notification_identity(notification_id)) for username in sorted(usernames)]
-
-
-def stored_coding(headers: list[list[str]]) -> bytes:
-    """The content coding of a stored body, empty for none and for one that nobody knows."""
-    coding = content_coding(",".join(value for name, value in headers if name == "content-encoding").encode())
-    return coding if coding in CODINGS else b""
 
 
 def _cleaned(changed: dict[str, Any]) -> dict[str, Any] | None:

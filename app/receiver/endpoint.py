@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from typing import ClassVar, Literal, TypedDict
 
 from starlette.types import Receive, Scope, Send
@@ -25,10 +24,10 @@ from app.events.store import EventStore, NewEvent
 from app.events.tables import Status
 from app.negotiation import accepts_json, is_json
 from app.problems import Problem
+from app.receiver.copies import accepted_key, refused_key
 from app.receiver.payloads import NoEnvelope, NotJSON, Payload, parse_payload
 
 NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
-KEY_BYTES = 16
 LONGEST_LENGTH = 18
 """Digits of a Content-Length that is believed: what is longer fits no column, and is counted instead."""
 
@@ -110,10 +109,10 @@ class Receiver:
         refusal = None
         try:
             content = judge(body, headers, limit=self._limit)
-            event = accepted(parse(content), body, scope["headers"], client)
+            event = accepted(content, body, scope["headers"], client)
         except Refused as problem:
             refusal = problem
-            event = quarantined(problem, body, scope["headers"], client)
+            event = quarantined(problem, body, scope["headers"], client, declared=_length(headers))
         stored = await store.append(event)
         event_id = str(stored.id)
         line["event_id"] = event_id
@@ -176,8 +175,19 @@ def parse(content: bytes) -> Payload:
         raise Unprocessable("The body is not a Prioticket webhook.", f"In detail: {error}.") from None
 
 
-def accepted(payload: Payload, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
-    """The event that a good request becomes."""
+def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
+    """The event that a good request becomes.
+
+    Args:
+        content: The body's, its coding undone.
+        body: What arrived.
+        headers: What came with it.
+        client: Who sent it.
+
+    Raises:
+        Refused: as `parse`.
+    """
+    payload = parse(content)
     return NewEvent(
         id=new_id(),
         received_at=datetime.now(UTC),
@@ -185,16 +195,22 @@ def accepted(payload: Payload, body: Body, headers: Iterable[tuple[bytes, bytes]
         headers=kept_headers(headers),
         body=body.content,
         body_bytes=body.size,
-        dedup_key=dedup_key(client.username, payload.identity),
-        **payload.columns(),
+        dedup_key=accepted_key(client.username, content),
+        **payload._asdict(),
     )
 
 
-def quarantined(problem: Refused, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
+def quarantined(
+    problem: Refused,
+    body: Body,
+    headers: Iterable[tuple[bytes, bytes]],
+    client: Client,
+    *,
+    declared: int | None,
+) -> NewEvent:
     """What is kept of a refused request. The same bytes refused again are a copy: a sender retries for seven days."""
     content = body.content[:KEPT_BYTES] if isinstance(problem, TooLarge) else body.content
-    # Not the size: how far a body over the limit was counted depends on how it was cut on its way.
-    identity = b"%d " % problem.status + sha256(content).digest()
+    cut = body.ending is Ending.TOO_LARGE
     return NewEvent(
         id=new_id(),
         received_at=datetime.now(UTC),
@@ -202,18 +218,10 @@ def quarantined(problem: Refused, body: Body, headers: Iterable[tuple[bytes, byt
         headers=kept_headers(headers),
         body=content,
         body_bytes=body.size,
-        dedup_key=dedup_key(client.username, b"quarantined " + identity),
+        dedup_key=refused_key(client.username, problem.status, body.content, declared=declared if cut else None),
         status=Status.QUARANTINED.value,
         reason=f"{problem.status}: {problem.message} {problem.description}",
     )
-
-
-def dedup_key(username: str, identity: bytes) -> bytes:
-    """16 bytes of SHA-256, different for different usernames: no client can make another's event look like a copy.
-
-    The client's name is not in it, as a retry may come after a rotation.
-    """
-    return sha256(username.encode() + b"\n" + identity).digest()[:KEY_BYTES]
 
 
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -7,10 +7,9 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any, NamedTuple
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json
 
 from app.body import without_mark
 
@@ -41,11 +40,7 @@ class NoEnvelope(ValueError):
 
 
 class Payload(NamedTuple):
-    """What the columns of the same names say, and what makes a copy a copy.
-
-    Attributes:
-        identity: Equal for two copies of one event.
-    """
+    """What the columns of the same names say."""
 
     type: str
     reference: str | None
@@ -54,11 +49,6 @@ class Payload(NamedTuple):
     notification_id: str | None
     api_version: str | None
     shape: str | None
-    identity: bytes
-
-    def columns(self) -> dict[str, Any]:
-        """The columns' values by name."""
-        return dict(zip(self._fields[:-1], self[:-1], strict=True))
 
 
 def parse_payload(content: bytes) -> Payload:
@@ -81,22 +71,15 @@ def parse_payload(content: bytes) -> Payload:
     notification = _object(data.get("notification"))
     name, changed = changed_object(data)
     order = changed if name == "order" else {}
-    notification_id = _text(notification.get("notification_id"))
     return Payload(
         type=_text(notification.get("notification_event")) or _object_type(name, changed) or _kind(data) or UNKNOWN,
         reference=_reference(name, changed) or _text(notification.get("notification_item_id")),
         order_version=_version(order.get("order_version")),
         order_modified=_time(order.get("order_modified")),
-        notification_id=notification_id,
+        notification_id=_text(notification.get("notification_id")),
         api_version=_text(envelope.get("api_version")),
         shape=SHAPES.get((bool(notification), bool(name))),
-        identity=_identity(content, notification, order),
     )
-
-
-def notification_identity(notification_id: object) -> bytes:
-    """What all copies of a notification share, as `Payload.identity`."""
-    return b"notification " + repr(notification_id).encode()
 
 
 def changed_object(data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -216,24 +199,3 @@ def _time(value: object) -> datetime | None:
         return at.astimezone(UTC) if at.tzinfo else None
     except (ValueError, OverflowError):
         return None
-
-
-def _identity(content: bytes, notification: Mapping[str, Any], order: Mapping[str, Any]) -> bytes:
-    """What two copies share: the notification's id, or an order's version with its bookings, or all bytes.
-
-    A notification without an id is a copy only byte for byte, whatever order came along: its event may be another.
-    An order's bookings count whole: a redemption may change them and leave the version alone. What differs only in
-    white space is a copy; what differs in any other way that is not listed is stored again, which loses nothing.
-    """
-    notification_id = notification.get("notification_id")
-    if notification_id and _text(notification_id):
-        return notification_identity(notification_id)
-    reference, version, modified = (order.get(f"order_{name}") for name in ("reference", "version", "modified"))
-    if reference and not notification and (version is not None or modified is not None):
-        try:
-            parts = to_json([reference, version, modified, order.get("order_status"), order.get("order_bookings")])
-        except (PydanticSerializationError, ValueError):
-            pass  # a lone surrogate
-        else:
-            return b"order " + parts
-    return b"bytes " + sha256(content).digest()

@@ -8,11 +8,15 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.body import InflatesTooFar, UndecodableBody, decode
+from app.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of
 from app.events.queries import get_event
+from app.events.store import copies_within
 from app.events.tables import Event, Status
-from app.receiver.contents import stored_coding
-from app.receiver.endpoint import Refused, dedup_key, parse
+from app.receiver.contents import undone
+from app.receiver.copies import accepted_key
+from app.receiver.endpoint import Refused, parse
+
+FIRST = (Event.id, Event.received_at)
 
 
 class NotReleased(Exception):
@@ -29,7 +33,7 @@ class Released(NamedTuple):
 async def release(
     connection: AsyncConnection, event_id: UUID, *, usernames: Mapping[str, str], limit: int, now: datetime
 ) -> Released:
-    """Accepts a quarantined event whose bytes can be read, whatever its content type said. Does not commit.
+    """Accepts a quarantined event whose bytes can be read, whatever its headers said of them. Does not commit.
 
     A copy of an accepted event is counted there and stays in quarantine, marked as judged.
 
@@ -50,17 +54,28 @@ async def release(
     if len(event.body) < event.body_bytes:
         raise NotReleased(f"Only the first {len(event.body)} of {event.body_bytes} bytes were kept: ask for a new one.")
     try:
-        payload = parse(decode(event.body, stored_coding(event.headers), limit=limit))
+        content = undone(event.headers, event.body, limit=limit)
+        payload = parse(content)
     except (UndecodableBody, InflatesTooFar, Refused) as error:
         why = f"{error} {error.description}" if isinstance(error, Refused) else str(error) or "it is over the limit"
+        if (claimed := claimed_coding(event.headers)) and not coding_of(event.body, claimed):
+            why += f" It is not {claimed.decode('latin-1')} either."
         raise NotReleased(f"Event {event_id} is still refused: {why}") from None
-    key = dedup_key(usernames.get(event.client, event.client), payload.identity)
-    first: UUID | None = await connection.scalar(select(Event.id).where(Event.dedup_key == key))
+    key = accepted_key(usernames.get(event.client, event.client), content)
+    first = (await connection.execute(select(*FIRST).where(Event.dedup_key == key))).one_or_none()
     changes = update(Event).where(Event.id == event_id).values(released_at=now)
     if first is not None:
-        await connection.execute(changes.values(reason=f"It is a copy of event {first}. {event.reason}"))
-        counted = update(Event).where(Event.id == first)
-        await connection.execute(counted.values(duplicates=Event.duplicates + 1, last_duplicate_at=event.received_at))
-        return Released(first, duplicate=True)
-    await connection.execute(changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload.columns()))
+        apart = event.received_at - first.received_at
+        within = copies_within(payload.shape, payload.notification_id)
+        if within is None or abs(apart) <= within:
+            await connection.execute(changes.values(reason=f"It is a copy of event {first.id}. {event.reason}"))
+            counted = {"duplicates": Event.duplicates + 1, "last_duplicate_at": event.received_at}
+            await connection.execute(update(Event).where(Event.id == first.id).values(**counted))
+            return Released(first.id, duplicate=True)
+        # The newer of the two has the key, of which more copies may come.
+        if apart > within:
+            await connection.execute(update(Event).where(Event.id == first.id).values(dedup_key=first.id.bytes))
+        else:
+            key = event_id.bytes
+    await connection.execute(changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload._asdict()))
     return Released(event_id, duplicate=False)

@@ -85,6 +85,14 @@ async def test_a_search_finds_a_notification_by_its_id(client):
     assert [each["id"] for each in found.json()["events"]] == [posted.headers["Event-Id"]]
 
 
+async def test_a_search_finds_a_notification_by_its_id_wherever_it_is_and_whoever_sent_it(client, engine, monkeypatch):
+    monkeypatch.setattr("app.events.search.WINDOW", 1)
+    notified = {"notification_id": "n-1", "client": "nobody configured any more"}
+    ids = await fill(engine, notified, notified, {"notification_id": "n-12"}, {}, {})
+    found = await client.get("/api/events", params={"q": "n-1"}, headers=READER)
+    assert ([each["id"] for each in found.json()["events"]], found.json()["next"]) == ([ids[1], ids[0]], None)
+
+
 async def test_a_search_goes_on_behind_what_one_page_looked_at(client, some, monkeypatch):
     monkeypatch.setattr("app.events.search.WINDOW", 2)
     first = await client.get("/api/events", params={"q": "cancel"}, headers=READER)

@@ -11,9 +11,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import select, update
 from starlette.types import ASGIApp, Message
 
-from app.database import is_sqlite, sqlite_path
+from app.database import is_sqlite, sqlite_path, writing
+from app.events.tables import Event
 from tests.conftest import WEBHOOK, basic_header, payload
 
 NOTIFICATION = payload("01-notification-order-create")
@@ -546,12 +548,100 @@ async def test_two_copies_in_one_batch_are_stored_once(client, stored):
 
 
 async def test_a_later_copy_is_200_with_the_first_id_and_is_counted_there(client, stored):
-    again = NOTIFICATION.replace(b"DELIVERY_PENDING", b"DELIVERY_FAILED")
-    replies = [await client.post(WEBHOOK, content=body, headers=basic_header()) for body in (NOTIFICATION, again)]
+    replies = [await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header()) for _ in range(2)]
     (event,) = await stored()
     assert [(reply.status_code, reply.headers["Event-Id"]) for reply in replies] == [(200, str(event.id))] * 2
     assert (event.body, event.duplicates) == (NOTIFICATION, 1)
     assert event.received_at < event.last_duplicate_at <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("sample", "byte", "other"),
+    [
+        ("01-notification-order-create", b"DELIVERY_PENDING", b"DELIVERY_FAILED"),
+        ("01-notification-order-create", b"ORDER_CREATE", b"ORDER_CANCEL"),
+        ("12-GUESS-notification-with-order", b"@", b"A"),
+        ("10-order-payload-cancelled", b"@", b"A"),
+        ("10-order-payload-cancelled", b"{", b" {"),
+    ],
+)
+async def test_one_byte_that_differs_makes_another_event_whatever_ids_and_versions_say(
+    client, stored, sample, byte, other
+):
+    first = payload(sample)
+    second = first.replace(byte, other, 1)
+    assert second != first
+    replies = [await client.post(WEBHOOK, content=body, headers=basic_header()) for body in (first, second)]
+    events = await stored()
+    assert [(event.body, event.duplicates) for event in events] == [(first, 0), (second, 0)]
+    assert [reply.headers["Event-Id"] for reply in replies] == [str(event.id) for event in events]
+
+
+NAMELESS = b'{"data": {"notification": {"notification_event": "AVAILABILITY_UPDATE", "notification_item_id": "P1"}}}'
+
+
+async def aged(engine, by: timedelta) -> None:
+    """Everything that is stored arrived so much earlier."""
+    async with writing(engine) as connection:
+        for row in (await connection.execute(select(Event.id, Event.received_at))).all():
+            change = update(Event).where(Event.id == row.id)
+            await connection.execute(change.values(received_at=row.received_at - by))
+
+
+@pytest.mark.parametrize("nothing", [b"null", b'""', b'"  "', rb'"\u0000"', b"false", b"[]", b"1.5", None])
+async def test_a_notification_without_an_id_is_another_event_after_ten_minutes(client, stored, engine, nothing):
+    body = NAMELESS if nothing is None else NAMELESS.replace(b': {"n', b': {"notification_id": ' + nothing + b', "n')
+
+    async def post() -> str:
+        return str((await client.post(WEBHOOK, content=body, headers=basic_header())).headers["Event-Id"])
+
+    first = [await post()]
+    await aged(engine, timedelta(minutes=9, seconds=50))
+    first.append(await post())
+    await aged(engine, timedelta(seconds=20))
+    second = [await post() for _ in range(2)]
+    await aged(engine, timedelta(minutes=11))
+    third = [await post()]
+    events = await stored()
+    ids = [str(event.id) for event in events]
+    assert (first, second, third) == ([ids[0]] * 2, [ids[1]] * 2, [ids[2]])
+    assert [event.duplicates for event in events] == [1, 1, 0]
+
+
+async def test_twenty_of_them_at_once_after_ten_minutes_are_one_more_event(client, stored, engine):
+    await client.post(WEBHOOK, content=NAMELESS, headers=basic_header())
+    await aged(engine, timedelta(hours=1))
+    await asyncio.gather(*(client.post(WEBHOOK, content=NAMELESS, headers=basic_header()) for _ in range(20)))
+    assert [event.duplicates for event in await stored()] == [0, 19]
+
+
+async def test_two_receivers_that_get_it_at_once_after_ten_minutes_store_it_once(start, stored, engine, database_url):
+    async with start(database_url) as one, start(database_url) as other:
+        await one.post(WEBHOOK, content=NAMELESS, headers=basic_header())
+        await aged(engine, timedelta(hours=1))
+        posts = (each.post(WEBHOOK, content=NAMELESS, headers=basic_header()) for each in (one, other) * 10)
+        assert {reply.status_code for reply in await asyncio.gather(*posts)} == {200}
+    assert [event.duplicates for event in await stored()] == [0, 19]
+
+
+@pytest.mark.parametrize(
+    "sample", ["01-notification-order-create", "10-order-payload-cancelled", "12-GUESS-notification-with-order"]
+)
+async def test_what_has_an_id_or_is_an_order_is_a_copy_however_late(client, count, engine, sample):
+    await client.post(WEBHOOK, content=payload(sample), headers=basic_header())
+    await aged(engine, timedelta(days=7))
+    await client.post(WEBHOOK, content=payload(sample), headers=basic_header())
+    assert await count() == 1
+
+
+@pytest.mark.parametrize("length", [LIMIT + 1, LIMIT + 2])
+async def test_bodies_over_the_limit_with_one_beginning_and_two_lengths_are_two_events(
+    start, stored, database_url, length
+):
+    async with start(database_url, max_body_bytes=LIMIT) as client:
+        for size in (length, LIMIT + 3, length):
+            await client.post(WEBHOOK, content=b"x" * size, headers=basic_header())
+    assert [(event.body_bytes, event.duplicates) for event in await stored()] == [(length, 1), (LIMIT + 3, 0)]
 
 
 async def test_the_last_copys_time_is_kept(client, stored):

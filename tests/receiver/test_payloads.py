@@ -390,8 +390,7 @@ FIELDS = [
 @pytest.mark.parametrize(("sample", "column", "path"), FIELDS)
 def test_a_field_of_the_wrong_type_costs_that_field_only(sample, column, path, odd):
     whole, damaged = parse_payload(payload(sample)), parse_payload(changed(sample, path, odd))
-    same = {column: getattr(whole, column), "identity": whole.identity}
-    assert damaged._replace(**same) == whole
+    assert damaged._replace(**{column: getattr(whole, column)}) == whole
     assert is_storable(damaged)
 
 
@@ -401,92 +400,10 @@ def test_a_field_of_the_wrong_type_costs_that_field_only(sample, column, path, o
 )
 def test_bookings_of_the_wrong_type_leave_the_order_as_it_is(path, odd):
     whole, damaged = parse_payload(payload(ORDER)), parse_payload(changed(ORDER, path, odd))
-    assert damaged._replace(identity=whole.identity) == whole
+    assert damaged == whole
 
 
 @given(st.sampled_from(PLACES), st.sampled_from(list(ODD_VALUES.values())))
 def test_any_odd_value_anywhere_in_a_sample_leaves_it_storable(place, odd):
     sample, path = place
     assert is_storable(parse_payload(changed(sample, path, odd)))
-
-
-# What is a copy
-
-
-def identity(body: bytes) -> bytes:
-    return parse_payload(body).identity
-
-
-def test_the_same_notification_with_another_status_is_a_copy():
-    again = changed(NOTIFICATION, ("data", "notification", "notification_status"), '"DELIVERY_FAILED"')
-    assert identity(again) == identity(payload(NOTIFICATION))
-
-
-def test_another_notification_id_is_no_copy():
-    other = changed(NOTIFICATION, ("data", "notification", "notification_id"), '"another"')
-    assert identity(other) != identity(payload(NOTIFICATION))
-
-
-@pytest.mark.parametrize("nothing", ["null", '""', '"  "', r'"\u0000"', r'"\ud800"', "0", "false", "[]", "{}", "1.5"])
-def test_two_notifications_without_a_usable_id_are_no_copies(nothing):
-    ids = [
-        envelope(notification={"notification_id": "@", "notification_item_id": item}).replace(b'"@"', nothing.encode())
-        for item in "AB"
-    ]
-    assert identity(ids[0]) != identity(ids[1])
-
-
-def test_ids_that_are_equal_only_where_they_are_cut_are_no_copies():
-    first, second = (envelope(notification={"notification_id": "x" * 5000 + each}) for each in "AB")
-    assert identity(first) != identity(second)
-
-
-def test_an_order_indented_otherwise_is_a_copy():
-    again = json.dumps(json.loads(payload(ORDER)), indent=7).encode()
-    assert identity(again) == identity(payload(ORDER))
-
-
-def test_an_order_in_another_envelope_version_is_a_copy():
-    assert identity(changed(ORDER, ("api_version",), '"3.9.0"')) == identity(payload(ORDER))
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        ("order_reference",),
-        ("order_version",),
-        ("order_modified",),
-        ("order_status",),
-        ("order_bookings", 0, "booking_status"),
-        ("order_bookings", 0, "booking_reference"),
-        ("order_bookings", 0, "product_type_details", 2, "product_type_redemption_status"),
-    ],
-)
-def test_an_order_changed_in_what_makes_its_version_is_no_copy(path):
-    assert identity(changed(ORDER, ("data", "order", *path), '"9"')) != identity(payload(ORDER))
-
-
-@pytest.mark.parametrize("order", [{"order_reference": "R"}, {"order_version": 1, "order_modified": "2026"}, {}])
-def test_an_order_without_reference_or_version_is_a_copy_only_byte_for_byte(order):
-    first, second = envelope(order={**order, "a": 1}), envelope(order={**order, "a": 2})
-    assert identity(first) != identity(second)
-    assert identity(first) == identity(bytes(first))
-
-
-def test_two_notifications_without_an_id_about_the_same_order_are_no_copies():
-    order = json.loads(payload(ORDER))["data"]["order"]
-    bodies = [
-        envelope(notification={"notification_event": event}, order=order) for event in ("ORDER_UPDATE", "REDEMPTION")
-    ]
-    assert identity(bodies[0]) != identity(bodies[1])
-
-
-def test_a_notification_and_the_order_it_is_about_are_no_copies():
-    order = json.loads(payload(BOTH))["data"]["order"]
-    assert identity(envelope(kind="order", order=order)) != identity(payload(BOTH))
-
-
-@odd_values
-def test_an_order_with_an_odd_value_in_a_booking_has_an_identity_of_its_own(odd):
-    path: Path = ("data", "order", "order_bookings", 0, "booking_language")
-    assert identity(changed(ORDER, path, odd)) != identity(payload(ORDER))

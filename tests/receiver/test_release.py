@@ -1,14 +1,20 @@
 import gzip
+import zlib
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database import writing
+from app.deliveries.destinations.http import headers
 from app.events.ids import new_id
+from app.events.tables import Event
 from app.receiver.release import NotReleased, Released, release
-from tests.conftest import WEBHOOK, basic_header, payload
+from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
+from tests.deliveries.claims import new_claim
 
 NOTIFICATION = payload("01-notification-order-create")
 ORDER = payload("10-order-payload-cancelled")
@@ -52,12 +58,99 @@ async def test_a_copy_of_a_released_event_is_a_duplicate_of_it(client, stored, r
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "identity, gzip"])
 async def test_a_compressed_event_is_read_when_it_is_released(client, stored, released, coding):
-    headers = {**basic_header(), **PLAIN_TEXT, "Content-Encoding": coding}
-    await client.post(WEBHOOK, content=gzip.compress(NOTIFICATION), headers=headers)
+    came = {**basic_header(), **PLAIN_TEXT, "Content-Encoding": coding}
+    await client.post(WEBHOOK, content=gzip.compress(NOTIFICATION), headers=came)
     (refused,) = await stored()
     await released(refused.id)
     (event,) = await stored()
     assert (event.status, event.type, event.body) == ("accepted", "ORDER_CREATE", refused.body)
+
+
+def raw_deflated(content: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(content) + packer.flush()
+
+
+MARK = b"\xef\xbb\xbf"
+MISLABELLED = {
+    "gzip that is plain": ("gzip", NOTIFICATION, None),
+    "gzip that is plain with a mark": ("gzip", MARK + b" \n" + NOTIFICATION, None),
+    "deflate that is plain": ("deflate", NOTIFICATION, None),
+    "an unknown one that is plain": ("br", NOTIFICATION, None),
+    "several that are plain": ("gzip, br", NOTIFICATION, None),
+    "none that is gzip": ("identity", gzip.compress(NOTIFICATION), "gzip"),
+    "none that is deflate": ("identity", zlib.compress(NOTIFICATION), "deflate"),
+    "deflate that is gzip": ("deflate", gzip.compress(NOTIFICATION), "gzip"),
+    "gzip that is deflate": ("gzip", zlib.compress(NOTIFICATION), "deflate"),
+    "an unknown one that is gzip": ("br", gzip.compress(NOTIFICATION), "gzip"),
+    "two that are one": ("gzip, gzip", gzip.compress(NOTIFICATION), "gzip"),
+    "gzip with zeros behind": ("gzip", gzip.compress(NOTIFICATION) + bytes(8), "gzip"),
+    "gzip in members with zeros behind": (
+        "gzip",
+        gzip.compress(NOTIFICATION[:9]) + gzip.compress(NOTIFICATION[9:]) + bytes(20_000),
+        "gzip",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISLABELLED.values(), ids=MISLABELLED)
+async def test_a_wrong_coding_is_overlooked_and_never_told_to_anyone(client, stored, released, case):
+    claimed, body, coding = case
+    await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": claimed})
+    (refused,) = await stored()
+    assert await released(refused.id) == Released(refused.id, duplicate=False)
+    (event,) = await stored()
+    assert (event.status, event.type, event.body, event.headers) == ("accepted", "ORDER_CREATE", body, refused.headers)
+    sent = headers(new_claim(body=event.body, headers=event.headers), [], now=NOW)
+    assert sent.get("Content-Encoding") == coding
+    served = await client.get(f"/api/events/{event.id}/body", headers=bearer_header())
+    assert (served.content, "Content-Encoding" in served.headers) == (body, False)
+    assert ("gzip" in served.headers["Content-Type"]) == (coding == "gzip")
+    assert served.headers["Content-Disposition"].endswith('.gz"') == (coding == "gzip")
+
+
+@pytest.mark.parametrize("body", [raw_deflated(NOTIFICATION), zlib.compress(NOTIFICATION)], ids=["raw", "wrapped"])
+async def test_deflate_is_told_with_its_wrapping_and_without(client, stored, body):
+    await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": "deflate"})
+    (event,) = await stored()
+    assert event.status == "accepted"
+    assert headers(new_claim(body=body, headers=event.headers), [], now=NOW)["Content-Encoding"] == "deflate"
+
+
+async def test_gzip_with_other_bytes_behind_stays_in_quarantine(client, stored, released):
+    body = gzip.compress(NOTIFICATION) + b"\0more"
+    await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": "gzip"})
+    (refused,) = await stored()
+    with pytest.raises(NotReleased, match="not gzip"):
+        await released(refused.id)
+
+
+async def test_a_copy_of_a_released_event_is_one_whatever_its_coding(client, stored, released):
+    await client.post(WEBHOOK, content=gzip.compress(NOTIFICATION), headers=basic_header())
+    (refused,) = await stored()
+    await released(refused.id)
+    await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    (event,) = await stored()
+    assert (event.id, event.duplicates) == (refused.id, 1)
+
+
+NAMELESS = b'{"data": {"notification": {"notification_event": "AVAILABILITY_UPDATE"}}}'
+
+
+@pytest.mark.parametrize("minutes", [-11, -9, 9, 11])
+async def test_a_notification_without_an_id_is_a_copy_of_none_that_is_ten_minutes_away(
+    client, engine, stored, released, minutes
+):
+    copies = int(abs(minutes) < 10)
+    await client.post(WEBHOOK, content=NAMELESS, headers=basic_header())
+    await client.post(WEBHOOK, content=NAMELESS, headers={**basic_header(), **PLAIN_TEXT})
+    first, refused = await stored()
+    moved = update(Event).where(Event.id == refused.id)
+    async with writing(engine) as connection:
+        await connection.execute(moved.values(received_at=first.received_at + timedelta(minutes=minutes)))
+    assert (await released(refused.id)).duplicate == bool(copies)
+    await client.post(WEBHOOK, content=NAMELESS, headers=basic_header())
+    assert sum(event.duplicates for event in await stored()) == copies + 1
 
 
 async def test_an_event_whose_coding_is_no_coding_is_read_as_it_is(client, stored, released):
@@ -77,8 +170,8 @@ async def test_an_event_whose_coding_is_no_coding_is_read_as_it_is(client, store
     ],
 )
 async def test_an_event_that_still_cannot_be_read_stays_in_quarantine(client, stored, released, case):
-    headers, body, why = case
-    await client.post(WEBHOOK, content=body, headers={**basic_header(), **headers})
+    came, body, why = case
+    await client.post(WEBHOOK, content=body, headers={**basic_header(), **came})
     before = await stored()
     with pytest.raises(NotReleased, match=f"is still refused: .*{why}"):
         await released(before[0].id)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
+from app.body import claimed_coding, coding_of
 from app.deliveries.claims import Claim
 from app.deliveries.destinations.connections import Connections, NoAnswer
 from app.deliveries.results import Outcome
@@ -15,8 +16,6 @@ from app.settings import DestinationSettings
 from app.values import http_target, signing_key
 
 MOST_KEPT = 2 * 1024  # bytes of an answer
-FORWARDED = ("content-type", "content-encoding")
-"""Of the headers that came with the event: what says how its bytes are to be read."""
 
 
 class HTTPDestination:
@@ -55,7 +54,9 @@ class HTTPDestination:
 def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]:
     """The request's headers. `webhook-id` is the event's, the same on every attempt and replay."""
     stamp = str(int(now.timestamp()))
-    sent = {name.title(): value for name, value in claim.headers if name in FORWARDED}
+    sent = {name.title(): value for name, value in claim.headers if name == "content-type"}
+    if coding := coding_of(claim.body, claimed_coding(claim.headers)):
+        sent["Content-Encoding"] = coding.decode()
     sent |= {"webhook-id": str(claim.event_id), "webhook-timestamp": stamp}
     if keys:
         sent["webhook-signature"] = " ".join(_signatures(claim, keys, stamp))
