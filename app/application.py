@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
@@ -46,6 +47,7 @@ class State(receiver.State, health.State):
     """What the lifespan gives to every request."""
 
     engine: AsyncEngine
+    body_timeout: timedelta
 
 
 class Application(Router):
@@ -117,7 +119,12 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
                     _notifier(url) as stored,
                     _store(settings, stored, known).running() as events,
                 ):
-                    yield {"events": events, "engine": engine, "health": known}
+                    yield {
+                        "events": events,
+                        "engine": engine,
+                        "health": known,
+                        "body_timeout": settings.body_timeout,
+                    }
 
     failures = FailureLimit()
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
+from types import CoroutineType
 from typing import Any
 
 from starlette.types import Message, Receive
@@ -69,8 +70,8 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
         ClientGone: the connection ended first.
     """
     too_large = declared is not None and declared > limit
-    first = _message_at_hand(receive)
-    if first is not None and not first.get("more_body", False) and first["type"] == "http.request":
+    first = _begin(receive)
+    if isinstance(first, MutableMapping) and not first.get("more_body", False) and first["type"] == "http.request":
         content: bytes = first.get("body", b"")
         if not too_large and len(content) <= limit:
             return Body(content, len(content), Ending.COMPLETE)
@@ -80,7 +81,7 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             while more and not (too_large and size >= KEPT_BYTES):
-                message = first or await receive()
+                message = first if isinstance(first, MutableMapping) else await (first or receive())
                 first = None
                 if message["type"] == "http.disconnect":
                     raise ClientGone
@@ -98,15 +99,22 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
     return Body(content, size, Ending.COMPLETE)
 
 
-def _message_at_hand(receive: Receive) -> Message | None:
-    """What `receive` gives without waiting, as it does for most bodies: a deadline for each would cost 5 us."""
+def _begin(receive: Receive) -> MutableMapping[str, Any] | Awaitable[Message] | None:
+    """What `receive` gives without waiting, as it does for most bodies: a deadline for each would cost 5 us.
+
+    Else what is to be awaited, or None: then `receive` is to be called again. ASGI promises an awaitable; only a
+    coroutine can be tried, and one that begins to wait can be left, as it has taken nothing yet.
+    """
     receiving: Any = receive()
+    if not isinstance(receiving, CoroutineType):
+        awaitable: Awaitable[Message] = receiving
+        return awaitable
     try:
         receiving.send(None)
     except StopIteration as message:
         arrived: Message = message.value
         return arrived
-    receiving.close()  # it only began to wait; asked again it begins anew
+    receiving.close()
     return None
 
 

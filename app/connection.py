@@ -24,6 +24,9 @@ WRITE_TIMEOUT = timedelta(seconds=15)
 LAST_WRITE_TIMEOUT = timedelta(seconds=1)
 """The same once the server ends."""
 
+MAPPED = "::ffff:"
+"""How IPv6 writes an address of IPv4; RFC 4291, section 2.5.5.2."""
+
 MOST_CONNECTIONS = 4096
 MOST_OF_ADDRESS = 2048
 PIECE_BYTES = 8 * 1024
@@ -94,6 +97,8 @@ class Protocol(HttpToolsProtocol):
         stalled = partial(self.drop, "It takes no answer.")
         wire = Wire(transport, self.loop, patience=self.write_timeout, stalled=stalled)
         super().connection_made(wire)  # type: ignore[arg-type] # all of a transport that uvicorn uses
+        if self.client and self.client[0].startswith(MAPPED):  # of a socket that serves IPv6 and IPv4
+            self.client = (self.client[0].removeprefix(MAPPED), self.client[1])
         self._since = self.loop.time()
         if self.open.admit(self, self._address()):
             self._wait_for_head()

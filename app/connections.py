@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from itertools import islice
 from operator import itemgetter
 from typing import Protocol
 
 from app.auth.limits import network
+
+COMPARED = 32
+"""How many that wait are compared: all would be a millisecond for each of thousands that come at once."""
 
 
 class Connection(Protocol):
@@ -32,35 +36,36 @@ class Connections:
         self._most_of_address = most_of_address
         self._proxies = proxies
         self._addresses: dict[Connection, str] = {}
-        self._by_address: dict[str, set[Connection]] = {}
+        self._by_address: dict[str, dict[Connection, None]] = {}
 
     def admit(self, connection: Connection, address: str) -> bool:
         """Whether there is room for the connection, which then counts until it is `left`."""
         key = network(address)
-        here = self._by_address.get(key, set())
+        here = self._by_address.get(key, {})
         if len(here) >= self._most_of_address and not self._is_proxy(address):
             room = self._make_room(here)
         else:
             room = len(self._addresses) < self._most or self._make_room(self._addresses)
         if room:
             self._addresses[connection] = key
-            self._by_address.setdefault(key, set()).add(connection)
+            self._by_address.setdefault(key, {})[connection] = None
         return room
 
     def left(self, connection: Connection) -> None:
         """Counts the connection no longer, if it was admitted."""
         key = self._addresses.pop(connection, None)
         if key is not None:
-            self._by_address[key].remove(connection)
+            del self._by_address[key][connection]
             if not self._by_address[key]:
                 del self._by_address[key]
 
     def _make_room(self, among: Iterable[Connection]) -> bool:
-        """Ends the connection that waited longest; False when all have a request under way."""
-        waiting = [(since, each) for each in among if (since := each.waiting_since()) is not None]
-        if not waiting:
+        """Ends the connection that waited longest, of those among the oldest; False when none waits."""
+        waiting = ((since, each) for each in among if (since := each.waiting_since()) is not None)
+        oldest = list(islice(waiting, COMPARED))
+        if not oldest:
             return False
-        _, longest = min(waiting, key=itemgetter(0))
+        _, longest = min(oldest, key=itemgetter(0))
         self.left(longest)
         longest.drop("It waited longest, and a new one needed room.")
         return True

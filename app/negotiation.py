@@ -36,7 +36,10 @@ def is_json(content_type: bytes | None) -> bool:
 
     JSON is UTF-8 by RFC 8259 whatever a charset says, so a wrong charset shows in the bytes.
     """
-    if not content_type:
+    if not content_type or content_type == b"application/json":
         return True
-    name = content_type.partition(b";")[0].strip().lower()
+    first, *others = (each.strip() for each in content_type.lower().split(b","))
+    # Repeated with one value it is one value; a comma in a parameter is none of them.
+    single = first if others and all(each == first for each in others) else content_type
+    name = single.partition(b";")[0].strip().lower()
     return name == b"application/json" or (name.startswith(b"application/") and name.endswith(b"+json"))

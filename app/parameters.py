@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, get_origin
 from uuid import UUID
 
@@ -18,7 +18,6 @@ from app.problems import Problem
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_BYTES = 1024 * 1024  # ten thousand ids are 400 kB
-BODY_WITHIN = timedelta(seconds=10)
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+ -]\d\d:\d\d)?)?")
 DIGITS = 6  # of a second's fraction
@@ -104,7 +103,9 @@ def read_query(request: Request, model: type[Model]) -> Model:
     values: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         field = model.model_fields.get(name)
-        if field is not None and get_origin(field.annotation) is list:
+        if field is None:  # before pydantic makes an error of each of thousands
+            raise _unknown(name, model)
+        if get_origin(field.annotation) is list:
             values.setdefault(name, []).append(value)
         elif name in values:
             raise InvalidParameter(f"The parameter {name} is repeated.", "Send it once.")
@@ -113,7 +114,7 @@ def read_query(request: Request, model: type[Model]) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _invalid(error, model) from None
+        raise _invalid(error) from None
 
 
 def read_id(request: Request, name: str) -> UUID | None:
@@ -132,15 +133,15 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     """
     length = request.headers.get("content-length", "")
     declared = int(length) if length.isdigit() and len(length) < 18 else None  # noqa: PLR2004 - digits of an int64
-    body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=BODY_WITHIN)
+    body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=request.state.body_timeout)
     if body.ending is Ending.TOO_LARGE:
         raise BodyTooLarge("The body is too large.", f"Send {MOST_BYTES} bytes at most.", close=True, unread=True)
     if body.ending is Ending.TOO_SLOW:
         raise BodyTooSlow("The body did not arrive in time.", "Send it again.", close=True)
     if not body.content:
         return _validated(model, {})
-    kind = request.headers.get("content-type")
-    if not is_json(kind.encode("latin-1") if kind else None) or request.headers.get("content-encoding"):
+    kind = ",".join(request.headers.getlist("content-type"))
+    if not is_json(kind.encode("latin-1")) or request.headers.get("content-encoding"):
         raise NotJSON("The body is not said to be plain JSON.", "Send application/json without a coding.")
     try:
         parsed = from_json(without_mark(body.content), allow_inf_nan=False)
@@ -167,14 +168,16 @@ def _validated(model: type[Model], value: dict[str, Any]) -> Model:
         raise Unprocessable(message, f"In detail: {why}.") from None
 
 
-def _invalid(error: ValidationError, model: type[BaseModel]) -> InvalidParameter:
+def _invalid(error: ValidationError) -> InvalidParameter:
     where, why = _first(error)
     name = where.partition(".")[0]
-    if name not in model.model_fields:
-        return InvalidParameter(
-            f"The parameter {name[:100]} is not known here.", f"Known: {', '.join(model.model_fields)}."
-        )
     return InvalidParameter(f"The parameter {name} is not usable.", f"In detail: {why}.")
+
+
+def _unknown(name: str, model: type[BaseModel]) -> InvalidParameter:
+    return InvalidParameter(
+        f"The parameter {name[:100]} is not known here.", f"Known: {', '.join(model.model_fields)}."
+    )
 
 
 def _first(error: ValidationError) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
-from socket import AF_INET, AF_INET6, SO_SNDBUF, SOL_SOCKET, create_server, socket
+from socket import AF_INET, AF_INET6, SO_SNDBUF, SOL_SOCKET, create_server, has_dualstack_ipv6, socket
 from typing import Any
 
 import uvicorn
@@ -94,13 +94,18 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket:
-    """A socket that several processes can accept from.
+    """A socket that several processes can accept from; at `::` it takes IPv4 too, whatever the system's default.
 
     Raises:
         CannotListen: another process listens there, or it is no address of this machine.
     """
     try:
-        listener = create_server((host, port), family=AF_INET6 if ":" in host else AF_INET, backlog=2048)
+        listener = create_server(
+            (host, port),
+            family=AF_INET6 if ":" in host else AF_INET,
+            backlog=2048,
+            dualstack_ipv6=host == "::" and has_dualstack_ipv6(),
+        )
     except OSError as error:
         raise CannotListen(f"It cannot listen: {error}. Choose another --port or --host.") from None
     listener.setsockopt(SOL_SOCKET, SO_SNDBUF, SENT_AHEAD_BYTES)  # its connections inherit it

@@ -115,7 +115,12 @@ def application(settings: Settings, opening: Opening, log: LogWriter, *, further
     async def lifespan(_: Application) -> AsyncIterator[State]:
         async with database.engine_for(settings.database_url) as engine, opening(settings, engine) as events:
             with log.running(), logging_to(log):
-                yield {"events": events, "engine": engine, "health": Health()}
+                yield {
+                    "events": events,
+                    "engine": engine,
+                    "health": Health(),
+                    "body_timeout": settings.body_timeout,
+                }
 
     door = Middleware(BasicDoor, clients=clients_from(settings.clients), failures=FailureLimit(), scope=Scope.SEND)
     receive = Receiver(

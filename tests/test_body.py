@@ -43,6 +43,12 @@ def arriving(*chunks: bytes, then: str = "end") -> Receive:
     return receive
 
 
+def futures(*chunks: bytes, then: str = "end") -> Receive:
+    """The same from a server whose `receive` gives an awaitable that is no coroutine, as ASGI lets it."""
+    receive = arriving(*chunks, then=then)
+    return lambda: asyncio.ensure_future(receive())
+
+
 async def read(receive: Receive, *, declared: int | None = None, limit: int = 100) -> Body:
     return await read_body(receive, declared=declared, limit=limit, timeout=SOON)
 
@@ -53,6 +59,19 @@ def raw_deflate(content: bytes) -> bytes:
 
 
 # Reading
+
+
+@pytest.mark.parametrize("chunks", [[b""], [b"abc"], [b"a", b"b", b"c"]])
+async def test_a_body_is_whole_from_a_server_that_gives_futures(chunks):
+    content = b"".join(chunks)
+    assert await read(futures(*chunks)) == Body(content, len(content), Ending.COMPLETE)
+
+
+async def test_nothing_that_such_a_server_gives_is_passed_over():
+    body = await read(futures(b"a", b"b", then="stall"))
+    assert (body.content, body.ending) == (b"ab", Ending.TOO_SLOW)
+    with pytest.raises(ClientGone):
+        await read(futures(b"a", then="hang up"))
 
 
 @pytest.mark.parametrize("chunks", [[b""], [b"abc"], [b"a", b"b", b"c"], [b"", b"abc", b""], [b"x" * 99, b"y"]])

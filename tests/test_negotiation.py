@@ -107,3 +107,16 @@ def test_json_content_types_and_none_at_all_are_json(content_type):
 )
 def test_other_content_types_are_not_json(content_type):
     assert not is_json(content_type)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [b"application/json,application/json", b"application/json, APPLICATION/JSON", b'application/json; a="x,y"'],
+)
+def test_a_content_type_that_is_repeated_with_one_value_is_one(content_type):
+    assert is_json(content_type)
+
+
+@pytest.mark.parametrize("content_type", [b"application/json,text/plain", b"text/plain,application/json", b","])
+def test_two_content_types_are_not_json(content_type):
+    assert not is_json(content_type)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import monotonic
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -127,9 +127,7 @@ def _presented(scope: Scope) -> str:
         MalformedRequest: there is not exactly one, or it is in the query.
     """
     headers = authorization(scope)
-    if any(
-        name == "access_token" for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    ):
+    if any(_is_token(field) for field in scope["query_string"].split(b"&")):
         # URLs end up in logs and histories; RFC 6750, section 2.3.
         raise MalformedRequest("The query holds a token.", "Send it in the Authorization header, and get a new one.")
     if not headers:
@@ -147,3 +145,11 @@ def _presented(scope: Scope) -> str:
     if not B64TOKEN.fullmatch(value):
         raise MalformedRequest("The Authorization header holds no Bearer token.", "Send one token, as it was given.")
     return value.decode()
+
+
+def _is_token(field: bytes) -> bool:
+    """Whether this part of a query is a token's; the whole query is not decoded for a stranger."""
+    name = field.partition(b"=")[0]
+    return name == b"access_token" or (
+        len(name) > len(b"access_token") and b"%" in name and unquote_to_bytes(name) == b"access_token"
+    )

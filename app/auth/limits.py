@@ -101,8 +101,15 @@ class _Count:
 
 
 def address_of(scope: Scope) -> str:
-    """The address that a request came from, as far as the server knows it."""
-    return scope["client"][0] if scope.get("client") else "unknown"
+    """The address that a request came from, as far as the server knows it.
+
+    A proxy may pass on as an address what its client wrote; what is none is `unknown`.
+    """
+    host = scope["client"][0].partition("%")[0] if scope.get("client") else ""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return "unknown"
 
 
 def network(address: str) -> str:

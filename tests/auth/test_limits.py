@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.auth.limits import ADDRESSES, FailureLimit, RequestLimit
+from app.auth.limits import ADDRESSES, FailureLimit, RequestLimit, address_of
 
 
 def waits(limit: FailureLimit, address: str, times: list[float]) -> list[int | None]:
@@ -126,3 +126,24 @@ def test_the_sender_longest_quiet_is_forgotten_first():
         limit.begun(sender, now=0.0)
     assert begun(limit, [0.0], sender="a") == [60]
     assert begun(limit, [0.0], sender="b") == [None]
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("fe80::1%" + "x" * 60_000, "fe80::1"),
+        ("a", "unknown"),
+        ("9" * 60_000, "unknown"),
+        ("192.0.2.1 and more", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_what_a_proxy_passes_on_is_an_address_or_unknown(host, address):
+    assert address_of({"client": (host, 0)}) == address
+
+
+def test_a_socket_without_addresses_is_unknown():
+    assert address_of({"client": None}) == address_of({}) == "unknown"

@@ -1,3 +1,5 @@
+import asyncio
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -121,6 +123,23 @@ async def test_with_several_destinations_one_must_be_named(database_url, start, 
         assert reply.status_code == 422
         named = await api.post("/api/replays", json={"filter": {}, "to": "b"}, headers=OPERATOR)
         assert named.json()["replay"]["destination"] == "b"
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_408(database_url, serve):
+    async def receive():
+        await asyncio.Event().wait()
+
+    async with serve(database_url, body_timeout=timedelta(seconds=0.05)) as app:
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"authorization", OPERATOR["Authorization"].encode())]
+        scope = {"type": "http", "method": "POST", "path": "/api/replays", "query_string": b"", "headers": headers}
+        async with asyncio.timeout(5):  # half of the default
+            await app(scope, receive, send)
+    assert sent[0]["status"] == 408
 
 
 async def test_an_unknown_replay_is_404(api):

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from tests.conftest import CLIENTS
-from tests.e2e.conftest import configured, dial, new_event, request
+from tests.e2e.conftest import Wire, configured, dial, new_event, request
 
 
 def curl_line(banner: str) -> str:
@@ -143,3 +143,15 @@ def test_a_database_that_is_away_ends_it_with_a_sentence(priohook):
     assert ended.returncode == 1
     assert "database_url" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_at_the_ipv6_address_of_all_it_takes_ipv4_too(serve):
+    server = serve("--host", "::", log_format="json")
+    port = server.address[1]
+    for host in ("127.0.0.1", "::1"):
+        wire = Wire((host, port))
+        assert wire.send(request(b"{}", authorization="Authorization: Basic eDp5")).reply().status == 401
+        wire.close()
+    server.end()
+    lines = [json.loads(line) for line in server.stderr.splitlines()]
+    assert [line["address"] for line in lines if line["event"] == "request"] == ["127.0.0.1", "::1"]

@@ -10,6 +10,7 @@ from app.response_headers import SECURITY_HEADERS
 from tests.conftest import WEBHOOK, basic_header, payload
 from tests.e2e.conftest import (
     AUTHORIZATION,
+    JSON,
     configured,
     dial,
     empty_database,
@@ -241,6 +242,10 @@ def test_a_body_of_exactly_the_limit_is_read(wire):
 def test_a_chunked_body_is_read(wire, size):
     sent = request(chunked(new_event(), size), "Transfer-Encoding: chunked", length=None)
     assert wire.send(sent).reply().status == 200
+
+
+def test_a_content_type_that_is_repeated_with_one_value_is_one(wire):
+    assert wire.send(request(new_event(), JSON)).reply().status == 200
 
 
 def test_a_gzip_body_is_read(wire):
