@@ -80,13 +80,14 @@ def verify(token: str, *, keys: Sequence[bytes], now: datetime) -> Token:
     """
     claims = _claims(token, keys)
     try:
-        issued_at, expires_at = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
+        begins_at, expires_at = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
+        begins_at = max(begins_at, datetime.fromtimestamp(claims.get("nbf", claims["iat"]), UTC))
         client, scopes = str(claims["sub"]), frozenset(str(claims["scope"]).split())
     except (TypeError, ValueError, OverflowError, OSError):
         raise InvalidToken("The token is malformed", Reason.MALFORMED) from None
     if expires_at <= now:
         raise InvalidToken("The token expired", Reason.EXPIRED, client)
-    if issued_at > now + SKEW:
+    if begins_at > now + SKEW:
         raise InvalidToken("The token is not valid yet", Reason.NOT_YET_VALID, client)
     return Token(client, frozenset(each for each in Scope if each in scopes), expires_at)
 

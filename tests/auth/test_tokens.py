@@ -135,6 +135,8 @@ def test_the_algorithm_is_ours_whatever_the_header_names(algorithm):
         {"exp": 10**20},
         {"exp": None},
         {"iat": "x"},
+        {"nbf": "x"},
+        {"nbf": int((NOW + HOUR).timestamp())},
         {"sub": None},
     ],
     ids=repr,
