@@ -60,7 +60,8 @@ def end_within(seconds: float, log: LogWriter) -> None:
         sleep(LOOK)  # in which the line is written
         os._exit(1)
 
-    Thread(target=end, name="end-within", daemon=True).start()
+    with suppress(RuntimeError):  # no thread is left: then its end is nobody's but its own
+        Thread(target=end, name="end-within", daemon=True).start()
 
 
 def ended_children() -> list[tuple[int, int]]:

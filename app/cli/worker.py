@@ -26,6 +26,7 @@ NICENESS = 10
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a worker that ended is started again
 ENDS_WITHIN = 15.0  # seconds; a worker waits less for its attempts
+OWNER_ONLY = 0o600  # of the lock: who else could open it could hold it
 
 
 class WorkerRuns(click.ClickException):
@@ -151,7 +152,7 @@ def _alone(url: str) -> Iterator[None]:
         return
     path = database.sqlite_path(url)
     lock = Path(f"{path}-worker")  # not the file itself: closing it here would drop SQLite's own locks
-    with lock.open("w") as file:
+    with os.fdopen(os.open(lock, os.O_CREAT | os.O_WRONLY, OWNER_ONLY), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -45,12 +45,16 @@ class LogWriter:
     def running(self) -> Iterator["LogWriter"]:
         """Runs the writing thread; what is queued at the end is written before this returns."""
         thread = Thread(target=self._work, name="log", daemon=True)
-        thread.start()
+        with suppress(RuntimeError):  # no thread is left: then all is written at the end
+            thread.start()
         try:
             yield self
         finally:
             self._lines.put(None)
-            thread.join(LAST_WRITE)
+            if thread.ident is None:
+                self._work()
+            else:
+                thread.join(LAST_WRITE)
 
     def _work(self) -> None:
         ended = False

@@ -1,10 +1,10 @@
 import json
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.cli.streams import Stream
 from app.events.ids import new_id
 from tests.cli.conftest import NOON, NOTIFICATION, refused_event
 from tests.events.stores import new_event
@@ -204,7 +204,7 @@ def terminal(monkeypatch):
 
     def terminal(columns):
         monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setattr(type(sys.stdout), "isatty", lambda _: True, raising=False)
+        monkeypatch.setattr(Stream, "isatty", lambda _: True)
 
     return terminal
 

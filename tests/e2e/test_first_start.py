@@ -6,12 +6,13 @@ import socket
 import subprocess
 from base64 import b64encode
 from pathlib import Path
+from time import monotonic, sleep
 
 import httpx2
 import pytest
 
 from tests.conftest import CLIENTS
-from tests.e2e.conftest import Wire, configured, dial, new_event, request
+from tests.e2e.conftest import ENDS_WITHIN, Wire, configured, dial, new_event, request
 
 
 def curl_line(banner: str) -> str:
@@ -57,7 +58,11 @@ def test_the_webhook_auth_value_of_the_first_start_is_a_valid_credential(serve, 
 
 
 def test_only_the_owner_can_read_the_database_and_the_credentials(serve, tmp_path):
-    serve()
+    serve(with_worker=True)
+    ends = monotonic() + ENDS_WITHIN
+    while not (tmp_path / "priohook.db-worker").exists():
+        assert monotonic() < ends
+        sleep(0.05)
     files = [each for each in tmp_path.iterdir() if each.name.startswith("priohook")]
     modes = {each.name: oct(each.stat().st_mode & 0o777) for each in files}
     assert {"priohook.db", "priohook-clients.toml"} <= set(modes)

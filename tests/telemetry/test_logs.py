@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from threading import Event
+from threading import Event, Thread
 from typing import Any, Literal
 
 import pytest
@@ -134,6 +134,14 @@ def test_a_stream_that_fails_once_is_tried_again():
     with log.running():
         log.write("kept", {})
     assert json.loads(stream.getvalue())["event"] == "kept"
+
+
+def test_where_no_thread_can_be_started_lines_are_written_at_the_end(monkeypatch):
+    def start(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", start)
+    assert json.loads(written("request", {}, style="json"))["event"] == "request"
 
 
 def test_a_closed_stream_ends_nothing():
