@@ -89,6 +89,7 @@ async def _ended_after(connection: AsyncConnection, within: timedelta) -> AsyncI
 
 
 def _away(error: Exception, what_now: str) -> DatabaseAway:
-    logger.warning("database_away", extra={"fields": {"error": type(error).__name__}})
+    # No warning: while the database is lost each request says this, and `database_lost` was told once.
+    logger.info("database_away", extra={"fields": {"error": type(error).__name__}})
     what = str(error) if isinstance(error, DatabaseProblem) else "The database does not answer."
     return DatabaseAway(what, what_now)

@@ -33,6 +33,18 @@ async def test_a_statement_that_takes_too_long_is_ended_and_is_503(engine, trans
         assert await connection.scalar(select(1)) == 1
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_postgresql_ends_what_takes_too_long_itself_so_that_the_connection_stays(engine):
+    async def backend() -> int:
+        async with reading(engine) as connection:
+            return int(await connection.scalar(text("SELECT pg_backend_pid()")) or 0)
+
+    before = await backend()
+    with pytest.raises(DatabaseAway):
+        await execute_in(reading(engine, within=BRIEF), text(LONG["postgresql"]))
+    assert await backend() == before
+
+
 async def test_a_deadline_is_for_its_own_transaction_only(engine):
     async with reading(engine, within=BRIEF) as connection:
         await connection.scalar(select(1))

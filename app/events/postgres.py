@@ -50,6 +50,8 @@ BAD_ROW = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.ProgramLimitExceededError,
+    asyncpg.PLPGSQLError,  # raised by a trigger of the operator's
+    asyncpg.WithCheckOptionViolationError,
     ValueError,  # asyncpg's own, for what it cannot encode
     OverflowError,
 )

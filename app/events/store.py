@@ -144,6 +144,10 @@ class StoreUnavailable(Unavailable):
     """The database did not commit; the event may be stored or not, and sending it again is safe."""
 
 
+class StoreRefused(StoreUnavailable):
+    """The database will never take the event as it is, and takes others; nothing was stored."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     event: NewEvent
@@ -198,6 +202,7 @@ class EventStore:
 
         Raises:
             StoreFull: nothing was stored.
+            StoreRefused: nor was it then.
             StoreUnavailable: the event may be stored or not.
         """
         if self._closing:
@@ -303,10 +308,13 @@ class EventStore:
             _resolve(batch, writing.result())
             self._stored()
         elif not try_alone:
+            refused = isinstance(error, BadRow)
             fields = {"events": len(batch), "event_id": str(batch[0].event.id), "error": first_line(error)}
-            logger.error("commit_failed", extra={"fields": fields})
+            # While the database is lost every batch says this, and `database_lost` was told once.
+            logger.log(logging.ERROR if refused else logging.INFO, "commit_failed", extra={"fields": fields})
+            why = StoreRefused if refused else StoreUnavailable
             for each in batch:
-                _give_up(each)
+                _give_up(each, why)
 
     def _expire(self, latest: float) -> None:
         """Answers those that have waited since `latest` or longer, in the stuck transaction and behind it."""
@@ -337,6 +345,6 @@ def _resolve(batch: Sequence[_Waiting], ids: Mapping[bytes, UUID]) -> None:
             each.stored.set_result(Stored(stored_as, duplicate=stored_as != each.event.id))
 
 
-def _give_up(waiting: _Waiting) -> None:
+def _give_up(waiting: _Waiting, why: type[StoreUnavailable] = StoreUnavailable) -> None:
     with suppress(asyncio.InvalidStateError):  # its caller may be gone
-        waiting.stored.set_exception(StoreUnavailable("The event could not be stored."))
+        waiting.stored.set_exception(why("The event could not be stored."))

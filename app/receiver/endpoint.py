@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 from starlette.types import Receive, Scope, Send
 
@@ -20,7 +20,7 @@ from app.body import (
     read_body,
 )
 from app.events.ids import new_id
-from app.events.store import EventStore, NewEvent
+from app.events.store import EventStore, NewEvent, StoreRefused
 from app.events.tables import Status
 from app.negotiation import accepts_json, is_json
 from app.problems import Problem
@@ -113,7 +113,13 @@ class Receiver:
         except Refused as problem:
             refusal = problem
             event = quarantined(problem, body, scope["headers"], client, declared=_length(headers))
-        stored = await store.append(event)
+        try:
+            stored = await store.append(event)
+        except StoreRefused:
+            # A person looks at it; answered 503, it would come again and again until the sender gives up.
+            event = without_what_was_read(event)
+            line["quarantined"] = 200
+            stored = await store.append(event)
         event_id = str(stored.id)
         line["event_id"] = event_id
         line["type"] = event.type
@@ -222,6 +228,13 @@ def quarantined(
         status=Status.QUARANTINED.value,
         reason=f"{problem.status}: {problem.message} {problem.description}",
     )
+
+
+def without_what_was_read(event: NewEvent) -> NewEvent:
+    """The event with its bytes and nothing that was read from them, in quarantine: a database refused the whole."""
+    reason = event.reason or "200: The database refused what was read from the body; the log says why."
+    nothing: dict[str, Any] = dict.fromkeys(Payload._fields[:-1])
+    return event._replace(status=Status.QUARANTINED.value, reason=reason, **nothing)
 
 
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
