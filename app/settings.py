@@ -36,6 +36,8 @@ from app.values import Headers, OpenURLs, Seconds, TokenKeys, http_target, secre
 SHORTEST_SECRET = 16  # characters; a digest without a slow hash is safe only for secrets nobody can guess
 DESTINATION_URL = r"^(https?://[^\s/]+|python:[\w.]+:\w+$)"
 LONGEST_TIMEOUT = timedelta(minutes=5)
+AT_IN_PASSWORD = re.compile(r"(?<=[^/])@(?=[^/?#]*@)")
+"""Each @ of a URL but the one that ends the password: SQLAlchemy takes the first for that, the driver the last."""
 UNFIT_FOR_BASIC = re.compile(r"[:\x00-\x1f\x7f]")  # in a username; RFC 7617, section 2
 
 
@@ -233,13 +235,15 @@ class Settings(BaseSettings):
     @classmethod
     def _known_database(cls, url: str) -> str:
         try:
-            parsed = make_url(url)
+            parsed = make_url(url if url.startswith("sqlite") else AT_IN_PASSWORD.sub("%40", url))
         except (ArgumentError, ValueError):  # SQLAlchemy's own ValueError shows what it took for the port
             raise ValueError(
                 "is no URL; write sqlite+aiosqlite:///file.db or postgresql://user:password@host/db"
             ) from None
         backend = parsed.get_backend_name()
         if backend in ("postgresql", "postgres"):
+            if "@" in f"{parsed.host}{parsed.database}":  # part of a password, which would be shown and not be used
+                raise ValueError("has an @ after its host: write @ and / in a password as %40 and %2F")
             return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
         if backend != "sqlite":
             raise ValueError(f"names {backend}; priohook runs on sqlite and on postgresql")
@@ -288,6 +292,15 @@ def value_sources() -> dict[str, str]:
     found = dict.fromkeys(Settings.model_fields, "default")
     for name, source in reversed(sources(Settings).items()):
         found |= dict.fromkeys(source(), name)
+    return found
+
+
+def client_sources() -> dict[str, str]:
+    """Where each configured client comes from; one may come from several sources, the strongest is first."""
+    found: dict[str, str] = {}
+    for name, source in sources(Settings).items():
+        for client in source().get("clients", {}):
+            found[client] = f"{found[client]}, {name}" if client in found else name
     return found
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsError,
-    TomlConfigSettingsSource,
 )
+
+from app.texts import read_toml
 
 ENV_PREFIX = "PRIOHOOK_"
 CONFIG_VARIABLE = "PRIOHOOK_CONFIG"
@@ -40,7 +42,7 @@ class SecretFiles(EnvSettingsSource):
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8") from error
 
@@ -52,8 +54,9 @@ def config_file() -> Path:
 
 def sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSettingsSource]:
     """The sources by name, strongest first."""
+    path = config_file()
     return {
         "environment": EnvSettingsSource(settings_cls),
         "secret file": SecretFiles(settings_cls),
-        str(config_file()): TomlConfigSettingsSource(settings_cls, config_file()),
+        str(path): InitSettingsSource(settings_cls, read_toml(path) if path.is_file() else {}),
     }

@@ -16,6 +16,10 @@ OURS = ("content-type", "content-encoding", "content-length", "connection", "hos
 TOKEN_KEY = re.compile(r"[\w+/=-]{32,}", re.ASCII)  # HS256 wants 32 bytes; RFC 7518, section 3.2
 MOST_TOKEN_KEYS = 2
 VISIBLE = "".join(chr(each) for each in range(0x21, 0x7F))
+HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
+VALUE = re.compile(r"(?<==)[^&#]+|(?<=[?&#])[^=&#]+(?=[&#]|$)|(?<=#).+")
+"""Each value in a query, a parameter without one, and the fragment."""
+
 SHORTEST_KEY, LONGEST_KEY = 24, 64  # bytes; Standard Webhooks, "Signature scheme"
 
 
@@ -136,13 +140,19 @@ def http_target(url: str) -> HTTPTarget:
     )
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
+def masked(url: str) -> str:
+    """The URL as it may be shown: without its password, the values of its query and its fragment."""
     scheme, separator, rest = url.partition("://")
-    user, at, host = rest.rpartition("@")
-    if not at:
+    if not separator:
         return url
-    return f"{scheme}{separator}{user.partition(':')[0]}:***@{host}"
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    path, *behind = re.split("(?=[?#])", rest[len(authority) :], maxsplit=1)
+    user, at, host = authority.rpartition("@")
+    name, colon, _ = user.partition(":")
+    if not at and not HOST_AND_PORT.fullmatch(authority):  # no URL; what is behind the colon may be a password
+        return f"{scheme}://{authority.partition(':')[0]}:***"
+    shown = f"{name}:***@" if colon else "***@" if at else ""  # a user alone is often a token
+    return f"{scheme}://{shown}{host}{path}{VALUE.sub('***', ''.join(behind))}"
 
 
 def short_name(url: str) -> str:
@@ -150,5 +160,5 @@ def short_name(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
-    host = rest.partition("/")[0].partition("?")[0].rpartition("@")[2]
+    host = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     return f"{scheme}://{host}#{sha256(url.encode()).hexdigest()[:8]}"

@@ -1,3 +1,4 @@
+import codecs
 import json
 from datetime import timedelta
 from ipaddress import ip_network
@@ -180,6 +181,9 @@ URLS = {
     "postgresql+asyncpg://u:p@host:6543/db?sslmode=require": "postgresql+asyncpg://u:p@host:6543/db?sslmode=require",
     "postgresql://u:p%40%2F%3A@host/db": "postgresql+asyncpg://u:p%40%2F%3A@host/db",
     "postgresql:///db?host=%2Frun%2Fpostgresql": "postgresql+asyncpg:///db?host=%2Frun%2Fpostgresql",
+    "postgresql://u:first@se@cond@host/db": "postgresql+asyncpg://u:first%40se%40cond@host/db",
+    "postgresql://u:first@se:cond@host/db": "postgresql+asyncpg://u:first%40se%3Acond@host/db",
+    "postgresql://u:fi/rst@host/db": "postgresql+asyncpg://u:fi%2Frst@host/db",
     "sqlite:///file.db": "sqlite+aiosqlite:///file.db",
     "sqlite+pysqlite:///file.db": "sqlite+aiosqlite:///file.db",
     "sqlite+aiosqlite:////var/lib/priohook.db": "sqlite+aiosqlite:////var/lib/priohook.db",
@@ -208,6 +212,7 @@ UNUSABLE = {
         "mysql://u:swordfish@host/db",
         "postgresql://u:p@host:swordfish/db",
         "postgresql://u:p@[::swordfish/db",
+        "postgresql://u:p@host/swordfish@host/db",
         "sqlite://",
         "sqlite:///:memory:",
         "sqlite:///file:swordfish?mode=memory&uri=true",
@@ -267,6 +272,15 @@ def test_a_toml_file_that_cannot_be_used_is_named_and_not_shown(content, complai
     said = problem()
     assert complaint in said
     assert "swordfish" not in said
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF16_LE, b""], ids=["UTF-8", "UTF-16", "none"])
+def test_a_toml_file_may_be_written_on_windows(mark):
+    encoding = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-8"
+    text = 'max_body_bytes = 7\r\n[destinations."é"]\r\nurl = "https://host"\r\n'
+    Path("priohook.toml").write_bytes(mark + text.encode(encoding))
+    settings = Settings.load()
+    assert (settings.max_body_bytes, list(settings.destinations)) == (7, ["é"])
 
 
 def test_every_unusable_value_is_told_at_once(environment):

@@ -107,20 +107,11 @@ class Clients:
 
 def clients_from(settings: Mapping[str, ClientSettings]) -> Clients:
     """The registry that the `clients` table describes."""
-    return Clients(_client(name, each) for name, each in settings.items())
+    return Clients(client_from(name, each) for name, each in settings.items())
 
 
-def digest(username: str, secret: str) -> bytes:
-    """What is kept of a credential. A fast digest suffices, as secrets are random and not chosen by people."""
-    return sha256(f"{username}:{secret}".encode()).digest()
-
-
-def new_secret() -> str:
-    """A secret of 192 random bits, made of letters, digits, `-` and `_`."""
-    return token_urlsafe(24)
-
-
-def _client(name: str, settings: ClientSettings) -> Client:
+def client_from(name: str, settings: ClientSettings) -> Client:
+    """The client that an entry of the `clients` table describes."""
     username = settings.username or name
     if UNFIT_FOR_BASIC.search(username):
         raise SettingsProblem(
@@ -139,3 +130,13 @@ def _client(name: str, settings: ClientSettings) -> Client:
         not_before=settings.not_before,
         not_after=settings.not_after,
     )
+
+
+def digest(username: str, secret: str) -> bytes:
+    """What is kept of a credential. A fast digest suffices, as secrets are random and not chosen by people."""
+    return sha256(f"{username}:{secret}".encode()).digest()
+
+
+def new_secret() -> str:
+    """A secret of 192 random bits, made of letters, digits, `-` and `_`."""
+    return token_urlsafe(24)

@@ -1,23 +1,23 @@
-"""The clients of a first start: on SQLite nobody should have to configure anything to try it."""
+"""The clients of a first start: on SQLite nobody should have to configure anything to try it.
+
+They are kept beside the database and count together with those in the settings, whichever came first.
+"""
 
 import json
-import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.auth.clients import new_secret
-from app.database import is_sqlite, sqlite_path
+from app.auth.clients import client_from, new_secret
+from app.auth.kept import keep, kept_path, read_kept
 from app.settings import ClientSettings, Scope, Settings, SettingsProblem, describe
 
 SCOPES = {
     "prioticket": (Scope.SEND,),
     "admin": (Scope.READ, Scope.REPLAY, Scope.CONSOLE),
 }
-OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,55 +30,57 @@ class FirstClients:
 
 
 def first_clients(settings: Settings) -> FirstClients | None:
-    """The clients beside the database, made if there are none yet; None where the settings have clients.
+    """The clients beside the database, made if there are none anywhere; None where all are in the settings.
 
     Raises:
         SettingsProblem: the database is not SQLite, so that the clients must be configured, or the file is unusable.
     """
-    if settings.clients:
+    path = kept_path(settings, "clients")
+    if settings.clients and (path is None or not path.exists()):
         return None
-    if not is_sqlite(settings.database_url):
+    if path is None:
         raise SettingsProblem(
             "No client is configured. `priohook clients new prioticket` prints an entry for the clients table in "
             "priohook.toml; PRIOHOOK_CLIENTS or a secret file works too."
         )
-    path = _path(settings)
-    made_now = not path.exists()
-    if made_now:
-        _write(path)
-    return FirstClients(_read(path), path, made_now)
+    made_now = not path.exists() and keep(path, _made())
+    clients = _read(path)
+    if not clients and not settings.clients:
+        raise SettingsProblem(f"{path} holds no clients. Move it away to have it made again.")
+    return FirstClients(clients, path, made_now)
 
 
 def kept_clients(settings: Settings) -> Mapping[str, ClientSettings]:
     """The clients beside the database that an earlier start made; none where there was no such start."""
-    if not is_sqlite(settings.database_url) or not _path(settings).exists():
-        return {}
-    return _read(_path(settings))
+    path = kept_path(settings, "clients")
+    return _read(path) if path is not None and path.exists() else {}
 
 
-def _path(settings: Settings) -> Path:
-    database = sqlite_path(settings.database_url)
-    return database.with_name(f"{database.stem}-clients.toml")
+def with_kept_clients(settings: Settings) -> Settings:
+    """The settings with all clients in force: those configured, and those beside the database.
+
+    Raises:
+        SettingsProblem: both have a client of one name, and the entries differ.
+    """
+    kept = kept_clients(settings)
+    for name in kept.keys() & settings.clients.keys():
+        if client_from(name, kept[name]) != client_from(name, settings.clients[name]):
+            raise SettingsProblem(
+                f"The client {name} is in the settings and in {kept_path(settings, 'clients')}, and the two differ. "
+                "Give one of them another name, with `username` if it is to stay the same, or remove one."
+            )
+    return settings.model_copy(update={"clients": {**settings.clients, **kept}}) if kept else settings
 
 
-def _write(path: Path) -> None:
+def _made() -> str:
     lines = []
     for name, scopes in SCOPES.items():
         lines += [f"[clients.{name}]", f'secret = "{new_secret()}"', f"scopes = {json.dumps(scopes)}", ""]
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY), "w") as file:
-        file.write("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _read(path: Path) -> dict[str, ClientSettings]:
     try:
-        content = tomllib.loads(path.read_text())
-        clients = TypeAdapter(dict[str, ClientSettings]).validate_python(content.get("clients", {}))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsProblem(
-            f"{path} is no TOML: {error}. Correct it, or move it away to have it made again."
-        ) from None
+        return TypeAdapter(dict[str, ClientSettings]).validate_python(read_kept(path, "clients") or {})
     except ValidationError as error:
         raise SettingsProblem(f"{path}: {describe(error)}") from None
-    if not clients:
-        raise SettingsProblem(f"{path} holds no clients. Move it away to have it made again.")
-    return clients

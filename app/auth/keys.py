@@ -1,18 +1,14 @@
 """The keys that sign tokens: configured, or made at a first start on SQLite and kept beside the database."""
 
 import json
-import os
-import tomllib
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from app.auth.clients import new_secret
-from app.database import is_sqlite, sqlite_path
+from app.auth.kept import keep, kept_path, read_kept
 from app.settings import Settings, SettingsProblem, describe
 from app.values import TokenKeys
-
-OWNER_ONLY = 0o600
 
 
 def token_keys(settings: Settings) -> tuple[bytes, ...]:
@@ -21,14 +17,16 @@ def token_keys(settings: Settings) -> tuple[bytes, ...]:
     Raises:
         SettingsProblem: the file beside the database is unusable.
     """
-    if settings.token_keys:
-        return tuple(key.get_secret_value().encode() for key in settings.token_keys)
-    if not is_sqlite(settings.database_url):
-        return ()
-    path = _path(settings)
-    if not path.exists():
-        _write(path)
-    return _read(path)
+    path = kept_path(settings, "keys")
+    if path is not None and not settings.token_keys and not path.exists():
+        keep(path, f"token_keys = {json.dumps([new_key()])}\n")
+    return tuple(key.get_secret_value().encode() for key in settings.token_keys or kept_keys(settings))
+
+
+def kept_keys(settings: Settings) -> TokenKeys:
+    """The keys beside the database; none where there was no first start."""
+    path = kept_path(settings, "keys")
+    return _read(path) if path is not None and path.exists() else ()
 
 
 def new_key() -> str:
@@ -36,26 +34,11 @@ def new_key() -> str:
     return new_secret() + new_secret()
 
 
-def _path(settings: Settings) -> Path:
-    database = sqlite_path(settings.database_url)
-    return database.with_name(f"{database.stem}-keys.toml")
-
-
-def _write(path: Path) -> None:
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY), "w") as file:
-        file.write(f"token_keys = {json.dumps([new_key()])}\n")
-
-
-def _read(path: Path) -> tuple[bytes, ...]:
+def _read(path: Path) -> TokenKeys:
     try:
-        content = tomllib.loads(path.read_text())
-        keys = TypeAdapter(TokenKeys).validate_python(content.get("token_keys", []))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsProblem(
-            f"{path} is no TOML: {error}. Correct it, or move it away to have it made again."
-        ) from None
+        keys = TypeAdapter(TokenKeys).validate_python(read_kept(path, "token_keys") or [])
     except ValidationError as error:
         raise SettingsProblem(f"{path}: {describe(error)}") from None
     if not keys:
         raise SettingsProblem(f"{path} holds no token_keys. Move it away to have it made again.")
-    return tuple(key.get_secret_value().encode() for key in keys)
+    return keys

@@ -1,7 +1,7 @@
 """The command `priohook check`."""
 
-import json
 import sys
+from typing import Any
 
 import click
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.text import Text
 from app.checker.check import Finding, check
 from app.checker.wire import NoConnection
 from app.cli.credentials import credentials, webhook_url
+from app.cli.output import cell, say, say_json
 
 
 @click.command(name="check")
@@ -34,8 +35,10 @@ def check_(*, url: str, user: str | None, read_only: bool, timeout: float, as_js
             webhook_url(url), username=username, password=password, read_only=read_only, timeout=timeout
         ):
             findings.append(finding)
-            if as_json or not sys.stdout.isatty():
-                click.echo(_json(finding) if as_json else _line(finding))
+            if as_json:
+                say_json(_row(finding))
+            elif not sys.stdout.isatty():
+                say(_lines(finding))
     except NoConnection as error:
         raise click.ClickException(str(error)) from None
     if not as_json:
@@ -54,7 +57,7 @@ def _credentials(user: str | None) -> tuple[str, str] | tuple[None, None]:
         return None, None
 
 
-def _json(finding: Finding) -> str:
+def _row(finding: Finding) -> dict[str, Any]:
     row = {
         "row": finding.probe.name,
         "sent": finding.probe.asked,
@@ -63,17 +66,17 @@ def _json(finding: Finding) -> str:
         "ok": not finding.differences,
         "differences": finding.differences,
     }
-    return json.dumps(row | ({"advice": finding.advice} if finding.differences else {}))
+    return row | ({"advice": finding.advice} if finding.differences else {})
 
 
-def _line(finding: Finding) -> str:
+def _lines(finding: Finding) -> str:
     state = "differs" if finding.differences else "ok"
     lines = [f"{state:<8} {finding.probe.name}: {finding.got}"]
     if finding.differences:
         lines.append(f"         sent {finding.probe.asked}")
         lines.append(f"         expected {finding.expected}; {'; '.join(finding.differences)}.")
         lines.append(f"         {finding.advice}")
-    return "\n".join(lines)
+    return "\n".join(map(cell, lines))
 
 
 def _print(findings: list[Finding]) -> None:
@@ -84,14 +87,14 @@ def _print(findings: list[Finding]) -> None:
             Text("✗" if differs else "✓", style="red" if differs else "green"),
             Text.assemble(each.probe.name, "\n", (each.probe.asked, "dim")),
             Text(each.expected),
-            Text(f"{each.got}; {differs}" if differs else each.got),
-            Text(each.advice if differs else ""),
+            Text(cell(f"{each.got}; {differs}" if differs else each.got)),
+            Text(cell(each.advice) if differs else ""),
         )
     Console().print(table)
 
 
 def _close(findings: list[Finding], username: str | None) -> None:
     wrong = sum(bool(each.differences) for each in findings)
-    click.echo(f"\n{len(findings)} rows, {wrong} differ. 403 and 503 cannot be asked for from outside.")
+    say(f"\n{len(findings)} rows, {wrong} differ. 403 and 503 cannot be asked for from outside.")
     if username is None:
-        click.echo("Without credentials only what needs none was asked: give --user USERNAME:SECRET for the rest.")
+        say("Without credentials only what needs none was asked: give --user USERNAME:SECRET for the rest.")

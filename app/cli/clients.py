@@ -1,13 +1,26 @@
 """The commands under `priohook clients`."""
 
+import asyncio
 import json
 from base64 import b64encode
+from datetime import UTC, datetime
+from typing import Any
 
+import asyncpg
 import click
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.auth.clients import digest, new_secret
-from app.settings import ClientSettings, Scope, describe
+from app.auth.clients import client_from, digest, new_secret
+from app.auth.first_clients import kept_clients, with_kept_clients
+from app.auth.kept import kept_path
+from app.cli.opened import reading
+from app.cli.output import first_line, print_rows, say, say_json
+from app.database import SchemaNotCurrent
+from app.events.queries import last_events
+from app.settings import ClientSettings, Scope, Settings, client_sources, describe
+
+SHOWN = ("name", "username", "scopes", "state", "source", "not_before", "not_after", "last_event_at")
 
 
 @click.group()
@@ -33,18 +46,65 @@ def new(name: str, scopes: tuple[str, ...], username: str | None, *, as_json: bo
     webhook_auth = b64encode(credential.encode()).decode()
     if as_json:
         made = {"name": name, "username": user, "secret": secret, "sha256": kept, "scopes": scopes}
-        click.echo(json.dumps(made | {"webhook_auth": webhook_auth}))
+        say_json(made | {"webhook_auth": webhook_auth})
         return
-    click.echo(f"username      {user}\nsecret        {secret}\nsha256        {kept}\nwebhook_auth  {webhook_auth}\n")
-    click.echo("For priohook.toml:\n")
-    click.echo(f"[clients.{_toml_key(name)}]\nsha256 = {json.dumps(kept)}\nscopes = {json.dumps(list(scopes))}")
+    say(f"username      {user}\nsecret        {secret}\nsha256        {kept}\nwebhook_auth  {webhook_auth}\n")
+    say("For priohook.toml:\n")
+    say(f"[clients.{_toml_key(name)}]\nsha256 = {json.dumps(kept)}\nscopes = {json.dumps(list(scopes))}")
     if username:
-        click.echo(f"username = {json.dumps(username, ensure_ascii=False)}")
+        say(f"username = {_toml_string(username)}")
+
+
+@clients.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(*, as_json: bool) -> None:
+    """List the clients in force, from all sources; last_event_at is looked for among the newest 10,000 events."""
+    print_rows(_rows(), SHOWN, as_json=as_json)
+
+
+def _rows() -> list[dict[str, Any]]:
+    configured, now = Settings.load(), datetime.now(UTC)
+    sources = client_sources()
+    for name in kept_clients(configured):
+        sources[name] = ", ".join([*filter(None, [sources.get(name)]), str(kept_path(configured, "clients"))])
+    last = _last_events()
+    rows = []
+    for name, settings in with_kept_clients(configured).clients.items():
+        client = client_from(name, settings)
+        early = client.not_before is not None and now < client.not_before
+        rows.append(
+            {
+                "name": name,
+                "username": client.username,
+                "scopes": " ".join(sorted(client.scopes)),
+                "state": "valid" if client.valid_at(now) else "not yet valid" if early else "expired",
+                "source": sources[name],
+                "not_before": client.not_before,
+                "not_after": client.not_after,
+                "last_event_at": last.get(name),
+            }
+        )
+    return rows
+
+
+def _last_events() -> dict[str, datetime]:
+    """When each client's last event arrived; without a database clients are listed all the same."""
+
+    async def read() -> dict[str, datetime]:
+        async with reading() as connection:
+            return await last_events(connection)
+
+    try:
+        return asyncio.run(read())
+    except (SchemaNotCurrent, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
+        say(f"priohook: last_event_at is unknown: {first_line(error)}", err=True)
+        return {}
 
 
 def _toml_key(name: str) -> str:
-    return (
-        name
-        if name.isascii() and name.replace("-", "").replace("_", "").isalnum()
-        else json.dumps(name, ensure_ascii=False)
-    )
+    return name if name.isascii() and name.replace("-", "").replace("_", "").isalnum() else _toml_string(name)
+
+
+def _toml_string(text: str) -> str:
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)

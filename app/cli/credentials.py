@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from app.auth.first_clients import kept_clients
+from app.auth.first_clients import with_kept_clients
 from app.settings import Scope, Settings
 
 URL = "http://127.0.0.1:8000"
@@ -23,10 +23,8 @@ def credentials(user: str | None) -> tuple[str, str]:
         if not colon:
             raise click.UsageError("--user takes USERNAME:SECRET, as curl's -u does.")
         return username, password
-    settings = Settings.load()
-    clients = settings.clients or kept_clients(settings)
     now = datetime.now(UTC)
-    for name, client in clients.items():
+    for name, client in with_kept_clients(Settings.load()).clients.items():
         valid = (client.not_before or now) <= now <= (client.not_after or now)
         if client.secret is not None and valid and Scope.SEND in client.scopes:
             return client.username or name, client.secret.get_secret_value()

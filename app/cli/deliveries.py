@@ -1,7 +1,6 @@
 """The commands under `priohook deliveries`."""
 
 import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ import click
 from sqlalchemy import Row
 
 from app.cli.opened import opened, reading
-from app.cli.output import fields, plain, print_fields, print_rows, printable
+from app.cli.output import fields, plain, print_fields, print_rows, say, say_json
 from app.database import Courtesy, writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone
@@ -26,6 +25,7 @@ from app.deliveries.queries import (
 from app.deliveries.tables import DeliveryStatus
 from app.deliveries.wake import notify
 from app.settings import Settings
+from app.texts import printable
 
 SHOWN = (
     "id",
@@ -88,14 +88,14 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
         shown = {name: plain(value) for name, value in fields(delivery).items()}
         shown["attempts_made"] = shown["attempts"]
         shown["attempts"] = [{name: plain(value) for name, value in each.items()} for each in tries]
-        click.echo(json.dumps(shown))
+        say_json(shown)
         return
     print_fields(fields(delivery) | {"due_at": _due(fields(delivery), datetime.now(UTC))})
     for each in tries:
-        click.echo(f"\nattempt {each['number']}")
+        say(f"\nattempt {each['number']}")
         print_fields({name: value for name, value in each.items() if name not in ("number", "answer")})
         if each["answer"]:
-            click.echo(printable(_beginning(each["answer"]), keep="\n\t"))
+            say(_beginning(each["answer"]))
 
 
 @deliveries.command()
@@ -108,7 +108,7 @@ def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
         _each(operations.retry, ids, "is tried again.")
     else:
         number = asyncio.run(_count(destination, "dead")) and _all(operations.retry_dead, destination)
-        click.echo(f"Dead deliveries of {destination} that are pending again: {number}.")
+        say(f"Dead deliveries of {destination} that are pending again: {number}.")
 
 
 @deliveries.command()
@@ -125,7 +125,7 @@ def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bo
     if number := asyncio.run(_count(destination, status)):
         confirm(f"Drop {number} {status} deliveries of {destination}?", yes=yes)
         number = _all(operations.drop_dead if status == "dead" else operations.drop_pending, destination)
-    click.echo(f"{status.capitalize()} deliveries of {destination} that were dropped: {number}.")
+    say(f"{status.capitalize()} deliveries of {destination} that were dropped: {number}.")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -139,7 +139,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(f"{question} There is no terminal to ask on: give --yes.")
-    click.confirm(question, abort=True, err=True)
+    click.confirm(printable(question), abort=True, err=True)
 
 
 def _either(ids: tuple[UUID, ...], destination: str | None) -> None:
@@ -152,9 +152,9 @@ def _each(operation: Operation, ids: tuple[UUID, ...], outcome: str) -> None:
     refused = asyncio.run(_one_by_one(operation, ids))
     for each in ids:
         if each in refused:
-            click.echo(f"priohook: {refused[each]}", err=True)
+            say(f"priohook: {refused[each]}", err=True)
         else:
-            click.echo(f"Delivery {each} {outcome}")
+            say(f"Delivery {each} {outcome}")
     sys.exit(1 if refused else 0)
 
 

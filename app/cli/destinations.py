@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from app.cli.opened import changing, reading
-from app.cli.output import fields, print_rows
+from app.cli.output import fields, print_rows, say
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NotDone
@@ -17,7 +17,7 @@ from app.deliveries.queries import list_destinations
 from app.deliveries.wake import notify
 from app.events.ids import made_at
 from app.settings import Settings
-from app.values import without_password
+from app.values import masked
 
 SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending_at", "url", "events")
 
@@ -40,7 +40,7 @@ def list_(*, as_json: bool) -> None:
 def pause(name: str, *, reason: str) -> None:
     """Send nothing more to a destination; what is for it waits."""
     asyncio.run(_change(operations.pause, name, reason=reason))
-    click.echo(f"{name} is paused; `priohook destinations resume {name}` goes on.")
+    say(f"{name} is paused; `priohook destinations resume {name}` goes on.")
 
 
 @destinations.command()
@@ -48,7 +48,7 @@ def pause(name: str, *, reason: str) -> None:
 def resume(name: str) -> None:
     """Send again, at once: back-offs and the circuit breaker begin anew."""
     asyncio.run(_change(operations.resume, name))
-    click.echo(f"{name} goes on.")
+    say(f"{name} goes on.")
 
 
 async def _rows() -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ async def _rows() -> list[dict[str, Any]]:
         known[name] = dict.fromkeys(("pending", "due", "in_flight", "dead"), 0) | {"name": name}
     for name, row in known.items():
         settings = configured.get(name)
-        row["url"] = without_password(settings.url if settings else row.get("url") or "")
+        row["url"] = masked(settings.url if settings else row.get("url") or "")
         row["events"] = " ".join(settings.events) if settings else ""
         row["configured"] = settings is not None
         row["state"] = _state(row, configured=settings is not None or bool(row["url"]), now=now)

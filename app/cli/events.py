@@ -1,7 +1,6 @@
 """The commands under `priohook events`."""
 
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,9 +10,10 @@ from uuid import UUID
 import click
 from sqlalchemy import Row
 
+from app.auth.first_clients import with_kept_clients
 from app.cli.filters import choosing_events
 from app.cli.opened import changing, reading
-from app.cli.output import fields, plain, print_fields, print_rows, printable
+from app.cli.output import cell, fields, plain, print_fields, print_rows, say, say_json
 from app.events.queries import EventFilter, get_event, list_events
 from app.receiver.release import NotReleased, Released
 from app.receiver.release import release as release_event
@@ -40,7 +40,12 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
 
 @events.command()
 @click.argument("event_id", metavar="ID", type=click.UUID)
-@click.option("--body", "body_only", is_flag=True, help="Write the exact bytes that arrived, and nothing else.")
+@click.option(
+    "--body",
+    "body_only",
+    is_flag=True,
+    help="Write the exact bytes that arrived; a terminal gets text.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, without the body.")
 def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     """Show one event whole."""
@@ -48,17 +53,17 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     if event is None:
         raise click.ClickException(f"There is no event {event_id}.")
     if body_only:
-        sys.stdout.buffer.write(event.body)
+        _write(event.body)
         return
     if as_json:
         shown = _summary(event) | {"headers": event.headers}
-        click.echo(json.dumps({name: plain(value) for name, value in shown.items()}))
+        say_json({name: plain(value) for name, value in shown.items()})
         return
     print_fields(_summary(event))
-    click.echo("headers")
+    say("headers")
     for name, value in event.headers:
-        click.echo(f"  {printable(name)}: {printable(value)}")
-    click.echo("\n" + printable(event.body.decode("utf-8", "replace"), keep="\n\t"))
+        say(f"  {cell(name)}: {cell(value)}")
+    say(f"\n{_readable(event.body)}")
 
 
 @events.command()
@@ -70,9 +75,9 @@ def release(event_id: UUID) -> None:
     except NotReleased as refusal:
         raise click.ClickException(str(refusal)) from None
     if released.duplicate:
-        click.echo(f"It is a copy of event {released.id}, where it is counted now.")
+        say(f"It is a copy of event {released.id}, where it is counted now.")
     else:
-        click.echo(f"Event {released.id} is accepted.")
+        say(f"Event {released.id} is accepted.")
 
 
 async def _list(narrowed: EventFilter, *, limit: int, before: UUID | None) -> Sequence[Row[Any]]:
@@ -86,7 +91,7 @@ async def _get(event_id: UUID) -> Row[Any] | None:
 
 
 async def _release(event_id: UUID) -> Released:
-    settings = Settings.load()
+    settings = with_kept_clients(Settings.load())
     usernames = {name: client.username or name for name, client in settings.clients.items()}
     async with changing(settings) as connection:
         return await release_event(
@@ -96,3 +101,14 @@ async def _release(event_id: UUID) -> Released:
 
 def _summary(row: Row[Any]) -> dict[str, Any]:
     return {name: value for name, value in fields(row).items() if name not in ("headers", "body", "dedup_key")}
+
+
+def _write(body: bytes) -> None:
+    if sys.stdout.isatty():
+        say(_readable(body))
+    else:
+        sys.stdout.buffer.write(body)
+
+
+def _readable(body: bytes) -> str:
+    return body.decode("utf-8", "backslashreplace")

@@ -14,6 +14,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.cli.opened import opened, reading
+from app.cli.output import cell, say
 from app.deliveries.queries import get_replay, list_destinations
 from app.deliveries.tables import ReplayStatus
 from app.settings import Settings
@@ -28,11 +29,11 @@ def follow(replay_id: UUID) -> None:
     try:
         row = asyncio.run(_ended(replay_id))
     except KeyboardInterrupt:
-        click.echo(f"\nReplay {replay_id} goes on by itself. {CONTROLS.format(replay_id)}", err=True)
+        say(f"\nReplay {replay_id} goes on by itself. {CONTROLS.format(replay_id)}", err=True)
         sys.exit(1)
-    click.echo(f"Replay {replay_id} is {row.status}: {row.made} deliveries made, {row.dead} of them dead.", err=True)
+    say(f"Replay {replay_id} is {row.status}: {row.made} deliveries made, {row.dead} of them dead.", err=True)
     if row.dead:
-        click.echo(f"`priohook deliveries list --replay {replay_id} --status dead` has them.", err=True)
+        say(f"`priohook deliveries list --replay {replay_id} --status dead` has them.", err=True)
     if row.dead or row.status != ReplayStatus.DONE:
         sys.exit(1)
 
@@ -65,7 +66,7 @@ async def _ended(replay_id: UUID) -> Row[Any]:
                     seen, moved_at, told = (done, row.status), monotonic(), False
                 elif not told and monotonic() - moved_at > NOTHING_MOVES + 2 / row.rate:
                     told = True
-                    bar.console.print(await _why(engine, row), markup=False, highlight=False, soft_wrap=True)
+                    bar.console.print(cell(await _why(engine, row)), markup=False, highlight=False, soft_wrap=True)
                 await asyncio.sleep(LOOK_EVERY)
 
 

@@ -5,6 +5,7 @@ import json
 import click
 
 from app.auth.keys import new_key
+from app.cli.output import say, say_json
 
 
 @click.group()
@@ -18,6 +19,6 @@ def new(*, as_json: bool) -> None:
     """Make a key and print it, once. Nothing is saved: paste the line into priohook.toml of every receiver."""
     made = {"token_keys": [new_key()]}
     if as_json:
-        click.echo(json.dumps(made))
+        say_json(made)
         return
-    click.echo(f"For priohook.toml:\n\ntoken_keys = {json.dumps(made['token_keys'])}")
+    say(f"For priohook.toml:\n\ntoken_keys = {json.dumps(made['token_keys'])}")

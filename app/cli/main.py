@@ -2,6 +2,7 @@
 
 import sys
 from errno import EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC
+from typing import Any
 
 import asyncpg
 import click
@@ -15,6 +16,7 @@ from app.cli.destinations import destinations
 from app.cli.events import events
 from app.cli.keys import keys
 from app.cli.migrate import migrate
+from app.cli.output import first_line, say
 from app.cli.replays import replay, replays
 from app.cli.serve import serve
 from app.cli.settings import settings
@@ -25,12 +27,22 @@ from app.database import SchemaNotCurrent
 from app.postgres import DatabaseProblem
 from app.server import CannotListen
 from app.settings import SettingsProblem
+from app.texts import printable
 
 OWN_LIMITS = (EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC)
 """Of processes, descriptors, memory and disk."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:  # it may quote what a stranger sent
+            error.message = printable(error.message, keep="\n")  # type: ignore[misc] # all errors pass here only
+            raise
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="priohook", message="priohook %(version)s")
 def priohook() -> None:
     """The webhook receiver between Prioticket and your own systems."""
@@ -62,7 +74,7 @@ def main() -> None:
     except (SettingsProblem, DatabaseProblem, SchemaNotCurrent, CannotListen) as problem:
         _fail(str(problem))
     except CommandError as error:
-        _fail(f"The schema stays as it is: {_first_line(error)}.")
+        _fail(f"The schema stays as it is: {first_line(error)}.")
     except OSError as error:
         _fail(_told(error))
     except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -79,13 +91,9 @@ def _told(error: OSError) -> str:
 
 
 def _database(error: Exception) -> str:
-    return f"The database could not be used: {_first_line(error)}. Check database_url and that it runs."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return f"The database could not be used: {first_line(error)}. Check database_url and that it runs."
 
 
 def _fail(sentence: str) -> None:
-    click.echo(f"priohook: {sentence}", err=True)
+    say(f"priohook: {sentence}", err=True)
     sys.exit(1)

@@ -5,6 +5,7 @@ import asyncio
 import click
 
 from app import database
+from app.cli.output import say
 from app.settings import Settings
 
 
@@ -13,7 +14,7 @@ from app.settings import Settings
 def migrate(revision: str) -> None:
     """Bring the database's schema up to this release. Safe to run while the previous release serves."""
     asyncio.run(_migrate(Settings.load().database_url, revision))
-    click.echo("The schema is current." if revision == "head" else f"The schema is at {revision}.")
+    say("The schema is current." if revision == "head" else f"The schema is at {revision}.")
 
 
 async def _migrate(url: str, revision: str) -> None:

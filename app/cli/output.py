@@ -1,4 +1,4 @@
-"""How commands show rows: a table on a terminal, tab-separated lines elsewhere, JSON when asked for."""
+"""How commands print. What comes from outside (events, consumers, endpoints, errors) never reaches a terminal raw."""
 
 import json
 import sys
@@ -12,6 +12,24 @@ from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy import Row
 
+from app.texts import printable
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Prints lines of text; control characters but line ends and tabs are shown escaped."""
+    click.echo(printable(text, keep="\n\t"), err=err)
+
+
+def say_json(value: object, *, indent: int | None = None) -> None:
+    """Prints the value as JSON, in ASCII: nothing of it is lost, and nothing of it moves a cursor."""
+    # DEL is the one control character that the standard library leaves.
+    click.echo(json.dumps(value, indent=indent).replace("\x7f", "\\u007f"))
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without what its library adds below."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
 
 def fields(row: Row[Any]) -> dict[str, Any]:
     """A database's row by name."""
@@ -22,37 +40,33 @@ def print_rows(rows: Iterable[Mapping[str, Any]], shown: Sequence[str], *, as_js
     """Prints the rows; of a table only the columns `shown`."""
     if as_json:
         for row in rows:
-            click.echo(json.dumps({name: plain(value) for name, value in row.items()}))
+            say_json({name: plain(value) for name, value in row.items()})
     elif sys.stdout.isatty():
         _print_table(rows, shown)
     else:
         for row in rows:
-            click.echo("\t".join(cell(row[name]) for name in shown))
+            say("\t".join(cell(row[name]) for name in shown))
 
 
 def print_fields(thing: Mapping[str, Any]) -> None:
     """Prints one thing, a line for each field that has a value."""
     for name, value in thing.items():
         if value is not None:
-            click.echo(f"{name:<18} {cell(value)}")
+            say(f"{name:<18} {cell(value)}")
 
 
 def plain(value: object) -> object:
-    """The value as JSON has it."""
-    return value if value is None or isinstance(value, (int, float, list, dict)) else cell(value)
+    """The value as JSON has it, as it is stored."""
+    return value if value is None or isinstance(value, int | float | list | dict) else _text(value)
 
 
 def cell(value: object) -> str:
-    """The value in a table."""
-    if value is None:
-        return ""
-    text = value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
-    return printable(text)
+    """The value in a table, on one line."""
+    return "" if value is None else printable(_text(value))
 
 
-def printable(text: str, *, keep: str = "") -> str:
-    """The text without what could move a terminal's cursor or change its colours."""
-    return "".join(each if each.isprintable() or each in keep else "\ufffd" for each in text)
+def _text(value: object) -> str:
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
 
 
 def _print_table(rows: Iterable[Mapping[str, Any]], shown: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """The commands `priohook replay` and `priohook replays`."""
 
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from app.cli.deliveries import confirm
 from app.cli.filters import choosing_events
 from app.cli.following import CONTROLS, find, follow
 from app.cli.opened import changing, reading
-from app.cli.output import cell, fields, plain, print_fields, print_rows
+from app.cli.output import cell, fields, plain, print_fields, print_rows, say, say_json
 from app.deliveries.queries import list_replays
 from app.deliveries.replay import NotReplayable, Plan, set_status, start
 from app.deliveries.replay import plan as plan_replay
@@ -25,7 +24,8 @@ from app.deliveries.tables import ReplayStatus
 from app.deliveries.wake import notify
 from app.events.queries import EventFilter
 from app.settings import DestinationSettings, Settings
-from app.values import short_name, without_password
+from app.texts import decoded
+from app.values import masked, short_name
 
 SHOWN = (
     "id",
@@ -44,7 +44,11 @@ DEFAULT_RATE = 50.0
 
 @click.command()
 @choosing_events
-@click.option("--ids", type=click.File(), help="Instead of a filter: a file with an event id a line; - for stdin.")
+@click.option(
+    "--ids",
+    type=click.File(encoding="latin-1"),
+    help="Instead of a filter: a file with an event id a line; - for stdin.",
+)
 @click.option("--to", help="A destination's name, or a URL such as that of a laptop; else the only destination.")
 @click.option("--rate", default=DEFAULT_RATE, show_default=True, type=click.FloatRange(0.01, 10_000), help="A second.")
 @click.option("--dry-run", is_flag=True, help="Show the plan only.")
@@ -76,7 +80,7 @@ def replay(
     except NotReplayable as error:
         raise click.ClickException(str(error)) from None
     if as_json and (dry_run or not planned.events):
-        click.echo(_plan_json(planned, name, rate))
+        say_json(_plan_shown(planned, name, rate))
     elif not as_json:
         _print_plan(planned, name, rate)
     if dry_run or not planned.events:
@@ -84,13 +88,13 @@ def replay(
     confirm(f"Replay {planned.events} events to {name}?", yes=yes)
     replay_id = asyncio.run(_start(narrowed, ids=chosen, destination=name, url=url, rate=rate, planned=planned))
     if as_json:
-        click.echo(_plan_json(planned, name, rate, id=str(replay_id)))
+        say_json(_plan_shown(planned, name, rate, id=str(replay_id)))
     else:
-        click.echo(f"Replay {replay_id} runs.")
+        say(f"Replay {replay_id} runs.")
     if wait or (sys.stderr.isatty() and not detach and not as_json):
         follow(replay_id)
     elif not as_json:
-        click.echo(CONTROLS.format(replay_id))
+        say(CONTROLS.format(replay_id))
 
 
 @click.group()
@@ -119,7 +123,7 @@ def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
     """Show how far a replay is."""
     row = asyncio.run(find(replay_id))
     if as_json:
-        click.echo(json.dumps({name: plain(value) for name, value in _shown(row).items()}))
+        say_json({name: plain(value) for name, value in _shown(row).items()})
     else:
         print_fields(_shown(row))
     if followed:
@@ -131,7 +135,7 @@ def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
 def pause(replay_id: UUID) -> None:
     """Make no more deliveries until it is resumed; those made are sent."""
     _set(replay_id, ReplayStatus.PAUSED)
-    click.echo(f"Replay {replay_id} is paused.")
+    say(f"Replay {replay_id} is paused.")
 
 
 @replays.command()
@@ -139,7 +143,7 @@ def pause(replay_id: UUID) -> None:
 def resume(replay_id: UUID) -> None:
     """Go on where it was paused."""
     _set(replay_id, ReplayStatus.RUNNING)
-    click.echo(f"Replay {replay_id} goes on.")
+    say(f"Replay {replay_id} goes on.")
 
 
 @replays.command()
@@ -147,7 +151,7 @@ def resume(replay_id: UUID) -> None:
 def cancel(replay_id: UUID) -> None:
     """End it; what it made and is not being sent is dropped."""
     _set(replay_id, ReplayStatus.CANCELLED)
-    click.echo(f"Replay {replay_id} is cancelled.")
+    say(f"Replay {replay_id} is cancelled.")
 
 
 def _target(to: str | None) -> tuple[str, str | None]:
@@ -166,7 +170,7 @@ def _target(to: str | None) -> tuple[str, str | None]:
     except ValidationError:
         names = ", ".join(sorted(known)) or "none"
         raise click.UsageError(
-            f"{without_password(to)} is neither a destination ({names}) nor a URL: http(s)://… or python:…."
+            f"{masked(to)} is neither a destination ({names}) nor a URL: http(s)://… or python:…."
         ) from None
     return short_name(to), to
 
@@ -174,8 +178,12 @@ def _target(to: str | None) -> tuple[str, str | None]:
 def _ids(file: Any) -> list[UUID] | None:
     if file is None:
         return None
+    try:
+        lines = decoded(file.read().encode("latin-1")).splitlines()  # which keeps each byte
+    except UnicodeDecodeError:
+        raise click.UsageError("--ids takes text in UTF-8, or in UTF-16 with its byte order mark.") from None
     ids = []
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(lines, 1):
         try:
             if line.strip():
                 ids.append(UUID(line.strip()))
@@ -213,19 +221,19 @@ def _shown(row: Row[Any]) -> dict[str, Any]:
 
 
 def _print_plan(planned: Plan, name: str, rate: float) -> None:
-    click.echo(f"{planned.events} events to {name}")
+    say(f"{planned.events} events to {name}")
     for event_type, number in planned.types.items():
-        click.echo(f"  {number:>9}  {cell(event_type)}")
+        say(f"  {number:>9}  {cell(event_type)}")
     if planned.events:
-        click.echo(f"oldest   {cell(planned.oldest)}\nnewest   {cell(planned.newest)}")
-        click.echo(f"takes    {_duration(planned.events / rate)} at {rate:g} a second")
+        say(f"oldest   {cell(planned.oldest)}\nnewest   {cell(planned.newest)}")
+        say(f"takes    {_duration(planned.events / rate)} at {rate:g} a second")
     if planned.quarantined:
-        click.echo(f"{planned.quarantined} quarantined events match too and are left out: release them first.")
+        say(f"{planned.quarantined} quarantined events match too and are left out: release them first.")
 
 
-def _plan_json(planned: Plan, name: str, rate: float, **more: str) -> str:
+def _plan_shown(planned: Plan, name: str, rate: float, **more: str) -> dict[str, Any]:
     shown = {field: plain(value) for field, value in planned._asdict().items()}
-    return json.dumps(shown | {"to": name, "rate": rate, "seconds": planned.events / rate} | more)
+    return shown | {"to": name, "rate": rate, "seconds": planned.events / rate} | more
 
 
 def _duration(seconds: float) -> str:

@@ -14,8 +14,10 @@ import click
 from app import database
 from app.application import create_app
 from app.auth.clients import clients_from
-from app.auth.first_clients import FirstClients, first_clients
+from app.auth.first_clients import FirstClients, first_clients, with_kept_clients
+from app.auth.kept import ignored_files
 from app.auth.keys import token_keys
+from app.cli.output import say
 from app.cli.streams import outlive_output
 from app.cli.worker import Beside
 from app.deliveries.dispatch import register
@@ -56,23 +58,26 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     if processes > 1 and database.is_sqlite(settings.database_url):
         raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")
     for name in unknown_variables(os.environ):
-        click.echo(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
+        say(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
     exit_when_told()
     outlive_output()
     listener = listen(host, port)  # before the first clients are made, whose secrets are shown once
     asyncio.run(_prepare(settings))
     made = first_clients(settings)
+    configured, settings = settings.clients, with_kept_clients(settings)
     log = stderr_writer(settings.log_format)
-    clients = clients_from(made.clients if made else settings.clients)
+    clients = clients_from(settings.clients)
     keys = token_keys(settings)
+    for path, reason in ignored_files(settings).items():
+        log.write("file_ignored", {"file": str(path), "reason": reason}, level="warning")
     if not keys:
         log.write("tokens_are_off", {"reason": "No token_keys: `priohook keys new` makes one."}, level="warning")
     app = create_app(settings, clients=clients, keys=keys, log=log)
 
     def started(url: str) -> None:
-        click.echo(f"priohook listens at {url}")
+        say(f"priohook listens at {url}")
         if made:
-            _introduce(made, url)
+            _introduce(made, url, others=bool(configured))
 
     bound = ends_within(settings) + LAST
 
@@ -117,21 +122,19 @@ async def _prepare(settings: Settings) -> None:
             await register(connection, settings.destinations, now=datetime.now(UTC))
 
 
-def _introduce(made: FirstClients, url: str) -> None:
+def _introduce(made: FirstClients, url: str, *, others: bool) -> None:
     if not made.made_now:
-        click.echo(f"Its clients are in {made.path}.")
+        say(f"Its clients are in {made.path}{' and in the settings' if others else ''}.")
         return
     secrets = {name: client.secret.get_secret_value() for name, client in made.clients.items() if client.secret}
-    click.echo(f"\nIt made these clients and keeps them in {made.path} (mode 0600). They are shown this once:\n")
+    say(f"\nIt made these clients and keeps them in {made.path} (mode 0600). They are shown this once:\n")
     for name, secret in secrets.items():
-        click.echo(f"  {name:<11} {secret}   {' '.join(sorted(made.clients[name].scopes))}")
+        say(f"  {name:<11} {secret}   {' '.join(sorted(made.clients[name].scopes))}")
     body = shlex.quote(json.dumps(EXAMPLE))
     credential = f"prioticket:{secrets['prioticket']}"
     target = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    click.echo("\nSend it an event:\n")
-    click.echo(
-        f"  curl -i -u {credential} -H 'Content-Type: application/json' -d {body} {target}/webhooks/prioticket\n"
-    )
-    click.echo("Register it at Prioticket, with a URL that reaches it from outside:\n")
-    click.echo("  webhook_url   https://…/webhooks/prioticket")
-    click.echo(f"  webhook_auth  {b64encode(credential.encode()).decode()}\n")
+    say("\nSend it an event:\n")
+    say(f"  curl -i -u {credential} -H 'Content-Type: application/json' -d {body} {target}/webhooks/prioticket\n")
+    say("Register it at Prioticket, with a URL that reaches it from outside:\n")
+    say("  webhook_url   https://…/webhooks/prioticket")
+    say(f"  webhook_auth  {b64encode(credential.encode()).decode()}\n")

@@ -6,17 +6,24 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
+from app.auth.first_clients import kept_clients, with_kept_clients
+from app.auth.kept import kept_path
+from app.auth.keys import kept_keys
+from app.cli.output import say, say_json
 from app.settings import ClientSettings, DestinationSettings, Settings, unknown_variables, value_sources
-from app.values import without_password
+from app.values import masked
+
+HARMLESS = ("host", "port", "sslmode", "target_session_attrs")
+"""The parameters of a database URL whose values may be shown; libpq takes passwords there too."""
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def settings(*, as_json: bool) -> None:
     """Print every setting: value, unit, source and meaning. Secrets are masked."""
-    loaded, sources = Settings.load(), value_sources()
+    loaded, sources = _in_force()
     rows = [
         {
             "name": name,
@@ -28,21 +35,31 @@ def settings(*, as_json: bool) -> None:
         for name, field in Settings.model_fields.items()
     ]
     if as_json:
-        click.echo(json.dumps({row.pop("name"): row for row in rows}, indent=2))
+        say_json({row.pop("name"): row for row in rows}, indent=2)
     else:
         for row in rows:
             value = row["value"] if isinstance(row["value"], str) else json.dumps(row["value"])
-            click.echo(f"{row['name']} = {value}{' ' + str(row['unit']) if row['unit'] else ''}  ({row['source']})")
-            click.echo(f"    {row['description']}")
+            say(f"{row['name']} = {value}{' ' + str(row['unit']) if row['unit'] else ''}  ({row['source']})")
+            say(f"    {row['description']}")
     for name in unknown_variables(os.environ):
-        click.echo(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
+        say(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
+
+
+def _in_force() -> tuple[Settings, dict[str, str]]:
+    """The settings with what a first start keeps beside the database, and where each comes from."""
+    settings, sources = Settings.load(), value_sources()
+    if kept_clients(settings):
+        path = str(kept_path(settings, "clients"))
+        sources["clients"] = f"{sources['clients']}, {path}" if settings.clients else path
+    keys = settings.token_keys or kept_keys(settings)
+    if keys and not settings.token_keys:
+        sources["token_keys"] = str(kept_path(settings, "keys"))
+    return with_kept_clients(settings).model_copy(update={"token_keys": keys}), sources
 
 
 def _shown(name: str, value: Any) -> Any:
     if name == "database_url":
-        url = make_url(value)
-        masked = {key: "***" for key in url.query if "password" in key}  # libpq takes one there too
-        return url.update_query_dict(masked).render_as_string(hide_password=True)
+        return _database(make_url(value))
     if isinstance(value, timedelta):
         return value.total_seconds()
     if name == "clients":
@@ -52,9 +69,18 @@ def _shown(name: str, value: Any) -> Any:
     return [str(each) for each in value] if isinstance(value, tuple | frozenset) else value
 
 
+def _database(url: URL) -> str:
+    query = [
+        f"{name}={value if name in HARMLESS else '***'}"
+        for name, values in sorted(url.normalized_query.items())
+        for value in values
+    ]
+    return url.set(query={}).render_as_string(hide_password=True) + (f"?{'&'.join(query)}" if query else "")
+
+
 def _destination(destination: DestinationSettings) -> dict[str, Any]:
     shown = destination.model_dump(mode="json", exclude_defaults=True)
-    shown["url"] = without_password(destination.url)
+    shown["url"] = masked(destination.url)
     if destination.headers:
         shown["headers"] = dict.fromkeys(destination.headers, "***")  # they may be credentials
     return shown | {"timeout": destination.timeout.total_seconds()}

@@ -1,7 +1,6 @@
 """The command `priohook simulate`."""
 
 import asyncio
-import json
 import signal
 import sys
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.table import Table
 
 from app.cli.credentials import URL, credentials, webhook_url
+from app.cli.output import cell, say, say_json
 from app.simulator.requests import Mixture, requests
 from app.simulator.sending import RETRY_PAUSES, Plan, Simulation, Unreachable
 
@@ -59,7 +59,7 @@ def simulate(*, url: str, user: str | None, seed: int | None, as_json: bool, **o
     except Unreachable as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(json.dumps({"seed": seed, **result}))
+        say_json({"seed": seed, **result})
     else:
         _print(result, seed)
     sys.exit(1 if result["unexpected"] else 0)
@@ -97,11 +97,11 @@ def _print(result: dict[str, Any], seed: int) -> None:
     console = Console()
     console.print(table)
     latency = "  ".join(f"{name} {value:g}" for name, value in result["latency_ms"].items())
-    click.echo(f"\nstored events     {result['events']}")
-    click.echo(f"quarantined       {result['quarantined']}")
-    click.echo(f"sent again        {result['retries']}")
-    click.echo(f"latency, ms       {latency}")
-    click.echo(f"seed              {seed}")
-    click.echo(f"wrong answers     {result['unexpected']}")
+    say(f"\nstored events     {result['events']}")
+    say(f"quarantined       {result['quarantined']}")
+    say(f"sent again        {result['retries']}")
+    say(f"latency, ms       {latency}")
+    say(f"seed              {seed}")
+    say(f"wrong answers     {result['unexpected']}")
     for example in result["examples"]:
-        click.echo(f"  {example}")
+        say(f"  {cell(example)}")

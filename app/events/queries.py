@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.body import SLICE_BYTES
 from app.events.tables import Event, Status
 
+AMONG = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 QUARANTINED = Event.status == literal_column("'quarantined'")
@@ -55,6 +56,13 @@ def id_floor(at: datetime) -> UUID:
     """The lowest id that an event of this time can have: ids are time-ordered, so the primary key finds times too."""
     ticks = max(0, ((at - EPOCH) // MICROSECOND << 12) // 1000)  # as `app.events.ids` counts them, and no float rounds
     return UUID(int=ticks >> 12 << 80 | 7 << 76 | (ticks & 0xFFF) << 64 | 2 << 62)
+
+
+async def last_events(connection: AsyncConnection) -> dict[str, datetime]:
+    """When the last event of each client arrived, among the newest `AMONG`: no index has the clients."""
+    newest = select(Event.client, Event.received_at).order_by(Event.id.desc()).limit(AMONG).subquery()
+    query = select(newest.c.client, func.max(newest.c.received_at)).group_by(newest.c.client)
+    return {client: at for client, at in await connection.execute(query)}  # noqa: C416 - rows are no pairs for mypy
 
 
 async def list_events(

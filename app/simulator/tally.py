@@ -66,8 +66,7 @@ class Tally:
     def _wrong(self, example: str) -> None:
         self.unexpected += 1
         if len(self.examples) < EXAMPLES:
-            # What a stranger answered must not move a terminal's cursor.
-            self.examples.append("".join(each if each.isprintable() else "\ufffd" for each in example))
+            self.examples.append(example)
 
     def _latency(self) -> dict[str, float]:
         ordered = sorted(self._seconds)

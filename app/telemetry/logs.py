@@ -16,6 +16,8 @@ from typing import Any, Literal, TextIO
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from app.texts import printable
+
 GATHER = 0.02  # seconds; the lines of that time go out in one write
 
 MOST_LINES = 50_000  # waiting ones, about 50 MB; a reader that stalls costs lines, never the receiver
@@ -127,7 +129,7 @@ def _as_json(line: Line) -> str:
         # A third of the time that the standard library takes; DEL is the one control character it leaves.
         return to_json(whole, fallback=str, ensure_ascii=True).decode().replace("\x7f", "\\u007f") + "\n"
     except PydanticSerializationError:  # a lone surrogate
-        return json.dumps(whole, default=str) + "\n"
+        return json.dumps(whole, default=str).replace("\x7f", "\\u007f") + "\n"
 
 
 def _as_text(line: Line) -> str:
@@ -137,15 +139,11 @@ def _as_text(line: Line) -> str:
     trace = str(shown.pop("traceback", ""))
     words = " ".join(f"{name}={_plain(value)}" for name, value in shown.items())
     # Indented, so that no line of an error's own text looks like one of the log's.
-    below = "".join(f"    {_printable(each)}\n" for each in trace.splitlines())
-    return f"{stamp} {level:<7} {_printable(event)} {words}\n{below}"
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+    below = "".join(f"    {printable(each)}\n" for each in trace.splitlines())
+    return f"{stamp} {level:<7} {printable(event)} {words}\n{below}"
 
 
 def _plain(value: object) -> str:
     """The value so that it cannot break the line or move a terminal's cursor."""
     text = str(value)
-    return text if text.isprintable() and " " not in text and text else json.dumps(text)
+    return text if text.isprintable() and " " not in text and text else printable(json.dumps(text))

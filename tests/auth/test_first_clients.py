@@ -1,10 +1,13 @@
+import codecs
 import os
 import stat
+from hashlib import sha256
 
 import pytest
 
 from app.auth.clients import clients_from
-from app.auth.first_clients import FirstClients, first_clients
+from app.auth.first_clients import FirstClients, first_clients, with_kept_clients
+from app.auth.kept import ignored_files
 from app.settings import Settings, SettingsProblem
 from tests.conftest import SECRET, WEBHOOK, basic_header, payload
 
@@ -61,6 +64,58 @@ def test_configured_clients_are_all_there_are(tmp_path, path):
     settings = Settings.model_validate({"database_url": f"sqlite:///{tmp_path}/priohook.db", "clients": clients})
     assert first_clients(settings) is None
     assert not path.exists()
+
+
+def configured(tmp_path, **clients) -> Settings:
+    return Settings.model_validate({"database_url": f"sqlite:///{tmp_path}/priohook.db", "clients": clients})
+
+
+def test_clients_that_are_configured_later_count_together_with_the_first_ones(tmp_path):
+    start_without_clients(tmp_path)
+    settings = configured(tmp_path, later={"secret": SECRET, "scopes": ["webhooks:send"], "username": "prioticket"})
+    assert first_clients(settings)
+    assert set(with_kept_clients(settings).clients) == {"later", "prioticket", "admin"}
+
+
+def test_a_client_in_both_places_is_refused_unless_it_is_the_same(tmp_path, path):
+    secret = secret_of(start_without_clients(tmp_path), "prioticket")
+    digest = sha256(f"prioticket:{secret}".encode()).hexdigest()
+    with_kept_clients(configured(tmp_path, prioticket={"sha256": digest, "scopes": ["webhooks:send"]}))
+    for other in ({"sha256": digest, "scopes": ["console"]}, {"secret": SECRET, "scopes": ["webhooks:send"]}):
+        with pytest.raises(SettingsProblem, match="client prioticket is in the settings and in") as problem:
+            with_kept_clients(configured(tmp_path, prioticket=other))
+        assert str(path) in str(problem.value)
+
+
+def test_the_first_clients_may_be_removed_once_others_are_configured(tmp_path, path):
+    path.write_text("")
+    settings = configured(tmp_path, mine={"secret": SECRET, "scopes": ["webhooks:send"]})
+    assert set(with_kept_clients(settings).clients) == {"mine"}
+    path.unlink()
+    assert first_clients(settings) is None
+
+
+def test_the_file_may_begin_with_a_byte_order_mark(tmp_path, path):
+    made = start_without_clients(tmp_path)
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert start_without_clients(tmp_path).clients == made.clients
+
+
+def test_another_table_in_the_file_is_refused_since_nobody_would_read_it(tmp_path, path):
+    start_without_clients(tmp_path)
+    path.write_text(path.read_text() + '[destinations.erp]\nurl = "http://127.0.0.1:9/"\n')
+    with pytest.raises(SettingsProblem, match="holds destinations"):
+        start_without_clients(tmp_path)
+
+
+def test_files_of_a_first_start_that_do_not_count_are_named(tmp_path, path):
+    start_without_clients(tmp_path)
+    assert ignored_files(configured(tmp_path)) == {}
+    (tmp_path / "priohook-keys.toml").write_text("")
+    keys = {"database_url": f"sqlite:///{tmp_path}/priohook.db", "token_keys": ["k" * 32]}
+    assert list(ignored_files(Settings.model_validate(keys))) == [tmp_path / "priohook-keys.toml"]
+    moved = Settings(database_url="postgresql://host/database")
+    assert list(map(str, ignored_files(moved))) == ["priohook-clients.toml", "priohook-keys.toml"]
 
 
 def test_on_postgresql_clients_must_be_configured_and_it_says_how():

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from app.cli.main import main
+from app.cli.streams import Stream
 from app.database import engine_for
 from app.events.store import NewEvent
 from app.events.tables import Status
@@ -74,6 +75,17 @@ def working(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
             return await work(workers)
 
     return lambda work: asyncio.run(go(work))
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`terminal(80)`: a terminal with so many columns."""
+
+    def terminal(columns: int) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(Stream, "isatty", lambda _: True)
+
+    return terminal
 
 
 def refused_event(key: str, body: bytes, **columns: object) -> NewEvent:

@@ -1,14 +1,18 @@
 import json
 import tomllib
 from base64 import b64decode, b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
 
 from app.auth.clients import clients_from
 from app.settings import Scope, Settings
+from tests.cli.conftest import NOON
+from tests.conftest import SECRET
+from tests.events.stores import new_event
 
+HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC)
 
 
@@ -74,3 +78,68 @@ def test_a_client_that_http_basic_cannot_carry_is_refused(run, arguments):
     done = run("clients", "new", *arguments)
     assert (done.status, done.written) == (2, b"")
     assert done.errors.splitlines()[-1].strip()
+
+
+FIRST = """
+[clients.prioticket]
+secret = "the-secret-of-a-first-start"
+scopes = ["webhooks:send"]
+"""
+
+
+def listed(run):
+    done = run("clients", "list", "--json")
+    assert done.status == 0
+    return {row["name"]: row for row in map(json.loads, done.text.splitlines())}
+
+
+def test_a_list_has_the_clients_of_all_sources_with_their_scopes_and_validity(run, fill, tmp_path, monkeypatch):
+    fill(new_event("a", client="old", received_at=NOON), new_event("b", client="old", received_at=NOON - HOUR))
+    entry = {"secret": SECRET, "scopes": ["webhooks:send", "console"], "username": "prioticket"}
+    times = {"old": {"not_after": "2020-01-01T00:00:00Z"}, "next": {"not_before": "2999-01-01T00:00:00Z"}}
+    monkeypatch.setenv("PRIOHOOK_CLIENTS", json.dumps({name: entry | each for name, each in times.items()}))
+    (tmp_path / "priohook.toml").write_text('[clients.old]\nusername = "prioticket"\n')
+    rows = listed(run)
+    assert rows["next"] == {
+        "name": "next",
+        "username": "prioticket",
+        "scopes": "console webhooks:send",
+        "state": "not yet valid",
+        "source": "environment",
+        "not_before": "2999-01-01T00:00:00.000+00:00",
+        "not_after": None,
+        "last_event_at": None,
+    }
+    old = rows["old"]
+    assert (old["state"], old["source"]) == ("expired", "environment, priohook.toml")
+    assert old["last_event_at"] == "2026-08-12T12:00:00.000+00:00"
+    assert SECRET not in run("clients", "list").text
+
+
+def test_a_list_has_the_clients_of_a_first_start_too(run, sqlite_url, tmp_path, monkeypatch):
+    (tmp_path / "priohook-clients.toml").write_text(FIRST)
+    (tmp_path / "priohook.toml").write_text(
+        FIRST.replace("clients.prioticket", "clients.later").replace("first", "next")
+    )
+    rows = listed(run)
+    assert {name: row["source"] for name, row in rows.items()} == {
+        "later": "priohook.toml",
+        "prioticket": "priohook-clients.toml",
+    }
+    assert rows["prioticket"]["state"] == "valid"
+
+
+def test_a_client_whose_entries_differ_is_status_1_and_both_places_are_named(run, sqlite_url, tmp_path):
+    (tmp_path / "priohook-clients.toml").write_text(FIRST)
+    (tmp_path / "priohook.toml").write_text(FIRST.replace("first", "next"))
+    for command in (["clients", "list"], ["settings"], ["serve"]):
+        done = run(*command)
+        assert done.status == 1
+        assert "The client prioticket is in the settings and in priohook-clients.toml" in done.errors
+
+
+def test_a_list_without_a_database_says_what_it_does_not_know(run, tmp_path):
+    (tmp_path / "priohook.toml").write_text(FIRST)
+    done = run("clients", "list")
+    assert (done.status, done.text.split("\t")[0]) == (0, "prioticket")
+    assert "last_event_at is unknown: There is no database" in done.errors

@@ -92,7 +92,7 @@ def test_show_has_the_attempts_and_nothing_moves_the_cursor_of_a_terminal(run, f
     done = run("deliveries", "show", four[1])
     assert done.status == 0
     assert "\nattempt 1\n" in done.text
-    assert "<h1>\ufffd[2Jno</h1>" in done.text
+    assert r"<h1>\x1b[2Jno</h1>" in done.text
     assert not [each for each in done.text if not each.isprintable() and each != "\n"]
 
 

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.cli.streams import Stream
 from app.events.ids import new_id
 from tests.cli.conftest import NOON, NOTIFICATION, refused_event
 from tests.events.stores import new_event
@@ -106,6 +105,33 @@ def test_nothing_that_a_sender_chose_moves_the_cursor_of_a_terminal(run, fill, c
     assert not [each for each in done.text if not each.isprintable() and each not in "\n\t"]
 
 
+EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e\x7f"
+"""C0, C1, a bidi override and DEL."""
+
+
+def evil_event(**columns):
+    return new_event(
+        "a", body=EVIL.encode() + b"\xff", headers=f"x: {EVIL[:-2]}".encode("latin-1", "replace"), **columns
+    )
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"], ["--body"]], ids=str)
+def test_on_a_terminal_nothing_of_an_event_moves_the_cursor_and_all_of_it_is_told(run, fill, terminal, flags):
+    (stored,) = fill(evil_event(notification_id="n"))
+    terminal(200)
+    text = run("events", "show", str(stored), *flags).text
+    assert not [each for each in text if not each.isprintable() and each not in "\n\t"]
+    assert ("\\u001b[2J" if "--json" in flags else "\\x1b[2J\\x9b31m\\u202e\\x7f") in text
+
+
+def test_json_has_what_is_stored_and_not_what_can_be_shown(run, fill):
+    fill(new_event("a", type=f"{EVIL} é 😀 \u3000"))
+    text = run("events", "list", "--json").text
+    assert text.isascii()
+    assert text.rstrip("\n").isprintable()
+    assert json.loads(text)["type"] == f"{EVIL} é 😀 \u3000"
+
+
 def test_an_empty_list_is_no_failure(run, fill):
     fill()
     assert run("events", "list") == (0, b"", "")
@@ -196,17 +222,6 @@ def test_release_of_a_copy_counts_it_on_the_first(run, fill):
     done = run("events", "release", str(copy))
     assert done == (0, f"It is a copy of event {first}, where it is counted now.\n".encode(), "")
     assert json.loads(run("events", "show", "--json", str(first)).text)["duplicates"] == 1
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    """`terminal(80)`: a terminal with so many columns."""
-
-    def terminal(columns):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setattr(Stream, "isatty", lambda _: True)
-
-    return terminal
 
 
 def test_on_a_terminal_a_list_is_a_table_with_a_head(run, three, terminal):

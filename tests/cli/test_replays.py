@@ -86,6 +86,21 @@ def test_ids_are_read_from_a_file_a_line_each(run, three, tmp_path):
     assert json.loads(run("replay", "--dry-run", "--json", "--ids", str(tmp_path / "ids")).text)["events"] == 2
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_ids_may_be_written_by_powershell(run, three, tmp_path, encoding):
+    text = f"{three[0]}\r\n{three[1]}\r\n".encode(encoding)
+    (tmp_path / "ids").write_bytes(b"\xfe\xff" + text if encoding == "utf-16-be" else text)
+    assert json.loads(run("replay", "--dry-run", "--json", "--ids", str(tmp_path / "ids")).text)["events"] == 2
+
+
+@pytest.mark.parametrize("content", [b"\xe9\r\n", b"\xff\xfea", b"\x00\x00"])
+def test_ids_in_another_encoding_are_a_usage_error(run, three, tmp_path, content):
+    (tmp_path / "ids").write_bytes(content)
+    done = run("replay", "--dry-run", "--ids", str(tmp_path / "ids"))
+    assert (done.status, done.written) == (2, b"")
+    assert "--ids takes" in done.errors
+
+
 def test_ids_are_read_from_standard_input(run, three, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{three[1]}\n"))
     assert json.loads(run("replay", "--dry-run", "--json", "--ids", "-").text)["events"] == 1

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 import app.sources
+from app.auth.first_clients import first_clients, kept_clients
+from app.auth.keys import token_keys
 from app.settings import Settings
 from tests.conftest import SECRET
 
@@ -70,6 +72,44 @@ def test_no_secret_is_shown(run, tmp_path, monkeypatch, url, flag):
     assert "shared" in done.text
     assert SECRET not in done.text
     assert PASSWORD not in done.text
+
+
+URLS = {
+    "postgresql://me:first@se@cond@host/db": "postgresql+asyncpg://me:***@host/db",
+    "postgresql://me:fi%40rst@host/db": "postgresql+asyncpg://me:***@host/db",
+    "postgresql://me:fi/rst@host/db": "postgresql+asyncpg://me:***@host/db",
+    "postgresql://me@host/db?sslmode=require&pass%77ord=first": "postgresql+asyncpg://me@host/db?password=***&sslmode=require",
+    "postgresql:///db?host=a&host=b&sslpassword=first": "postgresql+asyncpg:///db?host=a&host=b&sslpassword=***",
+}
+
+
+@pytest.mark.parametrize(("url", "masked"), URLS.items(), ids=URLS)
+def test_the_whole_password_of_a_database_is_masked(shown, monkeypatch, url, masked):
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", url)
+    assert shown()["database_url"]["value"] == masked
+
+
+def test_the_values_in_a_destinations_query_are_masked(run, tmp_path):
+    url = "https://erp.example/in?tenant=nl&token=swordfish"
+    (tmp_path / "priohook.toml").write_text(f'[destinations.erp]\nurl = "{url}"\n')
+    assert "https://erp.example/in?tenant=***&token=***" in run("settings").text
+
+
+def test_the_clients_and_keys_of_a_first_start_are_shown_and_masked(shown, run, tmp_path):
+    settings = Settings.load()
+    first_clients(settings)
+    (key,) = token_keys(settings)
+    shows = shown()
+    assert set(shows["clients"]["value"]) == {"prioticket", "admin"}
+    assert shows["clients"]["source"] == "priohook-clients.toml"
+    assert shows["token_keys"]["source"] == "priohook-keys.toml"
+    (tmp_path / "priohook.toml").write_text(CLIENT.replace("clients.prioticket", "clients.later"))
+    shows = shown()
+    assert set(shows["clients"]["value"]) == {"prioticket", "admin", "later"}
+    assert shows["clients"]["source"] == "priohook.toml, priohook-clients.toml"
+    text = run("settings").text
+    secrets = [client.secret.get_secret_value() for client in kept_clients(settings).values() if client.secret]
+    assert not [secret for secret in (*secrets, key.decode()) if secret in text]
 
 
 def test_a_misspelt_variable_is_pointed_out(run, monkeypatch):

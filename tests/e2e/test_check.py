@@ -102,9 +102,17 @@ def test_behind_a_trusted_certificate_all_is_as_promised(server, priohook, monke
 
 
 def test_a_terminal_gets_a_table(server):
+    status, shown = on_terminal("check", server.url, "--read-only")
+    assert status == 0
+    assert "✓" in shown
+    assert "POST, Authorization: Bearer …, Accept: text/html" in shown
+
+
+def on_terminal(*arguments: str) -> tuple[int, str]:
+    """How a command ends and what it writes to a terminal of 160 columns."""
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (50, 160))
-    command = [sys.executable, "-m", "app", "check", server.url, "--read-only"]
+    command = [sys.executable, "-m", "app", *arguments]
     environment = environment_for() | {"COLUMNS": "160"}  # of which another test's process may have set one
     with subprocess.Popen(command, env=environment, stdout=child) as process:
         os.close(child)
@@ -112,9 +120,7 @@ def test_a_terminal_gets_a_table(server):
             shown = b""
             while part := terminal.read(4096):
                 shown += part
-    assert process.returncode == 0
-    assert "✓" in shown.decode()
-    assert "POST, Authorization: Bearer …, Accept: text/html" in shown.decode()
+    return process.returncode, shown.decode()
 
 
 def strips_the_challenge(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -127,6 +133,11 @@ def strips_the_event_id(status: int, headers: dict[str, str], body: bytes) -> tu
 
 def rewrites_405(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
     return (status, headers, PAGE) if status == 405 else (status, headers, body)
+
+
+def writes_to_terminals(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    evil = "\x1b]0;pwned\x07\x1b[2J\x9b31m"
+    return status, {**headers, "content-type": evil, "www-authenticate": evil, "allow": evil}, PAGE
 
 
 def adds_a_body_to_401(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -162,6 +173,14 @@ def test_what_a_proxy_spoils_is_named_at_its_row(server, spoil, row, difference)
     assert any(each.startswith(difference) for each in found[row].differences), found[row]
     assert found[row].advice
     assert not found["alive"].differences
+
+
+def test_what_an_endpoint_answers_moves_no_cursor(server):
+    with proxy(server.address[1], writes_to_terminals) as url:
+        status, shown = on_terminal("check", url, "--read-only")
+    assert status == 1
+    assert "pwned" in shown
+    assert not [each for each in ("\x1b]", "\x1b[2J", "\x07", "\x9b") if each in shown]
 
 
 def test_a_redirect_is_said_with_where_it_leads_to(server):

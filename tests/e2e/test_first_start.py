@@ -4,6 +4,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from base64 import b64encode
 from pathlib import Path
 from time import monotonic, sleep
@@ -12,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.conftest import CLIENTS
-from tests.e2e.conftest import ENDS_WITHIN, Wire, configured, dial, new_event, request
+from tests.e2e.conftest import ENDS_WITHIN, Wire, configured, dial, environment_for, new_event, request
 
 
 def curl_line(banner: str) -> str:
@@ -94,6 +95,57 @@ def test_the_second_start_prints_no_secret_and_lets_the_same_clients_in(serve, t
 def test_configured_clients_take_the_place_of_made_ones(serve, tmp_path):
     serve(clients=json.dumps(CLIENTS))
     assert not (tmp_path / "priohook-clients.toml").exists()
+
+
+def test_a_client_that_is_added_later_locks_nobody_out(serve, priohook, tmp_path):
+    serve().end()
+    printed = priohook("clients", "new", "next", "--username", "prioticket").stdout
+    (tmp_path / "priohook.toml").write_text(printed.partition("For priohook.toml:")[2])
+    second = serve()
+    new = next(line.split()[1] for line in printed.splitlines() if line.startswith("secret"))
+    with dial(second) as wire:
+        for secret in (secrets(tmp_path)[0], new):
+            credential = b64encode(f"prioticket:{secret}".encode()).decode()
+            wire.send(request(new_event(), authorization=f"Authorization: Basic {credential}"))
+            assert wire.reply().status == 200
+    second.end()
+    assert "priohook-clients.toml and in the settings" in second.stdout
+
+
+def test_another_asgi_server_lets_the_clients_of_a_first_start_in(serve, tmp_path):
+    """In a process of its own, as importing `app.asgi` reads the settings."""
+    serve().end()
+    program = """
+import asyncio, sys, httpx2
+from app.asgi import app
+async def main():
+    async with app.lifespan_context(app) as state:
+        async def with_state(scope, receive, send):
+            await app({**scope, "state": dict(state)}, receive, send)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(with_state), base_url="http://priohook") as client:
+            admin = httpx2.BasicAuth("admin", sys.argv[2])
+            token = await client.post("/oauth2/token", auth=admin, data={"grant_type": "client_credentials"})
+            sender = httpx2.BasicAuth("prioticket", sys.argv[1])
+            event = await client.post("/webhooks/prioticket", auth=sender, json={"data": {}})
+            print(event.status_code, token.status_code)
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *secrets(tmp_path)],
+        cwd=tmp_path,
+        env=environment_for(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "200 200\n", done.stderr
+
+
+def test_a_file_that_does_not_count_is_told_at_the_start(serve, tmp_path):
+    serve().end()
+    second = serve(token_keys="k" * 32)
+    second.end()
+    assert "priohook-keys.toml" in next(line for line in second.stderr.splitlines() if "file_ignored" in line)
 
 
 def test_all_addresses_are_served_when_asked_and_the_curl_line_names_one_that_works(serve):

@@ -184,7 +184,7 @@ def test_standard_loggers_say_their_event_fields_and_error():
 def test_an_error_on_a_terminal_can_neither_fake_a_line_nor_move_the_cursor():
     lines = logged("text")
     (start,) = [place for place, line in enumerate(lines) if "failed" in line]
-    assert lines[start + 1 :] == ["    ValueError: went", "    wrong \ufffd[31m"]
+    assert lines[start + 1 :] == ["    ValueError: went", r"    wrong \x1b[31m"]
 
 
 def test_standard_loggers_are_left_as_they_were():

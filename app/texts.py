@@ -1,0 +1,43 @@
+"""Text from outside: what people wrote into files, decoded; what strangers wrote, shown."""
+
+import codecs
+import tomllib
+from pathlib import Path
+from typing import Any
+
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins as the next one does
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""What Windows' editors and PowerShell's `>` put first."""
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file: UTF-8, or what its byte order mark says, without the mark.
+
+    Raises:
+        UnicodeDecodeError: it is in another encoding.
+    """
+    found = (encoding for mark, encoding in BYTE_ORDER_MARKS.items() if content.startswith(mark))
+    return content.decode(next(found, "utf-8"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, whatever the locale and the file's line ends.
+
+    Raises:
+        UnicodeDecodeError: it is no text.
+        tomllib.TOMLDecodeError: it is no TOML.
+    """
+    return tomllib.loads(decoded(path.read_bytes()).replace("\r\n", "\n"))
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""The text with `\x1b`, `\u202e` and the like in place of what could move or colour what a terminal shows."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
+    )
