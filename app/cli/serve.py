@@ -55,6 +55,7 @@ EXAMPLE = {
 def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     """Receive webhooks, and deliver them, until SIGTERM, then finish what was begun and exit 0."""
     settings = Settings.load()
+    with_kept_clients(settings)  # a clash is refused before anything is begun
     if processes > 1 and database.is_sqlite(settings.database_url):
         raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")
     for name in unknown_variables(os.environ):
