@@ -13,6 +13,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from app import docs, health
+from app.api_turns import InTurn, TooManyRequests, Turns
 from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
 from app.auth.basic import BasicDoor
 from app.auth.bearer import PROBLEMS as BEARER_PROBLEMS
@@ -132,9 +133,17 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
         door = Middleware(BasicDoor, clients=clients, failures=failures, scope=scope)
         return Door(scheme="basic", scope=scope, problems=BASIC_PROBLEMS, middleware=door)
 
+    receive = receiver.Receiver(
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout=settings.body_timeout,
+        on_unprocessable=settings.on_unprocessable,
+    )
+    turns = Middleware(InTurn, turns=Turns(receiving=receive.is_busy))
+
     def bearer(scope: Scope) -> Door:
         door = Middleware(BearerDoor, keys=keys, clients=clients, failures=failures, scope=scope)
-        return Door(scheme="bearer", scope=scope, problems=BEARER_PROBLEMS, middleware=door)
+        problems = (*BEARER_PROBLEMS, TooManyRequests)
+        return Door(scheme="bearer", scope=scope, problems=problems, middleware=door, behind=turns)
 
     token = TokenEndpoint(
         keys=keys,
@@ -142,11 +151,6 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
         failures=failures,
         lifetime=settings.token_lifetime,
         body_timeout=settings.body_timeout,
-    )
-    receive = receiver.Receiver(
-        max_body_bytes=settings.max_body_bytes,
-        body_timeout=settings.body_timeout,
-        on_unprocessable=settings.on_unprocessable,
     )
     limit = settings.max_body_bytes
     order = orders.Orders(read_object=contents.read_object)

@@ -47,12 +47,16 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """Who may come in, and what others are answered; no middleware where the handler asks for itself."""
+    """Who may come in, and what others are answered; no middleware where the handler asks for itself.
+
+    `behind` is the middleware for those who came in.
+    """
 
     scheme: Literal["basic", "bearer"]
     scope: str | None = None
     problems: tuple[type[Problem], ...] = ()
     middleware: Middleware | None = None
+    behind: Middleware | None = None
 
 
 class Route(routing.Route):
@@ -61,7 +65,7 @@ class Route(routing.Route):
     def __init__(
         self, method: str, path: str, endpoint: Callable[..., Any], operation: Operation, *, door: Door | None = None
     ) -> None:
-        middleware = [door.middleware] if door and door.middleware else []
+        middleware = [each for each in (door.middleware, door.behind) if each] if door else []
         super().__init__(path, endpoint, methods=[method], middleware=middleware)
         self.method = method
         self.operation = operation

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any, ClassVar, Literal, TypedDict
 
 from starlette.types import Receive, Scope, Send
@@ -28,6 +29,7 @@ from app.receiver.copies import accepted_key, refused_key
 from app.receiver.payloads import NoEnvelope, NotJSON, Payload, parse_payload
 
 NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+BUSY_FOR = 1.0  # seconds
 LONGEST_LENGTH = 18
 """Digits of a Content-Length that is believed: what is longer fits no column, and is counted instead."""
 
@@ -92,9 +94,15 @@ class Receiver:
         self._limit = max_body_bytes
         self._timeout = body_timeout
         self._accept_all = on_unprocessable == "accept"
+        self._last = -BUSY_FOR
+
+    def is_busy(self) -> bool:
+        """Whether a webhook came in the last second."""
+        return monotonic() - self._last < BUSY_FOR
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stores the event, then answers 200; a sender that saw 200 need never retry."""
+        self._last = monotonic()
         headers = _by_name(scope["headers"])
         if not accepts_json(headers.get(b"accept", b"")):
             raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
