@@ -102,12 +102,19 @@ def _text(error: str | None) -> str | None:
     return error.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
+def _losses(each: Ended) -> int:
+    """Attempts in a row that ended with their process; one that was not made leaves the number as it is."""
+    if each.outcome.lost:
+        return each.claim.lost + 1
+    return 0 if each.outcome.counts else each.claim.lost
+
+
 def _change(each: Ended, *, worker: str, now: datetime) -> dict[str, Any]:
     change: dict[str, Any] = {
         "delivery_id": each.claim.delivery_id,
         "worker": worker,
         "number": each.claim.attempt,
-        "losses": each.claim.lost + 1 if each.outcome.lost else 0,
+        "losses": _losses(each),
         "uncounted": 0 if each.outcome.counts else 1,
     }
     verdict = judge(each.outcome.status)

@@ -49,7 +49,12 @@ class Sender:
         self._something.set()
 
     async def run(self) -> None:
-        """Sends until it is told to end."""
+        """Sends until it is told to end.
+
+        Raises:
+            SettingsProblem: the destination cannot be used.
+        """
+        await self._kind.open()
         while not self._ending:
             self._something.clear()
             ended, self._ended = self._ended, []
@@ -74,10 +79,12 @@ class Sender:
             await asyncio.wait(self._sending, timeout=within.total_seconds())
         for task in self._sending:
             task.cancel()
-        async with writing(self._engine) as connection:
-            await leave(connection, self.limits, self._ended, worker=self._worker, now=datetime.now(UTC))
-            await notify(connection)
-        await self._kind.close()
+        try:
+            await self._kind.close()  # before another worker may begin anew what still runs
+        finally:
+            async with writing(self._engine) as connection:
+                await leave(connection, self.limits, self._ended, worker=self._worker, now=datetime.now(UTC))
+                await notify(connection)
 
     async def _send(self, claim: Claim) -> None:
         started = datetime.now(UTC)

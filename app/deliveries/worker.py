@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from secrets import token_hex
 
 import asyncpg
@@ -22,7 +23,7 @@ from app.deliveries.replay import Advanced, advance, any_running
 from app.deliveries.sender import Sender, until_woken
 from app.deliveries.turns import take_back
 from app.deliveries.wake import notify, waking
-from app.settings import DestinationSettings
+from app.settings import DestinationSettings, SettingsProblem
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,6 @@ class Worker:
         self._courtesy = Courtesy()
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
-        self._unusable: set[str] = set()
         self._paused: frozenset[str] = frozenset()
         for name, destination in destinations.items():
             self._add(name, destination)
@@ -76,7 +76,7 @@ class Worker:
             self._start(self._dispatch)
             self._start(self._look)
             for sender in self._senders.values():
-                self._start(sender.run)
+                self._start(partial(_usable, sender))
             try:
                 yield
             finally:
@@ -90,18 +90,12 @@ class Worker:
                     if isinstance(end, BaseException):
                         logger.error("claims_not_given_back", exc_info=end)
 
-    def _add(self, name: str, settings: DestinationSettings) -> bool:
-        """Makes the sender, unless the destination cannot be used: the others must not wait for that."""
+    def _add(self, name: str, settings: DestinationSettings) -> Sender:
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
-        try:
-            kind = open_destination(settings)
-        except Exception as error:  # noqa: BLE001 - whatever a user's module raises when it is imported
-            fields = {"destination": name, "error": f"{type(error).__name__}: {error}"}
-            logger.error("destination_unusable", extra={"fields": fields})  # noqa: TRY400 - the sentence says it
-            self._unusable.add(name)
-            return False
-        self._senders[name] = Sender(self._engine, limits, kind, worker=self._name, courtesy=self._courtesy)
-        return True
+        kind = open_destination(settings)
+        sender = Sender(self._engine, limits, kind, worker=self._name, courtesy=self._courtesy)
+        self._senders[name] = sender
+        return sender
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.create_task(_surviving(work)))
@@ -164,19 +158,22 @@ class Worker:
 
     def _open_for_replay(self, each: Outlook) -> None:
         """Makes the sender of a replay to a URL."""
-        unknown = each.name not in self._senders and each.name not in self._unusable
-        if (
-            each.url is not None
-            and each.pending
-            and unknown
-            and self._add(each.name, DestinationSettings(url=each.url))
-        ):
-            self._start(self._senders[each.name].run)
+        if each.url is not None and each.pending and each.name not in self._senders:
+            self._start(partial(_usable, self._add(each.name, DestinationSettings(url=each.url))))
 
 
 def _soon(now: datetime, *times: datetime | None) -> datetime:
     """The first of the times, or when it is time for another look."""
     return min([now + LOOK_EVERY, *(at for at in times if at is not None)])
+
+
+async def _usable(sender: Sender) -> None:
+    """Runs the sender, unless its destination cannot be used: the others must not end for that."""
+    try:
+        await sender.run()
+    except SettingsProblem as error:
+        fields = {"destination": sender.limits.name, "error": str(error)}
+        logger.error("destination_unusable", extra={"fields": fields})  # noqa: TRY400 - the sentence says it
 
 
 async def _surviving(work: Callable[[], Awaitable[None]]) -> None:

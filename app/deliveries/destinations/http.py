@@ -32,6 +32,9 @@ class HTTPDestination:
         self._timeout = settings.timeout.total_seconds()
         self._connections = Connections(target)
 
+    async def open(self) -> None:
+        """As `Kind.open` says: there is nothing that could be wrong before the first attempt."""
+
     async def send(self, claim: Claim, *, now: datetime) -> Outcome:
         """As `Kind.send` says."""
         sent = self._headers | headers(claim, self._keys, now=now) | {"Content-Length": str(len(claim.body))}

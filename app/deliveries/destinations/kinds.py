@@ -5,14 +5,21 @@ from datetime import datetime
 from typing import Protocol
 
 from app.deliveries.claims import Claim
+from app.deliveries.destinations.functions import PythonDestination
 from app.deliveries.destinations.http import HTTPDestination
-from app.deliveries.destinations.python import PythonDestination
 from app.deliveries.results import Outcome
 from app.settings import DestinationSettings
 
 
 class Kind(Protocol):
     """Sends events to one destination; a broker would be another one."""
+
+    async def open(self) -> None:
+        """Prepares for attempts; does nothing where that was done.
+
+        Raises:
+            SettingsProblem: it cannot be used, such as a function that is not there.
+        """
 
     async def send(self, claim: Claim, *, now: datetime) -> Outcome:
         """Makes one attempt, within the destination's timeout.
@@ -33,9 +40,5 @@ KINDS: Mapping[str, Callable[[DestinationSettings], Kind]] = {
 
 
 def open_destination(settings: DestinationSettings) -> Kind:
-    """The destination behind the settings' URL.
-
-    Raises:
-        SettingsProblem: it cannot be used, such as a function that is not there.
-    """
+    """The destination behind the settings' URL."""
     return KINDS[settings.url.partition(":")[0]](settings)

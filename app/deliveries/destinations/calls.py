@@ -1,0 +1,235 @@
+"""The process of one function behind `python:package.module:function`: imports it and calls it for a worker.
+
+What a function does to its process (a crash, another directory, a closed stream, a lock that is never let go) happens
+here and nowhere else. Both talk over a socket, in frames of four bytes of length and a message:
+
+    worker   (CALL, number, event) · (CANCEL, number) · (END,)                         pickled
+    here     [READY] or [UNUSABLE, why] · [RETURNED, number, error, traceback]         JSON
+             [ALIVE, number, whether it can be cancelled] · [LOG, logger, level, text, traceback]
+"""
+
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from inspect import isawaitable, iscoroutinefunction
+from threading import Lock, Thread
+from typing import Any, cast
+
+from pydantic_core import from_json
+
+from app.deliveries.destinations.python import DeliveredEvent
+
+CALL, CANCEL, END = "call", "cancel", "end"
+READY, UNUSABLE, RETURNED, ALIVE, LOG = "ready", "unusable", "returned", "alive", "log"
+
+LENGTH = 4  # bytes
+MOST_TEXT = 16 * 1024  # characters of one text in a message
+PR_SET_PDEATHSIG = 1
+
+START = """
+import json, sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+from app.deliveries.destinations.calls import main
+main()
+"""
+"""What Python executes: with the worker's path, as there is no `app` in a function's working directory."""
+
+
+def main() -> None:
+    """Imports the function that the arguments name, says whether it can be called, and calls it until the end."""
+    url, descriptor, worker = sys.argv[1:]
+    _end_with(int(worker))
+    for number in (signal.SIGTERM, signal.SIGINT):  # a service's or a terminal's; the worker says when to end
+        signal.signal(number, lambda *_: None)
+    channel = Channel(socket.socket(fileno=int(descriptor)))
+    logging.getLogger().addHandler(_Relay(channel))
+    logging.getLogger().setLevel(logging.INFO)
+    function = _find(url, channel)
+    if function is not None:
+        channel.send(READY)
+        Calls(channel, function).run()
+
+
+class Channel:
+    """This end of the socket."""
+
+    def __init__(self, worker: socket.socket) -> None:
+        worker.set_inheritable(False)
+        self._worker = worker
+        self._lock = Lock()
+
+    def send(self, *message: object) -> None:
+        """Sends a message, whole; any thread may."""
+        encoded = json.dumps(message).encode()
+        with self._lock, suppress(OSError):  # the worker is gone, or a function closed it: reading ends too
+            self._worker.sendall(len(encoded).to_bytes(LENGTH) + encoded)
+
+    def messages(self) -> Iterator[tuple[Any, ...]]:
+        """What the worker says, until it is gone."""
+        with suppress(OSError), self._worker.makefile("rb") as file:
+            while length := file.read(LENGTH):
+                yield pickle.loads(file.read(int.from_bytes(length)))  # noqa: S301 - of the worker itself
+
+
+class Calls:
+    """Calls the function, plain ones in a thread each."""
+
+    def __init__(self, channel: Channel, function: Callable[[DeliveredEvent], Any]) -> None:
+        self._channel = channel
+        self._function = function
+        self._loop = asyncio.new_event_loop()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._in_threads: set[int] = set()
+        self._ending = False
+
+    def run(self) -> None:
+        """Calls what the worker asks for until it says that it is enough."""
+        asyncio.set_event_loop(self._loop)
+        Thread(target=self._listen, name="worker", daemon=True).start()
+        while not self._ending:  # a function may stop the loop, or a task of its own exit
+            with suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
+
+    def _listen(self) -> None:
+        try:
+            for message in self._channel.messages():
+                self._loop.call_soon_threadsafe(self._take, message)
+        finally:
+            if not self._ending:
+                os._exit(1)  # the worker is gone, and what it began will be tried again
+
+    def _take(self, message: tuple[Any, ...]) -> None:
+        kind, *rest = message
+        if kind == CALL:
+            number, event = rest
+            self._tasks[number] = self._loop.create_task(self._call(number, event))
+        elif kind == CANCEL:
+            (number,) = rest
+            stoppable = number in self._tasks and number not in self._in_threads
+            self._channel.send(ALIVE, number, stoppable)
+            if stoppable:
+                self._tasks[number].cancel()
+        else:
+            self._ending = True
+            self._loop.stop()
+
+    async def _call(self, number: int, event: Mapping[str, Any]) -> None:
+        error: BaseException | None = None
+        try:
+            await self._attempt(number, DeliveredEvent(order=_order(event["body"]), **event))
+        except BaseException as raised:  # noqa: BLE001 - whatever it raises is one attempt's failure
+            error = raised
+        del self._tasks[number]
+        self._channel.send(RETURNED, number, *_described(error))
+
+    async def _attempt(self, number: int, event: DeliveredEvent) -> None:
+        if iscoroutinefunction(self._function):
+            await self._function(event)
+            return
+        returned: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+
+        def run() -> None:
+            value: Any = None
+            error: BaseException | None = None
+            try:
+                value = self._function(event)
+            except BaseException as raised:  # noqa: BLE001 - it is raised again where it is awaited
+                error = raised
+            self._loop.call_soon_threadsafe(_resolve, returned, (value, error))
+
+        self._in_threads.add(number)
+        # Not one of a pool's: Python waits for those at its end, for ever if the function does not return.
+        Thread(target=run, name="destination", daemon=True).start()
+        try:
+            value, error = await returned
+        finally:
+            self._in_threads.discard(number)
+        if error is not None:
+            raise error
+        if isawaitable(value):  # an async function behind a decorator
+            await value
+
+
+class _Relay(logging.Handler):
+    """Hands log records to the worker, whose log is one for all."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+            trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
+        except Exception:  # noqa: BLE001 - as the standard library's handlers: a wrong log call is not a failure
+            self.handleError(record)
+            return
+        self._channel.send(LOG, record.name, record.levelno, text[:MOST_TEXT], trace and trace[-MOST_TEXT:])
+
+
+def _end_with(worker: int) -> None:
+    """Lets the kernel end this process with the worker, even while a function holds Python's lock."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != worker:
+        os._exit(1)
+
+
+def _find(url: str, channel: Channel) -> Callable[[DeliveredEvent], Any] | None:
+    _, module_name, name = url.split(":")
+    try:
+        function = getattr(import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        where = "Modules are looked for in the working directory and in PYTHONPATH."
+        channel.send(UNUSABLE, f"{_sentence(error)}. {where}", None)
+    except BaseException as error:  # noqa: BLE001 - whatever a user's module raises when it is imported
+        text, trace = _described(error)
+        channel.send(UNUSABLE, f"{text} (when it was imported).", trace)
+    else:
+        if callable(function):
+            return cast("Callable[[DeliveredEvent], Any]", function)
+        channel.send(UNUSABLE, "it is not a function.", None)
+    return None
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error)[:MOST_TEXT].rstrip(".")
+
+
+def _order(body: bytes) -> Mapping[str, Any] | None:
+    try:
+        order = from_json(body.removeprefix(BOM_UTF8))["data"]["order"]
+    except (ValueError, KeyError, TypeError):  # a body in a content coding, or an event without an order
+        return None
+    return order if isinstance(order, dict) else None
+
+
+def _described(error: BaseException | None) -> Sequence[str | None]:
+    """The error in a line, and its traceback's end; its own methods may be as broken as the rest."""
+    if error is None:
+        return None, None
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except BaseException:  # noqa: BLE001 - as above
+        text = type(error).__name__
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except BaseException:  # noqa: BLE001 - as above
+        trace = ""
+    return text[:MOST_TEXT], trace[-MOST_TEXT:]
+
+
+def _resolve(returned: asyncio.Future[Any], value: Any) -> None:
+    if not returned.done():
+        returned.set_result(value)

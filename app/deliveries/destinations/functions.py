@@ -1,0 +1,287 @@
+"""Destinations behind `python:package.module:function`: a function that a process of its own calls."""
+
+import asyncio
+import json
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from contextlib import suppress
+from datetime import datetime
+from http import HTTPStatus
+from itertools import count
+from subprocess import DEVNULL, Popen
+from time import monotonic
+from typing import Any, Self
+
+from app.deliveries.claims import Claim
+from app.deliveries.destinations import calls
+from app.deliveries.results import Outcome
+from app.settings import DestinationSettings, SettingsProblem
+
+logger = logging.getLogger(__name__)
+
+MOST_KEPT = 2 * 1024  # bytes of a traceback
+MOST_MESSAGE = 1024 * 1024  # bytes; more than the longest that `calls` sends
+IMPORTED_WITHIN = 60.0  # seconds
+STARTS_WITHIN = 3.0  # seconds that an attempt waits for a process; with the next two less than a claim's margin
+ANSWERS_WITHIN = 1.5  # seconds in which a process says that it is not held up
+STOPS_WITHIN = 0.5  # seconds in which an async function that is cancelled comes to its end
+ENDS_WITHIN = 1.0  # seconds
+LOOK = 1.0  # seconds between looks whether the process is there
+MOMENT = 0.005  # seconds
+
+
+class PythonDestination:
+    """A function, plain or async, called once an attempt, in a process that lasts until one of its calls ends it.
+
+    One that takes too long is cancelled, which a plain one cannot be: then later calls go to a new process, and the old
+    one is killed once nothing else runs in it. A process that is held up whole is killed at once.
+    """
+
+    def __init__(self, settings: DestinationSettings) -> None:
+        self._url = settings.url
+        self._timeout = settings.timeout.total_seconds()
+        self._callers: set[_Caller] = set()
+        self._current: _Caller | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """As `Kind.open` says."""
+        if self._current is None:
+            await self._start()
+
+    async def send(self, claim: Claim, *, now: datetime) -> Outcome:  # noqa: ARG002 - the kind's signature
+        """As `Kind.send` says; a function that returned is a 200 without an answer."""
+        try:
+            caller = await self._ready()
+        except (SettingsProblem, OSError) as error:
+            return Outcome(error=str(error), counts=False)
+        if caller is None:
+            return Outcome(error=f"Its process did not start within {STARTS_WITHIN:g} seconds.", counts=False)
+        return await caller.call(claim, within=self._timeout)
+
+    async def close(self) -> None:
+        """As `Kind.close` says; what a function still does ends with its process."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        await asyncio.gather(*(caller.close() for caller in self._callers))
+
+    async def _ready(self) -> "_Caller | None":
+        if self._current is None or not self._current.usable:
+            if self._starting is None or self._starting.done():
+                self._starting = asyncio.create_task(self._start())
+            await asyncio.wait({self._starting}, timeout=STARTS_WITHIN)
+            if not self._starting.done():
+                return None
+            self._starting.result()
+        return self._current
+
+    async def _start(self) -> None:
+        self._callers = {caller for caller in self._callers if not caller.ended}
+        caller = await _Caller.started(self._url)
+        self._callers.add(caller)
+        self._current = caller
+
+
+class _Caller:
+    """A process that calls the function; the worker's end of the socket."""
+
+    def __init__(
+        self, url: str, process: Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._url = url
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._numbers = count()
+        loop = asyncio.get_running_loop()
+        self._imported: asyncio.Future[str | None] = loop.create_future()
+        self._running: dict[int, asyncio.Future[Outcome]] = {}
+        self._stuck: set[int] = set()
+        """Of what runs, calls that took too long and cannot be cancelled."""
+        self._alive: dict[int, asyncio.Future[bool]] = {}
+        self._held_up = False
+        self._watching = loop.create_task(self._watch())
+
+    @classmethod
+    async def started(cls, url: str) -> Self:
+        """A process that has imported the function.
+
+        Raises:
+            SettingsProblem: it cannot be imported, or is no function.
+            OSError: there is no room for another process.
+        """
+        ours, process = _joined(url)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        caller = cls(url, process, reader, writer)
+        try:
+            async with asyncio.timeout(IMPORTED_WITHIN):
+                why = await asyncio.shield(caller._imported)
+        except TimeoutError:
+            why = f"it was not imported within {IMPORTED_WITHIN:g} seconds."
+        except BaseException:
+            caller._kill()
+            raise
+        if why is not None:
+            await caller.close()
+            raise SettingsProblem(f"{url} cannot be used: {why}")
+        return caller
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._watching.done()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be given another call."""
+        return not (self.ended or self._stuck or self._held_up)
+
+    async def call(self, claim: Claim, *, within: float) -> Outcome:
+        """What comes of one call."""
+        number = next(self._numbers)
+        returned: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._running[number] = returned
+        self._say(calls.CALL, number, _event(claim))
+        await asyncio.wait({returned}, timeout=within)
+        if returned.done():
+            return returned.result()
+        await self._stop(number, returned)
+        if returned.done() and returned.result().lost:
+            return returned.result()
+        return Outcome(error=f"It did not return within {within:g} seconds.")
+
+    async def close(self) -> None:
+        """Lets the process end by itself, and ends it if it does not."""
+        self._say(calls.END)
+        await asyncio.wait({self._watching}, timeout=ENDS_WITHIN)
+        self._kill()
+        await self._watching
+
+    async def _stop(self, number: int, returned: asyncio.Future[Outcome]) -> None:
+        """Cancels a call; one that goes on makes its process unusable for others."""
+        alive = self._alive[number] = asyncio.get_running_loop().create_future()
+        self._say(calls.CANCEL, number)
+        await asyncio.wait({alive, returned}, timeout=ANSWERS_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+        del self._alive[number]
+        if not alive.done() and not returned.done():
+            self._held_up = True
+            self._kill()
+            await asyncio.wait({returned})
+        elif alive.done() and alive.result():
+            await asyncio.wait({returned}, timeout=STOPS_WITHIN)
+        if not returned.done():
+            self._stuck.add(number)
+            self._kill_if_only_stuck()
+
+    def _kill_if_only_stuck(self) -> None:
+        if self._stuck and self._stuck >= self._running.keys():
+            logger.warning("function_killed", extra={"fields": {"url": self._url, "calls": len(self._stuck)}})
+            self._kill()
+
+    def _kill(self) -> None:
+        self._process.kill()
+
+    def _say(self, *message: object) -> None:
+        encoded = pickle.dumps(message)
+        self._writer.write(len(encoded).to_bytes(calls.LENGTH) + encoded)
+
+    async def _watch(self) -> None:
+        """Listens until the process ends, and then says of all that ran in it what became of it."""
+        listening = asyncio.create_task(self._listen())
+        while not listening.done() and self._process.poll() is None:  # one that it forked keeps the socket open
+            await asyncio.wait({listening}, timeout=LOOK)
+        await asyncio.wait({listening}, timeout=ENDS_WITHIN)  # what it said before
+        listening.cancel()
+        why = self._reason(await self._status())
+        self._writer.close()
+        if not self._imported.done():
+            self._imported.set_result(f"{why} when it was imported.")
+        if self._running:
+            fields = {"url": self._url, "error": why, "calls": len(self._running)}
+            logger.warning("function_ended", extra={"fields": fields})
+        beside = f" with {len(self._running)} calls under way" if len(self._running) > 1 else ""
+        for returned in self._running.values():
+            returned.set_result(Outcome(error=f"{why}{beside}.", lost=True, counts=not beside))
+
+    async def _status(self) -> int:
+        """The exit status of the process, which is killed if it does not end; no thread waits for it."""
+        ends = monotonic() + ENDS_WITHIN
+        while (status := self._process.poll()) is None:
+            if monotonic() > ends:
+                self._kill()
+            await asyncio.sleep(MOMENT)
+        return status
+
+    async def _listen(self) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError, ValueError, TypeError, KeyError):  # it is broken, or over
+            while True:
+                length = int.from_bytes(await self._reader.readexactly(calls.LENGTH))
+                if length > MOST_MESSAGE:
+                    return
+                self._take(*json.loads(await self._reader.readexactly(length)))
+
+    def _take(self, kind: str, *rest: Any) -> None:
+        if kind == calls.RETURNED:
+            number, error, trace = rest
+            self._stuck.discard(number)
+            self._running.pop(number).set_result(_outcome(error, trace))
+            self._kill_if_only_stuck()
+        elif kind == calls.ALIVE:
+            number, stoppable = rest
+            if number in self._alive:
+                self._alive[number].set_result(stoppable)
+        elif kind == calls.LOG:
+            name, level, text, trace = rest
+            fields = {"url": self._url} | ({"traceback": trace} if trace else {})
+            logging.getLogger(name).log(level, "%s", text, extra={"fields": fields})
+        else:
+            why = rest[0] if kind == calls.UNUSABLE else None
+            self._imported.set_result(why)
+
+    def _reason(self, status: int) -> str:
+        if self._held_up:
+            return "It did not return in time and held up its process, which was killed"
+        if status < 0:
+            with suppress(ValueError):
+                return f"The function's process ended with signal {-status} ({signal.Signals(-status).name})"
+        return f"The function's process ended with status {status}"
+
+
+def _joined(url: str) -> tuple[socket.socket, Popen[bytes]]:
+    """A new process, and the socket that joins it to this one."""
+    ours, theirs = socket.socketpair()
+    arguments = [json.dumps(sys.path), url, str(theirs.fileno()), str(os.getpid())]
+    with theirs:
+        try:
+            process = Popen(
+                [sys.executable, "-P", "-c", calls.START, *arguments], stdin=DEVNULL, pass_fds=[theirs.fileno()]
+            )
+        except BaseException:
+            ours.close()
+            raise
+    return ours, process
+
+
+def _event(claim: Claim) -> dict[str, Any]:
+    """The fields of a `DeliveredEvent`; the order is read from the body on the other side."""
+    return {
+        "id": claim.event_id,
+        "type": claim.type,
+        "reference": claim.reference,
+        "body": claim.body,
+        "attempt": claim.attempt,
+        "replay": claim.replay_id is not None,
+        "superseded": claim.superseded,
+    }
+
+
+def _outcome(error: str | None, trace: str | None) -> Outcome:
+    if error is None:
+        return Outcome(status=HTTPStatus.OK)
+    answer = (trace or "").encode("utf-8", "backslashreplace")
+    return Outcome(error=error[:MOST_KEPT], answer=answer[-MOST_KEPT:])
