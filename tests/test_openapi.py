@@ -1,12 +1,16 @@
+import ast
 import json
+import re
+from pathlib import Path
 
 import pytest
 import schemathesis
 
+import app
 from app.auth.token_request import OF_TOKENS
 from app.openapi import SCOPES, ErrorModel, answers, describe
 from app.operations import Route
-from app.problems import NotFound
+from app.problems import InternalError, MethodNotAllowed, MethodNotImplemented, NotFound, Problem
 from app.settings import Scope
 from tests.conftest import WEBHOOK, basic_header
 from tests.test_application import OPEN, application
@@ -53,6 +57,30 @@ def test_a_route_says_what_success_is_what_its_door_answers_and_500(route):
     statuses = set(answers(route.operation, route.door))
     assert statuses >= {500, *door}
     assert any(status < 300 for status in statuses)
+
+
+def subclasses(problem):
+    for each in problem.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def test_every_problem_that_a_handler_may_raise_is_described_somewhere():
+    described = {problem for route in ROUTES for problem in route.operation.problems}
+    described |= {problem for route in ROUTES if route.door for problem in route.door.problems}
+    of_any_url = {NotFound, MethodNotAllowed, MethodNotImplemented, InternalError}
+    bases = {problem for problem in subclasses(Problem) if problem.__subclasses__()}
+    # The token endpoint's have a form of their own, RFC 6749.
+    ours = {problem for problem in subclasses(Problem) if re.match(r"app\.(?!auth\.)", problem.__module__)}
+    assert ours - bases - of_any_url <= described
+
+
+@pytest.mark.parametrize("package", ["deliveries", "events", "receiver", "auth"])
+def test_nobody_is_told_over_http_to_type_a_command(package):
+    for path in (Path(app.__file__).parent / package).rglob("*.py"):
+        if path.name != "first_clients.py":  # the command line's alone
+            strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+            assert not [each for each in strings if isinstance(each, str) and re.search(r"priohook [a-z]+ [a-z]", each)]
 
 
 def test_every_scope_of_a_token_has_a_meaning():

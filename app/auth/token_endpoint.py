@@ -122,7 +122,7 @@ class TokenEndpoint:
         if not self._keys:
             raise NoKeys(
                 "No key signs tokens here.",
-                "Configure token_keys: priohook keys new makes one.",
+                "The operator of this receiver has to configure token_keys.",
                 headers={"Retry-After": str(int(RETRY_AFTER.total_seconds()))},
             )
         if not accepts_json(_header(scope, b"accept") or b""):

@@ -14,7 +14,7 @@ from app.cli.opened import opened, reading
 from app.cli.output import fields, plain, print_fields, print_rows, say, say_json
 from app.database import Courtesy, writing
 from app.deliveries import operations
-from app.deliveries.operations import NotDone
+from app.deliveries.operations import NotDone, WasDelivered
 from app.deliveries.queries import (
     DeliveryFilter,
     get_delivery,
@@ -168,8 +168,14 @@ async def _one_by_one(operation: Operation, ids: tuple[UUID, ...]) -> dict[UUID,
                     await operation(connection, each, now=datetime.now(UTC))
                     await notify(connection)
             except NotDone as error:
-                refused[each] = str(error)
+                refused[each] = _sentence(error)
     return refused
+
+
+def _sentence(error: NotDone) -> str:
+    if isinstance(error, WasDelivered):
+        return f"{str(error).rstrip('.')}: `priohook replay` makes a new one of its event."
+    return str(error)
 
 
 def _all(operation: Callable[..., Awaitable[int]], destination: str) -> int:

@@ -12,7 +12,7 @@ from app.cli.opened import changing, reading
 from app.cli.output import fields, print_rows, say
 from app.deliveries import operations
 from app.deliveries.dispatch import register
-from app.deliveries.operations import NotDone
+from app.deliveries.operations import NobodyKnows
 from app.deliveries.queries import list_destinations
 from app.deliveries.wake import notify
 from app.events.ids import made_at
@@ -88,5 +88,5 @@ async def _change(operation: Callable[..., Awaitable[None]], name: str, **values
                 await register(connection, [name], now=now)
             await operation(connection, name, now=now, **values)
             await notify(connection)
-    except NotDone as error:
-        raise click.ClickException(str(error)) from None
+    except NobodyKnows as error:
+        raise click.ClickException(f"{error} `priohook destinations list` has their names.") from None

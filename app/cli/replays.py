@@ -18,7 +18,7 @@ from app.cli.following import CONTROLS, find, follow
 from app.cli.opened import changing, reading
 from app.cli.output import cell, fields, plain, print_fields, print_rows, say, say_json
 from app.deliveries.queries import list_replays
-from app.deliveries.replay import NotReplayable, Plan, set_status, start
+from app.deliveries.replay import InQuarantine, NotReplayable, Plan, set_status, start
 from app.deliveries.replay import plan as plan_replay
 from app.deliveries.tables import ReplayStatus
 from app.deliveries.wake import notify
@@ -75,10 +75,7 @@ def replay(
     narrowed, chosen = EventFilter(**narrowing), _ids(ids)
     if chosen is not None and narrowed != EventFilter():
         raise click.UsageError("--ids stands instead of the other filters.")
-    try:
-        planned = asyncio.run(_plan(narrowed, chosen))
-    except NotReplayable as error:
-        raise click.ClickException(str(error)) from None
+    planned = _planned(narrowed, chosen)
     if as_json and (dry_run or not planned.events):
         say_json(_plan_shown(planned, name, rate))
     elif not as_json:
@@ -190,6 +187,16 @@ def _ids(file: Any) -> list[UUID] | None:
         except ValueError:
             raise click.UsageError(f"--ids takes an event id a line, and line {number} is none.") from None
     return ids
+
+
+def _planned(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
+    try:
+        return asyncio.run(_plan(narrowed, ids))
+    except InQuarantine as error:
+        what = str(error).rstrip(".")
+        raise click.ClickException(f"{what}: release them first with `priohook events release`.") from None
+    except NotReplayable as error:
+        raise click.ClickException(str(error)) from None
 
 
 async def _plan(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:

@@ -25,7 +25,7 @@ from app.deliveries.description import (
     StaysAsItIs,
 )
 from app.deliveries.dispatch import register
-from app.deliveries.operations import NotDone
+from app.deliveries.operations import NobodyKnows, NotDone, WasDelivered
 from app.deliveries.queries import get_delivery, list_attempts, list_deliveries, list_destinations
 from app.deliveries.wake import notify
 from app.pagination import link, next_page
@@ -110,7 +110,7 @@ class DestinationControls:
                     await register(connection, [name], now=now)
                 await operation(connection, name, now=now)
                 await notify(connection)
-        except NotDone:
+        except NobodyKnows:
             raise NoSuchDestination from None
         try:
             async with reading(request.state.engine) as connection:  # counts long, so not while it is locked
@@ -139,8 +139,14 @@ async def _change(request: Request, operation: Callable[..., Awaitable[None]]) -
             await notify(connection)
             delivery = await get_delivery(connection, delivery_id)
     except NotDone as error:
-        raise StaysAsItIs(str(error), "It stays as it is.") from None
+        raise StaysAsItIs(str(error), _what_now(error)) from None
     return answer(DeliverySummary.model_validate(delivery))
+
+
+def _what_now(error: NotDone) -> str:
+    if not isinstance(error, WasDelivered):
+        return "It stays as it is."
+    return f"POST /api/events/{error.event_id}/replay delivers its event again."
 
 
 def _delivery_id(request: Request) -> UUID:

@@ -20,16 +20,16 @@ from app.deliveries.bulk_description import (
     ReplayPage,
     ReplayRequest,
     ReplayShown,
+    TooManyPlans,
 )
 from app.deliveries.queries import get_replay, list_replays
-from app.deliveries.replay import NotReplayable, plan, set_status, start
+from app.deliveries.replay import InQuarantine, NotReplayable, plan, set_status, start
 from app.deliveries.single import UnknownDestination
 from app.deliveries.tables import Destination, ReplayStatus
 from app.deliveries.wake import notify
 from app.events.queries import EventFilter
 from app.pagination import PageQuery, link, next_page
 from app.parameters import Unprocessable, answer, read_id, read_json, read_query
-from app.problems import Unavailable
 from app.settings import DestinationSettings
 from app.transactions import changing, reading
 
@@ -38,10 +38,6 @@ PLANS = 2
 
 PLANNED_WITHIN = timedelta(seconds=30)
 """A plan counts all that match, which no index makes quick."""
-
-
-class TooManyPlans(Unavailable):
-    """As many replays are being planned as may be at once."""
 
 
 class BulkReplays:
@@ -69,13 +65,13 @@ class BulkReplays:
                 name = await self._target(connection, wanted.to)
                 planned = await plan(connection, narrowed, wanted.ids)
         except NotReplayable as error:
-            raise NothingToReplay(str(error), "Nothing was started.") from None
+            raise NothingToReplay(str(error), _what_now(error)) from None
         seconds = planned.events / wanted.rate
         shown = ReplayAnswer(to=name, seconds=seconds, plan=PlanShown.model_validate(planned), replay=None)
         if wanted.dry_run:
             return answer(shown)
         if not planned.events:
-            raise NothingToReplay("No accepted event matches.", "Ask with dry_run to see what would.")
+            raise NothingToReplay("No accepted event matches.", "Send `dry_run: true` to see what a filter selects.")
         async with changing(request.state.engine) as connection:
             replay_id = await start(
                 connection,
@@ -106,6 +102,12 @@ class BulkReplays:
         if known is None and to not in self._destinations:
             raise UnknownDestination(f"There is no destination {to}.", "GET /api/destinations lists them.")
         return to
+
+
+def _what_now(error: NotReplayable) -> str:
+    if isinstance(error, InQuarantine):
+        return "Nothing was started. POST /api/events/{event_id}/release judges a quarantined event again."
+    return "Nothing was started. GET /api/events lists the events there are."
 
 
 async def list_page(request: Request) -> Response:

@@ -13,7 +13,7 @@ from app.events.tables import Status
 from app.operations import Answer, Operation
 from app.pagination import CursorNotUsable, PageQuery
 from app.parameters import BODY_PROBLEMS, InvalidParameter, Moment, Text
-from app.problems import NotFound, Problem
+from app.problems import NotFound, Problem, Unavailable
 from app.transactions import DatabaseAway
 
 MOST_IDS = 10_000
@@ -38,6 +38,10 @@ class HasEnded(Problem):
     """The replay is done or cancelled."""
 
     status = 409
+
+
+class TooManyPlans(Unavailable):
+    """As many replays are being planned as may be at once."""
 
 
 class ReplayPath(BaseModel):
@@ -144,7 +148,7 @@ CREATE = Operation(
             headers={"Location": "The replay's address."},
         ),
     },
-    problems=(NothingToReplay, UnknownDestination, *BODY_PROBLEMS, DatabaseAway),
+    problems=(NothingToReplay, UnknownDestination, *BODY_PROBLEMS, TooManyPlans, DatabaseAway),
 )
 LIST = Operation(
     summary="List replays",

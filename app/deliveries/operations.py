@@ -16,7 +16,22 @@ BATCH = 1000
 
 
 class NotDone(Exception):
-    """It stays as it is; the text says why and what to do."""
+    """It stays as it is; the text says why, and the surface what to do."""
+
+
+class WasDelivered(NotDone):
+    """Only a replay makes a new delivery of its event."""
+
+    def __init__(self, delivery: Row[Any]) -> None:
+        super().__init__(f"Delivery {delivery.id} was delivered.")
+        self.event_id = delivery.event_id
+
+
+class NobodyKnows(NotDone):
+    """There is no such destination."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no destination {name}.")
 
 
 async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime) -> None:
@@ -27,7 +42,7 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
     """
     delivery = await _locked(connection, delivery_id)
     if delivery.status == DeliveryStatus.DELIVERED:
-        raise NotDone(f"Delivery {delivery_id} was delivered: `priohook replay` makes a new one of its event.")
+        raise WasDelivered(delivery)
     if delivery.status != DeliveryStatus.PENDING:
         await _revive(connection, [delivery], now=now)
         return
@@ -106,7 +121,7 @@ async def resume(connection: AsyncConnection, name: str, *, now: datetime) -> No
 
 async def _change(connection: AsyncConnection, name: str, **values: Any) -> None:
     if await lock(connection, name) is None:
-        raise NotDone(f"There is no destination {name}: `priohook destinations list` has their names.")
+        raise NobodyKnows(name)
     await connection.execute(update(Destination).where(Destination.name == name).values(values))
 
 

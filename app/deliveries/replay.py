@@ -26,7 +26,19 @@ FILTER = TypeAdapter(EventFilter)
 
 
 class NotReplayable(Exception):
-    """There is nothing that could be replayed so; the text says why and what to do."""
+    """There is nothing that could be replayed so; the text says why, and the surface what to do."""
+
+
+class InQuarantine(NotReplayable):
+    """Events must be released before they can be delivered."""
+
+
+class UnknownEvents(NotReplayable):
+    """Some ids are no event's."""
+
+    def __init__(self, ids: Collection[UUID]) -> None:
+        more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        super().__init__(f"Unknown event id: {min(ids)}{more}.")
 
 
 class Plan(NamedTuple):
@@ -63,22 +75,23 @@ async def plan(connection: AsyncConnection, narrowed: EventFilter, ids: Collecti
         ids: These events instead.
 
     Raises:
-        NotReplayable: quarantined events were asked for, or an id is none of an event.
+        InQuarantine: quarantined events were asked for.
+        UnknownEvents: an id is no event's.
     """
     if narrowed.status == Status.QUARANTINED:
-        raise NotReplayable("Quarantined events are not replayed: release them first with `priohook events release`.")
+        raise InQuarantine("Quarantined events are not replayed.")
     if ids is None:
         return _summed(await _counted(connection, select(Event).where(*narrowed.conditions())))
     rows: list[Row[Any]] = []
-    for some in _batches(sorted(ids)):
+    unknown = set(ids)
+    for some in _batches(sorted(unknown)):
+        unknown.difference_update(await connection.scalars(select(Event.id).where(Event.id.in_(some))))
         rows += await _counted(connection, select(Event).where(Event.id.in_(some)))
     found = _summed(rows)
     if found.quarantined:
-        raise NotReplayable(
-            f"{found.quarantined} of these events are quarantined: release them first with `priohook events release`."
-        )
-    if found.events < len(set(ids)):
-        raise NotReplayable(f"{len(set(ids)) - found.events} of these ids are of no event.")
+        raise InQuarantine(f"{found.quarantined} of these events are quarantined.")
+    if unknown:
+        raise UnknownEvents(unknown)
     return found
 
 

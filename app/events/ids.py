@@ -7,6 +7,7 @@ from time import time_ns
 from uuid import UUID
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 _lock = Lock()
 _last = 0  # the 48 bits of milliseconds and the 12 bits behind them, of the id made last
@@ -28,5 +29,12 @@ def new_id() -> UUID:
 
 
 def made_at(each: UUID) -> datetime:
-    """When an id was made, to the millisecond."""
-    return EPOCH + timedelta(milliseconds=each.int >> 80)
+    """When an id was made, to the microsecond."""
+    ticks = each.int >> 80 << 12 | each.int >> 64 & 0xFFF
+    return EPOCH + timedelta(microseconds=ticks * 1000 >> 12)
+
+
+def id_floor(at: datetime) -> UUID:
+    """The lowest id that was made at this time or later: `made_at(each) >= at` for it and all above, and no other."""
+    ticks = max(0, -(-((at - EPOCH) // MICROSECOND << 12) // 1000))
+    return UUID(int=ticks >> 12 << 80 | 7 << 76 | (ticks & 0xFFF) << 64 | 2 << 62)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +10,10 @@ from sqlalchemy import ColumnElement, LargeBinary, Row, Select, func, literal_co
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.body import SLICE_BYTES
+from app.events.ids import id_floor
 from app.events.tables import Event, Status
 
 AMONG = 10_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 QUARANTINED = Event.status == literal_column("'quarantined'")
 """Written out, as neither database would use its partial index for a parameter."""
 
@@ -50,12 +49,6 @@ class EventFilter:
         if self.until is not None:
             conditions.append(Event.id < id_floor(self.until))
         return conditions
-
-
-def id_floor(at: datetime) -> UUID:
-    """The lowest id that an event of this time can have: ids are time-ordered, so the primary key finds times too."""
-    ticks = max(0, ((at - EPOCH) // MICROSECOND << 12) // 1000)  # as `app.events.ids` counts them, and no float rounds
-    return UUID(int=ticks >> 12 << 80 | 7 << 76 | (ticks & 0xFFF) << 64 | 2 << 62)
 
 
 async def last_events(connection: AsyncConnection) -> dict[str, datetime]:

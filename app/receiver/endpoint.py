@@ -1,7 +1,7 @@
 """POST /webhooks/prioticket: negotiate, read, parse, append, 200."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 from typing import Any, ClassVar, Literal, TypedDict
 
@@ -20,7 +20,7 @@ from app.body import (
     decode,
     read_body,
 )
-from app.events.ids import new_id
+from app.events.ids import made_at, new_id
 from app.events.store import EventStore, NewEvent, StoreRefused
 from app.events.tables import Status
 from app.negotiation import accepts_json, is_json
@@ -202,9 +202,10 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
         Refused: as `parse`.
     """
     payload = parse(content)
+    event_id = new_id()
     return NewEvent(
-        id=new_id(),
-        received_at=datetime.now(UTC),
+        id=event_id,
+        received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
         client=client.name,
         headers=kept_headers(headers),
         body=body.content,
@@ -225,9 +226,10 @@ def quarantined(
     """What is kept of a refused request. The same bytes refused again are a copy: a sender retries for seven days."""
     content = body.content[:KEPT_BYTES] if isinstance(problem, TooLarge) else body.content
     cut = body.ending is Ending.TOO_LARGE
+    event_id = new_id()
     return NewEvent(
-        id=new_id(),
-        received_at=datetime.now(UTC),
+        id=event_id,
+        received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
         client=client.name,
         headers=kept_headers(headers),
         body=content,

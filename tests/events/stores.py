@@ -10,9 +10,8 @@ from typing import Any
 from sqlalchemy import text
 
 from app.database import engine_for, is_sqlite
-from app.events.ids import new_id
+from app.events.ids import id_floor, new_id
 from app.events.postgres import PostgresWriter
-from app.events.queries import id_floor
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, NewEvent, Writer
 

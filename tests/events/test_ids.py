@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import pairwise
 from time import time_ns
 from uuid import RFC_4122, UUID
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events import ids
-from app.events.ids import made_at, new_id
+from app.events.ids import MICROSECOND, made_at, new_id
 
 NOW = time_ns()
 CLOCKS = st.lists(st.integers(NOW, NOW + 10**12), min_size=2, max_size=50)
@@ -78,6 +79,6 @@ def test_ids_of_one_moment_in_two_processes_differ_in_their_random_end():
 
 
 def test_an_id_says_when_it_was_made():
-    before = time_ns() // 1_000_000
-    milliseconds = made_at(new_id()).timestamp() * 1000
-    assert before - 1 <= milliseconds <= time_ns() // 1_000_000 + 1
+    before = datetime.now(UTC)
+    assert before <= made_at(new_id()) + MICROSECOND  # rounded down
+    assert made_at(new_id()) <= datetime.now(UTC) + MICROSECOND

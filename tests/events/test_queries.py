@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.events.ids import new_id
-from app.events.queries import EventFilter, get_event, id_floor, list_events
+from app.events.ids import EPOCH, MICROSECOND, id_floor, made_at, new_id
+from app.events.queries import EventFilter, get_event, list_events
 from app.events.tables import Event, Status
 from tests.events.stores import new_event, running
 
@@ -114,6 +114,13 @@ async def test_an_id_that_nobody_has_gives_nothing(engine, filled):
 def test_the_floor_of_a_time_separates_the_ids_before_it_from_the_others(at):
     microsecond = timedelta(microseconds=1)
     assert id_floor(at - microsecond) < id_floor(at) < id_floor(at + microsecond)
+
+
+@given(at=TIMES, apart=st.integers(-10_000, 10_000))
+def test_since_and_until_judge_an_id_as_the_time_that_is_shown_of_it(at, apart):
+    ticks = ((at - EPOCH) // MICROSECOND << 12) // 1000 + apart
+    each = UUID(int=ticks >> 12 << 80 | 7 << 76 | (ticks & 0xFFF) << 64 | 2 << 62)
+    assert (each >= id_floor(at)) is (made_at(each) >= at)
 
 
 def test_an_id_made_now_is_above_the_floor_of_now():
