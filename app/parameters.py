@@ -18,6 +18,7 @@ from app.problems import Problem
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_BYTES = 1024 * 1024  # ten thousand ids are 400 kB
+MOST_FIELDS = 20  # of an object in the body's object
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+ -]\d\d:\d\d)?)?")
 DIGITS = 6  # of a second's fraction
@@ -151,6 +152,9 @@ async def read_json(request: Request, model: type[Model]) -> Model:
         raise Unprocessable("The body is JSON and no object.", "Send an object.")
     if len(parsed) > len(model.model_fields):  # each would become an error of its own
         raise Unprocessable("The object has too many fields.", f"Known: {', '.join(model.model_fields)}.")
+    for name, value in parsed.items():
+        if isinstance(value, dict) and len(value) > MOST_FIELDS:
+            raise Unprocessable(f"The field {name[:100]} has too many fields.", f"Send {MOST_FIELDS} at most.")
     return _validated(model, parsed)
 
 

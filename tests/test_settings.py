@@ -337,3 +337,10 @@ def test_a_secret_file_of_ours_that_is_not_utf_8_is_named(secret_files):
     folder = secret_files()
     (folder / "priohook_database_url").write_bytes(b"\xff\xfe")
     assert "priohook_database_url is not UTF-8" in problem()
+
+
+def test_an_attempt_takes_five_minutes_at_most(environment):
+    environment(destinations='{"erp": {"url": "https://erp.example", "timeout": 300}}')
+    assert Settings.load().destinations["erp"].timeout == timedelta(minutes=5)
+    environment(destinations='{"erp": {"url": "https://erp.example", "timeout": 300.1}}')
+    assert "300 seconds at most" in problem()

@@ -139,8 +139,10 @@ async def start(
 async def replay_one(
     connection: AsyncConnection, event_id: UUID, reference: str | None, *, destination: str, now: datetime
 ) -> UUID:
-    """Makes a new delivery of one event at once; the id of its replay, which has no more to make. Does not commit."""
-    await register(connection, [destination], now=now)
+    """Makes a new delivery of one event at once; the id of its replay, which has no more to make. Does not commit.
+
+    The destination is registered.
+    """
     await lock(connection, destination)
     replay_id = new_id()
     values = {"id": replay_id, "destination": destination, "narrowed": {}, "rate": 1.0, "events": 1, "made": 1}

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.deliveries.description import DeliverySummary
-from app.deliveries.dispatch import wants
+from app.deliveries.dispatch import register, wants
 from app.deliveries.queries import DeliveryFilter, list_deliveries
 from app.deliveries.replay import replay_one
 from app.deliveries.tables import DeliveryStatus, Destination
@@ -126,9 +126,16 @@ class SingleReplay:
 
     async def replay(self, request: Request) -> Response:
         """Makes the deliveries in one transaction."""
-        event_id, query = read_id(request, "event_id"), read_query(request, ReplayQuery)
-        if query.wait and self._waiting.locked():
+        query = read_query(request, ReplayQuery)
+        if not query.wait:
+            return await self._replay(request, query)
+        if self._waiting.locked():
             raise NotTaken("Too many requests wait for a destination.", "Nothing was made: ask again, or without wait.")
+        async with self._waiting:
+            return await self._replay(request, query)
+
+    async def _replay(self, request: Request, query: ReplayQuery) -> Response:
+        event_id = read_id(request, "event_id")
         now = datetime.now(UTC)
         async with changing(request.state.engine) as connection:
             event = await get_summary(connection, event_id) if event_id else None
@@ -136,6 +143,7 @@ class SingleReplay:
                 raise NoSuchEvent
             destinations = {row.name: row for row in await connection.execute(KNOWN)}
             names = self._chosen(event, query, destinations)
+            await register(connection, names, now=now)  # all at once, before any of them is locked
             replays = [
                 await replay_one(connection, event.id, event.reference, destination=name, now=now) for name in names
             ]
@@ -143,8 +151,7 @@ class SingleReplay:
             rows = await _deliveries(connection, replays)
         if query.wait:
             _raise_for_broken(destinations[name] for name in names if name in destinations)
-            async with self._waiting:
-                rows = await _first_attempts(request.state.engine, replays, within=self._longest(names) + MARGIN)
+            rows = await _first_attempts(request.state.engine, replays, within=self._longest(names) + MARGIN)
             await _raise_for(request.state.engine, rows)
         shown = [DeliverySummary.model_validate(row) for row in rows]
         return answer(Replayed(deliveries=shown), status=200 if query.wait else 202)

@@ -3,12 +3,15 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
+from app.deliveries.bulk import PLANS
 from app.events.ids import new_id
 from app.settings import Scope
 from tests.conftest import bearer_header
 
 OPERATOR = bearer_header("operator", Scope.REPLAY)
+WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass")
 DESTINATIONS = {"erp": {"url": "https://erp.example"}}
 
 
@@ -39,6 +42,36 @@ async def test_a_dry_run_is_the_plan_alone(api, workers, three):
     }
     assert (reply.json()["to"], reply.json()["seconds"], reply.json()["replay"]) == ("erp", 0.3, None)
     assert await workers.replays() == []
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_no_more_plans_than_a_few_are_counted_at_once(api, workers, three):
+    wanted = {"filter": {}, "dry_run": True}
+    async with workers.engine.connect() as locking, workers.engine.connect() as looking:
+        await locking.execute(text("LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
+        counting = [asyncio.create_task(api.post("/api/replays", json=wanted)) for _ in range(PLANS)]
+        async with asyncio.timeout(60):
+            while await looking.scalar(WAITING) < PLANS:  # noqa: ASYNC110 - of the database
+                await asyncio.sleep(0.05)
+        reply = await api.post("/api/replays", json=wanted)
+        assert (reply.status_code, reply.json()["error_message"]) == (503, "Other replays are being planned.")
+        assert reply.headers["Retry-After"]
+        await locking.rollback()
+        assert {(await each).status_code for each in counting} == {200}
+    assert (await api.post("/api/replays", json=wanted)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {f"field{number}": 1 for number in range(1000)},
+        {"filter": {f"field{number}": 1 for number in range(1000)}},
+    ],
+)
+async def test_fields_beyond_those_there_are_are_not_even_looked_at(api, wanted):
+    reply = await api.post("/api/replays", json=wanted)
+    assert reply.status_code == 422
+    assert reply.json()["error_message"].endswith("has too many fields.")
 
 
 @pytest.mark.parametrize(

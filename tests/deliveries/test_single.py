@@ -8,6 +8,7 @@ from sqlalchemy import update
 
 from app.database import writing
 from app.deliveries.dispatch import register
+from app.deliveries.single import MOST_WAITING
 from app.deliveries.tables import Destination
 from app.settings import Scope
 from tests.conftest import bearer_header
@@ -26,10 +27,16 @@ async def api(database_url, start):
         yield client
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A worker of a busy machine has its turn before a wait ends."""
+    monkeypatch.setattr("app.deliveries.single.MARGIN", timedelta(minutes=1))
+
+
 @pytest.fixture
 def short(monkeypatch):
-    """Waits take a second, in which a worker on a busy machine has its turn."""
-    monkeypatch.setattr("app.deliveries.single.MARGIN", timedelta(seconds=1))
+    """Waits take some seconds, in which a worker of a busy machine has its turn."""
+    monkeypatch.setattr("app.deliveries.single.MARGIN", timedelta(seconds=3))
 
 
 async def answering(workers, status, **more):
@@ -105,6 +112,23 @@ async def test_a_bad_answer_names_the_destination_and_where_to_look(api, workers
     (delivery,) = await workers.deliveries()
     assert (reply.json()["error"], reply.json()["error_message"]) == ("BAD_GATEWAY", "Destination erp answered 500.")
     assert f"/api/deliveries/{delivery.id}" in reply.json()["error_description"]
+
+
+async def test_no_more_requests_than_a_few_wait_at_once_and_the_next_makes_nothing(api, workers):
+    event_id = await workers.store("A")
+    url = f"/api/events/{event_id}/replay?wait=true"
+    waiting = [asyncio.create_task(api.post(url)) for _ in range(MOST_WAITING)]
+    try:
+        async with asyncio.timeout(60):
+            while len(await workers.deliveries()) < MOST_WAITING:  # noqa: ASYNC110 - of the database
+                await asyncio.sleep(0.05)
+        reply = await api.post(url)
+        assert (reply.status_code, reply.json()["error_message"]) == (503, "Too many requests wait for a destination.")
+        assert len(await workers.deliveries()) == MOST_WAITING
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_a_destination_that_has_not_answered_yet_is_504(api, workers, short):
