@@ -12,6 +12,7 @@ from tests.conftest import bearer_header
 
 OPERATOR = bearer_header("operator", Scope.REPLAY)
 WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass")
+UNKNOWN = str(new_id())
 DESTINATIONS = {"erp": {"url": "https://erp.example"}}
 
 
@@ -140,8 +141,9 @@ async def test_what_cannot_be_asked_for_is_422_and_named(api, three, wanted, mes
     ("wanted", "message"),
     [
         ({"filter": {"type": "NONE"}}, "No accepted event"),
-        ({"filter": {"status": "quarantined"}}, "release them first"),
-        ({"ids": [str(new_id())]}, "of no event"),
+        ({"filter": {"status": "quarantined"}}, "Quarantined events are not replayed."),
+        ({"ids": [UNKNOWN]}, f"Unknown event id: {UNKNOWN}."),
+        ({"ids": [UNKNOWN, str(new_id())]}, f"Unknown event id: {UNKNOWN} and 1 more."),
     ],
 )
 async def test_nothing_to_replay_is_409_and_says_why(api, three, wanted, message):
