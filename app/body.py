@@ -151,7 +151,7 @@ def coding_of(content: bytes, claimed: bytes) -> bytes:
         codings.append((claimed, RAW_DEFLATE))
     for coding, window_bits in codings:
         try:
-            if zlib.decompressobj(window_bits).decompress(content[:SLICE_BYTES], 1):
+            if zlib.decompressobj(window_bits).decompress(content[:SLICE_BYTES], SLICE_BYTES):
                 return coding
         except zlib.error:
             pass

@@ -181,7 +181,7 @@ async def show(request: Request) -> Response:
 
 
 async def body(request: Request) -> Response:
-    """The exact bytes, which are not read for HEAD and 304: they never change."""
+    """The exact bytes, of which no more than the beginning is read for HEAD and 304: they never change."""
     event_id = _event_id(request)
     async with reading(request.state.engine) as connection:
         event = await kept_bytes(connection, event_id)

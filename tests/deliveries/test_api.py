@@ -117,6 +117,13 @@ async def test_a_destination_that_is_a_url_can_be_paused(api, workers):
     assert paused.json()["name"] == "http://laptop:8080/hook"
 
 
+async def test_a_body_may_begin_with_a_byte_order_mark(api, workers):
+    await workers.register("erp")
+    content = b'\xef\xbb\xbf{"reason": "moving"}'
+    reply = await api.post("/api/destinations/erp/pause", content=content, headers={"Content-Type": "application/json"})
+    assert (reply.status_code, reply.json()["paused_reason"]) == (200, "moving")
+
+
 @pytest.mark.parametrize(
     ("content", "content_type", "status"),
     [
