@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AwareDatetime,
@@ -120,7 +121,9 @@ class DestinationSettings(BaseModel):
             try:
                 signing_key(secret)
             except ValueError:
-                raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes, as Standard Webhooks says") from None
+                raise ValueError(
+                    "must be whsec_ and the base64 of 24 to 64 bytes; `priohook secrets new` makes one"
+                ) from None
         return secrets
 
     @field_validator("timeout")
@@ -134,6 +137,8 @@ class DestinationSettings(BaseModel):
     def _only_http_has_headers(self) -> Self:
         if self.url.startswith("python:") and (self.headers or self.secret):
             raise ValueError("a function is called with the event: it takes no headers and no secret")
+        if "@" in urlsplit(self.url).netloc and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("has credentials in its URL and an Authorization header: keep one of the two")
         return self
 
 

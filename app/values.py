@@ -5,6 +5,7 @@ import re
 from base64 import b64decode, b64encode
 from datetime import timedelta
 from hashlib import sha256
+from secrets import token_bytes
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
@@ -91,6 +92,11 @@ def signing_key(secret: SecretStr) -> bytes:
     if not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
         raise ValueError
     return key
+
+
+def new_signing_secret() -> str:
+    """A secret of 256 random bits, as Standard Webhooks writes it."""
+    return f"whsec_{b64encode(token_bytes(32)).decode()}"
 
 
 class HTTPTarget(NamedTuple):

@@ -72,3 +72,13 @@ def test_the_readme_names_every_status_that_an_operation_declares():
         status for path in describe(ROUTES)["paths"].values() for each in path.values() for status in each["responses"]
     }
     assert {status for status in declared if status >= "400"} <= set(STATUS_ROWS)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_destinations_of_the_readme_can_be_used_as_they_are_printed():
+    (printed,) = [block for block in blocks("toml") if "[destinations" in block]
+    Path("priohook.toml").write_text(printed)
+    assert set(Settings.load().destinations) == {"erp", "gate"}

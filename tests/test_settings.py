@@ -296,6 +296,15 @@ def test_no_representation_shows_a_secret():
         assert PASSWORD not in shown
 
 
+@pytest.mark.parametrize("name", ["Authorization", "authorization"])
+def test_a_destination_has_credentials_in_its_url_or_in_a_header(name):
+    toml(f'[destinations.erp]\nurl = "https://u:{PASSWORD}@host/in"\nheaders = {{{name} = "Bearer {PASSWORD}"}}\n')
+    assert "destinations.erp: Value error, has credentials in its URL and an Authorization header" in problem()
+    assert PASSWORD not in problem()
+    toml(f'[destinations.erp]\nurl = "https://host/in?to=a@b"\nheaders = {{{name} = "Bearer {PASSWORD}"}}\n')
+    assert Settings.load().destinations
+
+
 def test_variables_that_no_setting_reads_are_found():
     environ = {
         "PRIOHOOK_MAX_BODY_BYTS": "1",

@@ -18,6 +18,7 @@ from app.cli.keys import keys
 from app.cli.migrate import migrate
 from app.cli.output import first_line, say
 from app.cli.replays import replay, replays
+from app.cli.secrets import secrets
 from app.cli.serve import serve
 from app.cli.settings import settings
 from app.cli.simulate import simulate
@@ -59,6 +60,7 @@ for _command in (
     replays,
     clients,
     keys,
+    secrets,
     settings,
     simulate,
     check_,

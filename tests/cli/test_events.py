@@ -217,7 +217,7 @@ def test_a_second_release_of_an_event_is_status_1(run, fill):
 
 
 def test_release_of_a_copy_counts_it_on_the_first(run, fill):
-    first, copy = fill(refused_event("a", NOTIFICATION), refused_event("b", NOTIFICATION + b" "))
+    first, copy = fill(refused_event("a", NOTIFICATION), refused_event("b", NOTIFICATION))
     run("events", "release", str(first))
     done = run("events", "release", str(copy))
     assert done == (0, f"It is a copy of event {first}, where it is counted now.\n".encode(), "")
