@@ -6,14 +6,15 @@ import sqlite3
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, event, func, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
 
-from app.database import open_sqlite, sqlite_instant, sqlite_path
+from app.database import SQLITE_BUSY, open_sqlite, sqlite_instant, sqlite_path
 from app.events.store import COLUMNS, BadRow, Row, outlived_keys
 from app.events.tables import Event
 from app.postgres import DatabaseProblem
@@ -23,6 +24,13 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """The size of the write-ahead log from which its pages are copied into the database."""
+
+LARGE_LOG_BYTES = 64 * 1024 * 1024
+"""The size of a log that a checkpoint beside the writer does not bound, as readers follow each other or one stays."""
+
+RESTART_EVERY = 10.0  # seconds between tries to begin a large log anew
+RESTART_WITHIN = timedelta(milliseconds=200)
+"""How long such a try, and with it the next commit, waits for readers."""
 
 INSERT = (
     f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)}) "  # noqa: S608
@@ -55,8 +63,10 @@ class SQLiteWriter:
         self._log = path.with_name(path.name + "-wal")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpointer")
-        self._copying: Future[None] | None = None
+        self._copying: Future[bool] | None = None
         self._damage: DamagedFile | None = None
+        self._log_grows = False
+        self._next_restart = 0.0
 
     def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
         """As `Writer.write` says."""
@@ -126,20 +136,42 @@ class SQLiteWriter:
 
         SQLite starts the log anew only once all of it is copied, which never happens while commits go on.
         """
-        if not self._log.exists() or self._log.stat().st_size <= CHECKPOINT_BYTES:
-            return
-        if self._copying is None:
+        size = self._log.stat().st_size if self._log.exists() else 0
+        if size <= CHECKPOINT_BYTES:
+            self._log_grows = False
+        elif self._copying is None:
             self._copying = self._checkpointer.submit(self._copy_log)
         elif self._copying.done():
-            self._copy_log()
             self._copying = None
+            self._copy_log()
+            if size > LARGE_LOG_BYTES and monotonic() >= self._next_restart:
+                self._next_restart = monotonic() + RESTART_EVERY
+                self._restart_log(size)
 
-    def _copy_log(self) -> None:
+    def _restart_log(self, size: int) -> None:
+        """Waits for a moment without readers, and says once when there is none."""
+        if self._copy_log("RESTART", within=RESTART_WITHIN) or self._log_grows:
+            return
+        self._log_grows = True
+        fields = {"file": self._log.name, "bytes": size, "reason": "Another process keeps a transaction open."}
+        logger.warning("log_grows", extra={"fields": fields})
+
+    def _copy_log(self, mode: str = "PASSIVE", *, within: timedelta = SQLITE_BUSY) -> bool:
+        """Whether nobody was in the way."""
         try:
             with self._engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+                connection.exec_driver_sql(_busy_timeout(within))
+                try:
+                    return connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").scalar() == 0
+                finally:
+                    connection.exec_driver_sql(_busy_timeout(SQLITE_BUSY))
         except (DBAPIError, DatabaseProblem):
             logger.warning("checkpoint_failed", exc_info=True)
+            return False
+
+
+def _busy_timeout(within: timedelta) -> str:
+    return f"PRAGMA busy_timeout = {int(within.total_seconds() * 1000)}"
 
 
 def _bound(row: Row) -> tuple[Any, ...]:

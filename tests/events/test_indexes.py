@@ -66,6 +66,9 @@ INDEXES: list[tuple[dict[str, Any], str]] = [
     ({"reference": "PRI7"}, "ix_events_reference_id"),
     ({"status": "quarantined"}, "ix_events_quarantined"),
     ({"status": "accepted"}, PRIMARY),
+    ({"status": "quarantined", "type": "TYPE_1"}, "ix_events_quarantined"),
+    ({"status": "quarantined", "reference": "PRI7"}, "ix_events_reference_id|ix_events_quarantined"),
+    ({"reference": "PRI7", "type": "TYPE_1"}, "ix_events_reference_id"),
     ({"since": MIDDLE, "until": MIDDLE + timedelta(hours=1)}, PRIMARY),
 ]
 

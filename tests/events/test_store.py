@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import Engine, event, text
 
 from app import database
 from app.database import is_sqlite, sqlite_path
+from app.events import sqlite as sqlite_writer
 from app.events.sqlite import CHECKPOINT_BYTES
 from app.events.store import BadRow, EventStore, NewEvent, Row, Stored, StoreFull, StoreUnavailable
 from tests import postgres
@@ -366,6 +368,24 @@ async def test_the_log_of_sqlite_stays_small_under_many_writes(sqlite_url):
     assert sum(len(bytes(65536)) * 16 for _ in sizes) > 10 * CHECKPOINT_BYTES
     assert max(sizes) < 4 * CHECKPOINT_BYTES
     assert bytes_in(log) == 0
+
+
+async def test_a_log_that_a_reader_keeps_from_shrinking_is_told_of_once(sqlite_url, monkeypatch, caplog):
+    monkeypatch.setattr(sqlite_writer, "LARGE_LOG_BYTES", 2 * CHECKPOINT_BYTES)
+    monkeypatch.setattr(sqlite_writer, "RESTART_EVERY", 0.0)
+    monkeypatch.setattr(sqlite_writer, "RESTART_WITHIN", timedelta(milliseconds=1))
+    large = bytes(CHECKPOINT_BYTES)
+    async with running(sqlite_url, max_waiting_bytes=99 * CHECKPOINT_BYTES) as store:
+        with closing(sqlite3.connect(sqlite_path(sqlite_url), isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            for number in range(6):
+                await store.append(new_event(f"{number}", body=large))
+        assert [record.message for record in caplog.records].count("log_grows") == 1
+        for number in range(6, 12):
+            await store.append(new_event(f"{number}", body=large))
+        assert bytes_in(log_of(sqlite_url)) < 4 * CHECKPOINT_BYTES
+    assert [record.message for record in caplog.records].count("log_grows") == 1
 
 
 async def test_sqlite_keeps_what_a_second_process_reads_meanwhile(sqlite_url, count):
