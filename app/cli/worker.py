@@ -69,8 +69,7 @@ class Beside:
             if self._process is not None and child == self._process.pid:
                 self._process.returncode = code
                 self._over(self._process)
-        if self._process is None and monotonic() - self._started >= self._wait:
-            self._wait = min(2 * self._wait, LONGEST_WAIT)
+        if self._process is None and monotonic() >= self._due:
             self._start()
 
     def tell(self) -> None:
@@ -98,7 +97,8 @@ class Beside:
         try:
             self._line, self._process = _joined()
         except (OSError, MemoryError) as error:  # no descriptor, process or memory is left: the receiver goes on
-            fields = {"error": str(error) or type(error).__name__, "again_in": self._wait}
+            self._put_off()
+            fields = {"error": str(error) or type(error).__name__, "again_in": round(self._due - self._started, 1)}
             self._log.write("worker_not_started", fields, level="error")
 
     def _over(self, process: "subprocess.Popen[bytes]") -> None:
@@ -106,6 +106,14 @@ class Beside:
         self._log.write("worker_ended", {"status": status}, level="info" if self._told else "error")
         self._line.close()
         self._process = None
+        self._put_off()
+
+    def _put_off(self) -> None:
+        """Says when to start the next: at once after one that lived long, else later each time."""
+        if monotonic() - self._started > LONGEST_WAIT:
+            self._wait = FIRST_WAIT
+        self._due = self._started + self._wait
+        self._wait = min(2 * self._wait, LONGEST_WAIT)
 
 
 def _joined() -> "tuple[socket, subprocess.Popen[bytes]]":
