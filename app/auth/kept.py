@@ -28,8 +28,14 @@ def keep(path: Path, content: str) -> bool:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY)
     except FileExistsError:  # another process was faster
         return False
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+    except BaseException as error:  # a full disk, or a signal
+        path.unlink()  # else the next start would take the half for the whole
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     return True
 
 

@@ -64,11 +64,11 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     outlive_output()
     listener = listen(host, port)  # before the first clients are made, whose secrets are shown once
     asyncio.run(_prepare(settings))
-    made = first_clients(settings)
+    keys = token_keys(settings)
+    made = first_clients(settings)  # last, as what fails after it keeps their secrets from being shown
     configured, settings = settings.clients, with_kept_clients(settings)
     log = stderr_writer(settings.log_format)
     clients = clients_from(settings.clients)
-    keys = token_keys(settings)
     for path, reason in ignored_files(settings).items():
         log.write("file_ignored", {"file": str(path), "reason": reason}, level="warning")
     if not keys:
