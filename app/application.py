@@ -116,7 +116,7 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
                 tell_ignored(url)
                 await check_schema(engine)
                 async with (
-                    health.watching(looking, known),
+                    health.watching(looking, known, commits=True),
                     _notifier(url) as stored,
                     _store(settings, stored, known).running() as events,
                 ):

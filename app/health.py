@@ -121,9 +121,16 @@ async def readyz(request: Request) -> Response:
 
 
 @asynccontextmanager
-async def watching(engine: AsyncEngine, health: Health) -> AsyncIterator[None]:
-    """Looks at the schema, and at what the server promises, from time to time."""
-    watch = asyncio.create_task(_watch(engine, health))
+async def watching(engine: AsyncEngine, health: Health, *, commits: bool) -> AsyncIterator[None]:
+    """Looks at the schema, and at what the server promises, from time to time.
+
+    Args:
+        engine: The database's.
+        health: Hears it.
+        commits: Whether it hears of commits too. Those say better whether the database can be used: while others take
+            all other connections, the one that commits still works.
+    """
+    watch = asyncio.create_task(_watch(engine, health, commits=commits))
     try:
         yield
     finally:
@@ -132,7 +139,7 @@ async def watching(engine: AsyncEngine, health: Health) -> AsyncIterator[None]:
             await watch
 
 
-async def _watch(engine: AsyncEngine, health: Health) -> None:
+async def _watch(engine: AsyncEngine, health: Health, *, commits: bool) -> None:
     while True:
         try:
             async with asyncio.timeout(LOOK_WITHIN):
@@ -141,7 +148,8 @@ async def _watch(engine: AsyncEngine, health: Health) -> None:
         except (SchemaNotCurrent, DatabaseProblem) as error:
             health.fails("schema", str(error))
         except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            health.fails("schema", "The database does not answer.", error=error)
+            if not commits:
+                health.fails("schema", "The database does not answer.", error=error)
         else:
             health.works("schema")
         await asyncio.sleep(LOOK_EVERY)

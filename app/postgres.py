@@ -143,7 +143,7 @@ async def _connect(
         raise DatabaseProblem(NO_USER) from error
     except DatabaseProblem:
         raise
-    except (OSError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the last: it ended meanwhile
         where = f"{host or 'database_url'}{f' port {port}' if port else ''}"
         why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
         raise CannotConnect(f"No connection to {where}: {why}") from error

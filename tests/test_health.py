@@ -6,8 +6,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from app.database import engine_for
 from app.events.store import EventStore, Row
-from app.health import Health
+from app.health import Health, watching
 from tests.conftest import WEBHOOK, basic_header, payload, readiness
 from tests.events.stores import locked, new_event, writer_for
 
@@ -140,3 +141,29 @@ async def test_parameters_of_the_url_that_change_nothing_are_told(database_url, 
         pass
     (told,) = [line for line in lines() if line["event"] == "database_parameters_ignored"]
     assert told["parameters"] == ["channel_binding"]
+
+
+async def test_a_worker_tells_once_that_its_database_is_lost_and_back(database_url, caplog):
+    health = Health()
+    async with engine_for(database_url) as engine, asyncio.timeout(60), watching(engine, health, commits=False):
+        async with engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE alembic_version RENAME TO gone"))
+        while health.problem is None:  # noqa: ASYNC110 - another task's doing
+            await asyncio.sleep(0.05)
+        async with engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE gone RENAME TO alembic_version"))
+        while health.problem is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert events_of(caplog) == ["database_lost", "database_back"]
+
+
+async def test_a_receiver_that_commits_is_ready_whatever_keeps_others_from_connecting():
+    """As others do that take all connections but the one that commits."""
+    health = Health()
+    async with engine_for("postgresql://nobody@127.0.0.1:1/nothing") as engine:
+        async with watching(engine, health, commits=True):
+            await asyncio.sleep(0.2)  # it asks at once, and nobody answers
+        assert health.problem is None
+        async with watching(engine, health, commits=False), asyncio.timeout(30):
+            while health.problem is None:  # noqa: ASYNC110 - another task's doing
+                await asyncio.sleep(0.05)

@@ -17,6 +17,7 @@ from app import database
 from app.cli.opened import opened
 from app.cli.streams import outlive_output
 from app.deliveries.worker import Worker
+from app.health import Health, watching
 from app.processes import ended_children, ending_signals, ending_with, exit_when_told, read_status
 from app.settings import Settings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
@@ -146,6 +147,7 @@ async def _work(settings: Settings, log: LogWriter) -> None:
         os.nice(NICENESS)
     async with (
         opened(settings, within=database.STATEMENT) as engine,
+        watching(engine, Health(), commits=False),
         Worker(engine, url, settings.destinations).running(),
     ):
         log.write("worker_started", {"destinations": sorted(settings.destinations)})

@@ -24,6 +24,7 @@ LOOK_EVERY = 0.025  # seconds between looks at the SQLite file's change counter
 LISTEN_CHECK = 20.0  # seconds between looks whether the connection that listens is still one
 LISTEN_AGAIN = 1.0  # seconds after a connection that listened broke
 NOTIFY_EVERY = 0.02  # seconds
+TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 NOTIFY_WITHIN = timedelta(seconds=2)
 """How long a statement of these connections may take."""
 
@@ -85,7 +86,7 @@ class Notifier:
                     self._connection = await connect_postgres(self._url, within=NOTIFY_WITHIN)
                 await self._connection.execute(f"NOTIFY {EVENTS}")
                 well = takes_writes(self._connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            except TROUBLE:
                 well = False
             if not well:
                 await self._leave()
@@ -111,7 +112,7 @@ async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
             told = False
             _wake_all(wakers)  # for what was notified before
             await _until_lost(connection, ended)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except TROUBLE as error:
             if not told:
                 logger.warning("listen_failed", extra={"fields": {"error": str(error)}})
             told = True

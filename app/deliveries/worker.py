@@ -183,7 +183,8 @@ async def _surviving(work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except TROUBLE as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            logger.warning("worker_waits", extra={"fields": {"error": why}})
+            # No warning: each of several says this each second, and `database_lost` is told once.
+            logger.info("worker_waits", extra={"fields": {"error": why}})
         except Exception:  # as its docstring says
             logger.exception("worker_failed")
         else:
