@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -113,9 +114,13 @@ class SQLiteWriter:
         with self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             connection.exec_driver_sql(f"INSERT INTO events ({names}) SELECT {names} FROM events WHERE 0")  # noqa: S608
-            if thorough:
+            if thorough or self._is_nearly_full():
                 connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
                 connection.commit()
+
+    def _is_nearly_full(self) -> bool:
+        disk = os.statvfs(self._log.parent)
+        return disk.f_bavail * disk.f_frsize < CHECKPOINT_BYTES
 
     def _look(self) -> None:
         """Saves what was committed, as far as possible, when the file is not the one that was opened any more.

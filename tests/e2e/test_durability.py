@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
-from time import monotonic
+from time import monotonic, sleep
 
 import asyncpg
 import pytest
@@ -143,6 +143,19 @@ def durable_url(durable: postgres.Server) -> Iterator[str]:
 def url(request: pytest.FixtureRequest) -> str:
     name = "sqlite_url" if request.param == "sqlite" else "durable_url"
     return str(request.getfixturevalue(name))
+
+
+def readiness(served: Served) -> int:
+    with dial(served) as wire:
+        wire.send(request(method="GET", target="/readyz", authorization=None, content_type=None, length=None))
+        return wire.reply(to="GET").status
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < until
+        sleep(0.1)
 
 
 def behind(proxy: Proxy, url: str) -> str:
@@ -343,7 +356,22 @@ async def test_the_disk_is_full_under_sqlite(trial, not_run):
         async with trial(fault, url) as running:
             with disk.full():
                 await running.sender.more(503, WARM)
+                assert await asyncio.to_thread(readiness, running.receiver.served) == 503
             await running.sender.recovers()
+            assert await asyncio.to_thread(readiness, running.receiver.served) == 200
+
+
+def test_a_full_disk_is_known_before_an_event_comes(tmp_path, not_run):
+    with not_run("disk full", "SQLite"), small_disk(48) as disk:
+        url = f"sqlite+aiosqlite:///{disk.folder / 'priohook.db'}"
+        migrate(url)
+        receiver = Receiver(tmp_path, url, {})
+        try:
+            with disk.full():
+                wait_for(lambda: readiness(receiver.served) == 503)
+            wait_for(lambda: readiness(receiver.served) == 200)
+        finally:
+            receiver.served.close()
 
 
 async def test_the_disk_is_full_under_postgresql(trial, not_run):
