@@ -240,7 +240,7 @@ async def test_without_a_key_it_is_not_ready(postgres_url, start):
     async with start(postgres_url, clients=CLIENTS, token_keys=()) as client:
         reply = await asking(client)()
     assert error(reply) == (503, "temporarily_unavailable")
-    assert "priohook keys new" in reply.json()["error_description"]
+    assert "token_keys" in reply.json()["error_description"]
     assert int(reply.headers["Retry-After"]) > 0
 
 

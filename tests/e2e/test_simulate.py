@@ -105,7 +105,7 @@ def test_a_signal_ends_it_at_once_with_its_table(serve, sqlite_url, tmp_path, nu
 
 def test_seconds_end_a_run_whose_next_request_is_far_away(serve, priohook, sqlite_url):
     server = serve(**configured(sqlite_url))
-    done = priohook("simulate", server.url, "--user", USER, "--seconds", "0.5", "--rate", "0.02", "--json")
+    done = priohook("simulate", server.url, "--user", USER, "--seconds", "5", "--rate", "0.02", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["events"] == 1
 
