@@ -14,6 +14,7 @@ from time import monotonic
 import click
 
 from app import database
+from app.cli.heartbeat import Pulse, beating
 from app.cli.opened import opened
 from app.cli.streams import outlive_output
 from app.deliveries.worker import Worker
@@ -46,7 +47,7 @@ def worker(*, beside: int | None) -> None:
     sys.path.append(str(Path.cwd()))  # where a python: destination's module is
     log = stderr_writer(settings.log_format)
     with _alone(settings.database_url), log.running(), logging_to(log):
-        asyncio.run(_work(settings, log))
+        asyncio.run(_work(settings, log, line=beside))
         if beside is None:
             log.write("worker_ended", {"status": 0})
 
@@ -62,6 +63,7 @@ class Beside:
         self._process: subprocess.Popen[bytes] | None = None
         self._wait = FIRST_WAIT
         self._told = 0.0
+        self._hung = False
         self._start()
 
     def look(self) -> None:
@@ -70,6 +72,9 @@ class Beside:
             if self._process is not None and child == self._process.pid:
                 self._process.returncode = code
                 self._over(self._process)
+        if self._process is not None and not self._told and not self._hung and not self._pulse.beats():
+            self._hung = True
+            self._process.kill()
         if self._process is None and monotonic() >= self._due:
             self._start()
 
@@ -97,6 +102,7 @@ class Beside:
         self._started = monotonic()
         try:
             self._line, self._process = _joined()
+            self._pulse, self._hung = Pulse(self._line), False
         except (OSError, MemoryError) as error:  # no descriptor, process or memory is left: the receiver goes on
             self._put_off()
             fields = {"error": str(error) or type(error).__name__, "again_in": round(self._due - self._started, 1)}
@@ -104,6 +110,9 @@ class Beside:
 
     def _over(self, process: "subprocess.Popen[bytes]") -> None:
         status = read_status(process.returncode)
+        last_words = self._pulse.last_words()
+        if self._hung or "traceback" in last_words:
+            self._log.write("worker_hung", last_words, level="error")
         self._log.write("worker_ended", {"status": status}, level="info" if self._told else "error")
         self._line.close()
         self._process = None
@@ -138,20 +147,18 @@ def _joined() -> "tuple[socket, subprocess.Popen[bytes]]":
     return ours, process
 
 
-async def _work(settings: Settings, log: LogWriter) -> None:
+async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None:
     ended = asyncio.Event()
     for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     url = settings.database_url
     if not database.is_sqlite(url):  # there it would keep the receiver waiting for the lock that it holds
         os.nice(NICENESS)
-    async with (
-        opened(settings, within=database.STATEMENT) as engine,
-        watching(engine, Health(), commits=False),
-        Worker(engine, url, settings.destinations).running(),
-    ):
-        log.write("worker_started", {"destinations": sorted(settings.destinations)})
-        await ended.wait()
+    async with opened(settings, within=database.STATEMENT) as engine, watching(engine, Health(), commits=False):
+        work = Worker(engine, url, settings.destinations)
+        async with beating(work.under_way, line=line), work.running():
+            log.write("worker_started", {"destinations": sorted(settings.destinations)})
+            await ended.wait()
 
 
 @contextmanager

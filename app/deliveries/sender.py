@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,6 +18,8 @@ from app.deliveries.turns import leave, take_turn
 from app.deliveries.wake import notify
 
 logger = logging.getLogger(__name__)
+
+MOST_NAMED = 10
 
 
 class Sender:
@@ -67,11 +70,15 @@ class Sender:
                 self._ended = ended + self._ended  # what came of an attempt is recorded as soon as it can be
                 raise
             for claim in turn.claims:
-                task = asyncio.create_task(self._send(claim))
+                task = asyncio.create_task(self._send(claim), name=str(claim.delivery_id))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
             if not self._ended:
                 await until_woken(self._something, turn.next_at, now=datetime.now(UTC))
+
+    def under_way(self) -> list[str]:
+        """The ids of deliveries that are being sent, `MOST_NAMED` at most."""
+        return [task.get_name() for task in islice(self._sending, MOST_NAMED)]
 
     async def drain(self, *, within: timedelta) -> None:
         """Waits for the attempts under way, records them, and gives the rest back."""

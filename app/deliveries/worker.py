@@ -90,6 +90,10 @@ class Worker:
                     if isinstance(end, BaseException):
                         logger.error("claims_not_given_back", exc_info=end)
 
+    def under_way(self) -> dict[str, list[str]]:
+        """By destination, some of the deliveries that are being sent."""
+        return {name: sending for name, sender in self._senders.items() if (sending := sender.under_way())}
+
     def _add(self, name: str, settings: DestinationSettings) -> Sender:
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
         kind = open_destination(settings)

@@ -1,0 +1,78 @@
+"""The heartbeat of a worker: how a process that hangs is ended, and says what it was doing.
+
+Once a second the worker's event loop puts off a watchdog, which is C and needs none of Python's locks, and tells the
+process beside it what is under way. If the loop hangs, the watchdog writes where every thread is and ends the process;
+one that cannot even do that, since it was stopped for example, is killed by the process beside it.
+"""
+
+import asyncio
+import faulthandler
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+from typing import Any
+
+BEAT = 1.0  # seconds
+HUNG = 30.0  # seconds that the loop may hang; a busy machine holds it up for less
+KILLED_AFTER = HUNG + 5.0  # seconds without a beat
+BEGINS_WITHIN = 180.0  # seconds until the first beat
+MOST_WORDS = 64 * 1024  # bytes
+STDERR = 2
+
+
+@asynccontextmanager
+async def beating(doing: Callable[[], Any], *, line: int | None, hung: float = HUNG) -> AsyncIterator[None]:
+    """Ends this process with status 1 if the event loop hangs.
+
+    Args:
+        doing: What is under way, as JSON; its last answer is in the log of the process beside this one.
+        line: The socket to that process; without one, the watchdog writes to standard error.
+        hung: Seconds that the loop may hang.
+    """
+    beat = asyncio.create_task(_beat(doing, line=line, hung=hung))
+    try:
+        yield
+    finally:
+        beat.cancel()
+        faulthandler.cancel_dump_traceback_later()
+
+
+class Pulse:
+    """The heartbeat as the process beside the worker hears it."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._words = b""
+        self._heard = monotonic()
+        self._patience = BEGINS_WITHIN
+
+    def beats(self) -> bool:
+        """Whether the worker was heard of lately; costs microseconds."""
+        with suppress(OSError):  # nothing more is there, or it has ended
+            while words := self._line.recv(MOST_WORDS, socket.MSG_DONTWAIT):
+                self._words = (self._words + words)[-MOST_WORDS:]
+                self._heard, self._patience = monotonic(), KILLED_AFTER
+        return monotonic() - self._heard < self._patience
+
+    def last_words(self) -> dict[str, Any]:
+        """What was under way at the last beat, and where its threads were when it hung."""
+        self.beats()
+        beats, end, trace = self._words.decode(errors="replace").rpartition("}\n")
+        found: dict[str, Any] = {}
+        with suppress(ValueError):  # there was no beat
+            found = json.loads(beats.rpartition("\n")[2] + end)
+        return found | {"traceback": trace} if trace else found
+
+
+async def _beat(doing: Callable[[], Any], *, line: int | None, hung: float) -> None:
+    while True:
+        faulthandler.dump_traceback_later(hung, exit=True, file=STDERR if line is None else line)
+        if line is not None:
+            words = json.dumps({"doing": doing()}).encode() + b"\n"
+            beside = socket.socket(fileno=line)
+            with suppress(OSError):  # it reads later, or is gone
+                beside.send(words, socket.MSG_DONTWAIT)
+            beside.detach()
+        await asyncio.sleep(BEAT)
