@@ -115,7 +115,7 @@ def _worker(log: LogWriter, *, wanted: bool) -> Iterator[tuple[Callable[[], obje
 async def _prepare(settings: Settings) -> None:
     """SQLite migrates here, as one process owns it; PostgreSQL may serve others, so it is only checked."""
     url = settings.database_url
-    async with database.engine_for(url) as engine:
+    async with database.engine_for(url, within=database.STATEMENT) as engine:
         if database.is_sqlite(url):
             await database.migrate(engine)
         await database.check_schema(engine)
