@@ -107,7 +107,7 @@ def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
     if destination is None:
         _each(operations.retry, ids, "is tried again.")
     else:
-        number = asyncio.run(_count(destination, "dead")) and _all(operations.retry_dead, destination)
+        number = asyncio.run(count(destination, "dead")) and apply_to_all(operations.retry_dead, destination)
         say(f"Dead deliveries of {destination} that are pending again: {number}.")
 
 
@@ -122,9 +122,9 @@ def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bo
     if destination is None:
         _each(operations.drop, ids, "is dropped.")
         return
-    if number := asyncio.run(_count(destination, status)):
+    if number := asyncio.run(count(destination, status)):
         confirm(f"Drop {number} {status} deliveries of {destination}?", yes=yes)
-        number = _all(operations.drop_dead if status == "dead" else operations.drop_pending, destination)
+        number = apply_to_all(operations.drop_dead if status == "dead" else operations.drop_pending, destination)
     say(f"{status.capitalize()} deliveries of {destination} that were dropped: {number}.")
 
 
@@ -178,7 +178,8 @@ def _sentence(error: NotDone) -> str:
     return str(error)
 
 
-def _all(operation: Callable[..., Awaitable[int]], destination: str) -> int:
+def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str) -> int:
+    """Changes all deliveries of a destination that the operation is about; how many."""
     return asyncio.run(_batches(operation, destination))
 
 
@@ -195,7 +196,7 @@ async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -
             total += done
 
 
-async def _count(destination: str, status: str) -> int:
+async def count(destination: str, status: str) -> int:
     """How many there are.
 
     Raises:

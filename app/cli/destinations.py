@@ -8,11 +8,12 @@ from uuid import UUID
 
 import click
 
+from app.cli.deliveries import apply_to_all, confirm, count
 from app.cli.opened import changing, reading
 from app.cli.output import fields, print_rows, say
 from app.deliveries import operations
 from app.deliveries.dispatch import register
-from app.deliveries.operations import NobodyKnows
+from app.deliveries.operations import NobodyKnows, NotDone
 from app.deliveries.queries import list_destinations
 from app.deliveries.wake import notify
 from app.events.ids import made_at
@@ -49,6 +50,30 @@ def resume(name: str) -> None:
     """Send again, at once: back-offs and the circuit breaker begin anew."""
     asyncio.run(_change(operations.resume, name))
     say(f"{name} goes on.")
+
+
+@destinations.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask: drop what is pending.")
+def remove(name: str, *, yes: bool) -> None:
+    """Forget a destination that is in the settings no more. What is pending is dropped, what it got stays listed."""
+    if name in Settings.load().destinations:
+        raise click.UsageError(f"{name} is in the settings: take it out of them first, and restart what uses them.")
+    if pending := asyncio.run(count(name, "pending")):
+        confirm(f"Drop {pending} pending deliveries of {name} and forget it?", yes=yes)
+        dropped = apply_to_all(operations.drop_pending, name)
+        click.echo(f"Pending deliveries of {name} that were dropped: {dropped}.")
+    asyncio.run(_remove(name))
+    click.echo(f"{name} is forgotten; `priohook deliveries list --destination {name}` still shows what it got.")
+
+
+async def _remove(name: str) -> None:
+    try:
+        async with changing() as connection:
+            await operations.remove(connection, name)
+            await notify(connection)
+    except NotDone as error:
+        raise click.ClickException(f"{error} End what goes on and try again.") from None
 
 
 async def _rows() -> list[dict[str, Any]]:
@@ -89,4 +114,5 @@ async def _change(operation: Callable[..., Awaitable[None]], name: str, **values
             await operation(connection, name, now=now, **values)
             await notify(connection)
     except NobodyKnows as error:
-        raise click.ClickException(f"{error} `priohook destinations list` has their names.") from None
+        what = str(error).rstrip(".")
+        raise click.ClickException(f"{what}: `priohook destinations list` has their names.") from None

@@ -5,11 +5,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.queue import lock, promote
-from app.deliveries.tables import DEAD, PENDING_PARTS, Delivery, DeliveryStatus, Destination
+from app.deliveries.tables import (
+    DEAD,
+    PENDING,
+    PENDING_PARTS,
+    Delivery,
+    DeliveryStatus,
+    Destination,
+    PassedOver,
+    Replay,
+    ReplayStatus,
+)
 
 BATCH = 1000
 """The most deliveries that one transaction changes."""
@@ -41,6 +51,8 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
         NotDone: there is no such delivery, it is delivered, or it is being sent or behind another one.
     """
     delivery = await _locked(connection, delivery_id)
+    if await lock(connection, delivery.destination) is None:
+        raise NotDone(f"Destination {delivery.destination} was removed, or was a replay's that is over.")
     if delivery.status == DeliveryStatus.DELIVERED:
         raise WasDelivered(delivery)
     if delivery.status != DeliveryStatus.PENDING:
@@ -117,6 +129,26 @@ async def resume(connection: AsyncConnection, name: str, *, now: datetime) -> No
     waiting = (Delivery.destination == name, Delivery.due_at > now, Delivery.claimed_by.is_(None))
     for part in PENDING_PARTS[1:]:
         await connection.execute(update(Delivery).where(part, *waiting).values(due_at=now))
+
+
+async def remove(connection: AsyncConnection, name: str) -> None:
+    """Forgets a destination with nothing pending; what it got stays in the lists, and what is dead cannot be retried.
+
+    Raises:
+        NobodyKnows: there is no such destination.
+        NotDone: deliveries of it are pending, or a replay to it has not ended.
+    """
+    if await lock(connection, name) is None:
+        raise NobodyKnows(name)
+    pending = await connection.scalar(select(func.count()).where(Delivery.destination == name, PENDING))
+    if pending:
+        raise NotDone(f"Pending deliveries of {name} that are not dropped: {pending}.")
+    going_on = Replay.status.in_([ReplayStatus.RUNNING.value, ReplayStatus.PAUSED.value])
+    replay_id = await connection.scalar(select(Replay.id).where(Replay.destination == name, going_on).limit(1))
+    if replay_id is not None:
+        raise NotDone(f"Replay {replay_id} to {name} has not ended.")
+    await connection.execute(delete(PassedOver).where(PassedOver.destination == name))
+    await connection.execute(delete(Destination).where(Destination.name == name))
 
 
 async def _change(connection: AsyncConnection, name: str, **values: Any) -> None:

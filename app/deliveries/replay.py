@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, Select, exists, func, insert, literal_column, or_, select, update
+from sqlalchemy import Row, Select, delete, exists, func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database import insert_new
 from app.deliveries.dispatch import Wanted, add, register
 from app.deliveries.queue import lock, promote
 from app.deliveries.tables import PENDING, Delivery, DeliveryStatus, Destination, Replay, ReplayEvent, ReplayStatus
@@ -118,8 +119,10 @@ async def start(
         planned: What `plan` counted.
         now: The time.
     """
-    await register(connection, [destination], now=now)
-    if url is not None:
+    if url is None:
+        await register(connection, [destination], now=now)
+    else:
+        await insert_new(connection, Destination, [{"name": destination, "since": now, "url": url}])
         await connection.execute(update(Destination).where(Destination.name == destination).values(url=url))
     until = min(narrowed.until or now, now)
     replay_id = new_id()
@@ -170,6 +173,27 @@ async def advance(connection: AsyncConnection, *, now: datetime) -> Advanced:
     steps = [await _advance(connection, replay, now=now) for replay in replays]
     times = [step.next_at for step in steps if step.next_at is not None]
     return Advanced(sum(step.made for step in steps), min(times, default=None))
+
+
+async def over(connection: AsyncConnection) -> Sequence[str]:
+    """Destinations of replays to a URL of their own that have nothing more to do."""
+    names = select(Destination.name).where(Destination.url.is_not(None), ~_GOES_ON, ~_PENDING)
+    return (await connection.scalars(names.order_by(Destination.name))).all()
+
+
+async def forget(connection: AsyncConnection, name: str) -> bool:
+    """Forgets the destination of a replay that is over, since its URL may hold a credential. Does not commit."""
+    if await lock(connection, name) is None or name not in await over(connection):  # a new replay may go there now
+        return False
+    await connection.execute(delete(Destination).where(Destination.name == name))
+    return True
+
+
+_GOES_ON = exists().where(
+    Replay.destination == Destination.name,
+    Replay.status.in_([ReplayStatus.RUNNING.value, ReplayStatus.PAUSED.value]),
+)
+_PENDING = exists().where(Delivery.destination == Destination.name, PENDING)
 
 
 async def set_status(connection: AsyncConnection, replay_id: UUID, status: ReplayStatus, *, now: datetime) -> None:

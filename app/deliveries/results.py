@@ -61,8 +61,8 @@ END = (
 
 async def record(
     connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
-) -> None:
-    """Records the attempts, and what follows; the caller holds the destination's lock."""
+) -> list[Ended]:
+    """Records the attempts, and what follows; those whose deliveries are dead now. The caller holds the lock."""
     changes = [_change(each, worker=worker, now=now) for each in ended]
     await connection.execute(END, changes)
     await _keep(connection, [_attempt(each) for each in ended])
@@ -72,6 +72,8 @@ async def record(
     await promote(connection, limits.name, {each for each in over if each is not None}, now=now, none_due=True)
     replayed = {each.claim.reference for each in ended if each.claim.replay_id is not None}
     await prefer_live(connection, limits.name, {each for each in replayed if each is not None}, now=now)
+    dead = DeliveryStatus.DEAD.value
+    return [each for each, change in zip(ended, changes, strict=True) if change["new_status"] == dead]
 
 
 async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:

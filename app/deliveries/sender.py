@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -14,7 +15,7 @@ from app.deliveries.claims import Claim, Limits
 from app.deliveries.destinations.kinds import Kind
 from app.deliveries.queue import lock
 from app.deliveries.results import Ended, Outcome
-from app.deliveries.turns import leave, take_turn
+from app.deliveries.turns import News, leave, take_turn
 from app.deliveries.wake import notify
 
 logger = logging.getLogger(__name__)
@@ -61,14 +62,16 @@ class Sender:
         while not self._ending:
             self._something.clear()
             ended, self._ended = self._ended, []
+            news: list[News] = []
             try:
                 async with writing(self._engine, courtesy=self._courtesy) as connection:
                     await lock(connection, self.limits.name)
                     now = datetime.now(UTC)  # a claim begins when it is made, however long that had to wait
-                    turn = await take_turn(connection, self.limits, ended, worker=self._worker, now=now)
+                    turn = await take_turn(connection, self.limits, ended, worker=self._worker, now=now, news=news)
             except BaseException:
                 self._ended = ended + self._ended  # what came of an attempt is recorded as soon as it can be
                 raise
+            _tell(news)
             for claim in turn.claims:
                 task = asyncio.create_task(self._send(claim), name=str(claim.delivery_id))
                 self._sending.add(task)
@@ -114,6 +117,11 @@ class Sender:
             "ms": ended.duration // timedelta(milliseconds=1),
         }
         return line if ended.outcome.error is None else line | {"error": ended.outcome.error}
+
+
+def _tell(news: Sequence[News]) -> None:
+    for each in news:
+        logger.warning(each.event, extra={"fields": each.fields})
 
 
 async def until_woken(something: asyncio.Event, until: datetime | None, *, now: datetime) -> None:

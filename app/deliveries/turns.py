@@ -1,6 +1,6 @@
 """A turn of one destination: what was sent is recorded, what is due is claimed, in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from math import floor
 from typing import Any, NamedTuple
@@ -25,8 +25,21 @@ class Turn(NamedTuple):
     next_at: datetime | None
 
 
+class News(NamedTuple):
+    """A change that somebody should know of: the name of its log line, and the line's fields."""
+
+    event: str
+    fields: dict[str, Any]
+
+
 async def take_turn(
-    connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
+    connection: AsyncConnection,
+    limits: Limits,
+    ended: Sequence[Ended],
+    *,
+    worker: str,
+    now: datetime,
+    news: list[News] | None = None,
 ) -> Turn:
     """Records what ended and claims what is due. Does not commit: nothing may be sent before that.
 
@@ -36,11 +49,12 @@ async def take_turn(
         ended: Attempts of claims that this worker made.
         worker: Its name, different from every other's.
         now: The time.
+        news: Gets what is worth a warning once it is committed.
     """
     state = await lock(connection, limits.name)
     if state is None:
         return Turn([], None)
-    changes = await _record(connection, limits, ended, state, worker=worker, now=now)
+    changes = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
     circuit = Circuit(*(changes.get(name, getattr(state, name)) for name in Circuit._fields))
     turn = Turn([], None)
     if (changes.get("paused_at") or state.paused_at) is None:
@@ -52,13 +66,19 @@ async def take_turn(
 
 
 async def leave(
-    connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
+    connection: AsyncConnection,
+    limits: Limits,
+    ended: Sequence[Ended],
+    *,
+    worker: str,
+    now: datetime,
+    news: list[News] | None = None,
 ) -> None:
     """Records what ended and gives the worker's other claims back, as attempts whose answer is not known."""
     state = await lock(connection, limits.name)
     if state is None:
         return
-    changes = await _record(connection, limits, ended, state, worker=worker, now=now)
+    changes = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
     if changes:
         await connection.execute(update(Destination).where(Destination.name == limits.name).values(changes))
     mine = (await connection.execute(CLAIMED, {"destination": limits.name, "worker": worker})).all()
@@ -72,21 +92,52 @@ async def take_back(connection: AsyncConnection, *, now: datetime) -> None:
 
 
 async def _record(
-    connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], state: Row[Any], *, worker: str, now: datetime
+    connection: AsyncConnection,
+    limits: Limits,
+    ended: Sequence[Ended],
+    state: Row[Any],
+    *,
+    worker: str,
+    now: datetime,
+    news: list[News] | None,
 ) -> dict[str, Any]:
     """Records the attempts; what changes at the destination."""
     if not ended:
         return {}
-    await record(connection, limits, ended, worker=worker, now=now)
+    dead = await record(connection, limits, ended, worker=worker, now=now)
     circuit = Circuit(state.failures, state.failing_since, state.probe_at)
     for each in ended:
         failed = judge(each.outcome.status) is not Verdict.DELIVERED
         circuit = circuit.after(failed=failed, now=each.started_at + each.duration)
     changes = {name: value for name, value in circuit._asdict().items() if value != getattr(state, name)}
+    if news is not None:
+        news.extend(News("delivery_dead", _dead(limits.name, each)) for each in dead)
+        news.extend(_of_circuit(limits.name, state, circuit, now=now))
     gone = next((each for each in ended if judge(each.outcome.status) is Verdict.GONE), None)
     if gone is not None:
         changes |= {"paused_at": now, "paused_reason": f"It answered 410 Gone to event {gone.claim.event_id}."}
     return changes
+
+
+def _dead(destination: str, ended: Ended) -> dict[str, Any]:
+    return {
+        "destination": destination,
+        "delivery_id": str(ended.claim.delivery_id),
+        "event_id": str(ended.claim.event_id),
+        "reference": ended.claim.reference,
+        "attempts": ended.claim.attempt,
+        "status": ended.outcome.status,
+        "error": ended.outcome.error,
+    }
+
+
+def _of_circuit(destination: str, before: Row[Any], circuit: Circuit, *, now: datetime) -> Iterator[News]:
+    if before.probe_at is None and circuit.probe_at is not None:
+        yield News("circuit_opened", {"destination": destination, "failures": circuit.failures})
+    if before.probe_at is not None and circuit.probe_at is None:
+        seconds = int((now - before.failing_since).total_seconds()) if before.failing_since else None
+        fields = {"destination": destination, "failures": before.failures, "seconds": seconds}
+        yield News("circuit_closed", fields)
 
 
 async def _claim(

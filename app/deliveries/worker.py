@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,7 +19,7 @@ from app.deliveries.claims import Limits
 from app.deliveries.destinations.kinds import open_destination
 from app.deliveries.dispatch import Dispatcher
 from app.deliveries.outlook import Outlook, outlooks
-from app.deliveries.replay import Advanced, advance, any_running
+from app.deliveries.replay import Advanced, advance, any_running, forget, over
 from app.deliveries.sender import Sender, until_woken
 from app.deliveries.turns import take_back
 from app.deliveries.wake import notify, waking
@@ -152,6 +152,9 @@ class Worker:
             self._changed.clear()
             async with self._engine.connect() as connection:
                 found = await outlooks(connection)
+            self._tell_of_pauses(found)
+            if any(each.url is not None and not each.pending for each in found):
+                await self._forget_replays()
             now = datetime.now(UTC)
             for each in found:
                 self._open_for_replay(each)
@@ -159,6 +162,27 @@ class Worker:
                     self._senders[each.name].wake(probing=each.probing)
             later = (each.at for each in found if each.at is not None and each.at > now)
             await until_woken(self._changed, _soon(now, *later), now=now)
+
+    def _tell_of_pauses(self, found: Sequence[Outlook]) -> None:
+        """Logs who is paused and who goes on again, whoever did it: a person, or the destination by its 410."""
+        paused = {each.name: each.paused_reason for each in found if each.paused_at is not None}
+        for name in sorted(paused.keys() - self._paused):
+            fields = {"destination": name, "reason": paused[name]}
+            logger.warning("destination_paused", extra={"fields": fields})
+        for name in sorted(self._paused & {each.name for each in found if each.paused_at is None}):
+            logger.warning("destination_resumed", extra={"fields": {"destination": name}})
+        self._paused = frozenset(paused)
+
+    async def _forget_replays(self) -> None:
+        async with self._engine.connect() as connection:
+            names = await over(connection)
+        for name in names:
+            async with writing(self._engine, courtesy=self._courtesy) as connection:
+                forgotten = await forget(connection, name)
+            if forgotten and name in self._senders:
+                sender = self._senders.pop(name)
+                sender.end()
+                await sender.drain(within=timedelta(0))
 
     def _open_for_replay(self, each: Outlook) -> None:
         """Makes the sender of a replay to a URL."""

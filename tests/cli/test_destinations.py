@@ -72,3 +72,26 @@ def test_an_unknown_destination_is_status_1_and_says_where_the_names_are(run, fi
         b"",
         "Error: There is no destination nobody: `priohook destinations list` has their names.\n",
     )
+
+
+def test_one_that_is_configured_is_not_removed(run, working, configured):
+    working(lambda workers: workers.register("erp"))
+    done = run("destinations", "remove", "--yes", "erp")
+    assert done.status == 2
+    assert "is in the settings" in done.errors
+
+
+def test_one_that_left_the_settings_is_removed_with_what_is_pending(run, working):
+    async def fill(workers: Workers):
+        await workers.store("A")
+        await workers.dispatch()
+
+    working(fill)
+    refused = run("destinations", "remove", "erp")
+    assert (refused.status, "Drop 1 pending deliveries of erp" in refused.errors) == (2, True)
+    done = run("destinations", "remove", "--yes", "erp")
+    assert done.status == 0
+    assert "Pending deliveries of erp that were dropped: 1." in done.text
+    assert listed(run) == {}
+    assert "dropped" in run("deliveries", "list", "--destination", "erp").text
+    assert run("destinations", "remove", "erp").status == 2

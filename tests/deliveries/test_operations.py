@@ -216,3 +216,37 @@ async def test_resuming_leaves_what_is_being_sent_and_what_waits_behind_it(worke
 async def test_an_unknown_destination_is_refused_with_the_hint_to_list_them(workers, operation, more):
     with pytest.raises(NotDone, match="There is no destination nobody"):
         await change(workers, operation, "nobody", **more)
+
+
+async def remove(workers, name):
+    async with writing(workers.engine) as connection:
+        await operations.remove(connection, name)
+
+
+async def test_a_destination_is_forgotten_once_nothing_is_pending(workers):
+    (only,) = await made(workers, "A")
+    with pytest.raises(NotDone, match="Pending deliveries of erp that are not dropped: 1"):
+        await remove(workers, "erp")
+    await change(workers, operations.drop, only)
+    await remove(workers, "erp")
+    assert await workers.turn() == ([], None)
+    with pytest.raises(NotDone, match="There is no destination erp"):
+        await remove(workers, "erp")
+    assert [row.status for row in await workers.deliveries()] == ["dropped"]
+    with pytest.raises(NotDone, match="Destination erp was removed"):
+        await change(workers, operations.retry, only)
+
+
+async def test_a_destination_to_which_a_replay_goes_on_is_not_forgotten(workers):
+    await workers.store("A")
+    await workers.start()
+    with pytest.raises(NotDone, match="to erp has not ended"):
+        await remove(workers, "erp")
+
+
+async def test_a_destination_that_is_forgotten_holds_no_event_up(workers):
+    await workers.store("A")
+    await workers.register("crm")
+    await remove(workers, "crm")
+    assert await workers.dispatch({"erp": ["*"], "crm": ["*"]}) == 1
+    assert [row.destination for row in await workers.deliveries()] == ["erp"]

@@ -384,3 +384,40 @@ async def test_an_event_is_superseded_where_a_newer_version_of_its_order_is_stor
     await workers.dispatch()
     claim = (await workers.turn()).claims[0]
     assert (claim.reference, claim.superseded) == ("A", superseded)
+
+
+async def test_a_circuit_that_opens_and_closes_is_told_of_once_each(workers):
+    for _ in range(FAILURES_TO_OPEN + 2):
+        await workers.store()
+    await workers.dispatch()
+    claims = (await workers.turn(limits=workers.limits._replace(max_in_flight=100))).claims
+    for claim in claims[:-2]:
+        await workers.turn(workers.ended(claim, 503))
+        workers.wait(5)
+    assert workers.news == [("circuit_opened", {"destination": "erp", "failures": FAILURES_TO_OPEN})]
+    await workers.turn(workers.ended(claims[-2], 503))
+    assert workers.news == []
+    await workers.turn(workers.ended(claims[-1]))
+    fields = {"destination": "erp", "failures": FAILURES_TO_OPEN + 1, "seconds": 50}
+    assert workers.news == [("circuit_closed", fields)]
+    await workers.turn()
+    assert workers.news == []
+
+
+async def test_a_delivery_that_dies_is_told_of(workers):
+    event_id = await workers.store("A")
+    await workers.dispatch()
+    told = []
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        (claim,) = (await workers.turn()).claims
+        await workers.turn(workers.ended(claim, 500))
+        told += [each.fields for each in workers.news if each.event == "delivery_dead"]
+        assert len(told) == (attempt == MOST_ATTEMPTS)
+        workers.wait(9 * 3600)
+    (fields,) = told
+    assert (fields["event_id"], fields["reference"], fields["attempts"], fields["status"]) == (
+        str(event_id),
+        "A",
+        MOST_ATTEMPTS,
+        500,
+    )

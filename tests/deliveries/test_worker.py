@@ -1,9 +1,15 @@
 import asyncio
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import event
+import pytest
+from sqlalchemy import event, select
 
+from app.database import writing
+from app.deliveries.replay import plan, start
+from app.deliveries.tables import Destination
 from app.deliveries.worker import Worker
+from app.events.queries import EventFilter
 from app.settings import DestinationSettings
 from tests.deliveries.workers import Workers
 
@@ -18,9 +24,54 @@ async def until(condition):
             await asyncio.sleep(0.05)
 
 
-async def test_a_destination_with_nothing_to_do_takes_no_turn(engine, database_url, tmp_path, monkeypatch):
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of functions that take events."""
     (tmp_path / "idle_business.py").write_text("async def take(event): pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+
+
+async def test_the_url_of_a_replay_is_forgotten_when_the_replay_is_over(engine, database_url, own):
+    workers = Workers(engine)
+    await workers.store("A")
+    async with writing(engine) as connection:
+        planned = await plan(connection, EventFilter())
+        url = "python:idle_business:take"
+        later = workers.now + timedelta(seconds=1)
+        await start(connection, EventFilter(), destination="laptop", url=url, rate=100, planned=planned, now=later)
+
+    async def forgotten():
+        async with engine.connect() as connection:
+            return not (await connection.scalars(select(Destination.name))).all()
+
+    async with Worker(engine, database_url, {}).running():
+        await until(forgotten)
+    assert [row.status for row in await workers.deliveries()] == ["delivered"]
+    assert [row.status for row in await workers.replays()] == ["done"]
+
+
+async def test_a_pause_and_its_end_are_warnings_of_the_worker_whoever_did_it(engine, database_url, own, caplog):
+    workers = Workers(engine)
+    destinations = {"erp": DestinationSettings(url="python:idle_business:take")}
+
+    def told():
+        return [(each.message, each.fields) for each in caplog.records if each.message.startswith("destination_")]
+
+    async with Worker(engine, database_url, destinations).running():
+        for paused, number in ((True, 1), (False, 2)):
+            await workers.pause(paused=paused)
+
+            async def was_told(number=number):
+                return len(told()) == number
+
+            await until(was_told)
+    assert told() == [
+        ("destination_paused", {"destination": "erp", "reason": "By hand."}),
+        ("destination_resumed", {"destination": "erp"}),
+    ]
+
+
+async def test_a_destination_with_nothing_to_do_takes_no_turn(engine, database_url, own):
     names = ["busy", "idle", "idler"]
     destinations = {
         name: DestinationSettings(url="python:idle_business:take", events=("ORDER_*",) if name == "busy" else ("NONE",))

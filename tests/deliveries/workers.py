@@ -56,8 +56,11 @@ class Workers:
             return await dispatch(connection, types, most=most, now=self.now)
 
     async def turn(self, *ended: Ended, worker: str = "one", limits: Limits | None = None) -> Turn:
+        self.news: list[turns.News] = []
         async with writing(self.engine) as connection:
-            return await turns.take_turn(connection, limits or self.limits, ended, worker=worker, now=self.now)
+            return await turns.take_turn(
+                connection, limits or self.limits, ended, worker=worker, now=self.now, news=self.news
+            )
 
     async def leave(self, *ended: Ended, worker: str = "one") -> None:
         async with writing(self.engine) as connection:
