@@ -201,7 +201,7 @@ class _Caller:
         self._writer.close()
         if not self._imported.done():
             self._imported.set_result(f"{why} when it was imported.")
-        if self._running:
+        if self._running.keys() - self._stuck:  # else it was killed for those, and the log has said so
             fields = {"url": self._url, "error": why, "calls": len(self._running)}
             logger.warning("function_ended", extra={"fields": fields})
         beside = f" with {len(self._running)} calls under way" if len(self._running) > 1 else ""
