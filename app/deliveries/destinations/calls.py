@@ -21,6 +21,7 @@ import traceback
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from inspect import isawaitable, iscoroutinefunction
 from threading import Lock, Thread
@@ -89,7 +90,7 @@ class Calls:
         self._channel = channel
         self._function = function
         self._loop = asyncio.new_event_loop()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks: dict[int, asyncio.Task[BaseException | None]] = {}
         self._in_threads: set[int] = set()
         self._ending = False
 
@@ -113,7 +114,8 @@ class Calls:
         kind, *rest = message
         if kind == CALL:
             number, event = rest
-            self._tasks[number] = self._loop.create_task(self._call(number, event))
+            task = self._tasks[number] = self._loop.create_task(self._call(number, event))
+            task.add_done_callback(partial(self._returned, number))
         elif kind == CANCEL:
             (number,) = rest
             stoppable = number in self._tasks and number not in self._in_threads
@@ -124,13 +126,16 @@ class Calls:
             self._ending = True
             self._loop.stop()
 
-    async def _call(self, number: int, event: Mapping[str, Any]) -> None:
-        error: BaseException | None = None
+    async def _call(self, number: int, event: Mapping[str, Any]) -> BaseException | None:
         try:
             await self._attempt(number, DeliveredEvent(order=_order(event["body"]), **event))
         except BaseException as raised:  # noqa: BLE001 - whatever it raises is one attempt's failure
-            error = raised
+            return raised
+        return None
+
+    def _returned(self, number: int, task: asyncio.Task[BaseException | None]) -> None:
         del self._tasks[number]
+        error = asyncio.CancelledError() if task.cancelled() else task.result()  # by another call, before it began
         self._channel.send(RETURNED, number, *_described(error))
 
     async def _attempt(self, number: int, event: DeliveredEvent) -> None:

@@ -88,7 +88,7 @@ def does(event: DeliveredEvent) -> None:
             keeps(event)
 
 
-async def does_async(event: DeliveredEvent) -> None:
+async def does_async(event: DeliveredEvent) -> None:  # noqa: C901 - a list of cases
     loop = asyncio.get_running_loop()
     match event.reference:
         case "block":
@@ -103,6 +103,9 @@ async def does_async(event: DeliveredEvent) -> None:
                     await asyncio.sleep(3600)
                 except asyncio.CancelledError:
                     continue
+        case "cancel":
+            for task in asyncio.all_tasks():
+                task.cancel()
         case "stop":
             loop.stop()
         case "task":

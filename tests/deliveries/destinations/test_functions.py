@@ -195,6 +195,13 @@ async def test_a_function_cannot_end_the_loop_that_calls_it(reference, expected,
         assert await beside == DELIVERED
 
 
+async def test_calls_that_another_one_cancels_have_failed_at_once(kept):
+    async with opened("does_async") as destination:
+        outcomes = await asyncio.gather(*(send(destination, "cancel") for _ in range(3)))
+        assert {outcome.error for outcome in outcomes} <= {None, "CancelledError: "}
+        assert await send(destination) == DELIVERED
+
+
 async def test_calls_run_beside_each_other():
     async with opened("does") as destination, asyncio.timeout(LONG):
         began = asyncio.get_running_loop().time()
