@@ -62,9 +62,9 @@ def remove(name: str, *, yes: bool) -> None:
     if pending := asyncio.run(count(name, "pending")):
         confirm(f"Drop {pending} pending deliveries of {name} and forget it?", yes=yes)
         dropped = apply_to_all(operations.drop_pending, name)
-        click.echo(f"Pending deliveries of {name} that were dropped: {dropped}.")
+        say(f"Pending deliveries of {name} that were dropped: {dropped}.")
     asyncio.run(_remove(name))
-    click.echo(f"{name} is forgotten; `priohook deliveries list --destination {name}` still shows what it got.")
+    say(f"{name} is forgotten; `priohook deliveries list --destination {name}` still shows what it got.")
 
 
 async def _remove(name: str) -> None:

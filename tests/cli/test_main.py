@@ -147,3 +147,8 @@ def test_a_worker_makes_no_file(run, tmp_path):
     done = run("worker")
     assert (done.status, done.errors) == (1, "priohook: There is no database priohook.db: `priohook serve` makes it.\n")
     assert not (tmp_path / "priohook.db").exists()
+
+
+def test_every_command_prints_through_what_escapes_control_characters():
+    paths = (PROJECT / "app" / "cli").glob("*.py")
+    assert [path.name for path in paths if "click.echo" in path.read_text()] == ["output.py"]
