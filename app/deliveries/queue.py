@@ -10,10 +10,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, String, column, exists, func, select, update, values
+from sqlalchemy import Row, String, column, func, literal_column, select, update, values
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
 
 from app.deliveries.tables import PENDING, Delivery, DeliveryStatus, Destination, Replay, ReplayStatus
+
+ORDER = (Delivery.replay_id, Delivery.event_id)
+"""In which the deliveries of one reference go, live ones apart from those of replays; as the index has it."""
 
 
 async def lock(connection: AsyncConnection, name: str) -> Row[Any] | None:
@@ -22,42 +26,45 @@ async def lock(connection: AsyncConnection, name: str) -> Row[Any] | None:
     return (await connection.execute(query)).one_or_none()
 
 
-async def promote(
-    connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime, none_due: bool = False
-) -> None:
+async def promote(connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime) -> None:
     """Makes the first pending delivery of each reference due, where none is: live ones in the order of arrival.
+
+    Costs a few index look-ups for each reference, however many of its deliveries wait.
 
     Args:
         connection: In a transaction that holds the destination's lock.
         destination: Its name.
         references: Those that may have a delivery to go on with.
         now: The time.
-        none_due: Whether the caller knows that none of them has one that is due: a long queue of one reference is then
-            not read to its end.
     """
     if not references:
         return
     wanted = values(column("reference", String), name="wanted").data([(each,) for each in sorted(references)]).cte()
     here = (Delivery.destination == destination, PENDING, Delivery.reference == wanted.c.reference)
-    live = select(Delivery.id).where(*here, Delivery.replay_id.is_(None)).order_by(Delivery.event_id).limit(1)
-    replayed = select(Delivery.id).where(*here, Delivery.replay_id.is_not(None))
-    oldest = replayed.order_by(Delivery.replay_id, Delivery.event_id).limit(1)
-    first = select(func.coalesce(live.scalar_subquery(), oldest.scalar_subquery())).select_from(wanted)
-    if not none_due:
-        first = first.where(~exists().where(*here, Delivery.due_at.is_not(None)))
+    due = select(Delivery.id).where(*here, Delivery.due_at.is_not(None)).limit(1)
+    in_order = select(Delivery.id).where(*here, Delivery.due_at.is_(None)).order_by(*ORDER).limit(1)
+    live = in_order.where(Delivery.replay_id.is_(None)).scalar_subquery()
+    replayed = in_order.where(Delivery.replay_id.is_not(None)).scalar_subquery()
+    first = select(func.coalesce(live, replayed)).select_from(wanted).where(due.scalar_subquery().is_(None))
     await connection.execute(update(Delivery).where(Delivery.id.in_(first)).values(due_at=now))
 
 
 async def prefer_live(
     connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime
 ) -> None:
-    """Lets live deliveries pass those of replays that wait for their next attempt: a replay may fail for two days."""
+    """Lets live deliveries pass those of replays that wait for their next attempt: a replay may fail for two days.
+
+    Costs as much as `promote`.
+    """
     if not references:
         return
+    later = aliased(Delivery)
+    pending = (later.destination == destination, later.status == literal_column("'pending'"), later.due_at.is_(None))
+    of_this = (*pending, later.reference == Delivery.reference, later.replay_id.is_(None))
+    live = select(later.id).where(*of_this).order_by(later.replay_id, later.event_id).limit(1)
     here = (Delivery.destination == destination, PENDING, Delivery.reference.in_(sorted(references)))
-    live = select(Delivery.reference).where(*here, Delivery.replay_id.is_(None), Delivery.due_at.is_(None))
     replayed = (Delivery.replay_id.is_not(None), Delivery.claimed_by.is_(None), Delivery.due_at.is_not(None))
-    behind = update(Delivery).where(*here, *replayed, Delivery.reference.in_(live)).values(due_at=None)
+    behind = update(Delivery).where(*here, *replayed, live.scalar_subquery().is_not(None)).values(due_at=None)
     await connection.execute(behind)
     await promote(connection, destination, references, now=now)
 

@@ -69,7 +69,7 @@ async def record(
     failed = [each.claim for each in ended if judge(each.outcome.status) is not Verdict.DELIVERED]
     await drop_cancelled(connection, [(claim.delivery_id, claim.replay_id) for claim in failed], now=now)
     over = [each.claim.reference for each, change in zip(ended, changes, strict=True) if change["finished"]]
-    await promote(connection, limits.name, {each for each in over if each is not None}, now=now, none_due=True)
+    await promote(connection, limits.name, {each for each in over if each is not None}, now=now)
     replayed = {each.claim.reference for each in ended if each.claim.replay_id is not None}
     await prefer_live(connection, limits.name, {each for each in replayed if each is not None}, now=now)
     dead = DeliveryStatus.DEAD.value

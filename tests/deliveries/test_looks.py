@@ -1,0 +1,94 @@
+"""How many rows the queue looks at, however many deliveries wait behind another one."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, event, insert, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database import writing
+from app.deliveries.tables import Delivery
+from app.events.ids import new_id
+from app.events.tables import Event
+from tests.deliveries.workers import Workers
+from tests.events.stores import new_event
+
+FEW, MANY = 100, 3000
+ROWS = "(SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'deliveries')"
+ENTRIES = (
+    "(SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index WHERE indrelid = 'deliveries'::regclass)"
+)
+LOOKED_AT = text(f"SELECT {ROWS} + {ENTRIES}")
+
+
+class Looks:
+    """Counts rows and entries of indexes on PostgreSQL, and steps of its machine on SQLite."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.count = 0
+        self._engine = engine
+        if engine.dialect.name == "sqlite":
+            event.listen(engine.sync_engine, "connect", self._count_steps)
+        else:
+            event.listen(engine.sync_engine, "commit", self._read_statistics)
+
+    async def of(self, work: Callable[[], Awaitable[Any]]) -> int:
+        await self._engine.dispose()
+        self.count = 0
+        await work()
+        return self.count
+
+    def _count_steps(self, connection: Any, _: object) -> None:
+        connection.run_async(lambda driver: driver.set_progress_handler(self._step, 1))
+
+    def _step(self) -> int:
+        self.count += 1
+        return 0
+
+    def _read_statistics(self, connection: Connection) -> None:
+        self.count += int(connection.scalar(LOOKED_AT) or 0)
+
+
+async def waiting(workers: Workers, many: int, *, of_replays: bool) -> None:
+    """Stores a reference's deliveries, of which the first is due; then statistics are made."""
+    events = [new_event(f"before-{uuid4()}", reference="ONE") for _ in range(many)]
+    rows = [
+        {
+            "id": new_id(),
+            "event_id": each.id,
+            "destination": "erp",
+            "reference": "ONE",
+            "replay_id": new_id() if of_replays else None,
+            "due_at": None if number else workers.now,
+        }
+        for number, each in enumerate(events)
+    ]
+    async with writing(workers.engine) as connection:
+        await connection.execute(text("DELETE FROM deliveries"))
+        await connection.execute(insert(Event), [each._asdict() for each in events])
+        await connection.execute(text("DELETE FROM undispatched"))
+        await connection.execute(insert(Delivery), rows)
+    async with workers.engine.connect() as connection:
+        await connection.execute(text("ANALYZE"))
+        await connection.commit()
+
+
+@pytest.mark.parametrize("of_replays", [False, True])
+async def test_what_waits_of_one_reference_is_not_looked_at(workers, of_replays):
+    looks = Looks(workers.engine)
+    counted = []
+    for number in (FEW, MANY):
+        await waiting(workers, number, of_replays=of_replays)
+        for _ in range(5):
+            await workers.store("ONE")
+        costs = [await looks.of(workers.dispatch)]
+        for status in (500, 200):
+            (claim,) = (await workers.turn()).claims
+            costs.append(await looks.of(partial(workers.turn, workers.ended(claim, status))))
+            workers.wait(9 * 3600)
+        counted.append(costs)
+    few, many = counted
+    assert all(cost < 2 * before + 50 for before, cost in zip(few, many, strict=True)), counted
