@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import insert_new
+from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver, Undispatched
 from app.events.ids import made_at, new_id
@@ -20,9 +21,6 @@ logger = logging.getLogger(__name__)
 
 DISPATCH_LOCK = 7_092_717_264
 """An arbitrary number, the same everywhere. Two dispatchers at once could turn the order of a reference around."""
-
-AHEAD = timedelta(minutes=1)
-"""How far the ids of events may run ahead of this clock without a word."""
 
 NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
 # Bounded before it meets the events: statistics of a moment when nothing waited would have SQLite read all of them.

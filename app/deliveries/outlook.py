@@ -1,12 +1,14 @@
 """What destinations have to do, by one read for all: a turn is a transaction that may write, and others wait for it."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.deliveries.clocks import LONGEST_CLAIM, too_far
+from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
 from app.deliveries.tables import PENDING, Delivery, Destination
 
 
@@ -21,11 +23,13 @@ class Outlook(NamedTuple):
     probing: bool
     """Whether its circuit is open, so that one delivery may be in flight and no more."""
     pending: bool
+    ahead: bool
+    """Whether it has times that only a clock that was ahead can have made: `set_right` is for them."""
     at: datetime | None
     """From when on its next turn is worth it; None while it is paused or has nothing to send."""
 
 
-async def outlooks(connection: AsyncConnection) -> list[Outlook]:
+async def outlooks(connection: AsyncConnection, *, now: datetime) -> list[Outlook]:
     """Those of all destinations; costs a few index look-ups for each."""
     return [
         Outlook(
@@ -35,16 +39,31 @@ async def outlooks(connection: AsyncConnection) -> list[Outlook]:
             row.paused_reason,
             row.probe_at is not None,
             pending=bool(due := [at for at in (row.live_at, row.replay_at) if at is not None]),
-            at=_at(row.paused_at, due, [row.probe_at, row.next_at]),
+            ahead=_ahead(row, now=now),
+            at=_at(row.paused_at, due, [row.probe_at, row.next_at], now=now),
         )
         for row in await connection.execute(LOOK)
     ]
 
 
-def _at(paused_at: datetime | None, due: Sequence[datetime], not_before: Sequence[datetime | None]) -> datetime | None:
+def _at(
+    paused_at: datetime | None, due: Sequence[datetime], not_before: Sequence[datetime | None], *, now: datetime
+) -> datetime | None:
     if paused_at is not None or not due:
         return None
-    return max([min(due), *(at for at in not_before if at is not None)])
+    believed = (at for at in not_before if at is not None and not too_far(at, LONGEST_DELAY, now=now))
+    return max([min(due), *believed])
+
+
+def _ahead(row: Any, *, now: datetime) -> bool:
+    bounds = {
+        "live_until": LONGEST_DELAY,
+        "replay_until": LONGEST_DELAY,
+        "claimed_until": LONGEST_CLAIM,
+        "probe_at": LONGEST_PROBE,
+        "failing_since": timedelta(0),
+    }
+    return any(too_far(getattr(row, name), longest, now=now) for name, longest in bounds.items())
 
 
 def _first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
@@ -52,8 +71,18 @@ def _first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
     return select(func.min(Delivery.due_at)).where(*of_this, which).scalar_subquery()
 
 
+def _last_due(which: ColumnElement[bool], *, claimed: bool) -> ColumnElement[datetime | None]:
+    of_this = (Delivery.destination == Destination.name, PENDING, Delivery.due_at.is_not(None))
+    by = Delivery.claimed_by.is_not(None) if claimed else Delivery.claimed_by.is_(None)
+    return select(func.max(Delivery.due_at)).where(*of_this, by, which).scalar_subquery()
+
+
+LIVE, REPLAYED = Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None)
 LOOK = select(
     *Destination.__table__.columns,
-    _first_due(Delivery.replay_id.is_(None)).label("live_at"),
-    _first_due(Delivery.replay_id.is_not(None)).label("replay_at"),
+    _first_due(LIVE).label("live_at"),
+    _first_due(REPLAYED).label("replay_at"),
+    _last_due(LIVE, claimed=False).label("live_until"),
+    _last_due(REPLAYED, claimed=False).label("replay_until"),
+    _last_due(true(), claimed=True).label("claimed_until"),
 )

@@ -11,6 +11,7 @@ from sqlalchemy import Row, Select, delete, exists, func, insert, literal_column
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import insert_new
+from app.deliveries.clocks import too_far
 from app.deliveries.dispatch import Wanted, add, register
 from app.deliveries.queue import lock, promote
 from app.deliveries.tables import PENDING, Delivery, DeliveryStatus, Destination, Replay, ReplayEvent, ReplayStatus
@@ -222,7 +223,8 @@ async def set_status(connection: AsyncConnection, replay_id: UUID, status: Repla
 
 
 async def _advance(connection: AsyncConnection, replay: Row[Any], *, now: datetime) -> Advanced:
-    since = max(replay.next_at or now, now - timedelta(seconds=1))
+    ahead = too_far(replay.next_at, timedelta(seconds=1 / replay.rate), now=now)
+    since = max(now if ahead or replay.next_at is None else replay.next_at, now - timedelta(seconds=1))
     if since > now:
         return Advanced(0, since)
     open_ones = select(func.count()).select_from(Delivery).where(Delivery.replay_id == replay.id, PENDING)

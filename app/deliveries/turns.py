@@ -9,6 +9,7 @@ from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.claims import CLAIMED, Claim, Limits, claim, in_flight, lose, next_due
+from app.deliveries.clocks import too_far
 from app.deliveries.queue import lock
 from app.deliveries.results import Ended, record
 from app.deliveries.retry import Circuit, Verdict, judge
@@ -158,7 +159,8 @@ async def _claim(
     if limits.rate is None:
         claims = await claim(connection, limits, free=free, flying=flying, worker=worker, now=now)
     else:
-        since = max(next_at or now, now - BURST)
+        between = timedelta(seconds=1 / limits.rate)
+        since = max(now if next_at is None or too_far(next_at, between, now=now) else next_at, now - BURST)
         if since > now:
             return Turn([], since), next_at
         free = min(free, floor((now - since).total_seconds() * limits.rate) + 1)

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import Courtesy, is_sqlite, writing
 from app.deliveries.claims import Limits
+from app.deliveries.clocks import set_right
 from app.deliveries.destinations.kinds import open_destination
 from app.deliveries.dispatch import Dispatcher
 from app.deliveries.outlook import Outlook, outlooks
@@ -150,8 +151,9 @@ class Worker:
         """Wakes the senders that have something to do: on SQLite a turn of every other one would hold them up."""
         while not self._ending:
             self._changed.clear()
-            async with self._engine.connect() as connection:
-                found = await outlooks(connection)
+            found = await self._outlooks()
+            if await self._set_right([each.name for each in found if each.ahead]):
+                found = await self._outlooks()
             self._tell_of_pauses(found)
             if any(each.url is not None and not each.pending for each in found):
                 await self._forget_replays()
@@ -162,6 +164,17 @@ class Worker:
                     self._senders[each.name].wake(probing=each.probing)
             later = (each.at for each in found if each.at is not None and each.at > now)
             await until_woken(self._changed, _soon(now, *later), now=now)
+
+    async def _outlooks(self) -> Sequence[Outlook]:
+        async with self._engine.connect() as connection:
+            return await outlooks(connection, now=datetime.now(UTC))
+
+    async def _set_right(self, names: Sequence[str]) -> bool:
+        for name in names:
+            async with writing(self._engine, courtesy=self._courtesy) as connection:
+                mended = await set_right(connection, name, now=datetime.now(UTC))
+            logger.warning("times_ahead", extra={"fields": {"destination": name, "deliveries": mended}})
+        return bool(names)
 
     def _tell_of_pauses(self, found: Sequence[Outlook]) -> None:
         """Logs who is paused and who goes on again, whoever did it: a person, or the destination by its 410."""

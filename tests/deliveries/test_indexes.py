@@ -97,7 +97,7 @@ async def test_whether_a_newer_version_of_an_order_is_stored_is_one_look_for_eac
 async def test_what_all_destinations_have_to_do_is_a_look_at_the_first_due_of_each(full):
     async def look():
         async with full.engine.connect() as connection:
-            await outlooks(connection)
+            await outlooks(connection, now=full.now)
 
     await assert_uses(full, look(), "ix_deliveries_due", "ix_deliveries_due_replay")
 

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.database import writing
 from app.deliveries import replay, turns
 from app.deliveries.claims import Claim, Limits
+from app.deliveries.clocks import set_right
 from app.deliveries.dispatch import dispatch, register
+from app.deliveries.outlook import outlooks
 from app.deliveries.replay import Advanced
 from app.deliveries.results import Ended, Outcome
 from app.deliveries.tables import Attempt, Delivery, Destination, Replay, ReplayStatus
@@ -61,6 +63,19 @@ class Workers:
             return await turns.take_turn(
                 connection, limits or self.limits, ended, worker=worker, now=self.now, news=self.news
             )
+
+    async def look(self) -> int:
+        """What a worker does now and then; how many deliveries it sets right."""
+        async with self.engine.connect() as connection:
+            ahead = [each.name for each in await outlooks(connection, now=self.now) if each.ahead]
+        async with writing(self.engine) as connection:
+            return sum([await set_right(connection, name, now=self.now) for name in ahead])
+
+    async def has_work(self) -> bool:
+        """Whether a turn is worth it now."""
+        async with self.engine.connect() as connection:
+            (each,) = await outlooks(connection, now=self.now)
+        return each.at is not None and each.at <= self.now
 
     async def leave(self, *ended: Ended, worker: str = "one") -> None:
         async with writing(self.engine) as connection:

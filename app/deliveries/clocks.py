@@ -1,0 +1,48 @@
+"""What a clock that ran ahead leaves behind: times for which no delivery may wait once the clock is right again."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.deliveries.claims import MARGIN
+from app.deliveries.queue import lock
+from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
+from app.deliveries.tables import PENDING_PARTS, Delivery, Destination
+from app.settings import LONGEST_TIMEOUT
+
+AHEAD = timedelta(minutes=1)
+"""How far clocks may differ without a word."""
+
+LONGEST_CLAIM = LONGEST_TIMEOUT + MARGIN
+
+
+def too_far(at: datetime | None, longest: timedelta, *, now: datetime) -> bool:
+    """Whether a time is further away than anything that is waited for so long at most."""
+    return at is not None and at - now > longest + AHEAD
+
+
+async def set_right(connection: AsyncConnection, name: str, *, now: datetime) -> int:
+    """Makes deliveries of a destination due that wait longer than the longest delay; how many. Does not commit.
+
+    A claim that lasts longer than any can be ends after the longest time that one lasts: what it was made for may still
+    be under way. A probe that is too far away is made now.
+    """
+    state = await lock(connection, name)
+    if state is None:
+        return 0
+    mended = 0
+    for part in PENDING_PARTS[1:]:
+        here = update(Delivery).where(part, Delivery.destination == name)
+        waiting = here.where(Delivery.claimed_by.is_(None), Delivery.due_at > now + LONGEST_DELAY + AHEAD)
+        claimed = here.where(Delivery.claimed_by.is_not(None), Delivery.due_at > now + LONGEST_CLAIM + AHEAD)
+        mended += (await connection.execute(waiting.values(due_at=now))).rowcount
+        mended += (await connection.execute(claimed.values(due_at=now + LONGEST_CLAIM))).rowcount
+    changes = {}
+    if too_far(state.probe_at, LONGEST_PROBE, now=now):
+        changes["probe_at"] = now
+    if too_far(state.failing_since, timedelta(0), now=now):
+        changes["failing_since"] = now
+    if changes:
+        await connection.execute(update(Destination).where(Destination.name == name).values(changes))
+    return mended

@@ -1,0 +1,116 @@
+"""A clock that was ahead and is set right: nothing waits for a time that only that clock could make."""
+
+from datetime import timedelta
+
+from app.deliveries.clocks import LONGEST_CLAIM
+from app.deliveries.retry import FAILURES_TO_OPEN, LONGEST_DELAY
+from tests.deliveries.workers import Workers
+
+DAY = 86_400.0
+
+
+async def test_what_failed_while_the_clock_was_ahead_is_due_once_it_is_right(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    workers.wait(DAY)
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim, 500))
+    workers.wait(-DAY)
+    assert await workers.look() == 1
+    assert await workers.has_work()
+    assert [claim.attempt for claim in (await workers.turn()).claims] == [2]
+    assert await workers.look() == 0
+
+
+async def test_what_was_dispatched_while_the_clock_was_ahead_is_due_once_it_is_right(workers):
+    await workers.store("A")
+    await workers.start()
+    workers.wait(DAY)
+    await workers.dispatch()
+    await workers.store("B")
+    await workers.advance()
+    workers.wait(-DAY)
+    assert await workers.look() == 1
+    assert len((await workers.turn()).claims) == 1
+
+
+async def test_a_delay_that_may_be_is_left_alone(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    workers.wait(LONGEST_DELAY.total_seconds())
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim, 500, retry_after=timedelta(hours=1)))
+    before = await workers.deliveries()
+    workers.wait(-6 * 3600)
+    assert await workers.look() == 0
+    assert await workers.deliveries() == before
+
+
+async def test_a_claim_of_a_clock_that_was_ahead_ends_no_later_than_the_longest_claim(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    workers.wait(DAY)
+    (lost,) = (await workers.turn(worker="one")).claims
+    workers.wait(-DAY)
+    assert await workers.look() == 1
+    assert (await workers.turn(worker="two")).claims == []
+    workers.wait(LONGEST_CLAIM.total_seconds())
+    await workers.turn(worker="two")
+    workers.wait(60)
+    (again,) = (await workers.turn(worker="two")).claims
+    assert (again.delivery_id, again.attempt) == (lost.delivery_id, 2)
+
+
+async def test_a_circuit_that_opened_while_the_clock_was_ahead_gets_its_probe_once_it_is_right(workers):
+    for _ in range(FAILURES_TO_OPEN + 1):
+        await workers.store()
+    await workers.dispatch()
+    workers.wait(DAY)
+    all_at_once = workers.limits._replace(max_in_flight=100)
+    for claim in (await workers.turn(limits=all_at_once)).claims:
+        await workers.turn(workers.ended(claim, 503), limits=workers.limits._replace(max_in_flight=0))
+        workers.wait(5)
+    assert (await workers.destination()).probe_at
+    workers.wait(-DAY)
+    await workers.look()
+    assert await workers.has_work()
+    assert len((await workers.turn()).claims) == 1
+
+
+async def test_a_rate_that_was_used_while_the_clock_was_ahead_holds_nothing_back_once_it_is_right(engine):
+    workers = Workers(engine, rate=1)
+    await workers.register()
+    for _ in range(2):
+        await workers.store()
+    await workers.dispatch()
+    workers.wait(DAY)
+    assert len((await workers.turn()).claims) == 1
+    workers.wait(-DAY)
+    assert await workers.has_work()
+    assert len((await workers.turn()).claims) == 1
+
+
+async def test_a_replay_that_went_on_while_the_clock_was_ahead_goes_on_once_it_is_right(workers):
+    for _ in range(3):
+        await workers.store()
+    await workers.start(rate=1)
+    workers.wait(DAY)
+    made = (await workers.advance()).made
+    await workers.turn(*(workers.ended(claim) for claim in (await workers.turn()).claims))
+    workers.wait(-DAY)
+    assert (made, (await workers.advance()).made) == (1, 1)
+
+
+async def test_the_circuit_opens_although_its_failures_began_in_the_future(workers):
+    for _ in range(FAILURES_TO_OPEN + 1):
+        await workers.store()
+    await workers.dispatch()
+    first, *others = (await workers.turn(limits=workers.limits._replace(max_in_flight=100))).claims
+    workers.wait(DAY)
+    await workers.turn(workers.ended(first, 503))
+    workers.wait(-DAY)
+    await workers.look()
+    for claim in others:
+        await workers.turn(workers.ended(claim, 503), limits=workers.limits._replace(max_in_flight=0))
+        workers.wait(10)
+    assert (await workers.destination()).probe_at
