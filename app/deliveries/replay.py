@@ -15,7 +15,7 @@ from app.deliveries.clocks import too_far
 from app.deliveries.dispatch import Wanted, add, register
 from app.deliveries.queue import lock, promote
 from app.deliveries.tables import PENDING, Delivery, DeliveryStatus, Destination, Replay, ReplayEvent, ReplayStatus
-from app.events.ids import new_id
+from app.events.ids import MICROSECOND, made_at, new_id
 from app.events.queries import EventFilter
 from app.events.tables import Event, Status
 
@@ -25,6 +25,7 @@ BATCH = 250
 IDS_AT_ONCE = 5000
 RUNNING = Replay.status == literal_column("'running'")
 FILTER = TypeAdapter(EventFilter)
+NEWEST = select(Event.id).order_by(Event.id.desc()).limit(1)
 
 
 class NotReplayable(Exception):
@@ -112,7 +113,7 @@ async def start(
 
     Args:
         connection: In a transaction that may write.
-        narrowed: Which events, of those that arrived before now.
+        narrowed: Which events, of those that are stored now, whatever the clocks say.
         ids: These events instead.
         destination: A name, or for a URL of the replay's own the URL.
         url: That URL.
@@ -125,7 +126,9 @@ async def start(
     else:
         await insert_new(connection, Destination, [{"name": destination, "since": now, "url": url}])
         await connection.execute(update(Destination).where(Destination.name == destination).values(url=url))
-    until = min(narrowed.until or now, now)
+    newest = await connection.scalar(NEWEST)
+    bound = now if newest is None else made_at(newest) + MICROSECOND
+    until = min(narrowed.until or bound, bound)
     replay_id = new_id()
     values = {
         "id": replay_id,

@@ -273,3 +273,25 @@ async def test_a_replay_can_begin_and_end_at_any_time_of_any_zone(workers):
     always = EventFilter(since=datetime.min.replace(tzinfo=east), until=datetime.max.replace(tzinfo=west))
     await workers.start(always)
     assert await work(workers, seconds=1) == [event_id]
+
+
+async def test_a_replay_is_of_what_is_stored_when_it_is_asked_for_whatever_its_clock_says(workers):
+    stored = [await workers.store(received_at=workers.now + timedelta(hours=hours)) for hours in (-1, 0, 1)]
+    await workers.start()
+    await workers.store(received_at=workers.now + timedelta(hours=2))
+    for _ in range(2):
+        await workers.advance()
+        workers.wait(1)
+    assert [row.event_id for row in await workers.deliveries()] == stored
+
+
+async def test_a_replay_leaves_out_what_is_stored_later_although_its_clock_is_ahead(workers):
+    stored = await workers.store()
+    workers.wait(3600)
+    await workers.start()
+    workers.wait(-1800)
+    await workers.store()
+    for _ in range(2):
+        await workers.advance()
+        workers.wait(1)
+    assert [row.event_id for row in await workers.deliveries()] == [stored]
