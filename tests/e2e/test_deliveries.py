@@ -313,8 +313,8 @@ def explained(consumer: Consumer, url: str) -> None:
 def worker_of(server: Served) -> int:
     """The process that `serve` keeps beside itself."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    (child,) = children
-    return int(child)
+    (worker,) = (child for child in children if b"\0worker\0" in Path(f"/proc/{child}/cmdline").read_bytes())
+    return int(worker)
 
 
 def is_running(pid: int) -> bool:

@@ -196,10 +196,10 @@ async def test_sigterm_of_the_receiver(trial, url):
 
 
 def test_after_kill_9_the_next_start_serves_from_the_same_file(serve):
-    first = serve()
+    settings = configured("sqlite+aiosqlite:///priohook.db")
+    first = serve(**settings)
     first.signal(SIGKILL)
     first.wait()
-    settings = configured("sqlite+aiosqlite:///priohook.db")
     with dial(serve(**settings)) as wire:
         assert wire.send(request(new_event())).reply().status == 200
 
@@ -404,7 +404,8 @@ async def test_the_clock_is_set_back_by_a_day(trial, not_run, url):
                 await sender.recovers()
                 await sender.more(200, WARM)
                 under = sender.accepted.items() - before.items()
-        assert await spread_of_arrivals(url) > DAY - PATIENCE
+        # Times of arrival are those of the ids, which go on where they were.
+        assert await spread_of_arrivals(url) < PATIENCE
         # Those that were on their way meanwhile may lie on either side.
         assert sum(event_id > max(before.values()) for _, event_id in under) >= WARM
 

@@ -96,8 +96,10 @@ def test_an_orphan_that_serve_inherits_is_taken_in(serve, sqlite_url, tmp_path):
     written = tmp_path / "child"
     until(lambda: written.exists() and written.read_text().endswith("\n"))
     child = int(written.read_text())
-    os.kill(worker_of(server), SIGKILL)
-    os.kill(child, SIGKILL)
+    try:
+        os.kill(worker_of(server), SIGKILL)
+    finally:
+        os.kill(child, SIGKILL)
     until(lambda: not Path(f"/proc/{child}").exists())
     assert answers(server) == 200
     assert server.end() == 0
