@@ -22,11 +22,36 @@ def too_far(at: datetime | None, longest: timedelta, *, now: datetime) -> bool:
     return at is not None and at - now > longest + AHEAD
 
 
-async def set_right(connection: AsyncConnection, name: str, *, now: datetime) -> int:
+class Watch:
+    """Notices that the clock was set back, by one that never is."""
+
+    def __init__(self) -> None:
+        self._began: datetime | None = None
+
+    def set_back(self, now: datetime, *, elapsed: timedelta) -> bool:
+        """Whether the clock was set back since the last call.
+
+        Args:
+            now: The time.
+            elapsed: Since some moment, always the same.
+        """
+        before, self._began = self._began, now - elapsed
+        return before is not None and before - self._began > AHEAD
+
+
+async def set_right(
+    connection: AsyncConnection, name: str, *, now: datetime, longest: timedelta = LONGEST_DELAY
+) -> int:
     """Makes deliveries of a destination due that wait longer than the longest delay; how many. Does not commit.
 
     A claim that lasts longer than any can be ends after the longest time that one lasts: what it was made for may still
     be under way. A probe that is too far away is made now.
+
+    Args:
+        connection: In a transaction that may write.
+        name: The destination's.
+        now: The time.
+        longest: How long a delivery may wait; zero when the clock is known to have been set back.
     """
     state = await lock(connection, name)
     if state is None:
@@ -34,7 +59,7 @@ async def set_right(connection: AsyncConnection, name: str, *, now: datetime) ->
     mended = 0
     for part in PENDING_PARTS[1:]:
         here = update(Delivery).where(part, Delivery.destination == name)
-        waiting = here.where(Delivery.claimed_by.is_(None), Delivery.due_at > now + LONGEST_DELAY + AHEAD)
+        waiting = here.where(Delivery.claimed_by.is_(None), Delivery.due_at > now + longest + AHEAD)
         claimed = here.where(Delivery.claimed_by.is_not(None), Delivery.due_at > now + LONGEST_CLAIM + AHEAD)
         mended += (await connection.execute(waiting.values(due_at=now))).rowcount
         mended += (await connection.execute(claimed.values(due_at=now + LONGEST_CLAIM))).rowcount

@@ -22,6 +22,12 @@ logger = logging.getLogger(__name__)
 DISPATCH_LOCK = 7_092_717_264
 """An arbitrary number, the same everywhere. Two dispatchers at once could turn the order of a reference around."""
 
+BATCH = 250
+"""The most events that one transaction dispatches."""
+
+MOST_MADE = 5000
+"""The most deliveries that dispatch makes in one transaction, if they are of several events."""
+
 NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
 # Bounded before it meets the events: statistics of a moment when nothing waited would have SQLite read all of them.
 OLDEST = select(Undispatched.event_id).order_by(Undispatched.event_id).limit(bindparam("most"))
@@ -83,6 +89,11 @@ class Dispatcher:
             fields = {"event_id": str(newest), "seconds": int(ahead.total_seconds())}
             logger.warning("ids_ahead", extra={"fields": fields})
         self._ahead = ahead > AHEAD
+
+
+def events_at_once(destinations: int) -> int:
+    """How many events one transaction dispatches to so many destinations: on SQLite nobody else writes meanwhile."""
+    return min(BATCH, max(1, MOST_MADE // max(1, destinations)))
 
 
 async def register(connection: AsyncConnection, names: Iterable[str], *, now: datetime) -> None:

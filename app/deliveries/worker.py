@@ -16,11 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import Courtesy, is_sqlite, writing
 from app.deliveries.claims import Limits
-from app.deliveries.clocks import set_right
+from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import Dispatcher
+from app.deliveries.dispatch import Dispatcher, events_at_once
 from app.deliveries.outlook import Outlook, outlooks
 from app.deliveries.replay import Advanced, advance, any_running, forget, over
+from app.deliveries.retry import LONGEST_DELAY
 from app.deliveries.sender import Sender, until_woken
 from app.deliveries.turns import take_back
 from app.deliveries.wake import notify, waking
@@ -29,7 +30,6 @@ from app.settings import DestinationSettings, SettingsProblem
 logger = logging.getLogger(__name__)
 
 TROUBLE_WAIT = 1.0  # seconds after the database was in trouble
-BATCH = 250  # events dispatched in one transaction
 LOOK_EVERY = timedelta(seconds=5)
 """Between looks that nothing asked for, in case a notification was lost."""
 
@@ -56,10 +56,12 @@ class Worker:
         self._url = url
         self._dispatcher = Dispatcher({name: destination.events for name, destination in destinations.items()})
         self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
+        self._at_once = events_at_once(len(destinations))
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._ending = False
         self._courtesy = Courtesy()
+        self._watch = Watch()
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
         self._paused: frozenset[str] = frozenset()
@@ -132,7 +134,7 @@ class Worker:
             if not await self._dispatcher.has_work(connection, now=now):
                 return 0
         async with writing(self._engine, courtesy=self._courtesy) as connection:
-            events = await self._dispatcher.dispatch(connection, most=BATCH, now=now)
+            events = await self._dispatcher.dispatch(connection, most=self._at_once, now=now)
             if events:
                 await notify(connection)
             return events
@@ -152,7 +154,7 @@ class Worker:
         while not self._ending:
             self._changed.clear()
             found = await self._outlooks()
-            if await self._set_right([each.name for each in found if each.ahead]):
+            if await self._set_right(found):
                 found = await self._outlooks()
             self._tell_of_pauses(found)
             if any(each.url is not None and not each.pending for each in found):
@@ -169,12 +171,16 @@ class Worker:
         async with self._engine.connect() as connection:
             return await outlooks(connection, now=datetime.now(UTC))
 
-    async def _set_right(self, names: Sequence[str]) -> bool:
-        for name in names:
+    async def _set_right(self, found: Sequence[Outlook]) -> bool:
+        """Mends what a clock that was ahead has made; whether there was any."""
+        elapsed = timedelta(seconds=asyncio.get_running_loop().time())
+        longest = timedelta(0) if self._watch.set_back(datetime.now(UTC), elapsed=elapsed) else LONGEST_DELAY
+        wrong = [each.name for each in found if each.ahead or (each.pending and not longest)]
+        for name in wrong:
             async with writing(self._engine, courtesy=self._courtesy) as connection:
-                mended = await set_right(connection, name, now=datetime.now(UTC))
+                mended = await set_right(connection, name, now=datetime.now(UTC), longest=longest)
             logger.warning("times_ahead", extra={"fields": {"destination": name, "deliveries": mended}})
-        return bool(names)
+        return bool(wrong)
 
     def _tell_of_pauses(self, found: Sequence[Outlook]) -> None:
         """Logs who is paused and who goes on again, whoever did it: a person, or the destination by its 410."""

@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 
-from app.deliveries.clocks import LONGEST_CLAIM
+import pytest
+
+from app.deliveries.clocks import LONGEST_CLAIM, Watch
 from app.deliveries.retry import FAILURES_TO_OPEN, LONGEST_DELAY
-from tests.deliveries.workers import Workers
+from tests.deliveries.workers import NOON, Workers
 
 DAY = 86_400.0
 
@@ -114,3 +116,25 @@ async def test_the_circuit_opens_although_its_failures_began_in_the_future(worke
         await workers.turn(workers.ended(claim, 503), limits=workers.limits._replace(max_in_flight=0))
         workers.wait(10)
     assert (await workers.destination()).probe_at
+
+
+@pytest.mark.parametrize(("ahead", "noticed"), [(-3600, True), (-90, True), (-30, False), (0, False), (3600, False)])
+def test_a_clock_that_is_set_back_is_noticed_once(ahead, noticed):
+    watch = Watch()
+    seen = [
+        watch.set_back(NOON + timedelta(seconds=seconds + error), elapsed=timedelta(seconds=seconds))
+        for seconds, error in [(0, 0), (500, 0), (1000, ahead), (1500, ahead)]
+    ]
+    assert seen == [False, False, noticed, False]
+
+
+async def test_after_the_clock_was_set_back_nothing_waits_for_the_time_that_was(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    workers.wait(3600)
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim, 500))
+    workers.wait(-3600)
+    assert await workers.look() == 0
+    assert await workers.look(longest=timedelta(0)) == 1
+    assert [claim.attempt for claim in (await workers.turn()).claims] == [2]

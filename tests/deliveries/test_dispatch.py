@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import select
 
 from app.database import writing
-from app.deliveries.dispatch import Dispatcher, register, wants
+from app.deliveries.dispatch import BATCH, MOST_MADE, Dispatcher, events_at_once, register, wants
 from app.deliveries.tables import PassedOver
 from tests.deliveries.workers import ALL
 
@@ -26,6 +26,13 @@ EVERYTHING = {"crm": ["*"], "erp": ["*"]}
 )
 def test_a_glob_of_the_destination_must_fit_the_type(globs, event_type, wanted):
     assert wants(globs, event_type) is wanted
+
+
+@pytest.mark.parametrize(
+    ("destinations", "events"), [(0, BATCH), (1, BATCH), (MOST_MADE // 10, 10), (MOST_MADE, 1), (MOST_MADE + 1, 1)]
+)
+def test_the_more_destinations_there_are_the_fewer_events_are_dispatched_at_once(destinations, events):
+    assert events_at_once(destinations) == events
 
 
 async def test_each_destination_gets_the_events_it_wants(workers):

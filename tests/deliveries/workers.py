@@ -17,6 +17,7 @@ from app.deliveries.dispatch import dispatch, register
 from app.deliveries.outlook import outlooks
 from app.deliveries.replay import Advanced
 from app.deliveries.results import Ended, Outcome
+from app.deliveries.retry import LONGEST_DELAY
 from app.deliveries.tables import Attempt, Delivery, Destination, Replay, ReplayStatus
 from app.deliveries.turns import Turn
 from app.events.queries import EventFilter
@@ -64,12 +65,13 @@ class Workers:
                 connection, limits or self.limits, ended, worker=worker, now=self.now, news=self.news
             )
 
-    async def look(self) -> int:
+    async def look(self, *, longest: timedelta = LONGEST_DELAY) -> int:
         """What a worker does now and then; how many deliveries it sets right."""
         async with self.engine.connect() as connection:
-            ahead = [each.name for each in await outlooks(connection, now=self.now) if each.ahead]
+            found = await outlooks(connection, now=self.now)
+        wrong = [each.name for each in found if each.ahead or not longest]
         async with writing(self.engine) as connection:
-            return sum([await set_right(connection, name, now=self.now) for name in ahead])
+            return sum([await set_right(connection, name, now=self.now, longest=longest) for name in wrong])
 
     async def has_work(self) -> bool:
         """Whether a turn is worth it now."""
