@@ -219,7 +219,7 @@ async def test_replays_take_the_locks_of_their_destinations_in_the_order_that_di
     for destination in ("erp", "crm"):
         await workers.start(destination=destination)
     workers.wait(1)
-    async with workers.engine.connect() as dispatching, asyncio.timeout(10):
+    async with workers.engine.connect() as dispatching, asyncio.timeout(60):
         await lock(dispatching, "crm")
         advancing = asyncio.create_task(workers.advance())
         await waits_for_lock(dispatching)

@@ -43,7 +43,7 @@ from tests.e2e.conftest import (
 )
 from tests.e2e.load import allow_open_files
 
-SERVED_WITHIN = 5.0  # seconds, for a good request in the midst of an attack, on a slow machine
+SERVED_WITHIN = 30.0  # seconds, for a good request in the midst of an attack, on a machine with much else to do
 LARGEST_GROWTH = 48 * 1024 * 1024
 """Bytes that a flood may leave behind or hold; each of the floods below sends more than this, or stands for it."""
 

@@ -332,7 +332,7 @@ class AwayAfterABadRow:
 async def test_a_database_that_goes_away_while_a_batch_is_tried_one_by_one_keeps_nobody_waiting():
     writer = AwayAfterABadRow()
     store = EventStore(writer, max_batch=256, max_waiting=999, max_waiting_bytes=10**6, timeout=SOON)
-    async with store.running(), asyncio.timeout(2):
+    async with store.running(), asyncio.timeout(30):
         results = await append_all(store, [new_event(str(each)) for each in range(100)])
     assert len(refused(results, StoreUnavailable)) == 100
     assert writer.attempts < 5

@@ -690,13 +690,13 @@ def numbered(number: int) -> bytes:
 
 
 async def test_while_the_queue_is_full_the_next_is_503_and_the_waiting_are_stored(start, count, database_url):
-    async with start(database_url, max_waiting_events=2) as client:
+    async with start(database_url, max_waiting_events=2, commit_timeout=timedelta(minutes=1)) as client:
         async with locked(database_url):
             posts = [
                 asyncio.create_task(client.post(WEBHOOK, content=numbered(number), headers=basic_header()))
                 for number in range(6)
             ]
-            done, _ = await asyncio.wait(posts, timeout=2, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(posts, timeout=30, return_when=asyncio.FIRST_COMPLETED)
             refused = done.pop().result()
         replies = await asyncio.gather(*posts)
     assert_error_model(refused, 503, "SERVICE_UNAVAILABLE")
@@ -707,13 +707,13 @@ async def test_while_the_queue_is_full_the_next_is_503_and_the_waiting_are_store
 
 
 async def test_while_too_many_bytes_wait_the_next_is_503(start, database_url):
-    async with start(database_url, max_waiting_bytes=10) as client:
+    async with start(database_url, max_waiting_bytes=10, commit_timeout=timedelta(minutes=1)) as client:
         async with locked(database_url):
             posts = [
                 asyncio.create_task(client.post(WEBHOOK, content=numbered(number), headers=basic_header()))
                 for number in range(3)
             ]
-            done, _ = await asyncio.wait(posts, timeout=2, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(posts, timeout=30, return_when=asyncio.FIRST_COMPLETED)
             refused = done.pop().result()
         await asyncio.gather(*posts)
     assert_error_model(refused, 503, "SERVICE_UNAVAILABLE")
