@@ -12,8 +12,13 @@ from starlette.routing import Router
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from app import docs, health
-from app.api_turns import InTurn, TooManyRequests, Turns
+from app.api import deliveries, health, orders, quarantine
+from app.api import deliveries_description as delivery
+from app.api import events as events_api
+from app.api import replay as single
+from app.api import replays as bulk
+from app.api import replays_description as bulk_description
+from app.api.turns import InTurn, TooManyRequests, Turns
 from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
 from app.auth.basic import BasicDoor
 from app.auth.bearer import PROBLEMS as BEARER_PROBLEMS
@@ -22,26 +27,23 @@ from app.auth.clients import Clients
 from app.auth.limits import FailureLimit
 from app.auth.token_description import TOKEN
 from app.auth.token_endpoint import TokenEndpoint
-from app.database import STATEMENT, check_schema, engine_for, is_sqlite, tell_ignored
-from app.deliveries import api as deliveries
-from app.deliveries import bulk, bulk_description, single
-from app.deliveries import description as delivery
+from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
+from app.database.health import Health, watching
+from app.database.schema import check_schema
 from app.deliveries.wake import Notifier
-from app.docs import Description
-from app.events import api as events_api
-from app.events import orders
 from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
-from app.operations import Door, Route
-from app.problems import MethodNotAllowed
-from app.receiver import api as quarantine
-from app.receiver import contents
+from app.prioticket import contents
 from app.receiver import endpoint as receiver
 from app.receiver.description import RECEIVE
-from app.settings import Scope, Settings, SettingsProblem
+from app.settings.model import Scope, Settings, SettingsProblem
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
+from app.web.openapi import page as docs
+from app.web.openapi.operations import Door, Route
+from app.web.openapi.page import Description
+from app.web.problems import MethodNotAllowed
 
 
 class State(receiver.State, health.State):
@@ -106,7 +108,7 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
     @asynccontextmanager
     async def lifespan(_: Application) -> AsyncIterator[State]:
         with log.running(), logging_to(log):
-            known = health.Health()
+            known = Health()
             # Two engines: whatever holds the API's connections, a balancer must not take the receiver for dead.
             url = settings.database_url
             async with (
@@ -116,7 +118,7 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
                 tell_ignored(url)
                 await check_schema(engine)
                 async with (
-                    health.watching(looking, known, commits=True),
+                    watching(looking, known, commits=True),
                     _notifier(url) as stored,
                     _store(settings, stored, known).running() as events,
                 ):
@@ -205,7 +207,7 @@ async def _notifier(url: str) -> AsyncIterator[Callable[[], None]]:
         await notifier.close()
 
 
-def _store(settings: Settings, stored: Callable[[], None], known: health.Health) -> EventStore:
+def _store(settings: Settings, stored: Callable[[], None], known: Health) -> EventStore:
     url = settings.database_url
     writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
     return EventStore(

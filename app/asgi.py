@@ -4,7 +4,7 @@ from app.application import create_app
 from app.auth.clients import clients_from
 from app.auth.first_clients import with_kept_clients
 from app.auth.keys import token_keys
-from app.settings import Settings
+from app.settings.model import Settings
 from app.telemetry.logs import stderr_writer
 
 _settings = with_kept_clients(Settings.load())

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
-from app import database
+from app.database import engines, schema
 from tests import postgres
 
 BYTES_PER_ROW = 800
@@ -113,7 +113,7 @@ def started() -> Iterator[tuple[Path, SQLite, PostgreSQL]]:
 
 def count(url: str) -> int:
     """How many events are stored."""
-    if database.is_sqlite(url):
+    if engines.is_sqlite(url):
         with closing(_open(url)) as connection:
             return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
     return int(asyncio.run(_value(url, "SELECT count(*) FROM events")))
@@ -135,7 +135,7 @@ def fill(url: str, rows: int) -> None:
     orders = max(1, rows // EVENTS_PER_ORDER)
     start, step = int(time() * 1000) - SPAN_MS, SPAN_MS // max(rows, 1)
     chunks = [(first, min(first + ROWS_AT_ONCE - 1, rows)) for first in range(1, rows + 1, ROWS_AT_ONCE)]
-    if database.is_sqlite(url):
+    if engines.is_sqlite(url):
         _fill_sqlite(url, chunks, start=start, step=step, orders=orders)
     else:
         asyncio.run(_fill_postgres(url, chunks, start, step, orders))
@@ -144,7 +144,7 @@ def fill(url: str, rows: int) -> None:
 @contextmanager
 def locked(url: str) -> Iterator[None]:
     """Holds a lock that no commit of an event gets past."""
-    if database.is_sqlite(url):
+    if engines.is_sqlite(url):
         with closing(_open(url)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
@@ -181,12 +181,12 @@ async def _fill_postgres(url: str, chunks: list[tuple[int, int]], start: int, st
 
 
 def _open(url: str) -> sqlite3.Connection:
-    return sqlite3.connect(database.sqlite_path(url), timeout=30)
+    return sqlite3.connect(engines.sqlite_path(url), timeout=30)
 
 
 async def _migrate(url: str) -> None:
-    async with database.engine_for(url) as engine:
-        await database.migrate(engine)
+    async with engines.engine_for(url) as engine:
+        await schema.migrate(engine)
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import insert
 
-from app import database
+from app.database import engines, schema
 from app.deliveries.tables import Destination
 from bench import databases
 from bench.consumer import Consumer, consuming
@@ -52,7 +52,7 @@ def working(url: str, consumer: Consumer) -> Iterator[None]:
     asyncio.run(_register(url))
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "worker"],
-        cwd=database.PROJECT,
+        cwd=schema.PROJECT,
         env=environment(url) | {"PRIOHOOK_DESTINATIONS": json.dumps(destinations)},
         stderr=subprocess.DEVNULL,
     )
@@ -65,7 +65,7 @@ def working(url: str, consumer: Consumer) -> Iterator[None]:
 
 async def _register(url: str) -> None:
     """Makes the destination one that has been there for ever, as filled events are old."""
-    async with database.engine_for(url) as engine, engine.begin() as connection:
+    async with engines.engine_for(url) as engine, engine.begin() as connection:
         await connection.execute(insert(Destination).values(name=NAME, since=datetime(1970, 1, 1, tzinfo=UTC)))
 
 

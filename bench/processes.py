@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread, Timer
 
-from app.database import PROJECT
-from app.settings import Scope
+from app.database.schema import PROJECT
+from app.settings.model import Scope
 from bench.load import PASSWORD, USERNAME
 
 STARTS_WITHIN = 30.0  # seconds

@@ -29,19 +29,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from app import database
 from app.application import Application, State
 from app.auth.basic import BasicDoor
 from app.auth.clients import clients_from
 from app.auth.limits import FailureLimit
+from app.database import engines
+from app.database.health import Health
 from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, NewEvent, Row, Stored, Writer
 from app.events.tables import Event
-from app.health import Health
 from app.receiver.endpoint import Receiver
-from app.server import Server, listen, server_for
-from app.settings import Scope, Settings
+from app.server.server import Server, listen, server_for
+from app.settings.model import Scope, Settings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 
 ANSWER = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
@@ -113,7 +113,7 @@ def application(settings: Settings, opening: Opening, log: LogWriter, *, further
 
     @asynccontextmanager
     async def lifespan(_: Application) -> AsyncIterator[State]:
-        async with database.engine_for(settings.database_url) as engine, opening(settings, engine) as events:
+        async with engines.engine_for(settings.database_url) as engine, opening(settings, engine) as events:
             with log.running(), logging_to(log):
                 yield {
                     "events": events,
@@ -144,7 +144,7 @@ async def open_naive(settings: Settings, engine: AsyncEngine) -> AsyncIterator[E
     On PostgreSQL with an engine as SQLAlchemy makes it: ours asks before each use whether the connection still lives,
     which would make the twin slower than it has to be.
     """
-    if database.is_sqlite(settings.database_url):
+    if engines.is_sqlite(settings.database_url):
         yield cast("EventStore", NaiveStore(engine))
         return
     plain = create_async_engine(settings.database_url)
@@ -157,7 +157,7 @@ def open_counting(sizes: Counter[int]) -> Opening:
 
     def opening(settings: Settings, _: AsyncEngine) -> AbstractAsyncContextManager[EventStore]:
         url = settings.database_url
-        sqlite = database.is_sqlite(url)
+        sqlite = engines.is_sqlite(url)
         writer: Writer = SQLiteWriter(url) if sqlite else PostgresWriter(url, timeout=settings.commit_timeout)
         return _store(settings, CountingWriter(writer, sizes)).running()
 

@@ -1,4 +1,4 @@
-"""Runs on the connection that `app.database` hands over; the command `alembic` gets the configured database's.
+"""Runs on the connection that `app.database.engines` hands over; the command `alembic` gets the configured database's.
 
 There is no offline mode.
 """
@@ -8,10 +8,11 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
-from app.database import Base, engine_for
+from app.database.columns import Base
+from app.database.engines import engine_for
 from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
 from app.events import tables as events  # noqa: F401
-from app.settings import Settings
+from app.settings.model import Settings
 
 
 def migrate(connection: Connection) -> None:

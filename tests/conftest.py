@@ -20,16 +20,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from app import database
 from app.application import create_app
 from app.auth.clients import clients_from
 from app.auth.keys import token_keys
 from app.auth.tokens import issue
+from app.database import columns, engines, schema
 from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
 from app.events.tables import Event
-from app.settings import ClientSettings, Scope, Settings
+from app.settings.model import ClientSettings, Scope, Settings
 from app.telemetry.logs import LogWriter
 from tests import postgres
+from tests.deliveries.workers import Workers
 
 SECRET = "correct-horse-battery-staple"
 TOKEN_KEY = "a-key-that-signs-tokens-in-tests-alone"
@@ -107,20 +108,27 @@ def postgres_server_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(postgres_server_url: str) -> str:
-    """A migrated PostgreSQL database."""
+def migrated_postgres(postgres_server_url: str) -> str:
+    """A migrated PostgreSQL database, one for all tests of this process."""
 
     async def make() -> None:
         connection = await asyncpg.connect(postgres_server_url)
         await connection.execute("DROP DATABASE IF EXISTS priohook_test WITH (FORCE)")
         await connection.execute("CREATE DATABASE priohook_test")
         await connection.close()
-        async with database.engine_for(url) as engine:
-            await database.migrate(engine)
+        async with engines.engine_for(url) as engine:
+            await schema.migrate(engine)
 
     url = postgres_server_url.rpartition("/")[0] + "/priohook_test"
     asyncio.run(make())
     return url
+
+
+@pytest.fixture
+def postgres_url(migrated_postgres: str) -> Iterator[str]:
+    """A migrated PostgreSQL database, emptied at the end."""
+    yield migrated_postgres
+    asyncio.run(_empty(migrated_postgres))
 
 
 @pytest.fixture(scope="session")
@@ -128,8 +136,8 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
 
     async def make() -> None:
-        async with database.engine_for(f"sqlite+aiosqlite:///{path}") as engine:
-            await database.migrate(engine)
+        async with engines.engine_for(f"sqlite+aiosqlite:///{path}") as engine:
+            await schema.migrate(engine)
 
     asyncio.run(make())
     return path
@@ -142,19 +150,14 @@ def sqlite_url(tmp_path: Path, migrated_sqlite: Path) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest) -> str:
     """A migrated and empty database, each test once on SQLite and once on PostgreSQL."""
-    if request.param == "sqlite":
-        yield request.getfixturevalue("sqlite_url")
-        return
-    url = request.getfixturevalue("postgres_url")
-    yield url
-    asyncio.run(_empty(url))
+    return str(request.getfixturevalue(f"{'sqlite' if request.param == 'sqlite' else 'postgres'}_url"))
 
 
 async def _empty(url: str) -> None:
     connection = await asyncpg.connect(url)
-    tables = ", ".join(f'"{name}"' for name in database.Base.metadata.tables)
+    tables = ", ".join(f'"{name}"' for name in columns.Base.metadata.tables)
     await connection.execute(f"TRUNCATE {tables}")
     await connection.close()
 
@@ -208,7 +211,7 @@ async def client(database_url: str, start: Callable[..., Any]) -> AsyncIterator[
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database.engine_for(database_url) as engine:
+    async with engines.engine_for(database_url) as engine:
         yield engine
 
 
@@ -239,3 +242,11 @@ def _with_state(app: ASGIApp, state: dict[str, Any]) -> ASGIApp:
         await app({**scope, "state": dict(state)}, receive, send)
 
     return with_state
+
+
+@pytest.fixture
+async def workers(engine: AsyncEngine) -> Workers:
+    """Workers that know the destination `erp`."""
+    workers = Workers(engine)
+    await workers.register()
+    return workers

@@ -9,10 +9,10 @@ from app.application import Application, create_app
 from app.auth.basic import CHALLENGE as BASIC_CHALLENGE
 from app.auth.bearer import CHALLENGE as BEARER_CHALLENGE
 from app.auth.clients import Clients, clients_from
-from app.database import SchemaNotCurrent
-from app.operations import Route
-from app.settings import Settings, SettingsProblem
+from app.database.schema import SchemaNotCurrent
+from app.settings.model import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter
+from app.web.openapi.operations import Route
 from tests.conftest import CLIENTS, WEBHOOK, basic_header, payload, readiness
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}

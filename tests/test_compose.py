@@ -7,7 +7,7 @@ import pytest
 from compose_spec import PyOptions
 
 from app.cli.main import priohook
-from app.settings import Scope, Settings, unknown_variables
+from app.settings.model import Scope, Settings, unknown_variables
 
 PROJECT = Path(__file__).parent.parent
 TEXT = (PROJECT / "docker-compose.yml").read_text()

@@ -10,18 +10,18 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.routing import Route
 
+from app.api.events import MEDIA_TYPE
 from app.auth.basic import credential
 from app.auth.bearer import B64TOKEN
 from app.auth.token_request import SCOPE
 from app.auth.tokens import COMPACT
-from app.body import content_coding
-from app.connection import HOST, REQUEST_LINE
 from app.deliveries.destinations.http import retry_after
-from app.etags import has_current
-from app.events.api import MEDIA_TYPE
-from app.negotiation import accepts_json, is_json
-from app.parameters import MOMENT
-from app.receiver.payloads import UNPRINTABLE
+from app.prioticket.payloads import UNPRINTABLE
+from app.server.connection import HOST, REQUEST_LINE
+from app.web.body import content_coding
+from app.web.etags import has_current
+from app.web.negotiation import accepts_json, is_json
+from app.web.parameters import MOMENT
 from tests.test_application import application
 
 SHORT, TIMES = 4_000, 8

@@ -9,11 +9,11 @@ from starlette.routing import Route
 from app.application import create_app
 from app.auth.clients import clients_from
 from app.cli.main import priohook
-from app.openapi import describe
-from app.settings import ClientSettings, Settings
+from app.settings.model import ClientSettings, Settings
 from app.telemetry.logs import stderr_writer
+from app.web.openapi.document import describe
 from tests.conftest import CLIENTS
-from tests.test_openapi import ROUTES
+from tests.web.openapi.test_document import ROUTES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

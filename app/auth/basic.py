@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.auth.clients import Client, Clients
 from app.auth.limits import FailureLimit, address_of
 from app.auth.reasons import Reason, Refused, note, reason_for
-from app.problems import Problem
-from app.settings import Scope as ClientScope
+from app.settings.model import Scope as ClientScope
+from app.web.problems import Problem
 
 CHALLENGE = 'Basic realm="priohook", charset="UTF-8"'
 WHITE_SPACE = b" \t\r\n"

@@ -21,8 +21,8 @@ from app.auth.clients import Client, Clients, Validity
 from app.auth.limits import FailureLimit, address_of
 from app.auth.reasons import Reason, Refused, note
 from app.auth.tokens import InvalidToken, Token, verify
-from app.problems import Problem
-from app.settings import Scope as ClientScope
+from app.settings.model import Scope as ClientScope
+from app.web.problems import Problem
 
 CHALLENGE = 'Bearer realm="priohook"'
 B64TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")

@@ -8,7 +8,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from secrets import token_urlsafe
 
-from app.settings import UNFIT_FOR_BASIC, ClientSettings, Scope, SettingsProblem
+from app.settings.model import UNFIT_FOR_BASIC, ClientSettings, Scope, SettingsProblem
 
 NOBODYS = bytes(32)
 """The digest of no credential that anybody will ever find."""

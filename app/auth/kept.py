@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.database import is_sqlite, sqlite_path
-from app.settings import Settings, SettingsProblem
-from app.texts import read_toml
+from app.database.engines import is_sqlite, sqlite_path
+from app.settings.files import read_toml
+from app.settings.model import Settings, SettingsProblem
 
 NAMES = ("clients", "keys")
 OWNER_ONLY = 0o600

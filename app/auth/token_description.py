@@ -14,7 +14,7 @@ from app.auth.token_request import (
     UnsupportedGrantType,
     UnsupportedMediaType,
 )
-from app.operations import Answer, Operation
+from app.web.openapi.operations import Answer, Operation
 
 REFUSALS: tuple[type[TokenRefused], ...] = (
     InvalidRequest,

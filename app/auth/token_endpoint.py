@@ -13,9 +13,9 @@ from app.auth.clients import Client, Clients
 from app.auth.limits import FailureLimit, RequestLimit, address_of, network
 from app.auth.token_request import NO_STORE, TokenRefused, UnsupportedMediaType, granted, read_request
 from app.auth.tokens import issue
-from app.body import Body, ClientGone, Ending, content_coding, read_body
-from app.negotiation import accepts_json
-from app.problems import RETRY_AFTER, Problem
+from app.web.body import Body, ClientGone, Ending, content_coding, read_body
+from app.web.negotiation import accepts_json
+from app.web.problems import RETRY_AFTER, Problem
 
 MOST_BYTES = 8 * 1024
 """Of a body: a hundred times what a request needs."""

@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl
 from starlette.responses import Response
 
 from app.auth.clients import Client
-from app.body import without_mark
-from app.negotiation import is_json
-from app.problems import LingeringResponse, Problem
-from app.settings import Scope
+from app.settings.model import Scope
+from app.web.body import without_mark
+from app.web.negotiation import is_json
+from app.web.problems import LingeringResponse, Problem
 
 FORM = b"application/x-www-form-urlencoded"
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jwt
 
 from app.auth.reasons import Reason
-from app.settings import Scope
+from app.settings.model import Scope
 
 ALGORITHM = "HS256"
 """The one that is made and the one that is read, whatever a token's header names: whoever reads tokens makes them too,

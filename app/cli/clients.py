@@ -16,9 +16,9 @@ from app.auth.first_clients import kept_clients, with_kept_clients
 from app.auth.kept import kept_path
 from app.cli.opened import reading
 from app.cli.output import first_line, print_rows, say, say_json
-from app.database import SchemaNotCurrent
+from app.database.schema import SchemaNotCurrent
 from app.events.queries import last_events
-from app.settings import ClientSettings, Scope, Settings, client_sources, describe
+from app.settings.model import ClientSettings, Scope, Settings, client_sources, describe
 
 SHOWN = ("name", "username", "scopes", "state", "source", "not_before", "not_after", "last_event_at")
 

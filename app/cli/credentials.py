@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import click
 
 from app.auth.first_clients import with_kept_clients
-from app.settings import Scope, Settings
+from app.settings.model import Scope, Settings
 
 URL = "http://127.0.0.1:8000"
 PATH = "/webhooks/prioticket"

@@ -12,7 +12,7 @@ from sqlalchemy import Row
 
 from app.cli.opened import opened, reading
 from app.cli.output import fields, plain, print_fields, print_rows, say, say_json
-from app.database import Courtesy, writing
+from app.database.writing import Courtesy, writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WasDelivered
 from app.deliveries.queries import (
@@ -24,8 +24,8 @@ from app.deliveries.queries import (
 )
 from app.deliveries.tables import DeliveryStatus
 from app.deliveries.wake import notify
-from app.settings import Settings
-from app.texts import printable
+from app.settings.model import Settings
+from app.telemetry.printing import printable
 
 SHOWN = (
     "id",

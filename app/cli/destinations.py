@@ -17,8 +17,8 @@ from app.deliveries.operations import NobodyKnows, NotDone
 from app.deliveries.queries import list_destinations
 from app.deliveries.wake import notify
 from app.events.ids import made_at
-from app.settings import Settings
-from app.values import masked
+from app.settings.model import Settings
+from app.settings.values import masked
 
 SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending_at", "url", "events")
 

@@ -17,7 +17,7 @@ from app.cli.output import cell, fields, plain, print_fields, print_rows, say, s
 from app.events.queries import EventFilter, get_event, list_events
 from app.receiver.release import NotReleased, Released
 from app.receiver.release import release as release_event
-from app.settings import Settings
+from app.settings.model import Settings
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
 

@@ -17,7 +17,7 @@ from app.cli.opened import opened, reading
 from app.cli.output import cell, say
 from app.deliveries.queries import get_replay, list_destinations
 from app.deliveries.tables import ReplayStatus
-from app.settings import Settings
+from app.settings.model import Settings
 
 CONTROLS = "`priohook replays show --follow {0}` follows it; `replays pause {0}` and `replays cancel {0}` stop it."
 LOOK_EVERY = 0.25  # seconds

@@ -24,11 +24,11 @@ from app.cli.settings import settings
 from app.cli.simulate import simulate
 from app.cli.streams import open_streams
 from app.cli.worker import worker
-from app.database import SchemaNotCurrent
-from app.postgres import DatabaseProblem
-from app.server import CannotListen
-from app.settings import SettingsProblem
-from app.texts import printable
+from app.database.postgres import DatabaseProblem
+from app.database.schema import SchemaNotCurrent
+from app.server.server import CannotListen
+from app.settings.model import SettingsProblem
+from app.telemetry.printing import printable
 
 OWN_LIMITS = (EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC)
 """Of processes, descriptors, memory and disk."""

@@ -4,9 +4,9 @@ import asyncio
 
 import click
 
-from app import database
 from app.cli.output import say
-from app.settings import Settings
+from app.database import engines, schema
+from app.settings.model import Settings
 
 
 @click.command()
@@ -18,5 +18,5 @@ def migrate(revision: str) -> None:
 
 
 async def _migrate(url: str, revision: str) -> None:
-    async with database.engine_for(url) as engine:
-        await database.migrate(engine, revision=revision)
+    async with engines.engine_for(url) as engine:
+        await schema.migrate(engine, revision=revision)

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app import database
-from app.settings import Settings
+from app.database import engines, schema, writing
+from app.settings.model import Settings
 
 
 @asynccontextmanager
@@ -20,10 +20,10 @@ async def opened(
         SchemaNotCurrent: it lacks migrations, or is a SQLite file that nobody has made.
     """
     url = settings.database_url
-    if database.is_sqlite(url) and not database.sqlite_path(url).exists():
-        raise database.SchemaNotCurrent(f"There is no database {database.sqlite_path(url)}: `priohook serve` makes it.")
-    async with database.engine_for(url, within=within, writes=writes) as engine:
-        await database.check_schema(engine)
+    if engines.is_sqlite(url) and not engines.sqlite_path(url).exists():
+        raise schema.SchemaNotCurrent(f"There is no database {engines.sqlite_path(url)}: `priohook serve` makes it.")
+    async with engines.engine_for(url, within=within, writes=writes) as engine:
+        await schema.check_schema(engine)
         yield engine
 
 
@@ -37,5 +37,5 @@ async def reading() -> AsyncIterator[AsyncConnection]:
 @asynccontextmanager
 async def changing(settings: Settings | None = None) -> AsyncIterator[AsyncConnection]:
     """A transaction that commits at the end."""
-    async with opened(settings or Settings.load()) as engine, database.writing(engine) as connection:
+    async with opened(settings or Settings.load()) as engine, writing.writing(engine) as connection:
         yield connection

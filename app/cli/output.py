@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy import Row
 
-from app.texts import printable
+from app.telemetry.printing import printable
 
 
 def say(text: str = "", *, err: bool = False) -> None:

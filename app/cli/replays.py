@@ -18,14 +18,14 @@ from app.cli.following import CONTROLS, find, follow
 from app.cli.opened import changing, reading
 from app.cli.output import cell, fields, plain, print_fields, print_rows, say, say_json
 from app.deliveries.queries import list_replays
-from app.deliveries.replay import InQuarantine, NotReplayable, Plan, set_status, start
-from app.deliveries.replay import plan as plan_replay
+from app.deliveries.replays import InQuarantine, NotReplayable, Plan, set_status, start
+from app.deliveries.replays import plan as plan_replay
 from app.deliveries.tables import ReplayStatus
 from app.deliveries.wake import notify
 from app.events.queries import EventFilter
-from app.settings import DestinationSettings, Settings
-from app.texts import decoded
-from app.values import masked, short_name
+from app.settings.files import decoded
+from app.settings.model import DestinationSettings, Settings
+from app.settings.values import masked, short_name
 
 SHOWN = (
     "id",

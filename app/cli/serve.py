@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 import click
 
-from app import database
 from app.application import create_app
 from app.auth.clients import clients_from
 from app.auth.first_clients import FirstClients, first_clients, with_kept_clients
@@ -19,11 +18,12 @@ from app.auth.kept import ignored_files
 from app.auth.keys import token_keys
 from app.cli.output import say
 from app.cli.streams import outlive_output
-from app.cli.worker import Beside
+from app.database import engines, schema, writing
 from app.deliveries.dispatch import register
-from app.processes import end_within, ended_children, exit_when_told, run_processes
-from app.server import ends_within, listen, server_for
-from app.settings import Settings, unknown_variables
+from app.server.beside import Beside
+from app.server.processes import end_within, ended_children, exit_when_told, run_processes
+from app.server.server import ends_within, listen, server_for
+from app.settings.model import Settings, unknown_variables
 from app.telemetry.logs import LogWriter, stderr_writer
 
 LAST = 3.0  # seconds after all is answered, for the worker and for closing the database
@@ -56,7 +56,7 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     """Receive webhooks, and deliver them, until SIGTERM, then finish what was begun and exit 0."""
     settings = Settings.load()
     with_kept_clients(settings)  # a clash is refused before anything is begun
-    if processes > 1 and database.is_sqlite(settings.database_url):
+    if processes > 1 and engines.is_sqlite(settings.database_url):
         raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")
     for name in unknown_variables(os.environ):
         say(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
@@ -115,11 +115,11 @@ def _worker(log: LogWriter, *, wanted: bool) -> Iterator[tuple[Callable[[], obje
 async def _prepare(settings: Settings) -> None:
     """SQLite migrates here, as one process owns it; PostgreSQL may serve others, so it is only checked."""
     url = settings.database_url
-    async with database.engine_for(url, within=database.STATEMENT) as engine:
-        if database.is_sqlite(url):
-            await database.migrate(engine)
-        await database.check_schema(engine)
-        async with database.writing(engine) as connection:  # before the first event, which they are to have
+    async with engines.engine_for(url, within=engines.STATEMENT) as engine:
+        if engines.is_sqlite(url):
+            await schema.migrate(engine)
+        await schema.check_schema(engine)
+        async with writing.writing(engine) as connection:  # before the first event, which they are to have
             await register(connection, settings.destinations, now=datetime.now(UTC))
 
 

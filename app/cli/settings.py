@@ -12,8 +12,8 @@ from app.auth.first_clients import kept_clients, with_kept_clients
 from app.auth.kept import kept_path
 from app.auth.keys import kept_keys
 from app.cli.output import say, say_json
-from app.settings import ClientSettings, DestinationSettings, Settings, unknown_variables, value_sources
-from app.values import masked
+from app.settings.model import ClientSettings, DestinationSettings, Settings, unknown_variables, value_sources
+from app.settings.values import masked
 
 HARMLESS = ("host", "port", "sslmode", "target_session_attrs")
 """The parameters of a database URL whose values may be shown; libpq takes passwords there too."""

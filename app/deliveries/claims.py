@@ -9,7 +9,7 @@ from sqlalchemy import Row, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from app.database import insert_new
+from app.database.writing import insert_new
 from app.deliveries.queue import drop_cancelled, prefer_live
 from app.deliveries.retry import delay_after_loss
 from app.deliveries.tables import PENDING, Attempt, Delivery

@@ -9,7 +9,7 @@ from app.deliveries.claims import MARGIN
 from app.deliveries.queue import lock
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
 from app.deliveries.tables import PENDING_PARTS, Delivery, Destination
-from app.settings import LONGEST_TIMEOUT
+from app.settings.model import LONGEST_TIMEOUT
 
 AHEAD = timedelta(minutes=1)
 """How far clocks may differ without a word."""

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database import insert_new
+from app.database.writing import insert_new
 from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver, Undispatched

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database import Courtesy, writing
+from app.database.writing import Courtesy, writing
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.destinations.kinds import Kind
 from app.deliveries.queue import lock

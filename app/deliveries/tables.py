@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import JSON, CheckConstraint, Index, LargeBinary, and_, literal_column, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database import Base, UTCDateTime
+from app.database.columns import Base, UTCDateTime
 
 
 class DeliveryStatus(StrEnum):

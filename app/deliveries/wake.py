@@ -12,8 +12,8 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database import is_sqlite, sqlite_path
-from app.postgres import close, connect_postgres, takes_writes
+from app.database.engines import is_sqlite, sqlite_path
+from app.database.postgres import close, connect_postgres, takes_writes
 
 logger = logging.getLogger(__name__)
 

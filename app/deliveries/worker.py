@@ -14,18 +14,19 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database import Courtesy, is_sqlite, writing
+from app.database.engines import is_sqlite
+from app.database.writing import Courtesy, writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
 from app.deliveries.dispatch import Dispatcher, events_at_once
 from app.deliveries.outlook import Outlook, outlooks
-from app.deliveries.replay import Advanced, advance, any_running, forget, over
+from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
 from app.deliveries.sender import Sender, until_woken
 from app.deliveries.turns import take_back
 from app.deliveries.wake import notify, waking
-from app.settings import DestinationSettings, SettingsProblem
+from app.settings.model import DestinationSettings, SettingsProblem
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import asyncpg
 
+from app.database.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
 from app.events.ids import new_id
 from app.events.store import COLUMNS, BadRow, NewEvent, Row, outlived_keys
 from app.events.tables import Status
-from app.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
 
 PROBE_BYTES = 64 * 1024
 

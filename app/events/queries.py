@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, LargeBinary, Row, Select, func, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.body import SLICE_BYTES
 from app.events.ids import id_floor
 from app.events.tables import Event, Status
+from app.web.body import SLICE_BYTES
 
 AMONG = 10_000
 QUARANTINED = Event.status == literal_column("'quarantined'")

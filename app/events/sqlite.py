@@ -15,11 +15,12 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, event, func, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
 
-from app.database import SQLITE_BUSY, open_sqlite, sqlite_instant, sqlite_path
+from app.database.columns import sqlite_instant
+from app.database.engines import SQLITE_BUSY, open_sqlite, sqlite_path
+from app.database.postgres import DatabaseProblem
+from app.database.sqlite import DamagedFile
 from app.events.store import COLUMNS, BadRow, Row, outlived_keys
 from app.events.tables import Event
-from app.postgres import DatabaseProblem
-from app.sqlite import DamagedFile
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
+from app.database.health import Health, first_line
+from app.database.postgres import DatabaseProblem
 from app.events.tables import Status
-from app.health import Health, first_line
-from app.postgres import DatabaseProblem
-from app.problems import Unavailable
+from app.web.problems import Unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Dialect, Index, LargeBinary,
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from app.database import Base, UTCDateTime
+from app.database.columns import Base, UTCDateTime
 
 
 class Status(StrEnum):

@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.events.store import StoreFull, StoreUnavailable
-from app.operations import Answer, Operation
 from app.receiver.endpoint import NotAcceptable, NotReadable, TooLarge, TooSlow, Unprocessable, UnsupportedMediaType
+from app.web.openapi.operations import Answer, Operation
 
 NOTIFICATION = {
     "api_version": "3.8.0",

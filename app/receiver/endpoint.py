@@ -8,7 +8,12 @@ from typing import Any, ClassVar, Literal, TypedDict
 from starlette.types import Receive, Scope, Send
 
 from app.auth.clients import Client
-from app.body import (
+from app.events.ids import made_at, new_id
+from app.events.store import EventStore, NewEvent, StoreRefused
+from app.events.tables import Status
+from app.prioticket.identity import accepted_key, refused_key
+from app.prioticket.payloads import NoEnvelope, NotJSON, Payload, parse_payload
+from app.web.body import (
     CODINGS,
     KEPT_BYTES,
     Body,
@@ -20,13 +25,8 @@ from app.body import (
     decode,
     read_body,
 )
-from app.events.ids import made_at, new_id
-from app.events.store import EventStore, NewEvent, StoreRefused
-from app.events.tables import Status
-from app.negotiation import accepts_json, is_json
-from app.problems import Problem
-from app.receiver.copies import accepted_key, refused_key
-from app.receiver.payloads import NoEnvelope, NotJSON, Payload, parse_payload
+from app.web.negotiation import accepts_json, is_json
+from app.web.problems import Problem
 
 NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 BUSY_FOR = 1.0  # seconds

@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of
 from app.events.queries import get_event
 from app.events.store import copies_within
 from app.events.tables import Event, Status
-from app.receiver.contents import undone
-from app.receiver.copies import accepted_key
+from app.prioticket.contents import undone
+from app.prioticket.identity import accepted_key
 from app.receiver.endpoint import Refused, parse
+from app.web.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of
 
 FIRST = (Event.id, Event.received_at)
 

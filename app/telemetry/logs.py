@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from app.texts import printable
+from app.telemetry.printing import printable
 
 GATHER = 0.02  # seconds; the lines of that time go out in one write
 

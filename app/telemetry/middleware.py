@@ -9,10 +9,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.body import ClientGone
-from app.problems import InternalError, problem_for
-from app.response_headers import SECURITY_HEADERS
 from app.telemetry.logs import LogWriter
+from app.web.body import ClientGone
+from app.web.problems import InternalError, problem_for
+from app.web.response_headers import SECURITY_HEADERS
 
 NUMBERS = count(1)
 _process = token_hex(6)

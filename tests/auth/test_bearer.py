@@ -15,7 +15,7 @@ from app.auth.bearer import BearerDoor
 from app.auth.clients import clients_from
 from app.auth.limits import FailureLimit
 from app.auth.tokens import issue
-from app.settings import ClientSettings, Scope
+from app.settings.model import ClientSettings, Scope
 from app.telemetry.logs import LogWriter
 from app.telemetry.middleware import RequestLine
 from tests.conftest import SECRET, basic_header

@@ -8,7 +8,7 @@ import pytest
 from app.auth.clients import clients_from
 from app.auth.first_clients import FirstClients, first_clients, with_kept_clients
 from app.auth.kept import ignored_files
-from app.settings import Settings, SettingsProblem
+from app.settings.model import Settings, SettingsProblem
 from tests.conftest import SECRET, WEBHOOK, basic_header, payload
 
 

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from app.auth.keys import token_keys
-from app.settings import Settings, SettingsProblem
+from app.settings.model import Settings, SettingsProblem
 
 KEY, OTHER = "k" * 32, "o" * 32
 

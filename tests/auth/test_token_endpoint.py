@@ -19,7 +19,7 @@ from app.auth.clients import Client
 from app.auth.token_endpoint import MOST_BYTES
 from app.auth.token_request import TokenRefused, read_request
 from app.auth.tokens import verify
-from app.settings import Scope
+from app.settings.model import Scope
 from tests.conftest import SECRET, TOKEN_KEY, basic_header
 
 URL = "/oauth2/token"

@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.main import main
 from app.cli.streams import Stream
-from app.database import engine_for
+from app.database.engines import engine_for
 from app.events.store import NewEvent
 from app.events.tables import Status
 from tests.conftest import payload

@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 
 from app.auth.clients import clients_from
-from app.settings import Scope, Settings
+from app.settings.model import Scope, Settings
 from tests.cli.conftest import NOON
 from tests.conftest import SECRET
 from tests.events.stores import new_event

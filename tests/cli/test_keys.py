@@ -1,7 +1,7 @@
 import json
 
 from app.auth.keys import token_keys
-from app.settings import Settings
+from app.settings.model import Settings
 
 
 def test_what_is_printed_for_the_configuration_is_a_key(run, tmp_path):

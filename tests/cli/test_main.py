@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app import database
-from tests.test_database import HEAD
+from app.database import engines, schema
+from tests.database.test_engines import HEAD
 
 PROJECT = Path(__file__).parents[2]
 UNUSED_PORT = 1  # nobody listens there; binding to it is root's alone
@@ -17,16 +17,16 @@ COMMANDS = [LIST, ["events", "show", "01987f6e-0000-7000-8000-000000000000"]]
 
 def downgrade(url: str) -> None:
     async def go() -> None:
-        async with database.engine_for(url) as engine:
-            await database.migrate(engine, revision="base")
+        async with engines.engine_for(url) as engine:
+            await schema.migrate(engine, revision="base")
 
     asyncio.run(go())
 
 
 def upgrade(url: str) -> None:
     async def go() -> None:
-        async with database.engine_for(url) as engine:
-            await database.migrate(engine)
+        async with engines.engine_for(url) as engine:
+            await schema.migrate(engine)
 
     asyncio.run(go())
 

@@ -2,7 +2,7 @@ import json
 import tomllib
 from pathlib import Path
 
-from app.settings import Settings
+from app.settings.model import Settings
 
 
 def test_the_secret_that_is_printed_can_be_used_by_a_destination(run):

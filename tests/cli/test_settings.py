@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-import app.sources
+import app.settings.sources
 from app.auth.first_clients import first_clients, kept_clients
 from app.auth.keys import token_keys
-from app.settings import Settings
+from app.settings.model import Settings
 from tests.conftest import SECRET
 
 PASSWORD = "pass-word-of-the-database"
@@ -16,7 +16,7 @@ CLIENT = f'[clients.prioticket]\nsecret = "{SECRET}"\nscopes = ["webhooks:send"]
 @pytest.fixture
 def secrets(tmp_path_factory, monkeypatch) -> Path:
     folder: Path = tmp_path_factory.mktemp("secrets")
-    monkeypatch.setattr(app.sources, "SECRETS_FOLDER", folder)
+    monkeypatch.setattr(app.settings.sources, "SECRETS_FOLDER", folder)
     return folder
 
 

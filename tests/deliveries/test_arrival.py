@@ -3,11 +3,13 @@ import asyncio
 import pytest
 from sqlalchemy import insert, update
 
-from app.database import check_schema, engine_for, migrate, writing
+from app.database.engines import engine_for
+from app.database.schema import check_schema, migrate
+from app.database.writing import writing
 from app.events.tables import Event, Status
+from tests.database.test_engines import empty_url
 from tests.deliveries.workers import Workers
 from tests.events.stores import new_event, running
-from tests.test_database import empty_url
 
 __all__ = ["empty_url"]
 REFUSED = {"status": Status.QUARANTINED.value, "reason": "400: Not JSON."}

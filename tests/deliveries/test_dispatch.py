@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from app.database import writing
+from app.database.writing import writing
 from app.deliveries.dispatch import BATCH, MOST_MADE, Dispatcher, events_at_once, register, wants
 from app.deliveries.tables import PassedOver
 from tests.deliveries.workers import ALL

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database import writing
+from app.database.writing import writing
 from app.deliveries.outlook import outlooks
 from app.deliveries.tables import Delivery
 from app.events.ids import new_id

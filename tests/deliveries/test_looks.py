@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database import writing
+from app.database.writing import writing
 from app.deliveries.tables import Delivery
 from app.events.ids import new_id
 from app.events.tables import Event

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import Row, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import database
-from app.deliveries.replay import NotReplayable
+from app.database import columns, engines
+from app.deliveries.replays import NotReplayable
 from app.deliveries.retry import MOST_ATTEMPTS
 from app.deliveries.tables import ReplayStatus
 from tests.deliveries.workers import Workers
@@ -240,7 +240,7 @@ def test_whatever_happens_on_sqlite_each_event_arrives_in_order(tmp_path, migrat
         for old in tmp_path.glob("machine.db*"):
             old.unlink()
         shutil.copy(migrated_sqlite, tmp_path / "machine.db")
-        engine = database.open_engine(f"sqlite+aiosqlite:///{tmp_path / 'machine.db'}")
+        engine = engines.open_engine(f"sqlite+aiosqlite:///{tmp_path / 'machine.db'}")
         event.listen(engine.sync_engine, "connect", _without_fsync)
         return engine
 
@@ -250,9 +250,9 @@ def test_whatever_happens_on_sqlite_each_event_arrives_in_order(tmp_path, migrat
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_whatever_happens_on_postgresql_each_event_arrives_in_order(database_url):
     async def open_engine() -> AsyncEngine:
-        engine = database.open_engine(database_url)
+        engine = engines.open_engine(database_url)
         async with engine.begin() as connection:
-            for table in database.Base.metadata.tables:
+            for table in columns.Base.metadata.tables:
                 await connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608 - our own names; TRUNCATE is slow
         return engine
 

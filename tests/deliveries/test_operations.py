@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from app.database import writing
+from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WasDelivered
 from app.events.ids import new_id

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select
 
-from app.database import writing
-from app.deliveries.replay import plan, start
+from app.database.writing import writing
+from app.deliveries.replays import plan, start
 from app.deliveries.tables import Destination
 from app.deliveries.worker import Worker
 from app.events.queries import EventFilter
-from app.settings import DestinationSettings
+from app.settings.model import DestinationSettings
 from tests.deliveries.workers import Workers
 
 PATIENCE = 60  # seconds; a busy machine may need some of them

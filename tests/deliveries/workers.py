@@ -9,13 +9,14 @@ from uuid import UUID
 from sqlalchemy import Row, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database import writing
-from app.deliveries import replay, turns
+from app.database.writing import writing
+from app.deliveries import replays as replay
+from app.deliveries import turns
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.clocks import set_right
 from app.deliveries.dispatch import dispatch, register
 from app.deliveries.outlook import outlooks
-from app.deliveries.replay import Advanced
+from app.deliveries.replays import Advanced
 from app.deliveries.results import Ended, Outcome
 from app.deliveries.retry import LONGEST_DELAY
 from app.deliveries.tables import Attempt, Delivery, Destination, Replay, ReplayStatus

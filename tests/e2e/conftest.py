@@ -19,7 +19,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app import database
+from app.database import engines, schema
 from tests.conftest import CLIENTS, WEBHOOK, basic_header
 
 LISTENS = "priohook listens at "
@@ -208,7 +208,7 @@ def new_event() -> bytes:
 def environment_for(**settings: str) -> dict[str, str]:
     """This process's environment with only these settings in it."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PRIOHOOK_")}
-    here = str(database.PROJECT)
+    here = str(schema.PROJECT)
     return {**plain, "PYTHONPATH": here, **{f"PRIOHOOK_{name.upper()}": value for name, value in settings.items()}}
 
 
@@ -283,8 +283,8 @@ def empty_postgres_url(postgres_server_url: str) -> Iterator[str]:
 
 def migrate(url: str) -> None:
     async def run() -> None:
-        async with database.engine_for(url) as engine:
-            await database.migrate(engine)
+        async with engines.engine_for(url) as engine:
+            await schema.migrate(engine)
 
     asyncio.run(run())
 

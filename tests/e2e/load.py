@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
 
-from app import database
+from app.database import engines
 from app.events.tables import Event
 from tests.e2e.conftest import new_event, request
 
@@ -68,13 +68,13 @@ def allow_open_files() -> None:
 
 async def stored(url: str) -> list[tuple[str, bytes]]:
     """The id and bytes of every event."""
-    async with database.engine_for(url) as engine, engine.connect() as connection:
+    async with engines.engine_for(url) as engine, engine.connect() as connection:
         rows = await connection.execute(select(Event.id, Event.body))
         return [(str(event_id), body) for event_id, body in rows]
 
 
 async def statuses(url: str) -> dict[str, int]:
     """How many events there are of each status."""
-    async with database.engine_for(url) as engine, engine.connect() as connection:
+    async with engines.engine_for(url) as engine, engine.connect() as connection:
         counted = select(Event.status, func.count()).group_by(Event.status)
         return dict((await connection.execute(counted)).all())

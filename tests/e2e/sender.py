@@ -11,7 +11,7 @@ from typing import Self
 
 from sqlalchemy import select
 
-from app import database
+from app.database import engines
 from app.events.tables import Event
 from tests.e2e.conftest import new_event, request
 
@@ -156,7 +156,7 @@ class Outcome:
 
 async def outcome_of(sender: Sender, url: str) -> Outcome:
     """Compares what the sender was told with what the database holds."""
-    async with database.engine_for(url) as engine, engine.connect() as connection:
+    async with engines.engine_for(url) as engine, engine.connect() as connection:
         rows = (await connection.execute(select(Event.id, Event.body, Event.duplicates))).all()
     bodies = Counter(row.body for row in rows)
     kept = {(str(row.id), row.body) for row in rows}

@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy import Row, select
 from standardwebhooks import Webhook
 
-from app import database
-from app.database import Base
+from app.database import engines
+from app.database.columns import Base
 from app.deliveries.tables import Attempt, Delivery
 from tests.conftest import WEBHOOK
 from tests.e2e.conftest import ENDS_WITHIN, Served, configured, dial, environment_for, request
@@ -126,7 +126,7 @@ def everything_arrived(consumer: Consumer, ids: list[str]) -> Callable[[], bool]
 
 
 async def stored(url: str, table: type[Base]) -> list[Row[Any]]:
-    async with database.engine_for(url) as engine, engine.connect() as connection:
+    async with engines.engine_for(url) as engine, engine.connect() as connection:
         return list(await connection.execute(select(*table.__table__.columns)))
 
 

@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
-from app import database
-from app.database import is_sqlite, sqlite_path
+from app.database import engines
+from app.database.engines import is_sqlite, sqlite_path
 from app.events.tables import Event
 from tests import postgres
 from tests.e2e.conftest import Served, configured, dial, empty_database, environment_for, migrate, new_event, request
@@ -518,6 +518,6 @@ async def revive(server: postgres.Server) -> None:
 
 async def spread_of_arrivals(url: str) -> float:
     """Seconds between the earliest and the latest time that was noted as an arrival."""
-    async with database.engine_for(url) as engine, engine.connect() as connection:
+    async with engines.engine_for(url) as engine, engine.connect() as connection:
         first, last = (await connection.execute(select(func.min(Event.received_at), func.max(Event.received_at)))).one()
     return float((last - first).total_seconds())

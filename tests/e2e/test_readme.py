@@ -12,7 +12,7 @@ from time import monotonic, sleep
 import httpx2
 from standardwebhooks import Webhook
 
-from app.values import new_signing_secret
+from app.settings.values import new_signing_secret
 from tests.e2e.conftest import ENDS_WITHIN, configured, dial, new_event, request
 from tests.test_readme import README, blocks
 

@@ -7,7 +7,7 @@ import uvicorn
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from app.connection import HEAD_TIMEOUT, Protocol
+from app.server.connection import HEAD_TIMEOUT, Protocol
 from app.telemetry.logs import LogWriter
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

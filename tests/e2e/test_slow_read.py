@@ -13,7 +13,7 @@ import uvicorn
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from app.connection import Protocol
+from app.server.connection import Protocol
 from app.telemetry.logs import LogWriter
 from tests.e2e.conftest import configured, dial, new_event, request
 

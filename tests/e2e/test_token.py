@@ -10,7 +10,7 @@ from authlib.oauth2.rfc6749 import OAuth2Token
 
 from app.auth.keys import token_keys
 from app.auth.tokens import Token, verify
-from app.settings import Settings
+from app.settings.model import Settings
 from tests.e2e.conftest import Served, configured
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from app.response_headers import SECURITY_HEADERS
+from app.web.response_headers import SECURITY_HEADERS
 from tests.conftest import WEBHOOK, basic_header, payload
 from tests.e2e.conftest import (
     AUTHORIZATION,

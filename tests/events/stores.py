@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app.database import engine_for, is_sqlite
+from app.database.engines import engine_for, is_sqlite
 from app.events.ids import id_floor, new_id
 from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, text
 
-from app.database import writing
+from app.database.writing import writing
 from app.events.queries import EventFilter, list_events
 from app.events.search import search_events
 from app.events.tables import Event

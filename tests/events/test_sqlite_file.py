@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from app.database import check_schema, engine_for, sqlite_path, writing
+from app.database.engines import engine_for, sqlite_path
+from app.database.schema import check_schema
+from app.database.sqlite import DamagedFile
+from app.database.writing import writing
 from app.events.queries import EventFilter, list_events
 from app.events.store import EventStore, Row, StoreUnavailable
-from app.sqlite import DamagedFile
-from app.transactions import DatabaseAway, changing, reading
+from app.web.transactions import DatabaseAway, changing, reading
 from tests.conftest import WEBHOOK, basic_header, bearer_header
 from tests.events.stores import new_event, running, writer_for
 

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import select, update
 from starlette.types import ASGIApp, Message
 
-from app.database import is_sqlite, sqlite_path, writing
+from app.database.engines import is_sqlite, sqlite_path
+from app.database.writing import writing
 from app.events.tables import Event
 from tests.conftest import WEBHOOK, basic_header, payload
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database import writing
+from app.database.writing import writing
 from app.deliveries.destinations.http import headers
 from app.events.ids import new_id
 from app.events.tables import Event

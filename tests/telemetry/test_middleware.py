@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.application import create_app
 from app.auth.clients import clients_from
-from app.settings import Settings
+from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
 from tests.conftest import CLIENTS, SECRET, WEBHOOK, basic_header, payload

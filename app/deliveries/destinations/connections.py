@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import aiohappyeyeballs
 
 from app.deliveries.destinations.answers import AnswerError, AnswerReader
-from app.values import HTTPTarget
+from app.settings.values import HTTPTarget
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 """For the name, the connection and TLS together."""

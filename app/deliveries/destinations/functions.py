@@ -19,7 +19,7 @@ from typing import Any, Self
 from app.deliveries.claims import Claim
 from app.deliveries.destinations import calls
 from app.deliveries.results import Outcome
-from app.settings import DestinationSettings, SettingsProblem
+from app.settings.model import DestinationSettings, SettingsProblem
 
 logger = logging.getLogger(__name__)
 

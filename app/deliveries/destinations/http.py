@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
-from app.body import claimed_coding, coding_of
 from app.deliveries.claims import Claim
 from app.deliveries.destinations.connections import Connections, NoAnswer
 from app.deliveries.results import Outcome
 from app.deliveries.retry import LONGEST_RETRY_AFTER
-from app.settings import DestinationSettings
-from app.values import http_target, signing_key
+from app.settings.model import DestinationSettings
+from app.settings.values import http_target, signing_key
+from app.web.body import claimed_coding, coding_of
 
 MOST_KEPT = 2 * 1024  # bytes of an answer
 

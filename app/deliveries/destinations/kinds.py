@@ -8,7 +8,7 @@ from app.deliveries.claims import Claim
 from app.deliveries.destinations.functions import PythonDestination
 from app.deliveries.destinations.http import HTTPDestination
 from app.deliveries.results import Outcome
-from app.settings import DestinationSettings
+from app.settings.model import DestinationSettings
 
 
 class Kind(Protocol):

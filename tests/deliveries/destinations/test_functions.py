@@ -17,7 +17,7 @@ from app.deliveries.destinations.functions import MOST_KEPT, PythonDestination
 from app.deliveries.destinations.kinds import open_destination
 from app.deliveries.destinations.python import DeliveredEvent
 from app.deliveries.results import Outcome
-from app.settings import DestinationSettings, SettingsProblem
+from app.settings.model import DestinationSettings, SettingsProblem
 from tests.conftest import payload
 from tests.deliveries.claims import EVENT_ID, NOON, new_claim
 from tests.deliveries.destinations import own

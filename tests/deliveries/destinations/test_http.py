@@ -21,7 +21,7 @@ from app.deliveries.destinations import connections
 from app.deliveries.destinations.answers import MOST_BODY, MOST_BYTES, MOST_INTERIM
 from app.deliveries.destinations.http import MOST_KEPT, HTTPDestination, headers, retry_after
 from app.deliveries.results import Outcome
-from app.settings import DestinationSettings
+from app.settings.model import DestinationSettings
 from tests.deliveries.claims import EVENT_ID, new_claim
 
 NOW = datetime(2026, 8, 12, 12, tzinfo=UTC)

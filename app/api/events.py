@@ -1,0 +1,221 @@
+"""GET /api/events: what arrived, one event, and its exact bytes."""
+
+import re
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.events.queries import EventFilter, get_bodies, get_summary, kept_bytes, list_events
+from app.events.search import WINDOW, search_events
+from app.events.tables import Status
+from app.web.body import CODINGS, claimed_coding, coding_of
+from app.web.etags import etag_of, has_current
+from app.web.openapi.operations import Answer, Operation
+from app.web.pagination import CursorNotUsable, PageQuery, link, next_page
+from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, read_query
+from app.web.problems import NotFound
+from app.web.transactions import DatabaseAway, reading
+
+BOUNDED = f"Looked for in {WINDOW} events a page: such a page may be short or empty and not the last."
+MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w.+-]+=([\w.+-]+|\"[\w .+-]*\"))*", re.ASCII)
+OPAQUE = "application/octet-stream"
+KEEP_PRIVATE = {"Cache-Control": "private, no-cache"}
+"""Guests' names are for nobody else's cache, and whoever keeps them asks whether they are still there."""
+
+
+class NoSuchEvent(NotFound):
+    """There is no event with this id."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no event with this id.", "GET /api/events lists those there are.")
+
+
+class EventPath(BaseModel):
+    """One event."""
+
+    event_id: UUID
+
+
+class EventQuery(PageQuery):
+    """Which events; what is left out does not narrow."""
+
+    type: Annotated[Text | None, Field(description="Only this type, such as ORDER_CANCEL.")] = None
+    reference: Annotated[Text | None, Field(description="Only this order's, or other object's.")] = None
+    status: Annotated[Status | None, Field(description="Accepted ones, or those in quarantine.")] = None
+    client: Annotated[Text | None, Field(description=f"Only what this client sent. {BOUNDED}")] = None
+    since: Annotated[Moment | None, Field(description="Received at this time or later; UTC without a zone.")] = None
+    until: Annotated[Moment | None, Field(description="Received before this time.")] = None
+    q: Annotated[
+        Text | None,
+        Field(
+            description=(
+                "A whole event id, reference or notification id, found wherever it is; or a part of a reference, type "
+                f"or notification id, or the beginning of an id. {BOUNDED}"
+            )
+        ),
+    ] = None
+
+    def narrowed(self) -> EventFilter:
+        """All but the search."""
+        return EventFilter(
+            type=self.type,
+            reference=self.reference,
+            status=self.status,
+            client=self.client,
+            since=self.since,
+            until=self.until,
+        )
+
+
+class EventSummary(BaseModel):
+    """An event without its headers and body."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID = Field(description="A UUIDv7: ids sort by the time of arrival.")
+    received_at: datetime
+    client: str = Field(description="Who sent it.")
+    status: Status
+    reason: str | None = Field(description="Why it is in quarantine.")
+    type: str | None
+    reference: str | None = Field(description="The order's, or other object's.")
+    order_version: int | None
+    order_modified: datetime | None
+    notification_id: str | None
+    api_version: str | None
+    shape: str | None = Field(description="`notification`, `object` or `both`.")
+    body_bytes: int = Field(description="The size of what arrived.")
+    duplicates: int = Field(description="How many further copies arrived.")
+    last_duplicate_at: datetime | None
+    released_at: datetime | None = Field(description="When it was judged again.")
+
+
+class EventDetail(EventSummary):
+    """An event without its body."""
+
+    headers: list[tuple[str, str]] = Field(description="As they came, without those that carry credentials.")
+
+
+class EventPage(BaseModel):
+    """Events, newest first."""
+
+    events: list[EventSummary]
+    next: str | None = Field(description="The next page's address, as in the Link header; null on the last page.")
+
+
+LINK = {"Link": 'The next page, `rel="next"`; none on the last one.'}
+TAGGED = {"ETag": "Which version it is.", "Cache-Control": "Only whoever asked may keep it, and must ask again."}
+CURRENT = Answer(description="What `If-None-Match` names is current.", media_type=None, headers=TAGGED)
+
+LIST = Operation(
+    summary="List events",
+    tag="events",
+    description="Newest first. Without bodies.",
+    query=EventQuery,
+    answers={200: Answer(description="A page.", model=EventPage, headers=LINK)},
+    problems=(InvalidParameter, CursorNotUsable, DatabaseAway),
+)
+SHOW = Operation(
+    summary="Show an event",
+    tag="events",
+    path=EventPath,
+    answers={200: Answer(description="The event.", model=EventDetail, headers=TAGGED), 304: CURRENT},
+    problems=(NoSuchEvent, DatabaseAway),
+)
+BODY = Operation(
+    summary="Download the body of an event",
+    tag="events",
+    description=(
+        "The bytes that arrived, as a file. Their content type is the one that they came with, or "
+        "`application/octet-stream` where that is none. What is compressed, whatever its headers said, is still so and "
+        "is `application/gzip` or `application/octet-stream`, without Content-Encoding: nothing on the way undoes it."
+    ),
+    path=EventPath,
+    answers={
+        200: Answer(
+            description="The bytes.",
+            media_type="*/*",
+            headers={
+                **TAGGED,
+                "Content-Disposition": "A name for the file.",
+                "Priohook-Body-Bytes": "The size of what arrived: more than came, where it was over the limit and cut.",
+            },
+        ),
+        304: CURRENT,
+    },
+    problems=(NoSuchEvent, DatabaseAway),
+)
+
+
+async def list_page(request: Request) -> Response:
+    """A page of events."""
+    query = read_query(request, EventQuery)
+    before = query.before()
+    async with reading(request.state.engine) as connection:
+        if query.q is None and query.client is None:
+            rows = await list_events(connection, query.narrowed(), limit=query.limit + 1, before=before)
+            last = rows[query.limit - 1].id if len(rows) > query.limit else None
+            rows = rows[: query.limit]
+        else:
+            rows, last = await search_events(connection, query.q, query.narrowed(), limit=query.limit, before=before)
+    following = next_page(request.scope["path"], query, last)
+    page = EventPage(events=[EventSummary.model_validate(row) for row in rows], next=following)
+    return answer(page, headers={**KEEP_PRIVATE, **link(following)})
+
+
+async def show(request: Request) -> Response:
+    """One event; its tag changes when a copy of it arrives."""
+    async with reading(request.state.engine) as connection:
+        event = await get_summary(connection, _event_id(request))
+    if event is None:
+        raise NoSuchEvent
+    content = EventDetail.model_validate(event).model_dump_json().encode()
+    headers = {**KEEP_PRIVATE, "ETag": etag_of(content)}
+    if has_current(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
+
+
+async def body(request: Request) -> Response:
+    """The exact bytes, of which no more than the beginning is read for HEAD and 304: they never change."""
+    event_id = _event_id(request)
+    async with reading(request.state.engine) as connection:
+        event = await kept_bytes(connection, event_id)
+        if event is None:
+            raise NoSuchEvent
+        headers = {**KEEP_PRIVATE, "ETag": f'"{event_id.hex}"', "Priohook-Body-Bytes": str(event.body_bytes)}
+        if has_current(request, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        content = b""
+        if request.method != "HEAD":
+            content = (await get_bodies(connection, [event_id]))[0].body
+    media_type, ending = _kind(event.headers, event.beginning)
+    headers["Content-Length"] = str(event.kept)
+    headers["Content-Disposition"] = f'attachment; filename="priohook-{event_id}{ending}"'
+    headers["Content-Type"] = media_type  # as it came: Starlette would add a charset to text
+    headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    return Response(content, headers=headers)
+
+
+def _event_id(request: Request) -> UUID:
+    event_id = read_id(request, "event_id")
+    if event_id is None:
+        raise NoSuchEvent
+    return event_id
+
+
+def _kind(headers: list[list[str]], beginning: bytes) -> tuple[str, str]:
+    """The content type under which stored bytes are safe to serve, and the ending of their file's name."""
+    types = [value.strip() for name, value in headers if name == "content-type"]
+    media_type = types[0] if len(types) == 1 and MEDIA_TYPE.fullmatch(types[0]) else OPAQUE
+    ending = ".json" if "json" in media_type.partition(";")[0].lower() else ".bin"
+    claimed = claimed_coding(headers)
+    coding = coding_of(beginning, claimed)
+    if coding == b"gzip":
+        return "application/gzip", ending + ".gz"
+    known = not claimed or claimed in CODINGS
+    return (media_type, ending) if known and not coding else (OPAQUE, ending + ".coded")

@@ -1,0 +1,174 @@
+"""GET /api/orders/{reference}: what is known of one order, in the order's own order."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Row
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.events import KEEP_PRIVATE, EventSummary
+from app.events.differences import MOST_CHANGES, differences
+from app.events.queries import EventFilter, get_bodies, list_events
+from app.events.timeline import Placed, timeline
+from app.web.openapi.operations import Answer, Operation
+from app.web.parameters import answer
+from app.web.problems import NotFound
+from app.web.transactions import DatabaseAway, reading
+
+MOST_EVENTS = 500
+MOST_BODIES = 50
+MOST_BYTES = 4 * 1024 * 1024
+"""Of the bodies that are compared, all together, as they are stored and decoded."""
+
+
+class ReadObject(Protocol):
+    """What a stored event's headers and body hold, if it is no larger than the limit, and its decoded size."""
+
+    def __call__(self, headers: list[list[str]], body: bytes, *, limit: int) -> tuple[dict[str, Any] | None, int]: ...
+
+
+class NoSuchOrder(NotFound):
+    """No event has this reference."""
+
+
+class OrderPath(BaseModel):
+    """One order, or another object that has a reference."""
+
+    reference: str = Field(min_length=1, description="A slash in it may be written as it is, or as %2F.")
+
+
+class ChangeShown(BaseModel):
+    """One place that changed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    path: str = Field(description="A JSON Pointer into the object.")
+    kind: Literal["added", "removed", "changed"]
+    old: Any = Field(description="null where it was not there, or is too long to show.")
+    new: Any
+    shortened: bool = Field(description="A value is too long to show, and null here.")
+
+
+class OrderEvent(EventSummary):
+    """An event in its place."""
+
+    late: bool = Field(description="It arrived after a newer version.")
+    twice: bool = Field(description="Copies of it arrived: see `duplicates`.")
+    changes: list[ChangeShown] | None = Field(
+        description=(
+            "What differs from the event before it that held the object; null where there is nothing to compare: this "
+            "one holds no object, none before it does, or its body was not read."
+        )
+    )
+    more_changes: bool = Field(description=f"There are more than the {MOST_CHANGES} shown.")
+
+
+class Order(BaseModel):
+    """The events of one reference, and what they say."""
+
+    reference: str
+    events: list[OrderEvent] = Field(description="By order_version, then order_modified, then arrival.")
+    more_events: bool = Field(description=f"There are older arrivals than the newest {MOST_EVENTS}, not shown.")
+    compared: int = Field(description="How many bodies were read for `changes` and `state`, the newest versions.")
+    not_compared: int = Field(
+        description=f"How many were not: those beyond {MOST_BODIES} bodies or {MOST_BYTES} bytes of them."
+    )
+    state: Any = Field(description="The object of the newest version that was read; null without one.")
+    state_event_id: UUID | None = Field(description="The event that holds it.")
+
+
+SHOW = Operation(
+    summary="Show an order",
+    tag="orders",
+    description="All that arrived for one reference, in the order's own order, whatever order it arrived in.",
+    path=OrderPath,
+    answers={200: Answer(description="The order.", model=Order)},
+    problems=(NoSuchOrder, DatabaseAway),
+)
+
+
+class Orders:
+    """The handler.
+
+    Args:
+        read_object: What a stored event's headers and body hold.
+    """
+
+    def __init__(self, *, read_object: ReadObject) -> None:
+        self._read_object = read_object
+
+    async def show(self, request: Request) -> Response:
+        """The order; its bodies are parsed beside the event loop."""
+        reference = request.path_params["reference"]
+        if not reference.isprintable():  # nothing stored is otherwise, and PostgreSQL takes no NUL
+            raise _no_such_order()
+        async with reading(request.state.engine) as connection:
+            rows = await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS + 1)
+            placed = timeline(rows[:MOST_EVENTS])
+            holding = [each.event for each in placed if each.event.shape in ("object", "both")]
+            chosen = _newest(holding)
+            found = {row.id: row for row in await get_bodies(connection, chosen)} if chosen else {}
+        bodies = [found[each] for each in chosen if each in found]
+        if not rows:
+            raise _no_such_order()
+        order = await asyncio.to_thread(self._order, reference, placed, bodies)
+        order.more_events = len(rows) > MOST_EVENTS
+        order.not_compared = len(holding) - order.compared
+        return answer(order, headers=KEEP_PRIVATE)
+
+    def _order(self, reference: str, placed: Sequence[Placed], bodies: Sequence[Row[Any]]) -> Order:
+        objects = self._objects(bodies)
+        ids = [each.event.id for each in placed if objects.get(each.event.id) is not None]
+        changed = {new: differences(objects[old], objects[new]) for old, new in pairwise(ids)}
+        return Order(
+            reference=reference,
+            events=[_shown(each, changed) for each in placed],
+            more_events=False,
+            compared=len(objects),
+            not_compared=0,
+            state=objects[ids[-1]] if ids else None,
+            state_event_id=ids[-1] if ids else None,
+        )
+
+    def _objects(self, bodies: Sequence[Row[Any]]) -> dict[UUID, dict[str, Any] | None]:
+        """Of as many as there is room for, decoded: a small body may hold a large one."""
+        objects: dict[UUID, dict[str, Any] | None] = {}
+        room = MOST_BYTES
+        for row in bodies:
+            found, size = self._read_object(row.headers, row.body, limit=room)
+            room -= size
+            if room < 0:
+                break
+            objects[row.id] = found
+        return objects
+
+
+def _no_such_order() -> NoSuchOrder:
+    return NoSuchOrder("No event has this reference.", "References are case-sensitive; GET /api/events?q=… searches.")
+
+
+def _newest(events: Sequence[Row[Any]]) -> list[UUID]:
+    """Those whose bodies are read: the newest versions, within bounds."""
+    chosen, room = [], MOST_BYTES
+    for event in reversed(events[-MOST_BODIES:]):
+        room -= event.body_bytes
+        if room < 0:
+            break
+        chosen.append(event.id)
+    return chosen
+
+
+def _shown(placed: Placed, changed: Mapping[UUID, Any]) -> OrderEvent:
+    event, found = placed.event, changed.get(placed.event.id)
+    return OrderEvent(
+        **EventSummary.model_validate(event).model_dump(),
+        late=placed.late,
+        twice=event.duplicates > 0,
+        changes=None if found is None else [ChangeShown.model_validate(each) for each in found.changes],
+        more_changes=found is not None and found.more,
+    )

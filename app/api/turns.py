@@ -1,0 +1,95 @@
+"""What reading over the API may take from the receiver in the same process: one request at a time, and pauses."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.web.problems import Unavailable
+
+REST = 3.0
+"""How many times as long as a request took the API rests while webhooks arrive: they keep two thirds of their rate."""
+
+LONGEST_REST = timedelta(seconds=1)
+LONGEST_TURN = timedelta(seconds=1)
+"""After which the next may begin: what takes longer waits for the database, and not all should wait with it."""
+
+MOST_WAITING = 64
+
+
+class TooManyRequests(Unavailable):
+    """Too many requests of the API wait for their turn."""
+
+
+class Turns:
+    """Whose turn it is.
+
+    Args:
+        receiving: Whether webhooks arrive now; without any the API needs no rest.
+    """
+
+    def __init__(self, *, receiving: Callable[[], bool]) -> None:
+        self._receiving = receiving
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        self._free_at = 0.0  # on the loop's clock
+
+    async def begin(self) -> Callable[[], None]:
+        """Waits for a turn; what it gives ends the turn, and ends it once however often it is called.
+
+        Raises:
+            TooManyRequests: too many wait already.
+        """
+        if self._waiting >= MOST_WAITING:
+            raise TooManyRequests("Too many requests wait here.")
+        self._waiting += 1
+        try:
+            await self._lock.acquire()
+        finally:
+            self._waiting -= 1
+        loop = asyncio.get_running_loop()
+        try:
+            if self._receiving():
+                await asyncio.sleep(self._free_at - loop.time())
+        except BaseException:  # its client's request was cancelled
+            self._lock.release()
+            raise
+        began = loop.time()
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            if ended:
+                return
+            ended = True
+            latest.cancel()
+            took = loop.time() - began
+            self._free_at = began + took + min(REST * took, LONGEST_REST.total_seconds())
+            self._lock.release()
+
+        latest = loop.call_later(LONGEST_TURN.total_seconds(), end)
+        return end
+
+
+class InTurn:
+    """ASGI: lets requests that read through one at a time, until their answer begins; writing has bounds of its own."""
+
+    def __init__(self, app: ASGIApp, *, turns: Turns) -> None:
+        self._app = app
+        self._turns = turns
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        end = await self._turns.begin()
+
+        async def send_and_end(message: Message) -> None:
+            end()  # its client may read slowly
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_end)
+        finally:
+            end()

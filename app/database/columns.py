@@ -1,0 +1,57 @@
+"""What all tables share: the base, and columns that hold the same on both databases."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from sqlalchemy import DateTime, Dialect, MetaData
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator
+
+SQLITE_INSTANT = len("2026-08-12 10:15:00.123456")
+
+
+def sqlite_instant(value: datetime) -> str:
+    """How SQLite holds an instant: its time in UTC, 26 characters for any year, so that texts sort as times do."""
+    return value.astimezone(UTC).isoformat(" ", "microseconds")[:SQLITE_INSTANT]
+
+
+class _SQLiteDateTime(sqlite.DATETIME):
+    """Reads what `sqlite_instant` writes, and years before 1000 as earlier releases wrote them, without zeros."""
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002
+        return lambda value: None if value is None else sqlite_instant(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:  # noqa: ARG002
+        return lambda value: None if value is None else datetime.fromisoformat(value.rjust(SQLITE_INSTANT, "0"))
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An instant: aware in, aware and in UTC out, on both databases."""
+
+    impl = DateTime(timezone=True).with_variant(_SQLiteDateTime(), "sqlite")  # type: ignore[no-untyped-call] # SQLAlchemy's
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a zone says no instant")
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of every table: one naming convention, so that migrations can name what they drop."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )

@@ -1,0 +1,143 @@
+"""Engines for SQLite and PostgreSQL."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.database.libpq import target
+from app.database.postgres import CLOSE_TIMEOUT, CannotConnect, connect_postgres, takes_writes
+from app.database.sqlite import SQLiteFile
+
+logger = logging.getLogger(__name__)
+SQLITE_BUSY = timedelta(seconds=5)
+"""How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
+STATEMENT = timedelta(seconds=20)
+"""How long one of the receiver's or the worker's may take; PostgreSQL ends it then."""
+
+READ_ONLY_TRANSACTION = "25006"
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether the URL names a SQLite file; otherwise it names PostgreSQL."""
+    return make_url(url).get_backend_name() == "sqlite"
+
+
+def sqlite_path(url: str) -> Path:
+    """The file behind a SQLite URL."""
+    return Path(make_url(url).database or "")
+
+
+def open_engine(url: str, *, within: timedelta | None = None, writes: bool = True) -> AsyncEngine:
+    """An engine for reads, commands and migrations; connects on first use.
+
+    Args:
+        url: The database's.
+        within: How long a statement of PostgreSQL's may take; without, as long as it needs.
+        writes: Without, a host of PostgreSQL's that only reads will do when there is no other.
+    """
+    if is_sqlite(url):
+        _make_private(sqlite_path(url))
+        engine = create_async_engine(url, hide_parameters=True)
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        SQLiteFile(sqlite_path(url)).guard(engine.sync_engine)
+        return engine
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda **_: connect_postgres(url, within=within, writes=writes),
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+    event.listen(engine.sync_engine, "handle_error", _distrust)
+    event.listen(engine.sync_engine, "checkin", _leave_read_only)
+    return engine
+
+
+def tell_ignored(url: str) -> None:
+    """Logs the parameters of a PostgreSQL URL that change nothing here."""
+    if not is_sqlite(url) and (ignored := target(url).ignored):
+        fields = {"parameters": ignored, "reason": "The driver cannot do these, or always does."}
+        logger.warning("database_parameters_ignored", extra={"fields": fields})
+
+
+@asynccontextmanager
+async def engine_for(url: str, *, within: timedelta | None = None, writes: bool = True) -> AsyncIterator[AsyncEngine]:
+    """`open_engine`, closed at the end; a server that does not answer is left without a farewell."""
+    engine = open_engine(url, within=within, writes=writes)
+    try:
+        yield engine
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
+                await engine.dispose()
+
+
+def open_sqlite(url: str) -> tuple[Engine, SQLiteFile]:
+    """A synchronous engine on a SQLite file, for a thread of its own, and what guards the file."""
+    _make_private(sqlite_path(url))
+    engine = create_engine(make_url(url).set(drivername="sqlite+pysqlite"), hide_parameters=True)
+    event.listen(engine, "connect", _prepare_sqlite)
+    file = SQLiteFile(sqlite_path(url))
+    file.guard(engine)
+    return engine, file
+
+
+async def weaknesses(engine: AsyncEngine) -> list[str]:
+    """What the server's settings take from the promise that a 200 means durable, a sentence each.
+
+    It starts all the same: a server whose disk keeps what it was given when power fails may run so on purpose.
+    """
+    if engine.dialect.name == "sqlite":
+        return []
+    query = text("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'")
+    async with engine.connect() as connection:
+        off = sorted(await connection.scalars(query))
+    return [f"PostgreSQL runs with {name}=off: events that were answered 200 can be lost in a crash." for name in off]
+
+
+def _make_private(path: Path) -> None:
+    """Makes the file, if it is not there, readable by its owner only: it will hold guests' names.
+
+    One that is there is not even opened. Closing it would drop the locks that SQLite holds in this process (POSIX:
+    fcntl), and the next command to end, thinking itself the last, would remove the log with what is committed in it.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise CannotConnect(f"{path}: {error.strerror}") from error
+    if path.is_dir():  # aiosqlite's thread would outlive the event loop and write a traceback of its own
+        raise CannotConnect(f"{path} is a folder and no database")
+
+
+def _distrust(context: ExceptionContext) -> None:
+    """Throws away connections, and those beside it, to a host that takes no writes any more, or that fell silent."""
+    error = context.original_exception
+    if isinstance(error, TimeoutError) or getattr(error, "sqlstate", None) == READ_ONLY_TRANSACTION:
+        context.is_disconnect = True
+
+
+def _leave_read_only(connection: Any, record: Any) -> None:
+    """Keeps no connection to a host that only reads: another one may take writes by the next time."""
+    if connection is not None and not takes_writes(connection.driver_connection):
+        record.invalidate(soft=True)
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    """WAL lets readers and the writer pass each other; FULL makes COMMIT return after fsync."""
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY.total_seconds() * 1000)}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA schema_version")  # the first read opens the log, which `SQLiteFile` looks at
+    cursor.fetchall()
+    cursor.close()

@@ -1,0 +1,106 @@
+"""Whether an event could be committed now: what is known, and a look at the schema from time to time."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database.engines import weaknesses
+from app.database.postgres import DatabaseProblem
+from app.database.schema import SchemaNotCurrent, check_schema
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 1.0  # seconds between looks at the schema
+LOOK_WITHIN = 5.0  # seconds
+
+
+class Health:
+    """Whether an event could be committed now, as far as this process knows.
+
+    Each part that can fail says so under its own name (`commits`, `schema`), and says when it works again.
+    """
+
+    def __init__(self) -> None:
+        self.warnings: tuple[str, ...] = ()
+        """What weakens a promise without keeping events out."""
+
+        self._problems: dict[str, str] = {}
+        self._lost_at = 0.0
+
+    @property
+    def problem(self) -> str | None:
+        """Why no event can be committed, or None when one can."""
+        return next(iter(self._problems.values()), None)
+
+    def works(self, part: str) -> None:
+        """This part does what it should."""
+        if self._problems.pop(part, None) is not None and not self._problems:
+            fields = {"seconds": round(monotonic() - self._lost_at, 1)}
+            logger.warning("database_back", extra={"fields": fields})
+
+    def fails(self, part: str, why: str, *, error: BaseException | None = None) -> None:
+        """This part does not.
+
+        Args:
+            part: Its name.
+            why: For anyone who asks: no names of hosts or users.
+            error: For the log.
+        """
+        if not self._problems:
+            self._lost_at = monotonic()
+            fields = {"part": part, "reason": why} | ({"error": first_line(error)} if error else {})
+            logger.warning("database_lost", extra={"fields": fields})
+        self._problems[part] = why
+
+    def warn(self, *warnings: str) -> None:
+        """Replaces the warnings, and logs each new one."""
+        for warning in warnings:
+            if warning not in self.warnings:
+                logger.warning("promise_weakened", extra={"fields": {"reason": warning}})
+        self.warnings = warnings
+
+
+@asynccontextmanager
+async def watching(engine: AsyncEngine, health: Health, *, commits: bool) -> AsyncIterator[None]:
+    """Looks at the schema, and at what the server promises, from time to time.
+
+    Args:
+        engine: The database's.
+        health: Hears it.
+        commits: Whether it hears of commits too. Those say better whether the database can be used: while others take
+            all other connections, the one that commits still works.
+    """
+    watch = asyncio.create_task(_watch(engine, health, commits=commits))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _watch(engine: AsyncEngine, health: Health, *, commits: bool) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(LOOK_WITHIN):
+                await check_schema(engine)
+                health.warn(*await weaknesses(engine))
+        except (SchemaNotCurrent, DatabaseProblem) as error:
+            health.fails("schema", str(error))
+        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            if not commits:
+                health.fails("schema", "The database does not answer.", error=error)
+        else:
+            health.works("schema")
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line: a driver's further lines quote what was to be stored."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,89 @@
+"""The files of a SQLite database while they are open: still those at their paths, and whole."""
+
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+
+from app.database.postgres import DatabaseProblem
+
+DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class DamagedFile(DatabaseProblem):
+    """SQLite found a page that it cannot have written; the text says what to do."""
+
+
+class SQLiteFile:
+    """The files that the connections of one engine have open: the database, its log `-wal` and the log's index `-shm`.
+
+    Before each transaction and each commit it looks whether they are still those at their paths. What is committed into
+    a file that was removed is lost, and SQLite would mix the old log with a backup that was put in the file's place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._side_paths = tuple(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+        self._database = _identity(path)
+        self._side_files: list[tuple[int, int] | None] = []
+        self._connections: set[int] = set()
+
+    def guard(self, engine: Engine) -> None:
+        """Looks at all that the engine does from now on."""
+        event.listen(engine, "do_connect", lambda *_: self.check())
+        event.listen(engine, "connect", self._opened)
+        event.listen(engine, "close", self._closed)
+        event.listen(engine, "begin", lambda _: self.check())
+        event.listen(engine, "commit", lambda _: self.check())
+        event.listen(engine, "handle_error", self._named, retval=True)
+
+    def check(self) -> None:
+        """Returns when the files are those that were opened; costs microseconds.
+
+        Raises:
+            DatabaseProblem: they are not. Renamed back, they are used again.
+        """
+        now = _identity(self._path)
+        if now is None:
+            raise DatabaseProblem(
+                f"{self._path.name} is gone. Put the same file back, or stop priohook, put a backup in its place and "
+                "start priohook."
+            )
+        if now != self._database:
+            self._leave_log()
+            raise DatabaseProblem(f"{self._path.name} was replaced by another file. Restart priohook to use that one.")
+        if self._connections and self._side_files != [_identity(path) for path in self._side_paths]:
+            raise DatabaseProblem(f"{self._path.name}-wal or {self._path.name}-shm was removed. Restart priohook.")
+
+    def _opened(self, connection: object, _: object) -> None:
+        if not self._connections:  # before that SQLite itself may have removed them
+            self._side_files = [_identity(path) for path in self._side_paths]
+        self._connections.add(id(connection))
+
+    def _closed(self, connection: object, _: object) -> None:
+        self._connections.discard(id(connection))
+
+    def _leave_log(self) -> None:
+        """Takes away the log of the file that was replaced: SQLite would copy it into the one that is there now."""
+        for path, opened in zip(self._side_paths, self._side_files, strict=False):
+            if opened is not None and _identity(path) == opened:
+                path.unlink(missing_ok=True)
+
+    def _named(self, context: ExceptionContext) -> Exception | None:
+        error = context.original_exception
+        if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED:
+            return DamagedFile(
+                f"{self._path.name} is damaged ({error}). Stop priohook, keep a copy of the file, and restore a backup "
+                f"or save what can be read: sqlite3 {self._path.name} .recover | sqlite3 saved.db"
+            )
+        return None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at a path, whatever it is called."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

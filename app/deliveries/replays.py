@@ -1,0 +1,302 @@
+"""Replays: a plan of what would be delivered again, a job that workers carry out, and its controls."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from math import ceil, floor
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from sqlalchemy import Row, Select, delete, exists, func, insert, literal_column, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database.writing import insert_new
+from app.deliveries.clocks import too_far
+from app.deliveries.dispatch import Wanted, add, register
+from app.deliveries.queue import lock, promote
+from app.deliveries.tables import PENDING, Delivery, DeliveryStatus, Destination, Replay, ReplayEvent, ReplayStatus
+from app.events.ids import MICROSECOND, made_at, new_id
+from app.events.queries import EventFilter
+from app.events.tables import Event, Status
+
+BATCH = 250
+"""The most deliveries that one transaction makes."""
+
+IDS_AT_ONCE = 5000
+RUNNING = Replay.status == literal_column("'running'")
+FILTER = TypeAdapter(EventFilter)
+NEWEST = select(Event.id).order_by(Event.id.desc()).limit(1)
+
+
+class NotReplayable(Exception):
+    """There is nothing that could be replayed so; the text says why, and the surface what to do."""
+
+
+class InQuarantine(NotReplayable):
+    """Events must be released before they can be delivered."""
+
+
+class UnknownEvents(NotReplayable):
+    """Some ids are no event's."""
+
+    def __init__(self, ids: Collection[UUID]) -> None:
+        more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        super().__init__(f"Unknown event id: {min(ids)}{more}.")
+
+
+class Plan(NamedTuple):
+    """What a replay would deliver.
+
+    Attributes:
+        events: How many.
+        types: How many of each type.
+        oldest: When the first of them arrived.
+        newest: When the last of them arrived.
+        quarantined: How many more match, and are left out.
+    """
+
+    events: int
+    types: dict[str, int]
+    oldest: datetime | None
+    newest: datetime | None
+    quarantined: int
+
+
+class Advanced(NamedTuple):
+    """How many deliveries were made, and when it is worth looking again."""
+
+    made: int
+    next_at: datetime | None
+
+
+async def plan(connection: AsyncConnection, narrowed: EventFilter, ids: Collection[UUID] | None = None) -> Plan:
+    """Counts what a replay would deliver, in constant memory.
+
+    Args:
+        connection: The database's.
+        narrowed: Which events.
+        ids: These events instead.
+
+    Raises:
+        InQuarantine: quarantined events were asked for.
+        UnknownEvents: an id is no event's.
+    """
+    if narrowed.status == Status.QUARANTINED:
+        raise InQuarantine("Quarantined events are not replayed.")
+    if ids is None:
+        return _summed(await _counted(connection, select(Event).where(*narrowed.conditions())))
+    rows: list[Row[Any]] = []
+    unknown = set(ids)
+    for some in _batches(sorted(unknown)):
+        unknown.difference_update(await connection.scalars(select(Event.id).where(Event.id.in_(some))))
+        rows += await _counted(connection, select(Event).where(Event.id.in_(some)))
+    found = _summed(rows)
+    if found.quarantined:
+        raise InQuarantine(f"{found.quarantined} of these events are quarantined.")
+    if unknown:
+        raise UnknownEvents(unknown)
+    return found
+
+
+async def start(
+    connection: AsyncConnection,
+    narrowed: EventFilter,
+    *,
+    ids: Collection[UUID] | None = None,
+    destination: str,
+    url: str | None = None,
+    rate: float,
+    planned: Plan,
+    now: datetime,
+) -> UUID:
+    """Stores a replay for workers to carry out; its id. Does not commit.
+
+    Args:
+        connection: In a transaction that may write.
+        narrowed: Which events, of those that are stored now, whatever the clocks say.
+        ids: These events instead.
+        destination: A name, or for a URL of the replay's own the URL.
+        url: That URL.
+        rate: Deliveries a second at most.
+        planned: What `plan` counted.
+        now: The time.
+    """
+    if url is None:
+        await register(connection, [destination], now=now)
+    else:
+        await insert_new(connection, Destination, [{"name": destination, "since": now, "url": url}])
+        await connection.execute(update(Destination).where(Destination.name == destination).values(url=url))
+    newest = await connection.scalar(NEWEST)
+    bound = now if newest is None else made_at(newest) + MICROSECOND
+    until = min(narrowed.until or bound, bound)
+    replay_id = new_id()
+    values = {
+        "id": replay_id,
+        "destination": destination,
+        "narrowed": {} if ids is not None else FILTER.dump_python(narrowed, mode="json") | {"until": until.isoformat()},
+        "rate": rate,
+        "events": planned.events,
+    }
+    await connection.execute(insert(Replay), values)
+    for some in _batches(sorted(set(ids or ()))):
+        await connection.execute(insert(ReplayEvent), [{"replay_id": replay_id, "event_id": each} for each in some])
+    return replay_id
+
+
+async def replay_one(
+    connection: AsyncConnection, event_id: UUID, reference: str | None, *, destination: str, now: datetime
+) -> UUID:
+    """Makes a new delivery of one event at once; the id of its replay, which has no more to make. Does not commit.
+
+    The destination is registered.
+    """
+    await lock(connection, destination)
+    replay_id = new_id()
+    values = {"id": replay_id, "destination": destination, "narrowed": {}, "rate": 1.0, "events": 1, "made": 1}
+    values |= {"status": ReplayStatus.DONE.value, "finished_at": now, "last_event_id": event_id}
+    await connection.execute(insert(Replay), values)
+    await connection.execute(insert(ReplayEvent), {"replay_id": replay_id, "event_id": event_id})
+    await add(connection, destination, [Wanted(event_id, reference)], replay_id=replay_id, now=now)
+    return replay_id
+
+
+async def any_running(connection: AsyncConnection) -> bool:
+    """Whether there is a replay to advance; cheap, and takes no lock."""
+    return bool(await connection.scalar(select(exists().where(RUNNING))))
+
+
+async def advance(connection: AsyncConnection, *, now: datetime) -> Advanced:
+    """Makes the next deliveries of each running replay. Does not commit.
+
+    A replay keeps as many deliveries open as its rate gives in a second: so much may come at once after its destination
+    was away, and no more is in the way of a pause.
+    """
+    running = select(*Replay.__table__.columns).where(RUNNING).with_for_update(skip_locked=True)
+    # Several destinations in one transaction: in the order in which dispatch takes their locks, not the database's.
+    replays = sorted(await connection.execute(running), key=lambda replay: (replay.destination, replay.id))
+    steps = [await _advance(connection, replay, now=now) for replay in replays]
+    times = [step.next_at for step in steps if step.next_at is not None]
+    return Advanced(sum(step.made for step in steps), min(times, default=None))
+
+
+async def over(connection: AsyncConnection) -> Sequence[str]:
+    """Destinations of replays to a URL of their own that have nothing more to do."""
+    names = select(Destination.name).where(Destination.url.is_not(None), ~_GOES_ON, ~_PENDING)
+    return (await connection.scalars(names.order_by(Destination.name))).all()
+
+
+async def forget(connection: AsyncConnection, name: str) -> bool:
+    """Forgets the destination of a replay that is over, since its URL may hold a credential. Does not commit."""
+    if await lock(connection, name) is None or name not in await over(connection):  # a new replay may go there now
+        return False
+    await connection.execute(delete(Destination).where(Destination.name == name))
+    return True
+
+
+_GOES_ON = exists().where(
+    Replay.destination == Destination.name,
+    Replay.status.in_([ReplayStatus.RUNNING.value, ReplayStatus.PAUSED.value]),
+)
+_PENDING = exists().where(Delivery.destination == Destination.name, PENDING)
+
+
+async def set_status(connection: AsyncConnection, replay_id: UUID, status: ReplayStatus, *, now: datetime) -> None:
+    """Pauses, resumes or cancels a replay. Cancelling drops what it has made and is not yet sent.
+
+    Raises:
+        NotReplayable: there is no such replay, or it has ended.
+    """
+    query = select(*Replay.__table__.columns).where(Replay.id == replay_id).with_for_update()
+    replay = (await connection.execute(query)).one_or_none()
+    if replay is None:
+        raise NotReplayable(f"There is no replay {replay_id}.")
+    if replay.status in (ReplayStatus.CANCELLED, ReplayStatus.DONE):
+        raise NotReplayable(f"Replay {replay_id} is {replay.status}: start a new one.")
+    ended = status is ReplayStatus.CANCELLED
+    values = {"status": status.value, "finished_at": now if ended else None, "next_at": None}
+    await connection.execute(update(Replay).where(Replay.id == replay_id).values(values))
+    if ended:
+        await lock(connection, replay.destination)
+        idle = or_(Delivery.claimed_by.is_(None), Delivery.due_at <= now)
+        waiting = (Delivery.replay_id == replay_id, PENDING, idle)
+        references = await connection.scalars(select(Delivery.reference).where(*waiting))
+        dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "claimed_by": None, "claimed_at": None}
+        await connection.execute(update(Delivery).where(*waiting).values(finished_at=now, **dropped))
+        await promote(connection, replay.destination, {each for each in references if each is not None}, now=now)
+
+
+async def _advance(connection: AsyncConnection, replay: Row[Any], *, now: datetime) -> Advanced:
+    ahead = too_far(replay.next_at, timedelta(seconds=1 / replay.rate), now=now)
+    since = max(now if ahead or replay.next_at is None else replay.next_at, now - timedelta(seconds=1))
+    if since > now:
+        return Advanced(0, since)
+    open_ones = select(func.count()).select_from(Delivery).where(Delivery.replay_id == replay.id, PENDING)
+    pending = await connection.scalar(open_ones) or 0
+    room = min(BATCH, max(1, ceil(replay.rate)) - pending, floor((now - since).total_seconds() * replay.rate) + 1)
+    if room <= 0:
+        return Advanced(0, now + timedelta(seconds=min(1.0, max(0.2, 10 / replay.rate))))
+    events = (await connection.execute(_next_events(replay, room))).all()
+    changes: dict[str, Any] = {}
+    if events:
+        await lock(connection, replay.destination)
+        wanted = [Wanted(event.id, event.reference) for event in events]
+        await add(connection, replay.destination, wanted, replay_id=replay.id, now=now)
+        next_at = since + timedelta(seconds=len(events) / replay.rate)
+        changes = {"made": replay.made + len(events), "last_event_id": events[-1].id, "next_at": next_at}
+    elif not pending:
+        changes = {"status": ReplayStatus.DONE.value, "finished_at": now}
+    if changes:
+        await connection.execute(update(Replay).where(Replay.id == replay.id).values(changes))
+    else:
+        changes["next_at"] = now + timedelta(seconds=1)
+    return Advanced(len(events), changes.get("next_at"))
+
+
+def _next_events(replay: Row[Any], most: int) -> Select[UUID, str | None]:
+    query = select(Event.id, Event.reference).where(Event.status == Status.ACCEPTED.value)
+    if replay.narrowed:
+        query = query.where(*FILTER.validate_python(replay.narrowed).conditions())
+    else:
+        query = query.join(ReplayEvent, ReplayEvent.event_id == Event.id).where(ReplayEvent.replay_id == replay.id)
+    if replay.last_event_id is not None:
+        query = query.where(Event.id > replay.last_event_id)
+    return query.order_by(Event.id).limit(most)
+
+
+async def _counted(connection: AsyncConnection, query: Select[Any]) -> Sequence[Row[Any]]:
+    matching = query.subquery()
+    grouped = (
+        select(
+            matching.c.type,
+            matching.c.status,
+            func.count().label("events"),
+            func.min(matching.c.received_at).label("oldest"),
+            func.max(matching.c.received_at).label("newest"),
+        )
+        .group_by(matching.c.type, matching.c.status)
+        .order_by(matching.c.type)
+    )
+    return (await connection.execute(grouped)).all()
+
+
+def _summed(rows: Iterable[Row[Any]]) -> Plan:
+    types: dict[str, int] = {}
+    quarantined = 0
+    accepted = []
+    for row in rows:
+        if row.status == Status.QUARANTINED:
+            quarantined += row.events
+            continue
+        accepted.append(row)
+        types[row.type or "-"] = types.get(row.type or "-", 0) + row.events
+    return Plan(
+        events=sum(types.values()),
+        types=types,
+        oldest=min((row.oldest for row in accepted), default=None),
+        newest=max((row.newest for row in accepted), default=None),
+        quarantined=quarantined,
+    )
+
+
+def _batches(ids: Sequence[UUID]) -> Iterable[Sequence[UUID]]:
+    return (ids[at : at + IDS_AT_ONCE] for at in range(0, len(ids), IDS_AT_ONCE))

@@ -1,0 +1,71 @@
+"""What is in the bytes of a stored event."""
+
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from app.prioticket.payloads import NoEnvelope, NotJSON, changed_object, parse_json
+from app.web.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of, decode
+
+
+def undone(headers: list[list[str]], body: bytes, *, limit: int) -> bytes:
+    """The content of a stored body, whatever coding it claimed to be in.
+
+    Raises:
+        UndecodableBody: it begins in a coding, and does not go on or end in it.
+        InflatesTooFar: it is larger than the limit.
+    """
+    return decode(body, coding_of(body, claimed_coding(headers)), limit=limit, padded=True)
+
+
+def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[dict[str, Any] | None, int]:
+    """The order, payment or other object that came along, as JSON that can be written again, and the decoded size.
+
+    Args:
+        headers: As they are stored.
+        body: As it is stored, in its content coding.
+        limit: The most bytes after decompression; of more there is no object, and the size is one more than that.
+    """
+    try:
+        content = undone(headers, body, limit=limit)
+    except InflatesTooFar:
+        return None, limit + 1
+    except UndecodableBody:
+        return None, len(body)
+    return _object(content), len(content)
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    try:
+        envelope = parse_json(content)
+    except (NotJSON, NoEnvelope):
+        return None
+    data = envelope.get("data") if isinstance(envelope, dict) else None
+    name, changed = changed_object(data) if isinstance(data, dict) else ("", {})
+    if not name:
+        return None
+    try:
+        to_json(changed)
+    except (PydanticSerializationError, ValueError):
+        return _cleaned(changed)
+    return changed
+
+
+def _cleaned(changed: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        cleaned = dict(_clean(changed))
+        to_json(cleaned)
+    except (PydanticSerializationError, ValueError, RecursionError):  # too deep to be written
+        return None
+    return cleaned
+
+
+def _clean(value: Any) -> Any:
+    """Lone surrogates, which JSON can say and UTF-8 cannot, as question marks."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    if isinstance(value, dict):
+        return {_clean(name): _clean(each) for name, each in value.items()}
+    return value

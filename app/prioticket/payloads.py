@@ -1,0 +1,201 @@
+"""Reads Prioticket's envelope: strict about JSON and the envelope, tolerant about everything in it.
+
+What is known of the sender's payloads is little, so one field that cannot be read costs that field, never the event.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from app.web.body import without_mark
+
+DEEPEST = 201
+"""The most brackets inside each other; pydantic-core's bound, and more than forty times what an order needs."""
+
+LONGEST_TEXT = 200
+"""The most characters kept of a derived text; what is longer is still whole in the body."""
+
+LARGEST_VERSION = 2**63 - 1
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+"""PostgreSQL takes no NUL, UTF-8 no lone surrogate, and a terminal or a log line none of the others."""
+
+UNKNOWN = "UNKNOWN"
+SHAPES = {(True, False): "notification", (False, True): "object", (True, True): "both"}
+"""By whether there is a notification, and whether there is the changed object."""
+
+PENDING_CANCELLATION = "ORDER_PROCESSING_CANCELLATION"
+
+
+class NotJSON(ValueError):
+    """The bytes are not JSON in UTF-8; the text says why."""
+
+
+class NoEnvelope(ValueError):
+    """It is JSON and not an envelope with `data`; the text says what it is instead."""
+
+
+class Payload(NamedTuple):
+    """What the columns of the same names say."""
+
+    type: str
+    reference: str | None
+    order_version: int | None
+    order_modified: datetime | None
+    notification_id: str | None
+    api_version: str | None
+    shape: str | None
+
+
+def parse_payload(content: bytes) -> Payload:
+    """What is known about a body, its content coding undone.
+
+    Shapes: `notification` (A), `object` (B, the changed order, payment or product itself), `both`, or None where
+    `data` holds neither. `kind` is not believed: a published order says `location`; what counts is which key is there.
+
+    Raises:
+        NotJSON: 400.
+        NoEnvelope: 422.
+    """
+    envelope = parse_json(content)
+    if not isinstance(envelope, dict):
+        raise NoEnvelope("the body is JSON and no object")
+    data = envelope.get("data")
+    if not isinstance(data, dict):
+        what = "an error object" if "error" in envelope else "an object without an envelope's `data`"
+        raise NoEnvelope(f"the body is {what}")
+    notification = _object(data.get("notification"))
+    name, changed = changed_object(data)
+    order = changed if name == "order" else {}
+    return Payload(
+        type=_text(notification.get("notification_event")) or _object_type(name, changed) or _kind(data) or UNKNOWN,
+        reference=_reference(name, changed) or _text(notification.get("notification_item_id")),
+        order_version=_version(order.get("order_version")),
+        order_modified=_time(order.get("order_modified")),
+        notification_id=_text(notification.get("notification_id")),
+        api_version=_text(envelope.get("api_version")),
+        shape=SHAPES.get((bool(notification), bool(name))),
+    )
+
+
+def changed_object(data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and content of the object that came along; `data.payment` and others are by analogy, UNKNOWN."""
+    # An order first: fields appear within a version, and one of them may hold an object.
+    for name, value in (("order", data.get("order")), *data.items()):
+        if name != "notification" and isinstance(value, dict):
+            return name, value
+    return "", {}
+
+
+def parse_json(content: bytes) -> Any:
+    """The value. Duplicate names: the last one counts, as everywhere.
+
+    Raises:
+        NotJSON: no JSON by RFC 8259 (so no NaN and no trailing comma), not UTF-8, empty, or deeper than `DEEPEST`.
+    """
+    content = without_mark(content)
+    if not content.strip():
+        raise NotJSON("the body is empty")
+    try:
+        return from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        return _parse_odd_json(content, str(error))
+
+
+def _parse_odd_json(content: bytes, refusal: str) -> Any:
+    """The value of JSON that is valid and that the fast parser cannot hold: lone surrogates, thousands of digits.
+
+    Each costs its field only. What is no JSON here either is refused in the fast parser's words.
+    """
+    if "recursion" in refusal:
+        raise NotJSON(f"the body is nested deeper than {DEEPEST} levels")
+    try:
+        return json.loads(content.decode(), parse_constant=_refuse_constant, parse_int=_integer)
+    except UnicodeDecodeError as error:
+        raise NotJSON(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+    except (ValueError, RecursionError):
+        raise NotJSON(f"the body is not JSON: {refusal}") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)  # Python makes no integer of more than 4300 digits
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _object_type(name: str, changed: Mapping[str, Any]) -> str | None:
+    """The type of an event that came without an event name (shape B): the one place that decides it.
+
+    An order's is its `order_status`, as in `ORDER_CONFIRMED`, but `ORDER_PROCESSING_CANCELLATION` while any of its
+    bookings is being cancelled: the order's own status hides that. An order without a status is `ORDER`, any other
+    object its key in capitals, such as `PAYMENT`.
+    """
+    if not name:
+        return None
+    if name == "order":
+        bookings = changed.get("order_bookings")
+        for booking in bookings if isinstance(bookings, list) else ():
+            if _object(booking).get("booking_status") == "BOOKING_PROCESSING_CANCELLATION":
+                return PENDING_CANCELLATION
+        return _text(changed.get("order_status")) or "ORDER"
+    return _text(name.upper())
+
+
+def _kind(data: Mapping[str, Any]) -> str | None:
+    kind = _text(data.get("kind"))
+    return _text(kind.upper()) if kind else None  # capitals may be longer
+
+
+def _reference(name: str, changed: Mapping[str, Any]) -> str | None:
+    """`order_reference`; for other objects, by analogy, `payment_reference`, `product_id` and so on."""
+    return _text(changed.get(f"{name}_reference")) or _text(changed.get(f"{name}_id"))
+
+
+def _text(value: object) -> str | None:
+    """The text in a value that should be one; numbers may stand where texts are documented."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    try:
+        text = str(value)[: LONGEST_TEXT * 2]
+    except ValueError:  # an integer of more than 4300 digits
+        return None
+    if not text.isprintable():
+        text = UNPRINTABLE.sub("", text)
+    return text[:LONGEST_TEXT].strip() or None
+
+
+def _version(value: object) -> int | None:
+    """A whole number, which may come as text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = int(value)
+    except (ValueError, OverflowError):
+        return None
+    if isinstance(value, float) and value != number:
+        return None
+    return number if abs(number) <= LARGEST_VERSION else None
+
+
+def _time(value: object) -> datetime | None:
+    """RFC 3339 with an offset or `Z`; a time without a zone says no instant."""
+    if not isinstance(value, str):
+        return None
+    try:
+        at = datetime.fromisoformat(value.strip().upper())  # RFC 3339, section 5.6: t and z may be small
+        return at.astimezone(UTC) if at.tzinfo else None
+    except (ValueError, OverflowError):
+        return None

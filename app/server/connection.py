@@ -1,0 +1,361 @@
+"""One connection to a sender: bounded in bytes and time, with our error bodies also before ASGI begins."""
+
+import re
+from asyncio import TimerHandle, Transport
+from datetime import timedelta
+from functools import partial
+from typing import ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.server.connections import Connections
+from app.server.wire import Wire
+from app.telemetry.logs import LogWriter
+from app.telemetry.middleware import new_request_id
+from app.web.problems import MethodNotImplemented, NotFound, Problem, Unavailable
+from app.web.response_headers import SECURITY_HEADERS
+
+LARGEST_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT = timedelta(seconds=10)
+WRITE_TIMEOUT = timedelta(seconds=15)
+"""How long a peer may take nothing of what is written to it, see `Wire`."""
+
+LAST_WRITE_TIMEOUT = timedelta(seconds=1)
+"""The same once the server ends."""
+
+MAPPED = "::ffff:"
+"""How IPv6 writes an address of IPv4; RFC 4291, section 2.5.5.2."""
+
+MOST_CONNECTIONS = 4096
+MOST_OF_ADDRESS = 2048
+PIECE_BYTES = 8 * 1024
+"""How much is parsed at once: of pipelined requests what does not fit here waits as bytes, since a parsed one is a
+hundred times as large."""
+
+LONGEST_TARGET_BYTES = 8 * 1024  # RFC 9112, section 3, wants 8000 at least
+MOST_FIELDS = 100
+
+REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([^\s?]++)(\?\S*+)? HTTP/1\.[01]\r?\n")
+HOST = re.compile(rb"(\[[0-9A-Za-z:.%_~-]++\]|[0-9A-Za-z._~%!$&'()*+,;=-]*+)(:[0-9]*+)?")
+"""RFC 9110, section 7.2; it may be empty."""
+
+VERSIONS = ("1.1", "1.0")
+
+
+class MalformedRequest(Problem):
+    """What arrived is no HTTP/1.1."""
+
+    status = 400
+
+
+class HeadTooLarge(Problem):
+    """The request line and headers are over `LARGEST_HEAD_BYTES`, or there are more than `MOST_FIELDS`."""
+
+    status = 431
+
+
+class TargetTooLong(Problem):
+    """The request's target is over `LONGEST_TARGET_BYTES`."""
+
+    status = 414
+
+
+class HeadTooSlow(Problem):
+    """The request line and headers did not arrive within `HEAD_TIMEOUT`."""
+
+    status = 408
+
+
+class TooManyConnections(Unavailable):
+    """Every connection that there is room for has a request under way."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. The class attributes are set by `server_for`, as uvicorn makes the instances."""
+
+    paths: ClassVar[tuple[re.Pattern[str], ...]]
+    log: ClassVar[LogWriter]
+    most_bytes: ClassVar[int]
+    open: ClassVar[Connections] = Connections(most=MOST_CONNECTIONS, most_of_address=MOST_OF_ADDRESS)
+    head_timeout: ClassVar[timedelta] = HEAD_TIMEOUT
+    write_timeout: ClassVar[timedelta] = WRITE_TIMEOUT
+
+    transport: Wire  # type: ignore[assignment] # all of a transport that uvicorn uses
+    _since = 0.0  # on the loop's clock: when the connection, the last answer or the peer's reluctance to read began
+    _received = 0  # bytes of the request under way
+    _between = 0  # bytes since the last one of a body: chunk extensions and trailers
+    _in_head = True
+    _head_timer: TimerHandle | None = None
+    _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed once more
+    _refusal: Problem | None = None  # waits for the answers to earlier requests
+    _unparsed = b""  # waits for them too
+    _half_closed = False
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        """Starts waiting for a head, if there is room."""
+        stalled = partial(self.drop, "It takes no answer.")
+        wire = Wire(transport, self.loop, patience=self.write_timeout, stalled=stalled)
+        super().connection_made(wire)  # type: ignore[arg-type] # all of a transport that uvicorn uses
+        if self.client and self.client[0].startswith(MAPPED):  # of a socket that serves IPv6 and IPv4
+            self.client = (self.client[0].removeprefix(MAPPED), self.client[1])
+        self._since = self.loop.time()
+        if self.open.admit(self, self._address()):
+            self._wait_for_head()
+        else:
+            self._refuse(TooManyConnections("There are too many connections."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        self.open.left(self)
+        self._stop_waiting()
+        super().connection_lost(exc)
+        self.transport.forget()
+
+    def waiting_since(self) -> float | None:
+        """Since when nothing of its request is being worked on; None while something is."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return self._since if answered or self.flow.write_paused else None
+
+    def drop(self, why: str) -> None:
+        """Ends the connection at once."""
+        self.log.write("connection_dropped", {"address": self._address(), "reason": why})
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Gives the peer a time to take what is written."""
+        super().pause_writing()
+        self._since = self.loop.time()
+        self.transport.watch()
+
+    def shutdown(self) -> None:
+        """Ends the connection after its answer, sooner when nobody takes the answer."""
+        super().shutdown()
+        self.transport.hurry(LAST_WRITE_TIMEOUT)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses; a head or a request that outgrows its bounds ends the connection."""
+        data = self._unparsed + data
+        self._unparsed = b""
+        self._unset_keepalive_if_required()
+        start = 0
+        while start < len(data) and self._refusal is None and not self.transport.is_closing():
+            if self.pipeline:
+                self._unparsed = data[start:]
+                self.flow.pause_reading()
+                break
+            piece = data[start : start + PIECE_BYTES]
+            start += PIECE_BYTES
+            self._received += len(piece)
+            self._between += len(piece)
+            self._parse(piece)
+        if self._refusal is None and not self.transport.is_closing():
+            self._keep_bounds()
+
+    def _keep_bounds(self) -> None:
+        if self._in_head and self._received > LARGEST_HEAD_BYTES:
+            self._refuse(HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers."))
+        elif not self._in_head and self._between > LARGEST_HEAD_BYTES:
+            self._refuse(HeadTooLarge("The request's trailers are too large.", "Send fewer, and no chunk extensions."))
+        elif max(self._received, len(self._unparsed)) > self.most_bytes:
+            self.transport.abort()
+        elif self._in_head and self._received:
+            self._wait_for_head()
+        elif self._in_head and self.cycle is not None and self.cycle.response_complete:
+            self._wait_for_next()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols may return it
+        """Keeps a half-closed connection as long as it waits for an answer."""
+        self._half_closed = True
+        waits = self._waits_for_answer()
+        if waits and not self._unparsed:
+            self.cycle.keep_alive = False
+        return waits
+
+    def on_url(self, url: bytes) -> None:
+        """Takes a part of the target; an endless one is refused before its end."""
+        self.url += url
+        if len(self.url) > LONGEST_TARGET_BYTES:
+            raise TargetTooLong("The request's target is too long.", f"Send {LONGEST_TARGET_BYTES} bytes at most.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a field of the head; one of the trailers is thrown away, RFC 9110, section 6.5.1."""
+        if not self._in_head:
+            return
+        # Each costs thirty times its bytes when it is short.
+        if len(self.headers) >= MOST_FIELDS:
+            raise HeadTooLarge("The request has too many header fields.", f"Send {MOST_FIELDS} at most.")
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The body follows; its own deadline is the receiver's."""
+        if (
+            self._received + PIECE_BYTES > LARGEST_HEAD_BYTES  # else the sum cannot be larger
+            and sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_BYTES
+        ):
+            raise HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers.")
+        if self._offers_upgrade():
+            return
+        self._judge_head()
+        self._judge_target()
+        if self._headers_sent is not None:
+            self.headers[:] = self._headers_sent
+            self._headers_sent = None
+        super().on_headers_complete()
+        self._in_head = False
+        self._between = 0
+        self._stop_waiting()
+
+    def on_body(self, body: bytes) -> None:
+        """Starts counting what is between two pieces of the body anew: the parser gathers it without a bound."""
+        self._between = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The next request may follow."""
+        if self._offers_upgrade():
+            return
+        self._in_head = True
+        self._received = 0
+        self._stop_waiting()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Refuses what came behind the request that was answered now."""
+        super().on_response_complete()
+        self._since = self.loop.time()
+        if self.transport.is_closing():
+            return
+        if self._unparsed:
+            self.data_received(b"")
+            if self._half_closed and not self._unparsed and not self.eof_received():
+                self.transport.close()
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
+        elif not self._in_head and self.cycle.response_complete:
+            self._wait_for_head()  # and for the rest of a body that was refused early, which nobody else waits for
+
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as end:
+                rest = data[end.args[0] :]
+                data = self._without_upgrade() + rest if self._offers_upgrade() else rest
+            except httptools.HttpParserError as error:
+                self._refuse(self._problem(error, data))
+                return
+            else:
+                return
+
+    def _judge_head(self) -> None:
+        """Refuses what another server could read differently, RFC 9112, sections 2.3, 3.2 and 6.1."""
+        version = self.parser.get_http_version()
+        if version not in VERSIONS:
+            raise MalformedRequest("This is not HTTP/1.1.", "Send the request as HTTP/1.1.")
+        hosts, codings = [], []
+        for name, value in self.headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"transfer-encoding":
+                codings.append(value.strip(b" \t").lower())
+            elif name == b"expect":
+                # HTTP/1.0 has no interim answers; RFC 9110, section 10.1.1.
+                self.expect_100_continue = version == "1.1" and value.strip(b" \t").lower() == b"100-continue"
+        if len(hosts) != 1 and (hosts or version == "1.1"):
+            raise MalformedRequest("There is not exactly one Host header.", "Send one.")
+        if hosts and not HOST.fullmatch(hosts[0].strip(b" \t")):
+            raise MalformedRequest("The Host header is not valid.", "Send a host, and a port if need be.")
+        if codings and (codings != [b"chunked"] or version == "1.0"):
+            why = "Send Content-Length, or HTTP/1.1 with Transfer-Encoding: chunked alone."
+            raise MalformedRequest("The transfer coding is not valid here.", why)
+
+    def _judge_target(self) -> None:
+        """Refuses a fragment, and gives `http://host` the path that it means, RFC 9112, section 3.2.1."""
+        if b"#" in self.url:
+            raise MalformedRequest("The request's target has a fragment.", "Leave out what begins with #.")
+        if not self.url.startswith(b"/"):
+            target = httptools.parse_url(self.url)
+            if target.schema is not None and target.path is None:
+                self.url = b"/" if target.query is None else b"/?" + target.query
+
+    def _offers_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _without_upgrade(self) -> bytes:
+        """The head once more, without its offer to speak another protocol, for a new parser.
+
+        The old one takes what follows for that protocol and would lose the body. Java's HttpClient offers h2c with
+        every first request, and RFC 9110, section 7.8, lets a server ignore it.
+        """
+        start = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = (header for header in self.headers if header[0] != b"upgrade")
+        self._headers_sent = self.headers
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return start + b"".join(b"%s: %s\r\n" % header for header in kept) + b"\r\n"
+
+    def _problem(self, error: httptools.HttpParserError, data: bytes) -> Problem:
+        """Why the parser did not take `data`."""
+        if isinstance(error.__context__, Problem):
+            return error.__context__
+        begins_here = self._received == len(data)
+        request = REQUEST_LINE.match(data) if begins_here else None
+        if isinstance(error, httptools.HttpParserInvalidMethodError) and request:
+            return self._unknown_method(request[2].decode("latin-1"))
+        why = "its target is no URL" if isinstance(error, httptools.HttpParserCallbackError) else error
+        return MalformedRequest("This is no valid HTTP/1.1 request.", f"In detail: {why}.")
+
+    def _unknown_method(self, path: str) -> Problem:
+        if not any(known.match(path) for known in self.paths):
+            return NotFound("There is nothing at this URL.", "The README lists the URLs.")
+        return MethodNotImplemented("HTTP does not define this method.", "The README lists the URLs and methods.")
+
+    def _address(self) -> str:
+        return self.client[0] if self.client else "unknown"
+
+    def _wait_for_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_timeout.total_seconds(), self._head_is_late)
+
+    def _wait_for_next(self) -> None:
+        """Waits on as uvicorn does after an answer: the rest of a request that was refused early ended its waiting."""
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._in_head and self._received:
+            self._refuse(HeadTooSlow("The request's head did not arrive in time.", "Send it again, faster."))
+        else:
+            self.transport.close()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answers outside ASGI and ends the connection, after all earlier answers; one request never gets two."""
+        self._stop_waiting()
+        self._refusal = problem
+        if self._waits_for_answer():
+            return
+        if self._in_head or not self.cycle.response_started:
+            request_id = new_request_id()
+            response = problem.response(request_id)
+            headers = [
+                *self.server_state.default_headers,
+                *response.raw_headers,
+                (b"x-request-id", request_id.encode()),
+                *SECURITY_HEADERS,
+                (b"connection", b"close"),
+            ]
+            head = b"".join(b"%s: %s\r\n" % header for header in headers)
+            self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + bytes(response.body))
+            self.log.write("request", {"request_id": request_id, "status": problem.status, "problem": problem.message})
+        self.transport.close()
+
+    def _waits_for_answer(self) -> bool:
+        """Whether a request that arrived whole is not answered yet."""
+        whole = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        return whole or bool(self.pipeline)

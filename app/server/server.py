@@ -1,0 +1,172 @@
+"""uvicorn as priohook runs it: it says where it listens, and ends in good order with exit status 0."""
+
+import gc
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from math import ceil
+from socket import AF_INET, AF_INET6, SO_SNDBUF, SOL_SOCKET, create_server, has_dualstack_ipv6, socket
+from typing import Any
+
+import uvicorn
+from starlette.routing import Route, Router
+
+from app.server.connection import LARGEST_HEAD_BYTES, Protocol
+from app.server.connections import Connections
+from app.settings.model import Settings
+from app.telemetry.logs import LogWriter
+
+IDLE_TIMEOUT = timedelta(seconds=75)
+"""Longer than the 60 s of common balancers, which would otherwise send into a connection that closes."""
+
+SPARE_FILES = 64
+"""Open files besides connections: the database's, the log, the program's own."""
+
+SENT_AHEAD_BYTES = 128 * 1024
+"""What the system keeps of answers that nobody has read yet, twice: Linux would keep 4 MB of each connection."""
+
+OVERHEAD = 16
+"""How many times the body limit a request may hold on the wire: chunks of one byte cost six."""
+
+
+class CannotListen(Exception):
+    """The address cannot be listened at; the text says why and what to do."""
+
+
+class Server(uvicorn.Server):
+    """A server that says where it listens, and ends with exit status 0 when it is told to end."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        started: Callable[[str], None],
+        tick: Callable[[], object] = lambda: None,
+        ending: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config)
+        self._started = started
+        self._tick = tick
+        self._ending = ending
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Calls `started` with the URL that the server listens at."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's, with an exit status of its own
+            raise SystemExit(1) from None
+        if self.started:
+            # Else the garbage collector walks the whole program every second or so, and 50 ms long nothing is answered.
+            gc.collect()
+            gc.freeze()
+            listener = self.servers[0].sockets[0]
+            host, port = listener.getsockname()[:2]
+            self._started(f"http://[{host}]:{port}" if listener.family == AF_INET6 else f"http://{host}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        """Calls `tick` too."""
+        self._tick()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        """Calls `ending` first."""
+        self._ending()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ends in good order also when the terminal closes, unless `nohup` has that ignored."""
+        with super().capture_signals():
+            before = signal.getsignal(signal.SIGHUP)
+            if before != signal.SIG_IGN:
+                signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Ends in good order; uvicorn would raise the signal once more at the end, and exit with its number."""
+        super().handle_exit(sig, frame)
+        self._captured_signals.clear()
+
+
+def listen(host: str, port: int) -> socket:
+    """A socket that several processes can accept from; at `::` it takes IPv4 too, whatever the system's default.
+
+    Raises:
+        CannotListen: another process listens there, or it is no address of this machine.
+    """
+    try:
+        listener = create_server(
+            (host, port),
+            family=AF_INET6 if ":" in host else AF_INET,
+            backlog=2048,
+            dualstack_ipv6=host == "::" and has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        raise CannotListen(f"It cannot listen: {error}. Choose another --port or --host.") from None
+    listener.setsockopt(SOL_SOCKET, SO_SNDBUF, SENT_AHEAD_BYTES)  # its connections inherit it
+    return listener
+
+
+def server_for(
+    app: Router,
+    settings: Settings,
+    *,
+    log: LogWriter,
+    started: Callable[[str], None],
+    tick: Callable[[], object] = lambda: None,
+    ending: Callable[[], None] = lambda: None,
+) -> Server:
+    """The server of one process; `.run([listener])` returns after SIGTERM, SIGINT or SIGHUP, when all is answered.
+
+    `started` is called with its URL, `tick` about ten times a second, `ending` when it begins to end.
+    """
+    paths = tuple(route.path_regex for route in app.routes if isinstance(route, Route))
+    attributes = {
+        "paths": paths,
+        "log": log,
+        "most_bytes": OVERHEAD * settings.max_body_bytes + LARGEST_HEAD_BYTES,
+        "open": _connections(settings),
+    }
+    proxies = [str(network) for network in settings.trusted_proxies]
+    config = uvicorn.Config(
+        app,
+        http=type("BoundProtocol", (Protocol,), attributes),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        timeout_keep_alive=int(IDLE_TIMEOUT.total_seconds()),
+        timeout_graceful_shutdown=ends_within(settings),
+    )
+    return Server(config, started=started, tick=tick, ending=ending)
+
+
+def ends_within(settings: Settings) -> int:
+    """Seconds after which what was read is answered: then the server ends, whatever its connections do."""
+    return ceil((settings.body_timeout + settings.commit_timeout).total_seconds()) + 1
+
+
+def _connections(settings: Settings) -> Connections:
+    """As many as are wanted, and as there can be open files: without one nobody could connect, nor could SQLite commit.
+
+    No address may have more than half of them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = settings.max_connections + SPARE_FILES
+    files = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    most = max(2, files - SPARE_FILES)
+    return Connections(
+        most=most,
+        most_of_address=min(settings.max_connections_per_address, most // 2),
+        proxies=settings.trusted_proxies,
+    )

@@ -1,0 +1,62 @@
+"""Where settings come from: environment, secret files and a TOML file, strongest first."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsError,
+)
+
+from app.settings.files import read_toml
+
+ENV_PREFIX = "PRIOHOOK_"
+CONFIG_VARIABLE = "PRIOHOOK_CONFIG"
+SECRETS_FOLDER = Path("/run/secrets")
+
+
+class SecretFiles(EnvSettingsSource):
+    """The files in `SECRETS_FOLDER` that a setting reads; what else is there belongs to other services."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls, env_ignore_empty=False)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        found: dict[str, str | None] = {}
+        try:
+            paths = sorted(SECRETS_FOLDER.iterdir())
+        except OSError:  # there is none, or it is for others
+            return found
+        prefix = ENV_PREFIX.lower()
+        for path in paths:
+            name = path.name.lower()
+            setting = name.removeprefix(prefix).partition("__")[0]
+            if name.startswith(prefix) and setting in self.settings_cls.model_fields and path.is_file():
+                found[name] = _text(path)
+        return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8") from error
+
+
+def config_file() -> Path:
+    """The TOML file that settings come from; it need not exist unless `PRIOHOOK_CONFIG` names it."""
+    return Path(os.environ.get(CONFIG_VARIABLE, "priohook.toml"))
+
+
+def sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSettingsSource]:
+    """The sources by name, strongest first."""
+    path = config_file()
+    return {
+        "environment": EnvSettingsSource(settings_cls),
+        "secret file": SecretFiles(settings_cls),
+        str(path): InitSettingsSource(settings_cls, read_toml(path) if path.is_file() else {}),
+    }

@@ -1,0 +1,225 @@
+"""OpenAPI 3.1, from the URL table and the models of its operations, so that it says what is there."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from app.settings.model import Scope
+from app.web.openapi.operations import Answer, Door, Operation, Route
+from app.web.problems import InternalError, Problem
+
+REFERENCE = "#/components/schemas/{model}"
+TOKEN_URL = "/oauth2/token"  # noqa: S105 - a path
+
+SCOPES = {
+    Scope.READ: "read events and orders",
+    Scope.REPLAY: "replay and release events, see and control deliveries, destinations and replays",
+    Scope.CONSOLE: "use the web console",
+}
+"""What a token may carry; webhooks are sent with HTTP Basic."""
+
+DESCRIPTION = """\
+Receives Prioticket's webhooks, commits each with its exact bytes, and only then answers 200.
+
+HTTP Basic secures the webhook and gets a token; all of `/api` takes that token as Bearer.
+
+Every URL has answers that are not listed below: 404 to an unknown path, 405 with `Allow` to a method that the URL does
+not have, 501 to a method that HTTP does not define, and, before a request is read whole, 400 (it is no HTTP/1.1), 408
+(its head came too slowly) and 431 (its head is too large).
+
+Error bodies are ErrorModel, and RFC 6749's at the token endpoint. The request id is in `X-Request-Id`, in
+`error_reference` and in the log.
+"""
+
+HEADERS = {
+    401: {"WWW-Authenticate": "The scheme to use, RFC 9110, section 11.6.1."},
+    405: {"Allow": "The methods of this URL."},
+    429: {"Retry-After": "Seconds."},
+    503: {"Retry-After": "Seconds."},
+}
+"""Those that always come with a status, wherever it comes from."""
+
+Model = type[BaseModel]
+References = Mapping[tuple[Any, JsonSchemaMode], dict[str, Any]]
+
+
+class ErrorModel(BaseModel):
+    """Prioticket's ErrorModel."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": "UNPROCESSABLE_ENTITY",
+                    "error_reference": "5f2c9a61d04b0000000001",
+                    "error_message": "The body is not a Prioticket webhook.",
+                    "error_description": "In detail: the body is JSON and no object.",
+                }
+            ]
+        }
+    )
+
+    error: str = Field(description="A code for programs.")
+    error_reference: str = Field(description="The request id.")
+    error_message: str = Field(description="What was wrong.")
+    error_description: str = Field(default="", description="What to do about it.")
+
+
+def describe(routes: Iterable[Route]) -> dict[str, Any]:
+    """The OpenAPI document of a URL table."""
+    routes = list(routes)
+    schemas, definitions = _schemas(routes)
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path_format, {})[route.method.lower()] = _operation(route, schemas, definitions)
+    parameters = {_name(schemas[model, "validation"]) for model in _parameter_models(routes)}
+    tags = dict.fromkeys(route.operation.tag for route in routes)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "priohook",
+            "version": version("priohook"),
+            "description": DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in tags],
+        "paths": paths,
+        "components": {
+            "schemas": {name: each for name, each in definitions.items() if name not in parameters},
+            "securitySchemes": {
+                "basic": {"type": "http", "scheme": "basic"},
+                "oauth2": {
+                    "type": "oauth2",
+                    "flows": {
+                        "clientCredentials": {
+                            "tokenUrl": TOKEN_URL,
+                            "scopes": {scope.value: meaning for scope, meaning in SCOPES.items()},
+                        }
+                    },
+                },
+            },
+        },
+    }
+
+
+def _schemas(routes: list[Route]) -> tuple[References, dict[str, Any]]:
+    """A reference for each model, and what they refer to."""
+    models: dict[tuple[Model, JsonSchemaMode], None] = {(ErrorModel, "serialization"): None}
+    for route in routes:
+        if route.operation.body:
+            models[route.operation.body, "validation"] = None
+        for answer in route.operation.answers.values():
+            if answer.model:
+                models[answer.model, "serialization"] = None
+    models |= {(model, "validation"): None for model in _parameter_models(routes)}
+    references, defined = models_json_schema(list(models), ref_template=REFERENCE)
+    return references, defined.get("$defs", {})
+
+
+def _parameter_models(routes: list[Route]) -> Iterator[Model]:
+    for route in routes:
+        yield from filter(None, (route.operation.path, route.operation.query))
+
+
+def _operation(route: Route, schemas: References, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    operation = route.operation
+    described: dict[str, Any] = {
+        "operationId": "_".join(re.findall(r"\w+", f"{route.method.lower()} {route.path_format}")),
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "responses": {
+            str(status): _answer(status, answer, schemas)
+            for status, answer in sorted(answers(operation, route.door).items())
+        },
+        "security": _security(route.door),
+    }
+    if operation.description:
+        described["description"] = operation.description
+    if parameters := list(_parameters(route, schemas, definitions)):
+        described["parameters"] = parameters
+    if operation.body:
+        content: dict[str, Any] = {"schema": schemas[operation.body, "validation"]}
+        if operation.examples:
+            content["examples"] = {name: {"value": value} for name, value in operation.examples.items()}
+        described["requestBody"] = {
+            "required": operation.body_required,
+            "content": dict.fromkeys(operation.body_types, content),
+        }
+    return described
+
+
+def answers(operation: Operation, door: Door | None) -> dict[int, Answer]:
+    """Each status that an operation may end with; its own words go before the door's."""
+    problems: list[type[Problem]] = [*(door.problems if door else ()), *operation.problems, InternalError]
+    found: dict[int, Answer] = {}
+    for status in dict.fromkeys(problem.status for problem in problems):
+        meanings = dict.fromkeys(_meaning(each) for each in problems if each.status == status)
+        found[status] = Answer(description=" ".join(meanings), model=ErrorModel)
+    if 401 in found:  # noqa: PLR2004
+        # RFC 6750, section 3.1. OpenAPI has no word for a body that may be missing.
+        meaning = f"{found[401].description} No body where no credential was presented, else ErrorModel."
+        found[401] = Answer(description=meaning, media_type=None)
+    return found | dict(operation.answers)
+
+
+def _meaning(problem: type[Problem]) -> str:
+    return (problem.__doc__ or problem.__name__).partition("\n")[0]
+
+
+def _answer(status: int, answer: Answer, schemas: References) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.description}
+    if answer.model:
+        described["content"] = {answer.media_type: {"schema": schemas[answer.model, "serialization"]}}
+    elif answer.media_type:
+        described["content"] = {answer.media_type: {}}
+    always = HEADERS.get(status, {})
+    if headers := always | dict(answer.headers):
+        described["headers"] = {
+            name: {"description": meaning, "required": name in always, "schema": {"type": "string"}}
+            for name, meaning in headers.items()
+        }
+    return described
+
+
+def _security(door: Door | None) -> list[dict[str, list[str]]]:
+    if door is None:
+        return []
+    scopes = [str(door.scope)] if door.scope else []
+    return [{"oauth2" if door.scheme == "bearer" else "basic": scopes}]
+
+
+def _parameters(route: Route, schemas: References, definitions: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    operation = route.operation
+    in_path = _fields(operation.path, schemas, definitions) if operation.path else {}
+    for name in re.findall(r"{(\w+)}", route.path_format):
+        schema = in_path.get(name, ({"type": "string"}, True))[0]
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
+    if operation.query:
+        for name, (schema, required) in _fields(operation.query, schemas, definitions).items():
+            yield {"name": name, "in": "query", "required": required, "schema": schema}
+
+
+def _fields(
+    model: Model, schemas: References, definitions: Mapping[str, Any]
+) -> dict[str, tuple[dict[str, Any], bool]]:
+    """The schema of each field, and whether it is required; what may be left out cannot be sent as null."""
+    schema = definitions[_name(schemas[model, "validation"])]
+    required = schema.get("required", [])
+    return {name: (_without_null(each), name in required) for name, each in schema["properties"].items()}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    choices = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
+    if rest.get("default", ...) is None:
+        del rest["default"]
+    return {**rest, **choices[0]} if len(choices) == 1 else {**rest, **({"anyOf": choices} if choices else {})}
+
+
+def _name(reference: Mapping[str, str]) -> str:
+    return reference["$ref"].rpartition("/")[2]

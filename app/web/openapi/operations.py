@@ -1,0 +1,72 @@
+"""What describes a URL: a route carries its operation and its door, and `app.web.openapi.document` writes both down."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from starlette import routing
+from starlette.middleware import Middleware
+
+from app.web.problems import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One status: what it means, and the model of its body; no media type where it has no body."""
+
+    description: str
+    model: type[BaseModel] | None = None
+    media_type: str | None = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Its own headers, each with what it says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What one method of one URL takes and answers; it stands beside its handler.
+
+    `path` and `query` are models whose fields are the parameters, `body` is the request's. `problems` are those that
+    the handler raises: their status and the first line of their docstring are the description. What the door answers
+    need not be here.
+    """
+
+    summary: str
+    tag: str
+    answers: Mapping[int, Answer]
+    description: str = ""
+    path: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    body_types: tuple[str, ...] = ("application/json",)
+    body_required: bool = True
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    """Request bodies, each by a name."""
+    problems: tuple[type[Problem], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """Who may come in, and what others are answered; no middleware where the handler asks for itself.
+
+    `behind` is the middleware for those who came in.
+    """
+
+    scheme: Literal["basic", "bearer"]
+    scope: str | None = None
+    problems: tuple[type[Problem], ...] = ()
+    middleware: Middleware | None = None
+    behind: Middleware | None = None
+
+
+class Route(routing.Route):
+    """One method of one URL, described; open to anyone without a door."""
+
+    def __init__(
+        self, method: str, path: str, endpoint: Callable[..., Any], operation: Operation, *, door: Door | None = None
+    ) -> None:
+        middleware = [each for each in (door.middleware, door.behind) if each] if door else []
+        super().__init__(path, endpoint, methods=[method], middleware=middleware)
+        self.method = method
+        self.operation = operation
+        self.door = door

@@ -1,0 +1,189 @@
+"""What a request of the API says, in its path, query and body, read by pydantic models."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar, get_origin
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, StringConstraints, ValidationError, WithJsonSchema
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.web.body import Ending, read_body, without_mark
+from app.web.negotiation import is_json
+from app.web.problems import Problem
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MOST_BYTES = 1024 * 1024  # ten thousand ids are 400 kB
+MOST_FIELDS = 20  # of an object in the body's object
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+ -]\d\d:\d\d)?)?")
+DIGITS = 6  # of a second's fraction
+
+
+class InvalidParameter(Problem):
+    """A parameter is unknown, repeated or not usable; the message names it."""
+
+    status = 400
+
+
+class InvalidBody(Problem):
+    """The body is no JSON."""
+
+    status = 400
+
+
+class BodyTooSlow(Problem):
+    """The body did not arrive in time."""
+
+    status = 408
+
+
+class BodyTooLarge(Problem):
+    """The body is over the limit."""
+
+    status = 413
+
+
+class NotJSON(Problem):
+    """The body's content type is not JSON, or it has a content coding."""
+
+    status = 415
+
+
+class Unprocessable(Problem):
+    """The body is JSON, and not what this URL takes; the message names the field."""
+
+    status = 422
+
+
+BODY_PROBLEMS = (InvalidBody, BodyTooSlow, BodyTooLarge, NotJSON, Unprocessable)
+
+
+def _without_controls(value: str) -> str:
+    if CONTROL.search(value):
+        raise ValueError("has control characters, which nothing stored has")
+    return value
+
+
+def _moment(value: object) -> object:
+    """A day or RFC 3339; UTC without a zone. A `+` that was not percent-encoded has become a space, and is meant."""
+    if not isinstance(value, str):
+        raise ValueError("is no string")  # noqa: TRY004 - pydantic's own
+    if not (match := MOMENT.fullmatch(value)):
+        raise ValueError("is no time: write 2026-08-12 or 2026-08-12T10:15:00+02:00")
+    text = re.sub(r" (?=\d\d:\d\d$)", "+", value) if len(value) > len("2026-08-12 10:15") else value
+    if fraction := match[3]:
+        text = text.replace(fraction, fraction[: DIGITS + 1])
+    try:
+        at = datetime.fromisoformat(text.upper())
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is no time of the calendar") from None
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_controls)]
+"""As the texts that are stored."""
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]}),
+]
+
+
+def read_query(request: Request, model: type[Model]) -> Model:
+    """The query's parameters; only fields that are lists may be repeated.
+
+    Raises:
+        InvalidParameter: 400.
+    """
+    values: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        field = model.model_fields.get(name)
+        if field is None:  # before pydantic makes an error of each of thousands
+            raise _unknown(name, model)
+        if get_origin(field.annotation) is list:
+            values.setdefault(name, []).append(value)
+        elif name in values:
+            raise InvalidParameter(f"The parameter {name} is repeated.", "Send it once.")
+        else:
+            values[name] = value
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def read_id(request: Request, name: str) -> UUID | None:
+    """The id in the path; None where there is none, so that there is nothing with it either."""
+    try:
+        return UUID(request.path_params[name])
+    except ValueError:
+        return None
+
+
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """The body's JSON; a body that is empty is an empty object.
+
+    Raises:
+        Problem: one of `BODY_PROBLEMS`.
+    """
+    length = request.headers.get("content-length", "")
+    declared = int(length) if length.isdigit() and len(length) < 18 else None  # noqa: PLR2004 - digits of an int64
+    body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=request.state.body_timeout)
+    if body.ending is Ending.TOO_LARGE:
+        raise BodyTooLarge("The body is too large.", f"Send {MOST_BYTES} bytes at most.", close=True, unread=True)
+    if body.ending is Ending.TOO_SLOW:
+        raise BodyTooSlow("The body did not arrive in time.", "Send it again.", close=True)
+    if not body.content:
+        return _validated(model, {})
+    kind = ",".join(request.headers.getlist("content-type"))
+    if not is_json(kind.encode("latin-1")) or request.headers.get("content-encoding"):
+        raise NotJSON("The body is not said to be plain JSON.", "Send application/json without a coding.")
+    try:
+        parsed = from_json(without_mark(body.content), allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidBody("The body is not JSON.", f"In detail: {error}.") from None
+    if not isinstance(parsed, dict):
+        raise Unprocessable("The body is JSON and no object.", "Send an object.")
+    if len(parsed) > len(model.model_fields):  # each would become an error of its own
+        raise Unprocessable("The object has too many fields.", f"Known: {', '.join(model.model_fields)}.")
+    for name, value in parsed.items():
+        if isinstance(value, dict) and len(value) > MOST_FIELDS:
+            raise Unprocessable(f"The field {name[:100]} has too many fields.", f"Send {MOST_FIELDS} at most.")
+    return _validated(model, parsed)
+
+
+def answer(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A model as JSON."""
+    return Response(model.model_dump_json(), status, headers, "application/json")
+
+
+def _validated(model: type[Model], value: dict[str, Any]) -> Model:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        where, why = _first(error)
+        message = f"The field {where[:100]} is not usable." if where else "The body is not usable."
+        raise Unprocessable(message, f"In detail: {why}.") from None
+
+
+def _invalid(error: ValidationError) -> InvalidParameter:
+    where, why = _first(error)
+    name = where.partition(".")[0]
+    return InvalidParameter(f"The parameter {name} is not usable.", f"In detail: {why}.")
+
+
+def _unknown(name: str, model: type[BaseModel]) -> InvalidParameter:
+    return InvalidParameter(
+        f"The parameter {name[:100]} is not known here.", f"Known: {', '.join(model.model_fields)}."
+    )
+
+
+def _first(error: ValidationError) -> tuple[str, str]:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")

@@ -1,0 +1,95 @@
+"""Transactions of requests: bounded in time, and the database's trouble is our own: 503."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.database.postgres import DatabaseProblem
+from app.database.writing import writing
+from app.web.problems import Unavailable
+
+logger = logging.getLogger(__name__)
+
+DEADLINE = timedelta(seconds=5)
+"""For all statements of a request, and for its turn to make them."""
+
+MARGIN = timedelta(seconds=1)
+"""How much later than the database this process gives up: what the database ends itself costs it no connection."""
+
+BUGS = (ProgrammingError, DataError, IntegrityError)
+TROUBLE = (DBAPIError, NoConnection, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class DatabaseAway(Unavailable):
+    """The database is away, or did not answer in time."""
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> AsyncIterator[AsyncConnection]:
+    """A connection to read by.
+
+    Raises:
+        DatabaseAway: 503.
+    """
+    try:
+        async with (
+            asyncio.timeout((within + MARGIN).total_seconds()),
+            engine.connect() as connection,
+            _ended_after(connection, within),
+        ):
+            yield connection
+    except BUGS:
+        raise
+    except TROUBLE as error:
+        raise _away(error, "Ask again: nothing was changed.") from error
+
+
+@asynccontextmanager
+async def changing(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> AsyncIterator[AsyncConnection]:
+    """A transaction that commits at the end.
+
+    Raises:
+        DatabaseAway: 503; what was asked for may have been done or not.
+    """
+    try:
+        async with (
+            asyncio.timeout((within + MARGIN).total_seconds()),
+            writing(engine) as connection,
+            _ended_after(connection, within),
+        ):
+            yield connection
+    except BUGS:
+        raise
+    except TROUBLE as error:
+        raise _away(error, "It may have been done or not: look before you ask again.") from error
+
+
+@asynccontextmanager
+async def _ended_after(connection: AsyncConnection, within: timedelta) -> AsyncIterator[None]:
+    """Statements that take longer are ended where they run, so that nothing goes on for nobody."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text(f"SET LOCAL statement_timeout = {int(within.total_seconds() * 1000)}"))
+        yield
+        return
+    driver = (await connection.get_raw_connection()).driver_connection
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(within.total_seconds(), lambda: loop.create_task(driver.interrupt()))  # type: ignore[union-attr] # aiosqlite's
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _away(error: Exception, what_now: str) -> DatabaseAway:
+    # No warning: while the database is lost each request says this, and `database_lost` was told once.
+    logger.info("database_away", extra={"fields": {"error": type(error).__name__}})
+    what = str(error) if isinstance(error, DatabaseProblem) else "The database does not answer."
+    return DatabaseAway(what, what_now)

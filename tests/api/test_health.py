@@ -1,0 +1,169 @@
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from app.database.engines import engine_for
+from app.database.health import Health, watching
+from app.events.store import EventStore, Row
+from tests.conftest import WEBHOOK, basic_header, payload, readiness
+from tests.events.stores import locked, new_event, writer_for
+
+ORDER = payload("01-notification-order-create")
+
+
+def events_of(caplog) -> list[str]:
+    return [record.message for record in caplog.records if record.message.startswith("database_")]
+
+
+def test_what_is_lost_and_back_is_told_once_each(caplog):
+    health = Health()
+    for _ in range(3):
+        health.fails("commits", "It does not answer.", error=ConnectionError("10.0.0.1 refused"))
+        health.fails("schema", "It does not answer.")
+    assert health.problem == "It does not answer."
+    health.works("commits")
+    assert health.problem is not None
+    health.works("schema")
+    health.works("schema")
+    assert health.problem is None
+    assert events_of(caplog) == ["database_lost", "database_back"]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+async def test_a_database_that_takes_no_writes_is_not_ready_until_it_does_again(database_url, start):
+    async with start(database_url) as client:
+        await readiness(client, 200)
+        async with locked(database_url):
+            assert "commit" in (await readiness(client, 503)).json()["error_description"]
+        await readiness(client, 200)
+
+
+async def test_readiness_waits_for_nothing(database_url, start, engine):
+    async with start(database_url) as client, locked(database_url):
+        # In one turn of the event loop or a few: a look at the database takes hundreds.
+        asking = asyncio.create_task(client.get("/readyz"))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert asking.done()
+
+
+async def test_a_database_without_a_table_is_not_ready(database_url, start, engine):
+    async with start(database_url) as client:
+        await readiness(client, 200)
+        async with engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE events RENAME TO gone"))
+        try:
+            reply = await readiness(client, 503)
+        finally:
+            async with engine.begin() as connection:
+                await connection.execute(text("ALTER TABLE gone RENAME TO events"))
+        assert "gone" not in reply.text
+        assert "relation" not in reply.text
+        await readiness(client, 200)
+        posted = await client.post(WEBHOOK, content=ORDER, headers=basic_header())
+        assert posted.status_code == 200
+
+
+class FullDisk:
+    """A database whose disk is full: a statement without rows still succeeds."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.probes: list[bool] = []
+
+    async def write(self, rows: Sequence[Row]) -> dict[bytes, UUID]:
+        if self.full:
+            raise OSError("No space left on device")
+        return {row.event.dedup_key: row.event.id for row in rows}
+
+    async def probe(self, *, thorough: bool) -> None:
+        self.probes.append(thorough)
+        if self.full and thorough:
+            raise OSError("No space left on device")
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_after_a_failed_commit_only_one_that_reaches_the_disk_says_that_it_works_again(caplog):
+    writer, health = FullDisk(), Health()
+    store = EventStore(
+        writer,
+        max_batch=9,
+        max_waiting=9,
+        max_waiting_bytes=10**6,
+        timeout=timedelta(seconds=5),
+        health=health,
+    )
+    async with asyncio.timeout(30), store.running():
+        with pytest.raises(Exception, match="could not be stored"):
+            await store.append(new_event("one"))
+        while len(writer.probes) < 3:  # noqa: ASYNC110 - another task's doing
+            await asyncio.sleep(0.05)
+        assert health.problem is not None
+        writer.full = False
+        while health.problem is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert writer.probes[1:3] == [True, True]
+    assert events_of(caplog) == ["database_lost", "database_back"]
+
+
+async def test_a_trial_of_a_commit_stores_nothing(database_url, count):
+    writer = writer_for(database_url)
+    try:
+        await writer.probe(thorough=False)
+        await writer.probe(thorough=True)
+    finally:
+        await writer.close()
+    assert await count() == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_server_that_does_not_fsync_is_ready_and_says_so(database_url, start, engine, lines):
+    async with engine.connect() as connection:
+        off = await connection.scalar(text("SHOW fsync")) == "off"
+    async with start(database_url) as client, asyncio.timeout(30):
+        while off and not (reply := await client.get("/readyz")).json().get("warnings"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        if off:
+            assert "fsync=off" in reply.json()["warnings"][0]
+    warned = [line for line in lines() if line["event"] == "promise_weakened"]
+    assert len(warned) == off
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_parameters_of_the_url_that_change_nothing_are_told(database_url, start, lines):
+    async with start(f"{database_url}?channel_binding=prefer&connect_timeout=10"):
+        pass
+    (told,) = [line for line in lines() if line["event"] == "database_parameters_ignored"]
+    assert told["parameters"] == ["channel_binding"]
+
+
+async def test_a_worker_tells_once_that_its_database_is_lost_and_back(database_url, caplog):
+    health = Health()
+    async with engine_for(database_url) as engine, asyncio.timeout(60), watching(engine, health, commits=False):
+        async with engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE alembic_version RENAME TO gone"))
+        while health.problem is None:  # noqa: ASYNC110 - another task's doing
+            await asyncio.sleep(0.05)
+        async with engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE gone RENAME TO alembic_version"))
+        while health.problem is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert events_of(caplog) == ["database_lost", "database_back"]
+
+
+async def test_a_receiver_that_commits_is_ready_whatever_keeps_others_from_connecting():
+    """As others do that take all connections but the one that commits."""
+    health = Health()
+    async with engine_for("postgresql://nobody@127.0.0.1:1/nothing") as engine:
+        async with watching(engine, health, commits=True):
+            await asyncio.sleep(0.2)  # it asks at once, and nobody answers
+        assert health.problem is None
+        async with watching(engine, health, commits=False), asyncio.timeout(30):
+            while health.problem is None:  # noqa: ASYNC110 - another task's doing
+                await asyncio.sleep(0.05)

@@ -1,0 +1,127 @@
+import asyncio
+
+import pytest
+
+from app.api import turns as api_turns
+from app.api.turns import InTurn, TooManyRequests, Turns
+
+GET = {"type": "http", "method": "GET"}
+PATIENCE = 20.0  # seconds; a bound for a slow machine, never waited for
+
+
+@pytest.fixture(autouse=True)
+async def bounded():
+    async with asyncio.timeout(PATIENCE):
+        yield
+
+
+async def receive():
+    return {"type": "http.request"}
+
+
+async def sent(message):
+    return None
+
+
+def idle() -> Turns:
+    return Turns(receiving=lambda: False)
+
+
+async def test_one_request_at_a_time_is_worked_on():
+    now, most = 0, 0
+
+    async def app(scope, receive, send):
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+        await send({"type": "http.response.start"})
+
+    limited = InTurn(app, turns=idle())
+    await asyncio.gather(*(limited(GET, receive, sent) for _ in range(20)))
+    assert most == 1
+
+
+async def test_the_next_begins_while_an_answer_is_still_written():
+    turns, reads_slowly = idle(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start"})
+
+    async def slowly(message):
+        await reads_slowly.wait()
+
+    first = asyncio.create_task(InTurn(app, turns=turns)(GET, receive, slowly))
+    await asyncio.sleep(0)
+    await InTurn(app, turns=turns)(GET, receive, sent)
+    assert not first.done()
+    reads_slowly.set()
+    await first
+
+
+async def test_a_request_that_fails_or_is_cancelled_ends_its_turn():
+    turns, never = idle(), asyncio.Event()
+
+    async def fails(scope, receive, send):
+        raise RuntimeError
+
+    async def hangs(scope, receive, send):
+        await never.wait()
+
+    with pytest.raises(RuntimeError):
+        await InTurn(fails, turns=turns)(GET, receive, sent)
+    tasks = [asyncio.create_task(InTurn(hangs, turns=turns)(GET, receive, sent)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for task in reversed(tasks):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    (await turns.begin())()
+
+
+async def test_a_request_that_changes_something_waits_for_no_turn():
+    turns = idle()
+    await turns.begin()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start"})
+
+    await InTurn(app, turns=turns)({"type": "http", "method": "POST"}, receive, sent)
+
+
+async def test_a_request_that_takes_very_long_does_not_keep_the_others(monkeypatch):
+    monkeypatch.setattr(api_turns, "LONGEST_TURN", api_turns.LONGEST_TURN / 100)
+    turns = idle()
+    end = await turns.begin()
+    second = await turns.begin()
+    end()
+    third = asyncio.create_task(turns.begin())
+    await asyncio.sleep(0)
+    second()
+    (await third)()
+
+
+async def test_one_too_many_that_wait_is_503():
+    turns = idle()
+    end = await turns.begin()
+    waiting = [asyncio.create_task(turns.begin()) for _ in range(api_turns.MOST_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyRequests) as refused:
+        await turns.begin()
+    assert refused.value.status == 503
+    end()
+    for each in waiting:
+        (await each)()
+
+
+@pytest.mark.parametrize(("receiving", "least"), [(True, 0.06), (False, 0.02)])
+async def test_the_api_rests_three_times_as_long_as_it_worked_while_webhooks_arrive(receiving, least):
+    turns, loop = Turns(receiving=lambda: receiving), asyncio.get_running_loop()
+    began = loop.time()
+    end = await turns.begin()
+    await asyncio.sleep(0.02)
+    end()
+    before = loop.time()
+    (await turns.begin())()
+    assert loop.time() - began >= least
+    assert receiving or loop.time() - before < loop.time() - began

@@ -1,0 +1,363 @@
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from time import monotonic
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.database import schema
+from app.database.engines import engine_for
+from app.database.postgres import CannotConnect, DatabaseProblem, connect_postgres
+from app.events.store import StoreUnavailable
+from tests import postgres
+from tests.e2e.proxy import Proxy
+from tests.events.stores import locked, new_event, running
+
+BRIEF = timedelta(seconds=0.5)
+POOLED = (b"user", b"database", b"application_name", b"client_encoding", b"datestyle", b"timezone")
+"""The startup parameters that pgbouncer takes, of those that anybody sends."""
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[postgres.Server]:
+    """A server whose settings a test may change, with a migrated database."""
+    with postgres.server() as server:
+        asyncio.run(migrate(server.url()))
+        yield server
+
+
+async def migrate(url: str) -> None:
+    async with engine_for(url) as engine:
+        await schema.migrate(engine)
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def value(connection: asyncpg.Connection, query: str) -> object:
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition("/")[0].rpartition(":")[2])
+
+
+@asynccontextmanager
+async def changed(url: str, change: str, back: str) -> AsyncIterator[None]:
+    """The database with a change, which is taken back at the end."""
+    await execute(url, change)
+    try:
+        yield
+    finally:
+        await execute(url, back)
+
+
+@asynccontextmanager
+async def read_only(server: postgres.Server) -> AsyncIterator[None]:
+    """The server takes no writes, in sessions that are there too: as one that was demoted, or whose disk is full."""
+    put = "ALTER SYSTEM SET default_transaction_read_only = on"
+    take = "ALTER SYSTEM RESET default_transaction_read_only"
+    await execute(server.url(), put, "SELECT pg_reload_conf()")
+    try:
+        await until(lambda: shows(server.url(), "default_transaction_read_only", "on"))
+        yield
+    finally:
+        # Not in one transaction, which ALTER SYSTEM refuses.
+        await execute(server.url(), "SET default_transaction_read_only = off", take, "SELECT pg_reload_conf()")
+        await until(lambda: shows(server.url(), "default_transaction_read_only", "off"))
+
+
+async def shows(url: str, name: str, wanted: str) -> bool:
+    return await value(await asyncpg.connect(url), f"SHOW {name}") == wanted
+
+
+async def until(holds) -> None:
+    async with asyncio.timeout(30):
+        while not await holds():  # noqa: ASYNC110 - the server's doing
+            await asyncio.sleep(0.05)
+
+
+async def backends(url: str) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'priohook' AND datname = current_database()"
+    return int(str(await value(await asyncpg.connect(url), query)))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_in_another_encoding_is_refused(postgres_server_url, encoding):
+    drop = "DROP DATABASE IF EXISTS priohook_encoding"
+    create = f"CREATE DATABASE priohook_encoding TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
+    url = postgres_server_url.rpartition("/")[0] + "/priohook_encoding"
+    await execute(postgres_server_url, drop)
+    async with changed(postgres_server_url, create, drop):
+        with pytest.raises(DatabaseProblem, match=f"encoding is {encoding}.*ENCODING 'UTF8'"):
+            await migrate(url)
+
+
+async def test_a_role_for_which_triggers_do_not_fire_is_refused(postgres_url):
+    put, take = (f"ALTER ROLE CURRENT_USER {what} session_replication_role" for what in ("SET", "RESET"))
+    async with changed(postgres_url, f"{put} = replica", take):
+        with pytest.raises(DatabaseProblem, match="nothing would be delivered"):
+            await connect_postgres(postgres_url)
+
+
+async def test_a_session_that_commits_without_waiting_for_the_disk_is_not_believed(postgres_url, caplog):
+    """As a pooler makes it that gives each transaction another connection."""
+    weaken = """
+        CREATE FUNCTION weaken() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM set_config('synchronous_commit', 'off', true); RETURN NULL; END $$;
+        CREATE TRIGGER weaken BEFORE INSERT ON events EXECUTE FUNCTION weaken()
+    """
+    async with changed(postgres_url, weaken, "DROP FUNCTION weaken CASCADE"), running(postgres_url) as store:
+        with pytest.raises(StoreUnavailable):
+            await store.append(new_event("weak"))
+    async with running(postgres_url) as store:
+        assert (await store.append(new_event("weak"))).duplicate
+    await execute(postgres_url, "TRUNCATE events CASCADE")
+
+
+async def test_a_commit_whose_wait_for_the_standby_was_ended_is_not_acknowledged(own_server):
+    url = own_server.url()
+    put, take = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "ALTER SYSTEM RESET synchronous_standby_names"
+    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'priohook'"
+    async with running(url) as store:
+        await store.append(new_event("before"))
+        await execute(url, put, "SELECT pg_reload_conf()")
+        watch = await asyncpg.connect(url)
+        try:
+            appending = asyncio.create_task(store.append(new_event("unreplicated")))
+            async with asyncio.timeout(30):
+                while (pid := await watch.fetchval(waits)) is None:  # noqa: ASYNC110 - the server's doing
+                    await asyncio.sleep(0.02)
+            assert not appending.done()
+            await watch.execute("SELECT pg_cancel_backend($1)", pid)
+            with pytest.raises(StoreUnavailable):
+                await appending
+        finally:
+            await watch.execute(take)
+            await watch.execute("SELECT pg_reload_conf()")
+            await watch.close()
+        assert (await store.append(new_event("after"))).duplicate is False
+
+
+# What has an end
+
+
+async def test_a_statement_that_takes_too_long_is_ended_by_the_server_and_the_connection_stays(postgres_url):
+    connection = await connect_postgres(postgres_url, within=BRIEF)
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await connection.execute("SELECT pg_sleep(60)")
+    assert await value(connection, "SELECT 1") == 1
+
+
+async def test_a_locked_table_costs_no_further_connection(postgres_url):
+    async with running(postgres_url, timeout=BRIEF) as store, locked(postgres_url):
+        before = await backends(postgres_url)
+        for place in range(4):
+            with pytest.raises(StoreUnavailable):
+                await store.append(new_event(str(place)))
+        assert await backends(postgres_url) <= before + 1
+
+
+@asynccontextmanager
+async def silent(url: str) -> AsyncIterator[tuple[str, Proxy]]:
+    """A URL through a proxy that can fall silent."""
+    async with Proxy(port_of(url)).running() as proxy:
+        yield url.replace(str(port_of(url)), str(proxy.port)), proxy
+
+
+async def test_a_connection_that_falls_silent_is_given_up_and_the_next_one_works(postgres_url):
+    async with silent(postgres_url) as (url, proxy), engine_for(url, within=BRIEF) as engine:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            proxy.stall()
+            with pytest.raises((TimeoutError, DBAPIError)):
+                await connection.execute(text("SELECT 2"))
+        proxy.resume()
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("SELECT 3")) == 3
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_given_up():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"postgresql://nobody@127.0.0.1:{server.getsockname()[1]}/nothing?connect_timeout=1"
+        began = monotonic()
+        with pytest.raises(CannotConnect, match="did not answer in time"):
+            await connect_postgres(url)
+    assert monotonic() - began < 30
+
+
+async def test_the_kernel_asks_whether_the_peer_is_still_there(postgres_url):
+    connection = await connect_postgres(f"{postgres_url}?keepalives_idle=77")
+    sock = connection._transport.get_extra_info("socket")  # noqa: SLF001 - nothing else tells
+    asks = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
+    asks += [sock.getsockopt(socket.IPPROTO_TCP, each) for each in (socket.TCP_KEEPIDLE, socket.TCP_USER_TIMEOUT)]
+    await connection.close()
+    assert asks == [1, 77, 20_000]
+
+
+# Which host
+
+
+async def test_a_store_goes_on_where_writes_are_taken_when_its_host_takes_none_any_more(
+    own_server, postgres_server_url
+):
+    other = postgres_server_url.rpartition("/")[0] + "/priohook_other"
+    drop = "DROP DATABASE IF EXISTS priohook_other WITH (FORCE)"
+    await execute(postgres_server_url, drop, "CREATE DATABASE priohook_other")
+    await execute(own_server.url(), drop, "CREATE DATABASE priohook_other")
+    for url in (other, own_server.url("priohook_other")):
+        await migrate(url)
+    hosts = f"127.0.0.1:{own_server.port},127.0.0.1:{port_of(other)}"
+    both = f"postgresql://priohook@/priohook_other?host={hosts}"
+    try:
+        async with running(both) as store, engine_for(both) as engine:
+            await store.append(new_event("first"))
+            async with read_only(own_server):
+                with suppress(StoreUnavailable):
+                    await store.append(new_event("second"))
+                await store.append(new_event("second"))
+                with suppress(DBAPIError):
+                    await touch(engine)
+                await touch(engine)
+            await execute(other, "ALTER DATABASE priohook_other SET default_transaction_read_only = on")
+            await execute(postgres_server_url, TERMINATE)
+            with suppress(StoreUnavailable):
+                await store.append(new_event("third"))
+            await store.append(new_event("third"))
+        assert await number(own_server.url("priohook_other")) == 2
+        assert await number(other) == 1
+    finally:
+        await execute(postgres_server_url, drop)
+
+
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'priohook_other'"
+
+
+async def touch(engine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+
+async def number(url: str) -> object:
+    return await value(await asyncpg.connect(url), "SELECT count(*) FROM events")
+
+
+async def test_a_database_that_takes_no_writes_is_refused_for_writing_and_can_be_read(own_server):
+    async with read_only(own_server):
+        with pytest.raises(DatabaseProblem, match="takes no writes"):
+            await connect_postgres(own_server.url())
+        async with engine_for(own_server.url(), writes=False) as engine, engine.connect() as connection:
+            assert await connection.scalar(text("SELECT 1")) == 1
+    async with engine_for(own_server.url(), writes=False) as engine:
+        await touch(engine)
+
+
+# What the URL says
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "connect_timeout=10",
+        "channel_binding=require",
+        "keepalives=1&keepalives_idle=30",
+        "gssencmode=disable",
+        "target_session_attrs=primary",
+        "options=-c%20search_path%3Dpublic",
+        "application_name=other",
+        "client_encoding=latin1",
+        "pgbouncer=true&connection_limit=1",
+        "synchronous_commit=off",
+        "load_balance_hosts=random",
+    ],
+)
+async def test_what_libpq_knows_and_providers_hand_out_connects(postgres_url, query):
+    connection = await connect_postgres(f"{postgres_url}?{query}")
+    assert await value(connection, "SHOW synchronous_commit") == "on"
+
+
+async def test_a_setting_of_the_servers_in_the_url_holds(postgres_url):
+    connection = await connect_postgres(f"{postgres_url}?search_path=elsewhere&options=-c%20work_mem%3D9MB")
+    assert await connection.fetchval("SHOW search_path") == "elsewhere"
+    assert await value(connection, "SHOW work_mem") == "9MB"
+
+
+async def test_a_role_whose_timeouts_are_too_short_for_anything_changes_nothing(postgres_url):
+    names = ("statement_timeout", "lock_timeout", "idle_session_timeout")
+    put = ";".join(f"ALTER ROLE CURRENT_USER SET {name} = '500ms'" for name in names)
+    take = "SET statement_timeout = 0;" + ";".join(f"ALTER ROLE CURRENT_USER RESET {name}" for name in names)
+    watch = await asyncpg.connect(postgres_url)
+    await watch.execute(put)
+    try:
+        connection = await connect_postgres(postgres_url)
+        await asyncio.sleep(1)  # the server's own clock
+        await connection.execute("SELECT pg_sleep(1)")
+        await connection.close()
+    finally:
+        await watch.execute(take)
+        await watch.close()
+
+
+async def test_a_pooler_that_takes_few_startup_parameters_is_connected_through(postgres_url):
+    async with pooler(port_of(postgres_url)) as port:
+        connection = await connect_postgres(postgres_url.replace(str(port_of(postgres_url)), str(port)))
+        assert await value(connection, "SHOW synchronous_commit") == "on"
+
+
+@asynccontextmanager
+async def pooler(target: int) -> AsyncIterator[int]:
+    """Refuses startup parameters as pgbouncer does, then passes on what comes."""
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = await reader.readexactly(4)
+        rest = await reader.readexactly(struct.unpack("!I", size)[0] - 4)
+        if rest[:4] == struct.pack("!I", 80877103):  # it has no TLS
+            writer.write(b"N")
+            size = await reader.readexactly(4)
+            rest = await reader.readexactly(struct.unpack("!I", size)[0] - 4)
+        if any(name and name not in POOLED for name in rest[4:].split(b"\0")[::2]):
+            writer.close()
+            return
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", target)
+        to_server.write(size + rest)
+        await asyncio.gather(copy(reader, to_server), copy(from_server, writer))
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while part := await reader.read(65536):
+            writer.write(part)
+        writer.close()
+
+    server = await asyncio.start_server(join, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_no_user_and_no_account_is_a_sentence(postgres_url, monkeypatch):
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "PGUSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    with pytest.raises(DatabaseProblem, match="names no user"):
+        await connect_postgres(postgres_url.replace("priohook@", "", 1))
+
+
+async def test_a_certificate_that_is_not_there_is_named(postgres_url, tmp_path):
+    with pytest.raises(FileNotFoundError) as refused:
+        await connect_postgres(f"{postgres_url}?sslmode=verify-ca&sslrootcert={tmp_path}/root.crt")
+    assert refused.value.filename == f"{tmp_path}/root.crt"

@@ -1,0 +1,102 @@
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import schemathesis
+
+import app
+from app.auth.token_request import OF_TOKENS
+from app.settings.model import Scope
+from app.web.openapi.document import SCOPES, ErrorModel, answers, describe
+from app.web.openapi.operations import Route
+from app.web.problems import InternalError, MethodNotAllowed, MethodNotImplemented, NotFound, Problem
+from tests.conftest import WEBHOOK, basic_header
+from tests.test_application import OPEN, application
+
+ROUTES = [route for route in application().routes if isinstance(route, Route)]
+DOCUMENT = describe(ROUTES)
+OPERATIONS = [(path, operation) for path, item in DOCUMENT["paths"].items() for operation in item.values()]
+
+
+def test_every_route_is_described():
+    assert len(OPERATIONS) == len(ROUTES) == len(application().routes)
+
+
+def test_the_document_is_valid_openapi():
+    # OpenAPI 3.1 lets the token's URL be relative, its published schema does not.
+    flow = DOCUMENT["components"]["securitySchemes"]["oauth2"]["flows"]["clientCredentials"]
+    oauth2 = {"type": "oauth2", "flows": {"clientCredentials": {**flow, "tokenUrl": "https://priohook/oauth2/token"}}}
+    schemes = {**DOCUMENT["components"]["securitySchemes"], "oauth2": oauth2}
+    document = {**DOCUMENT, "components": {**DOCUMENT["components"], "securitySchemes": schemes}}
+    schemathesis.openapi.from_dict(document).validate()
+
+
+def test_every_reference_leads_to_a_model():
+    text = json.dumps(DOCUMENT)
+    used = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert used == set(DOCUMENT["components"]["schemas"])
+
+
+def test_only_open_urls_need_no_credential():
+    assert {path for path, operation in OPERATIONS if not operation["security"]} == OPEN
+
+
+def test_a_described_scope_is_the_one_that_the_door_asks_for():
+    (webhook,) = (route for route in ROUTES if route.path == WEBHOOK)
+    assert DOCUMENT["paths"][WEBHOOK]["post"]["security"] == [{"basic": ["webhooks:send"]}]
+    assert webhook.door
+    assert webhook.door.middleware
+    assert webhook.door.middleware.kwargs["scope"] is Scope.SEND
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_route_says_what_success_is_what_its_door_answers_and_500(route):
+    door = {problem.status for problem in route.door.problems} if route.door else set()
+    statuses = set(answers(route.operation, route.door))
+    assert statuses >= {500, *door}
+    assert any(status < 300 for status in statuses)
+
+
+def subclasses(problem):
+    for each in problem.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def test_every_problem_that_a_handler_may_raise_is_described_somewhere():
+    described = {problem for route in ROUTES for problem in route.operation.problems}
+    described |= {problem for route in ROUTES if route.door for problem in route.door.problems}
+    of_any_url = {NotFound, MethodNotAllowed, MethodNotImplemented, InternalError}
+    bases = {problem for problem in subclasses(Problem) if problem.__subclasses__()}
+    # The token endpoint's have a form of their own, RFC 6749; the connection's are answered before there is a handler.
+    ours = {problem for problem in subclasses(Problem) if re.match(r"app\.(?!auth\.|server\.)", problem.__module__)}
+    assert {problem for problem in ours - bases - of_any_url if described.isdisjoint(problem.__mro__)} == set()
+
+
+@pytest.mark.parametrize("package", ["deliveries", "events", "receiver", "auth"])
+def test_nobody_is_told_over_http_to_type_a_command(package):
+    for path in (Path(app.__file__).parent / package).rglob("*.py"):
+        if path.name != "first_clients.py":  # the command line's alone
+            strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+            assert not [each for each in strings if isinstance(each, str) and re.search(r"priohook [a-z]+ [a-z]", each)]
+
+
+def test_every_scope_of_a_token_has_a_meaning():
+    assert set(SCOPES) == OF_TOKENS
+
+
+def test_a_problem_is_what_the_document_calls_an_error_model():
+    content = json.loads(bytes(NotFound("Nothing.", "Look elsewhere.").response("1").body))
+    assert ErrorModel.model_validate(content).model_dump() == content
+
+
+@pytest.mark.parametrize(
+    "example", DOCUMENT["paths"][WEBHOOK]["post"]["requestBody"]["content"]["application/json"]["examples"]
+)
+async def test_an_example_of_a_webhook_is_accepted(start, sqlite_url, example):
+    (operation,) = (operation for path, operation in OPERATIONS if path == WEBHOOK)
+    value = operation["requestBody"]["content"]["application/json"]["examples"][example]["value"]
+    async with start(sqlite_url) as client:
+        assert (await client.post(WEBHOOK, json=value, headers=basic_header())).status_code == 200
