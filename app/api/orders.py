@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,7 @@ from app.api.events import KEEP_PRIVATE, EventSummary
 from app.events.differences import MOST_CHANGES, differences
 from app.events.queries import EventFilter, get_bodies, list_events
 from app.events.timeline import Placed, timeline
+from app.prioticket.contents import read_object
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import answer
 from app.web.problems import NotFound
@@ -24,12 +25,6 @@ MOST_EVENTS = 500
 MOST_BODIES = 50
 MOST_BYTES = 4 * 1024 * 1024
 """Of the bodies that are compared, all together, as they are stored and decoded."""
-
-
-class ReadObject(Protocol):
-    """What a stored event's headers and body hold, if it is no larger than the limit, and its decoded size."""
-
-    def __call__(self, headers: list[list[str]], body: bytes, *, limit: int) -> tuple[dict[str, Any] | None, int]: ...
 
 
 class NoSuchOrder(NotFound):
@@ -92,60 +87,52 @@ SHOW = Operation(
 )
 
 
-class Orders:
-    """The handler.
+async def show(request: Request) -> Response:
+    """The order; its bodies are parsed beside the event loop."""
+    reference = request.path_params["reference"]
+    if not reference.isprintable():  # nothing stored is otherwise, and PostgreSQL takes no NUL
+        raise _no_such_order()
+    async with reading(request.state.engine) as connection:
+        rows = await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS + 1)
+        placed = timeline(rows[:MOST_EVENTS])
+        holding = [each.event for each in placed if each.event.shape in ("object", "both")]
+        chosen = _newest(holding)
+        found = {row.id: row for row in await get_bodies(connection, chosen)} if chosen else {}
+    bodies = [found[each] for each in chosen if each in found]
+    if not rows:
+        raise _no_such_order()
+    order = await asyncio.to_thread(_order, reference, placed, bodies)
+    order.more_events = len(rows) > MOST_EVENTS
+    order.not_compared = len(holding) - order.compared
+    return answer(order, headers=KEEP_PRIVATE)
 
-    Args:
-        read_object: What a stored event's headers and body hold.
-    """
 
-    def __init__(self, *, read_object: ReadObject) -> None:
-        self._read_object = read_object
+def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[Row[Any]]) -> Order:
+    objects = _objects(bodies)
+    ids = [each.event.id for each in placed if objects.get(each.event.id) is not None]
+    changed = {new: differences(objects[old], objects[new]) for old, new in pairwise(ids)}
+    return Order(
+        reference=reference,
+        events=[_shown(each, changed) for each in placed],
+        more_events=False,
+        compared=len(objects),
+        not_compared=0,
+        state=objects[ids[-1]] if ids else None,
+        state_event_id=ids[-1] if ids else None,
+    )
 
-    async def show(self, request: Request) -> Response:
-        """The order; its bodies are parsed beside the event loop."""
-        reference = request.path_params["reference"]
-        if not reference.isprintable():  # nothing stored is otherwise, and PostgreSQL takes no NUL
-            raise _no_such_order()
-        async with reading(request.state.engine) as connection:
-            rows = await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS + 1)
-            placed = timeline(rows[:MOST_EVENTS])
-            holding = [each.event for each in placed if each.event.shape in ("object", "both")]
-            chosen = _newest(holding)
-            found = {row.id: row for row in await get_bodies(connection, chosen)} if chosen else {}
-        bodies = [found[each] for each in chosen if each in found]
-        if not rows:
-            raise _no_such_order()
-        order = await asyncio.to_thread(self._order, reference, placed, bodies)
-        order.more_events = len(rows) > MOST_EVENTS
-        order.not_compared = len(holding) - order.compared
-        return answer(order, headers=KEEP_PRIVATE)
 
-    def _order(self, reference: str, placed: Sequence[Placed], bodies: Sequence[Row[Any]]) -> Order:
-        objects = self._objects(bodies)
-        ids = [each.event.id for each in placed if objects.get(each.event.id) is not None]
-        changed = {new: differences(objects[old], objects[new]) for old, new in pairwise(ids)}
-        return Order(
-            reference=reference,
-            events=[_shown(each, changed) for each in placed],
-            more_events=False,
-            compared=len(objects),
-            not_compared=0,
-            state=objects[ids[-1]] if ids else None,
-            state_event_id=ids[-1] if ids else None,
-        )
-
-    def _objects(self, bodies: Sequence[Row[Any]]) -> dict[UUID, dict[str, Any] | None]:
-        """Of as many as there is room for, decoded: a small body may hold a large one."""
-        objects: dict[UUID, dict[str, Any] | None] = {}
-        room = MOST_BYTES
-        for row in bodies:
-            found, size = self._read_object(row.headers, row.body, limit=room)
-            room -= size
-            if room < 0:
-                break
-            objects[row.id] = found
-        return objects
+def _objects(bodies: Sequence[Row[Any]]) -> dict[UUID, dict[str, Any] | None]:
+    """Of as many as there is room for, decoded: a small body may hold a large one."""
+    objects: dict[UUID, dict[str, Any] | None] = {}
+    room = MOST_BYTES
+    for row in bodies:
+        found, size = read_object(row.headers, row.body, limit=room)
+        room -= size
+        if room < 0:
+            break
+        objects[row.id] = found
+    return objects
 
 
 def _no_such_order() -> NoSuchOrder:

@@ -7,6 +7,9 @@ from pydantic_core import PydanticSerializationError, to_json
 from app.prioticket.payloads import NoEnvelope, NotJSON, changed_object, parse_json
 from app.web.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of, decode
 
+MOST_BYTES = 64 * 1024 * 1024
+"""Of a decoded body: no event is larger, as `max_body_bytes` cannot be."""
+
 
 def undone(headers: list[list[str]], body: bytes, *, limit: int) -> bytes:
     """The content of a stored body, whatever coding it claimed to be in.
@@ -33,6 +36,20 @@ def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[d
     except UndecodableBody:
         return None, len(body)
     return _object(content), len(content)
+
+
+def read_order(headers: list[list[str]], body: bytes) -> dict[str, Any] | None:
+    """The order that came along, its text as it was sent; None if there is none, or the body cannot be read.
+
+    Args:
+        headers: As they are stored.
+        body: As it is stored, in its content coding.
+    """
+    try:
+        order = parse_json(undone(headers, body, limit=MOST_BYTES))["data"]["order"]
+    except (UndecodableBody, InflatesTooFar, NotJSON, LookupError, TypeError):
+        return None
+    return order if isinstance(order, dict) else None
 
 
 def _object(content: bytes) -> dict[str, Any] | None:

@@ -1,6 +1,10 @@
 import gzip
 
-from app.prioticket.contents import read_object
+import pytest
+from pydantic import ValidationError
+
+from app.prioticket.contents import MOST_BYTES, read_object, read_order
+from app.settings.model import Settings
 
 GZIP = [["content-encoding", "gzip"]]
 
@@ -27,3 +31,17 @@ def test_half_a_character_is_a_question_mark():
 def test_an_object_too_deep_to_be_written_is_none():
     deep = "[" * 3000 + "]" * 3000
     assert read_object([], body(f'["\\ud800", {deep}]'), limit=10_000)[0] is None
+
+
+def test_an_order_is_read_whatever_coding_and_text_it_has():
+    content = b'{"data": {"order": {"note": "\\ud800"}}}'
+    assert read_order(GZIP, gzip.compress(content)) == {"note": "\ud800"}
+
+
+def test_of_a_body_larger_than_any_that_is_taken_no_order_is_read():
+    content = b'{"data": {"order": {}}}'
+    assert read_order(GZIP, gzip.compress(content.ljust(MOST_BYTES))) == {}
+    assert read_order(GZIP, gzip.compress(content.ljust(MOST_BYTES + 1))) is None
+    assert Settings(max_body_bytes=MOST_BYTES)
+    with pytest.raises(ValidationError):
+        Settings(max_body_bytes=MOST_BYTES + 1)

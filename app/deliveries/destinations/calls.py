@@ -3,7 +3,7 @@
 What a function does to its process (a crash, another directory, a closed stream, a lock that is never let go) happens
 here and nowhere else. Both talk over a socket, in frames of four bytes of length and a message:
 
-    worker   (CALL, number, event) · (CANCEL, number) · (END,)                         pickled
+    worker   (CALL, number, headers, event) · (CANCEL, number) · (END,)                         pickled
     here     [READY] or [UNUSABLE, why] · [RETURNED, number, error, traceback]         JSON
              [ALIVE, number, whether it can be cancelled] · [LOG, logger, level, text, traceback]
 """
@@ -18,7 +18,6 @@ import signal
 import socket
 import sys
 import traceback
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,9 +26,8 @@ from inspect import isawaitable, iscoroutinefunction
 from threading import Lock, Thread
 from typing import Any, cast
 
-from pydantic_core import from_json
-
 from app.deliveries.destinations.python import DeliveredEvent
+from app.prioticket.contents import read_order
 
 CALL, CANCEL, END = "call", "cancel", "end"
 READY, UNUSABLE, RETURNED, ALIVE, LOG = "ready", "unusable", "returned", "alive", "log"
@@ -113,8 +111,8 @@ class Calls:
     def _take(self, message: tuple[Any, ...]) -> None:
         kind, *rest = message
         if kind == CALL:
-            number, event = rest
-            task = self._tasks[number] = self._loop.create_task(self._call(number, event))
+            number, headers, event = rest
+            task = self._tasks[number] = self._loop.create_task(self._call(number, headers, event))
             task.add_done_callback(partial(self._returned, number))
         elif kind == CANCEL:
             (number,) = rest
@@ -126,9 +124,9 @@ class Calls:
             self._ending = True
             self._loop.stop()
 
-    async def _call(self, number: int, event: Mapping[str, Any]) -> BaseException | None:
+    async def _call(self, number: int, headers: list[list[str]], event: Mapping[str, Any]) -> BaseException | None:
         try:
-            await self._attempt(number, DeliveredEvent(order=_order(event["body"]), **event))
+            await self._attempt(number, DeliveredEvent(order=read_order(headers, event["body"]), **event))
         except BaseException as raised:  # noqa: BLE001 - whatever it raises is one attempt's failure
             return raised
         return None
@@ -210,14 +208,6 @@ def _find(url: str, channel: Channel) -> Callable[[DeliveredEvent], Any] | None:
 
 def _sentence(error: BaseException) -> str:
     return str(error)[:MOST_TEXT].rstrip(".")
-
-
-def _order(body: bytes) -> Mapping[str, Any] | None:
-    try:
-        order = from_json(body.removeprefix(BOM_UTF8))["data"]["order"]
-    except (ValueError, KeyError, TypeError):  # a body in a content coding, or an event without an order
-        return None
-    return order if isinstance(order, dict) else None
 
 
 def _described(error: BaseException | None) -> Sequence[str | None]:

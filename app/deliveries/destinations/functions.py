@@ -146,7 +146,7 @@ class _Caller:
         number = next(self._numbers)
         returned: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._running[number] = returned
-        self._say(calls.CALL, number, _event(claim))
+        self._say(calls.CALL, number, claim.headers, _event(claim))
         await asyncio.wait({returned}, timeout=within)
         if returned.done():
             return returned.result()

@@ -17,7 +17,7 @@ class DeliveredEvent:
         id: The same on every attempt and replay: what was done for it once need not be done again.
         type: Such as `ORDER_CANCEL`; None where Prioticket sent none.
         reference: The order's, or other object's.
-        order: The order as Prioticket sent it; None where it did not, or in a content coding such as gzip.
+        order: The order as Prioticket sent it; None if it sent none.
         body: The exact bytes that arrived.
         attempt: From 1.
         replay: Whether a person asked for it.

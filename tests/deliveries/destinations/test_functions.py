@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -85,9 +86,25 @@ async def test_the_event_says_all_that_a_function_may_want_to_know(kept):
     assert kept() == [event, replace(event, order=order, body=body, attempt=1, replay=False, superseded=False)]
 
 
+async def test_a_compressed_body_stays_as_it_came_and_its_order_is_read(kept):
+    content = payload("08-order-payload-confirmed")
+    arrived = [
+        ([["content-encoding", "gzip"]], gzip.compress(content)),
+        ([], gzip.compress(content)),  # a proxy lost the header
+        ([["content-encoding", "deflate"]], zlib.compress(content)),
+        ([["content-encoding", "gzip"]], content),  # a proxy undid the coding
+    ]
+    async with opened("keeps") as destination:
+        for headers, body in arrived:
+            assert await send(destination, headers=headers, body=body) == DELIVERED
+    order = json.loads(content)["data"]["order"]
+    assert [(event.order, event.body) for event in kept()] == [(order, body) for _, body in arrived]
+
+
 async def test_where_no_order_can_be_read_there_is_none(kept):
     bodies = [
         gzip.compress(b"{}", mtime=0),
+        gzip.compress(payload("08-order-payload-confirmed"))[:-9],
         b'{"data": {"order": "text"}}',
         b'{"data": null}',
         b"[]",
