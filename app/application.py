@@ -23,7 +23,8 @@ from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
 from app.auth.basic import BasicDoor
 from app.auth.bearer import PROBLEMS as BEARER_PROBLEMS
 from app.auth.bearer import BearerDoor
-from app.auth.clients import Clients
+from app.auth.clients import clients_from
+from app.auth.keys import token_keys
 from app.auth.limits import FailureLimit
 from app.auth.token_description import TOKEN
 from app.auth.token_endpoint import TokenEndpoint
@@ -34,7 +35,6 @@ from app.deliveries.wake import Notifier
 from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
-from app.prioticket import contents
 from app.receiver import endpoint as receiver
 from app.receiver.description import RECEIVE
 from app.settings.model import Scope, Settings, SettingsProblem
@@ -91,15 +91,17 @@ class Application(Router):
         raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(allowed)})
 
 
-def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Sequence[bytes] = ()) -> Application:
+def create_app(settings: Settings, *, log: LogWriter) -> Application:
     """The application of one process; nothing is opened before its lifespan starts.
 
     Args:
-        keys: Of tokens, the one that signs first; without any, no token is given and none is believed.
+        settings: All of them: `first_start.complete` adds what is kept beside a SQLite database.
+        log: Where its log lines go.
 
     Raises:
-        SettingsProblem: there is no client, so that nobody could come in.
+        SettingsProblem: there is no client, so that nobody could come in, or two have the same credentials.
     """
+    clients, keys = clients_from(settings.clients), token_keys(settings)
     if not clients:
         raise SettingsProblem(
             "No client is configured: `priohook clients new prioticket` prints an entry for `clients`."
@@ -155,7 +157,6 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
         body_timeout=settings.body_timeout,
     )
     limit = settings.max_body_bytes
-    order = orders.Orders(read_object=contents.read_object)
     releasing = quarantine.Releasing(usernames=clients.usernames, limit=limit)
     one = single.SingleReplay(destinations=settings.destinations)
     replays = bulk.BulkReplays(destinations=settings.destinations)
@@ -171,7 +172,7 @@ def create_app(settings: Settings, *, clients: Clients, log: LogWriter, keys: Se
         Route("GET", "/api/events/{event_id}/body", events_api.body, events_api.BODY, door=read),
         Route("POST", "/api/events/{event_id}/replay", one.replay, single.REPLAY, door=replay),
         Route("POST", "/api/events/{event_id}/release", releasing.release, quarantine.RELEASE, door=replay),
-        Route("GET", "/api/orders/{reference:path}", order.show, orders.SHOW, door=read),
+        Route("GET", "/api/orders/{reference:path}", orders.show, orders.SHOW, door=read),
         Route("GET", "/api/deliveries", deliveries.list_page, delivery.LIST, door=replay),
         Route("GET", "/api/deliveries/{delivery_id}", deliveries.show, delivery.SHOW, door=replay),
         Route("POST", "/api/deliveries/{delivery_id}/retry", deliveries.retry, delivery.RETRY, door=replay),

@@ -21,8 +21,6 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from app.application import create_app
-from app.auth.clients import clients_from
-from app.auth.keys import token_keys
 from app.auth.tokens import issue
 from app.database import columns, engines, schema
 from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
@@ -182,7 +180,7 @@ def serve(log: io.StringIO) -> Callable[..., Any]:
         clients = {name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()}
         settings = Settings(**{"database_url": url, "clients": clients, "token_keys": [TOKEN_KEY], **changes})
         writer = LogWriter(log, style="json")
-        app = create_app(settings, clients=clients_from(settings.clients), keys=token_keys(settings), log=writer)
+        app = create_app(settings, log=writer)
         async with app.lifespan_context(app) as state:
             yield _with_state(app, dict(state or {}))
 

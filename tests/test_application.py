@@ -8,7 +8,6 @@ from sqlalchemy import text
 from app.application import Application, create_app
 from app.auth.basic import CHALLENGE as BASIC_CHALLENGE
 from app.auth.bearer import CHALLENGE as BEARER_CHALLENGE
-from app.auth.clients import Clients, clients_from
 from app.database.schema import SchemaNotCurrent
 from app.settings.model import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter
@@ -24,7 +23,7 @@ UNDEFINED_METHODS = ["PROPFIND", "BREW", "PURGE", "QUERY", "POSTS"]
 
 def application(**changes) -> Application:
     settings = Settings.model_validate({"clients": CLIENTS, **changes})
-    return create_app(settings, clients=clients_from(settings.clients), log=LogWriter(io.StringIO(), style="json"))
+    return create_app(settings, log=LogWriter(io.StringIO(), style="json"))
 
 
 async def test_a_stranger_gets_nothing_but_the_challenge_from_every_url():
@@ -177,7 +176,7 @@ async def test_a_newer_release_may_have_migrated_already(client, revision):
 
 async def test_an_application_without_clients_is_refused():
     with pytest.raises(SettingsProblem, match="No client is configured"):
-        create_app(Settings(), clients=Clients([]), log=LogWriter(io.StringIO(), style="json"))
+        create_app(Settings(), log=LogWriter(io.StringIO(), style="json"))
 
 
 async def test_an_application_does_not_start_on_a_schema_that_is_not_current(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 from starlette.routing import Route
 
 from app.application import create_app
-from app.auth.clients import clients_from
 from app.cli.main import priohook
 from app.settings.model import ClientSettings, Settings
 from app.telemetry.logs import stderr_writer
@@ -45,7 +44,7 @@ def test_the_readme_names_every_command_and_its_options(name, command):
 
 def test_the_readme_names_every_url():
     clients = {name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()}
-    app = create_app(Settings(), clients=clients_from(clients), log=stderr_writer("json"))
+    app = create_app(Settings(clients=clients), log=stderr_writer("json"))
     routes = [route for route in app.routes if isinstance(route, Route)]
     urls = {f"| `{method} {route.path_format}` |" for route in routes for method in (route.methods or set()) - {"HEAD"}}
     assert {url for url in urls if url not in README} == set()

@@ -12,19 +12,23 @@ from app.settings.values import TokenKeys
 
 
 def token_keys(settings: Settings) -> tuple[bytes, ...]:
-    """The keys, the one that signs first; none where several receivers would have to agree and nothing is configured.
+    """The keys as they sign, the one that signs first."""
+    return tuple(key.get_secret_value().encode() for key in settings.token_keys)
 
-    Raises:
-        SettingsProblem: the file beside the database is unusable.
-    """
+
+def make_first_key(settings: Settings) -> None:
+    """Makes a key beside the database, unless there is one; not on PostgreSQL, where several receivers must agree."""
     path = kept_path(settings, "keys")
     if path is not None and not settings.token_keys and not path.exists():
         keep(path, f"token_keys = {json.dumps([new_key()])}\n")
-    return tuple(key.get_secret_value().encode() for key in settings.token_keys or kept_keys(settings))
 
 
 def kept_keys(settings: Settings) -> TokenKeys:
-    """The keys beside the database; none where there was no first start."""
+    """The keys beside the database; none where there was no first start.
+
+    Raises:
+        SettingsProblem: their file is unusable.
+    """
     path = kept_path(settings, "keys")
     return _read(path) if path is not None and path.exists() else ()
 

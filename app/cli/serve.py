@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 import click
 
 from app.application import create_app
-from app.auth.clients import clients_from
-from app.auth.first_clients import FirstClients, first_clients, with_kept_clients
+from app.auth.first_clients import FirstClients, first_clients
+from app.auth.first_start import complete
 from app.auth.kept import ignored_files
-from app.auth.keys import token_keys
+from app.auth.keys import make_first_key
 from app.cli.output import say
 from app.cli.streams import outlive_output
 from app.database import engines, schema, writing
@@ -54,31 +54,30 @@ EXAMPLE = {
 @click.option("--no-worker", is_flag=True, help="Only receive; `priohook worker` delivers.")
 def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     """Receive webhooks, and deliver them, until SIGTERM, then finish what was begun and exit 0."""
-    settings = Settings.load()
-    with_kept_clients(settings)  # a clash is refused before anything is begun
-    if processes > 1 and engines.is_sqlite(settings.database_url):
+    configured = Settings.load()
+    complete(configured)  # a clash is refused before anything is begun
+    if processes > 1 and engines.is_sqlite(configured.database_url):
         raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")
     for name in unknown_variables(os.environ):
         say(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
     exit_when_told()
     outlive_output()
     listener = listen(host, port)  # before the first clients are made, whose secrets are shown once
-    asyncio.run(_prepare(settings))
-    keys = token_keys(settings)
-    made = first_clients(settings)  # last, as what fails after it keeps their secrets from being shown
-    configured, settings = settings.clients, with_kept_clients(settings)
+    asyncio.run(_prepare(configured))
+    make_first_key(configured)
+    made = first_clients(configured)  # last, as what fails after it keeps their secrets from being shown
+    settings = complete(configured)
     log = stderr_writer(settings.log_format)
-    clients = clients_from(settings.clients)
-    for path, reason in ignored_files(settings).items():
+    for path, reason in ignored_files(configured).items():
         log.write("file_ignored", {"file": str(path), "reason": reason}, level="warning")
-    if not keys:
+    if not settings.token_keys:
         log.write("tokens_are_off", {"reason": "No token_keys: `priohook keys new` makes one."}, level="warning")
-    app = create_app(settings, clients=clients, keys=keys, log=log)
+    app = create_app(settings, log=log)
 
     def started(url: str) -> None:
         say(f"priohook listens at {url}")
         if made:
-            _introduce(made, url, others=bool(configured))
+            _introduce(made, url, others=bool(configured.clients))
 
     bound = ends_within(settings) + LAST
 

@@ -8,9 +8,9 @@ from typing import Any
 import click
 from sqlalchemy.engine import URL, make_url
 
-from app.auth.first_clients import kept_clients, with_kept_clients
+from app.auth.first_clients import kept_clients
+from app.auth.first_start import complete
 from app.auth.kept import kept_path
-from app.auth.keys import kept_keys
 from app.cli.output import say, say_json
 from app.settings.model import ClientSettings, DestinationSettings, Settings, unknown_variables, value_sources
 from app.settings.values import masked
@@ -48,13 +48,13 @@ def settings(*, as_json: bool) -> None:
 def _in_force() -> tuple[Settings, dict[str, str]]:
     """The settings with what a first start keeps beside the database, and where each comes from."""
     settings, sources = Settings.load(), value_sources()
+    completed = complete(settings)
     if kept_clients(settings):
         path = str(kept_path(settings, "clients"))
         sources["clients"] = f"{sources['clients']}, {path}" if settings.clients else path
-    keys = settings.token_keys or kept_keys(settings)
-    if keys and not settings.token_keys:
+    if completed.token_keys and not settings.token_keys:
         sources["token_keys"] = str(kept_path(settings, "keys"))
-    return with_kept_clients(settings).model_copy(update={"token_keys": keys}), sources
+    return completed, sources
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -7,7 +7,9 @@ import pytest
 
 from app.auth.clients import clients_from
 from app.auth.first_clients import FirstClients, first_clients, with_kept_clients
+from app.auth.first_start import complete
 from app.auth.kept import ignored_files
+from app.auth.keys import make_first_key
 from app.settings.model import Settings, SettingsProblem
 from tests.conftest import SECRET, WEBHOOK, basic_header, payload
 
@@ -148,3 +150,13 @@ async def test_the_sender_that_was_made_can_send(tmp_path, sqlite_url, start):
         headers = basic_header("prioticket", secret_of(made, "prioticket"))
         reply = await client.post(WEBHOOK, content=payload("04-notification-redemption"), headers=headers)
     assert reply.status_code == 200
+
+
+def test_what_a_first_start_keeps_is_part_of_the_settings_of_an_application(tmp_path):
+    settings = configured(tmp_path, mine={"secret": SECRET, "scopes": ["webhooks:send"]})
+    made = start_without_clients(tmp_path)
+    make_first_key(settings)
+    completed = complete(settings)
+    assert completed.clients == {**settings.clients, **made.clients}
+    assert len(completed.token_keys) == 1
+    assert complete(completed) == completed

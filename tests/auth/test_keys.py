@@ -3,14 +3,17 @@ import stat
 
 import pytest
 
-from app.auth.keys import token_keys
+from app.auth.first_start import complete
+from app.auth.keys import make_first_key, token_keys
 from app.settings.model import Settings, SettingsProblem
 
 KEY, OTHER = "k" * 32, "o" * 32
 
 
 def started(tmp_path) -> tuple[bytes, ...]:
-    return token_keys(Settings(database_url=f"sqlite:///{tmp_path}/priohook.db"))
+    settings = Settings(database_url=f"sqlite:///{tmp_path}/priohook.db")
+    make_first_key(settings)
+    return token_keys(complete(settings))
 
 
 def test_a_first_start_on_sqlite_makes_a_key_that_only_the_owner_can_read(tmp_path):
@@ -34,7 +37,9 @@ def test_configured_keys_are_taken_in_their_order_and_none_is_made(tmp_path, mon
 
 
 def test_on_postgresql_no_key_is_made_since_receivers_must_agree(tmp_path):
-    assert token_keys(Settings(database_url="postgresql://localhost/priohook")) == ()
+    settings = Settings(database_url="postgresql://localhost/priohook")
+    make_first_key(settings)
+    assert complete(settings).token_keys == ()
     assert not list(tmp_path.iterdir())
 
 

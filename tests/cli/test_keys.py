@@ -1,5 +1,6 @@
 import json
 
+from app.auth.first_start import complete
 from app.auth.keys import token_keys
 from app.settings.model import Settings
 
@@ -7,7 +8,7 @@ from app.settings.model import Settings
 def test_what_is_printed_for_the_configuration_is_a_key(run, tmp_path):
     entry = run("keys", "new").text.partition("For priohook.toml:\n\n")[2]
     (tmp_path / "priohook.toml").write_text(entry)
-    (key,) = token_keys(Settings.load())
+    (key,) = token_keys(complete(Settings.load()))
     assert len(key) == 64
 
 

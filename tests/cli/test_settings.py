@@ -5,7 +5,8 @@ import pytest
 
 import app.settings.sources
 from app.auth.first_clients import first_clients, kept_clients
-from app.auth.keys import token_keys
+from app.auth.first_start import complete
+from app.auth.keys import make_first_key, token_keys
 from app.settings.model import Settings
 from tests.conftest import SECRET
 
@@ -98,7 +99,8 @@ def test_the_values_in_a_destinations_query_are_masked(run, tmp_path):
 def test_the_clients_and_keys_of_a_first_start_are_shown_and_masked(shown, run, tmp_path):
     settings = Settings.load()
     first_clients(settings)
-    (key,) = token_keys(settings)
+    make_first_key(settings)
+    (key,) = token_keys(complete(settings))
     shows = shown()
     assert set(shows["clients"]["value"]) == {"prioticket", "admin"}
     assert shows["clients"]["source"] == "priohook-clients.toml"

@@ -8,6 +8,7 @@ import pytest
 from authlib.integrations.requests_client import OAuth2Session, OAuthError
 from authlib.oauth2.rfc6749 import OAuth2Token
 
+from app.auth.first_start import complete
 from app.auth.keys import token_keys
 from app.auth.tokens import Token, verify
 from app.settings.model import Settings
@@ -21,7 +22,7 @@ def fetch(server: Served, folder: Path, *, scope: str | None = None) -> OAuth2To
 
 
 def said(token: OAuth2Token, folder: Path) -> Token:
-    keys = token_keys(Settings(database_url=f"sqlite:///{folder}/priohook.db"))
+    keys = token_keys(complete(Settings(database_url=f"sqlite:///{folder}/priohook.db")))
     return verify(token["access_token"], keys=keys, now=datetime.now(UTC))
 
 

@@ -16,7 +16,6 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from app.application import create_app
-from app.auth.clients import clients_from
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
@@ -107,7 +106,7 @@ async def test_a_query_is_not_logged_and_a_path_only_its_beginning(start, sqlite
 
 async def test_a_sender_that_hangs_up_is_a_line_with_499(sqlite_url, log, lines):
     settings = Settings.model_validate({"database_url": sqlite_url, "clients": CLIENTS})
-    app = create_app(settings, clients=clients_from(settings.clients), log=LogWriter(log, style="json"))
+    app = create_app(settings, log=LogWriter(log, style="json"))
     authorization = basic_header()["Authorization"].encode()
     sent: list[Any] = []
 
@@ -306,7 +305,7 @@ async def test_a_row_that_the_database_refuses_is_logged_without_what_is_in_it(s
 async def test_a_bug_behind_the_door_logs_no_credential_no_body_and_no_contact(sqlite_url, log):
     settings = Settings.model_validate({"database_url": sqlite_url, "clients": CLIENTS})
     writer = LogWriter(log, style="json")
-    app = create_app(settings, clients=clients_from(settings.clients), log=writer)
+    app = create_app(settings, log=writer)
     # Without its lifespan the application has no store, which is a bug that shows after the body was parsed.
     transport = httpx2.ASGITransport(app)
     with writer.running(), logging_to(writer):
