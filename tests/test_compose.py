@@ -1,6 +1,5 @@
 import re
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,15 +7,17 @@ from compose_spec import PyOptions
 
 from app.cli.main import priohook
 from app.settings.model import Scope, Settings, unknown_variables
+from tests.pages import PROJECT, page
+from tests.pages import README as README_PAGE
 
-PROJECT = Path(__file__).parent.parent
 TEXT = (PROJECT / "docker-compose.yml").read_text()
 COMPOSE = PyOptions(apply_merge=True).from_yaml(TEXT)  # refuses names and values that compose does not know
 SPECIFICATION: dict[str, Any] = COMPOSE.to_dict()
 SERVICES: dict[str, dict[str, Any]] = SPECIFICATION["services"]
-README = (PROJECT / "README.md").read_text().partition("## With compose\n")[2].partition("\n## ")[0]
+README = README_PAGE.read_text().partition("## With compose\n")[2].partition("\n## ")[0]
+OPERATING = page("operating").partition("## Compose\n")[2].partition("\n## ")[0]
 VARIABLE = re.compile(r"\$\{(\w+):\?([^}]+)\}")
-COMMANDS = re.findall(r"docker compose ([^`\n]+)", README)
+COMMANDS = re.findall(r"docker compose ([^`\n]+)", README + OPERATING)
 OURS = [name for name, service in SERVICES.items() if service["image"] == "priohook"]
 
 
@@ -63,7 +64,7 @@ def test_only_the_balancer_can_be_reached_and_only_from_this_machine():
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
         "balancer": ["127.0.0.1:8000:8080"]
     }
-    assert "`http://127.0.0.1:8000`" in README
+    assert "`http://127.0.0.1:8000`" in OPERATING
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -113,7 +114,7 @@ def test_the_readme_fills_in_each_variable_with_a_secret_of_its_own():
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_the_readme_names_services_and_profiles_that_exist(line):
+def test_the_pages_name_services_and_profiles_that_exist(line):
     verb = next(word for word in line.split() if word in {"run", "exec", "up", "down"})
     profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
     assert set(re.findall(r"--profile (\S+)", line)) <= profiles

@@ -308,8 +308,8 @@ class Protocol(HttpToolsProtocol):
 
     def _unknown_method(self, path: str) -> Problem:
         if not any(known.match(path) for known in self.paths):
-            return NotFound("There is nothing at this URL.", "The README lists the URLs.")
-        return MethodNotImplemented("HTTP does not define this method.", "The README lists the URLs and methods.")
+            return NotFound("There is nothing at this URL.", "docs/api.md lists the URLs.")
+        return MethodNotImplemented("HTTP does not define this method.", "docs/api.md lists the URLs and methods.")
 
     def _address(self) -> str:
         return self.client[0] if self.client else "unknown"

@@ -160,7 +160,7 @@ def problem_for(error: Exception, *, method: str) -> Problem | None:
     if not isinstance(error, HTTPException) or error.status_code not in (NotFound.status, MethodNotAllowed.status):
         return None
     if error.status_code == NotFound.status:
-        return NotFound("There is nothing at this URL.", "The README lists the URLs; paths are case-sensitive.")
+        return NotFound("There is nothing at this URL.", "docs/api.md lists the URLs. Paths are case-sensitive.")
     allow = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
     if method not in DEFINED_METHODS:
         return MethodNotImplemented("HTTP does not define this method.", f"This URL takes {allow}.")

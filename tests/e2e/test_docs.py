@@ -1,4 +1,4 @@
-"""What the README shows, tried."""
+"""What the pages show, tried."""
 
 import re
 import socket
@@ -14,14 +14,14 @@ from standardwebhooks import Webhook
 
 from app.settings.values import new_signing_secret
 from tests.e2e.conftest import ENDS_WITHIN, configured, dial, new_event, request
-from tests.test_readme import README, blocks
+from tests.pages import blocks, page
 
 
-def test_the_consumer_of_the_readme_takes_what_is_signed_and_nothing_else(tmp_path):
+def test_the_consumer_of_the_docs_takes_what_is_signed_and_nothing_else(tmp_path):
     secret = new_signing_secret()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    (program,) = [block for block in blocks("python") if "Consumer" in block]
+    (program,) = [block for block in blocks(page("deliveries"), "python") if "Consumer" in block]
     (tmp_path / "consumer.py").write_text(program.replace("9000", str(port)))
     with subprocess.Popen([sys.executable, tmp_path / "consumer.py", secret], stderr=subprocess.DEVNULL) as consumer:
         try:
@@ -55,8 +55,8 @@ def answer(port: int, *secrets: str, at: datetime, sent: bytes = b"{'a': 1}") ->
     return httpx2.post(f"http://127.0.0.1:{port}/in", content=sent, headers=headers).status_code
 
 
-def test_the_copy_of_the_readme_has_what_was_committed_last(serve, sqlite_url, tmp_path):
-    (line,) = re.findall(r"^(python3 -c .*VACUUM.*)$", README, re.MULTILINE)
+def test_the_copy_of_the_docs_has_what_was_committed_last(serve, sqlite_url, tmp_path):
+    (line,) = re.findall(r"^(python3 -c .*VACUUM.*)$", page("operating"), re.MULTILINE)
     server = serve(**configured(sqlite_url))
     with dial(server) as wire:
         assert wire.send(request(new_event())).reply().status == 200

@@ -1,0 +1,105 @@
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from starlette.routing import Route
+
+from app.settings.model import Settings
+from app.web.openapi.document import describe
+from tests.pages import DOCS, GENERATED, PAGES, PROJECT, README, blocks, commands, page, written
+from tests.test_application import application
+from tests.web.openapi.test_document import ROUTES
+
+LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)")
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+STATUS_ROWS = dict(re.findall(r"^\| (\d{3}) \|.*\| `(test_\w+)` \|$", page("api"), re.MULTILINE))
+
+
+def anchors(text: str) -> set[str]:
+    """What a link can name of a page: its headings, as hosting sites spell them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[><=;]", each)[0] for each in requirements}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_of_a_page_leads_somewhere(path):
+    for target, anchor in LINK.findall(path.read_text()):
+        file = path.parent / target if target else path
+        assert file.is_file(), target
+        assert not anchor or anchor in anchors(file.read_text()), f"{target}#{anchor}"
+
+
+def test_the_readme_leads_to_every_page():
+    text = README.read_text()
+    assert {path.name for path in DOCS.glob("*.md") if f"(docs/{path.name})" not in text} == set()
+
+
+def test_the_readme_stays_short():
+    assert len(README.read_text().splitlines()) <= 160
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_page_says_what_the_program_says(name):
+    assert page(name) == written(page(name), GENERATED[name]()), "run `python -m tests.pages`"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_settings_page_names_every_setting(name):
+    assert f"| `{name}` |" in page("settings")
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_the_commands_page_names_every_command(name):
+    assert f"\n### {name}\n" in page("commands")
+
+
+def test_the_api_page_names_every_url_and_no_other():
+    routes = [route for route in application().routes if isinstance(route, Route)]
+    urls = {f"{method} {route.path_format}" for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    assert set(re.findall(r"^\| `([A-Z]+ /[^`]+)` \|", page("api"), re.MULTILINE)) == urls
+
+
+def test_contributing_names_every_dependency():
+    project = PYPROJECT["project"]
+    names = names_of(project["dependencies"] + project["optional-dependencies"]["test"])
+    text = (PROJECT / "CONTRIBUTING.md").read_text().lower()
+    assert {name for name in names if name not in text} == set()
+
+
+def test_each_status_of_the_api_page_has_the_test_that_it_names():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    assert STATUS_ROWS
+    assert {name for name in STATUS_ROWS.values() if f"def {name}(" not in tests} == set()
+
+
+def test_the_api_page_names_every_status_that_an_operation_declares():
+    declared = {
+        status for path in describe(ROUTES)["paths"].values() for each in path.values() for status in each["responses"]
+    }
+    assert {status for status in declared if status >= "400"} <= set(STATUS_ROWS)
+
+
+@pytest.mark.parametrize(("path", "names"), [(README, {"erp"}), (DOCS / "deliveries.md", {"erp", "gate"})])
+def test_printed_destinations_can_be_used(path, names):
+    (printed,) = [block for block in blocks(path.read_text(), "toml") if "[destinations" in block]
+    Path("priohook.toml").write_text(re.sub(r"^secret = .*$", "", printed, flags=re.MULTILINE))
+    assert set(Settings.load().destinations) == names
+
+
+def test_the_drawing_has_the_floors_of_the_import_contract():
+    (contract,) = [each for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["type"] == "layers"]
+    drawn = re.findall(r"^(\d) (.+)$", page("architecture"), re.MULTILINE)
+    assert [floor for floor, _ in drawn] == [str(number) for number in reversed(range(len(drawn)))]
+    assert [rooms for _, rooms in drawn] == contract["layers"]
+
+
+def test_the_drawing_has_the_rooms_of_the_package():
+    drawn = set(re.findall(r"^  (\w+(?:/|\.py)) ", page("architecture"), re.MULTILINE))
+    package = [path for path in (PROJECT / "app").iterdir() if not path.name.startswith((".", "__pycache__"))]
+    rooms = {path.name if path.is_file() else f"{path.name}/" for path in package if path.name != "__init__.py"}
+    assert drawn == rooms
