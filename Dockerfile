@@ -4,16 +4,15 @@ RUN python -m venv --without-pip .venv
 # Before the source, so that a change there installs nothing again. All are wheels: no compiler is needed.
 COPY requirements.txt .
 RUN pip --python .venv install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt
-# Laid out like a clone and installed in place, since migrations stand beside the package and not in it.
-COPY . .
-RUN pip --python .venv install --no-cache-dir --no-build-isolation --no-deps -e . && python -m compileall -q app migrations
+COPY . source
+RUN pip --python .venv install --no-cache-dir --no-build-isolation --no-deps ./source
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="priohook" \
       org.opencontainers.image.description="The webhook receiver between Prioticket and your own systems." \
       org.opencontainers.image.licenses="MIT"
 ENV PATH=/opt/priohook/.venv/bin:$PATH
-COPY --from=build /opt/priohook /opt/priohook
+COPY --from=build /opt/priohook/.venv /opt/priohook/.venv
 # SQLite's file goes to the working directory; a volume there inherits its owner.
 RUN install -d -o 10001 -g 10001 /data
 WORKDIR /data

@@ -14,13 +14,12 @@ from time import perf_counter
 import uvloop
 
 from app.database.engines import is_sqlite
-from app.database.schema import PROJECT
 from app.events.ids import new_id
 from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import NewEvent, Row, Writer
 from app.prioticket.payloads import Payload, parse_payload
-from bench.load import Load, parse, payload, percentile
+from bench.load import PROJECT, Load, parse, payload, percentile
 
 HEADERS = b"host: 127.0.0.1\r\nuser-agent: Prioticket\r\naccept: application/json\r\ncontent-type: application/json"
 TIMEOUT = timedelta(seconds=5)

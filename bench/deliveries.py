@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import insert
 
-from app.database import engines, schema
+from app.database import engines
 from app.deliveries.tables import Destination
 from bench import databases
 from bench.consumer import Consumer, consuming
 from bench.databases import Databases
-from bench.load import NOTIFICATION_ID, PASSWORD, REFERENCE, USERNAME, payload
+from bench.load import NOTIFICATION_ID, PASSWORD, PROJECT, REFERENCE, USERNAME, payload
 from bench.plan import COMPARED, Plan
 from bench.processes import environment, running
 from bench.samples import Deliveries, Key, Results
@@ -52,7 +52,7 @@ def working(url: str, consumer: Consumer) -> Iterator[None]:
     asyncio.run(_register(url))
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "worker"],
-        cwd=schema.PROJECT,
+        cwd=PROJECT,
         env=environment(url) | {"PRIOHOOK_DESTINATIONS": json.dumps(destinations)},
         stderr=subprocess.DEVNULL,
     )

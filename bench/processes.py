@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread, Timer
 
-from app.database.schema import PROJECT
 from app.settings.model import Scope
-from bench.load import PASSWORD, USERNAME
+from bench.load import PASSWORD, PROJECT, USERNAME
 
 STARTS_WITHIN = 30.0  # seconds
 ENDS_WITHIN = 40.0  # seconds

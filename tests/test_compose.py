@@ -129,8 +129,8 @@ def test_the_command_line_knows_what_a_service_runs(service):
     priohook.commands[name].make_context(name, arguments)
 
 
-def test_the_image_holds_what_a_clone_needs_to_run():
-    """What .dockerignore lets through, as the package finds its migrations beside itself."""
+def test_the_image_is_built_from_all_that_the_package_needs():
+    """What .dockerignore lets through: the package is built from it."""
     kept = re.findall(r"^!(.+)$", (PROJECT / ".dockerignore").read_text(), re.MULTILINE)
     assert {"app", "migrations", "pyproject.toml", "requirements.txt"} <= set(kept)
     assert all((PROJECT / each).exists() for each in kept)

@@ -11,7 +11,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-PROJECT = Path(__file__).parent.parent.parent
+PACKAGE = Path(__file__).parents[1]
+INSTALLED = PACKAGE / "migrations"
+MIGRATIONS = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "migrations"
+"""In the package once it is installed; beside the package in a checkout."""
+
 LOCK_TIMEOUT = timedelta(seconds=5)
 MIGRATION_LOCK = 7_092_717_263
 """An arbitrary number, the same everywhere: two `priohook migrate` at once take turns."""
@@ -41,7 +45,7 @@ async def check_schema(engine: AsyncEngine) -> None:
     Raises:
         SchemaNotCurrent: migrations are missing.
     """
-    known, head = _revisions(PROJECT)
+    known, head = _revisions(MIGRATIONS)
     async with engine.connect() as connection:
         current = await connection.run_sync(lambda each: MigrationContext.configure(each).get_current_revision())
     if current is None or (current in known and current != head):
@@ -50,7 +54,7 @@ async def check_schema(engine: AsyncEngine) -> None:
 
 
 def _move(connection: Connection, revision: str) -> None:
-    config = _config()
+    config = _config(MIGRATIONS)
     config.attributes["connection"] = connection
     scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
@@ -66,9 +70,9 @@ def _move(connection: Connection, revision: str) -> None:
 
 
 @cache
-def _revisions(project: Path) -> tuple[frozenset[str], str | None]:  # noqa: ARG001 - the key: another one has others
+def _revisions(folder: Path) -> tuple[frozenset[str], str | None]:
     """The revisions that this release knows, and its own; reading the scripts takes milliseconds."""
-    scripts = ScriptDirectory.from_config(_config())
+    scripts = ScriptDirectory.from_config(_config(folder))
     return _known(scripts), scripts.get_current_head()
 
 
@@ -76,5 +80,7 @@ def _known(scripts: ScriptDirectory) -> frozenset[str]:
     return frozenset(script.revision for script in scripts.walk_revisions())
 
 
-def _config() -> Config:
-    return Config(toml_file=PROJECT / "pyproject.toml")
+def _config(folder: Path) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))  # % begins an interpolation
+    return config

@@ -92,7 +92,7 @@ class Beside:
 def _joined() -> "tuple[socket, subprocess.Popen[bytes]]":
     """A new worker, and the socket that joins it to this process."""
     ours, theirs = socketpair()
-    paths = [str(schema.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(schema.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         process = subprocess.Popen(
             # Not from the working directory, where a user may have an `app` of their own.

@@ -7,7 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +39,13 @@ class Served:
         arguments: tuple[str, ...],
         environment: dict[str, str],
         *,
+        command: Sequence[str] = (sys.executable, "-m", "app"),
         with_worker: bool = False,
         inherits_orphans: bool = False,
     ) -> None:
         self._stderr = (folder / f"stderr-{uuid4().hex}").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", *([] if with_worker else ["--no-worker"]), *arguments],
+            [*command, "serve", *([] if with_worker else ["--no-worker"]), *arguments],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -208,7 +209,7 @@ def new_event() -> bytes:
 def environment_for(**settings: str) -> dict[str, str]:
     """This process's environment with only these settings in it."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PRIOHOOK_")}
-    here = str(schema.PROJECT)
+    here = str(schema.PACKAGE.parent)
     return {**plain, "PYTHONPATH": here, **{f"PRIOHOOK_{name.upper()}": value for name, value in settings.items()}}
 
 
@@ -233,8 +234,14 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
     def serve(*arguments: str, with_worker: bool = False, inherits_orphans: bool = False, **settings: str) -> Served:
         environment = environment_for(**settings)
-        kind = {"with_worker": with_worker, "inherits_orphans": inherits_orphans}
-        running.append(Served(tmp_path, ("--port", "0", *arguments), environment, **kind))
+        server = Served(
+            tmp_path,
+            ("--port", "0", *arguments),
+            environment,
+            with_worker=with_worker,
+            inherits_orphans=inherits_orphans,
+        )
+        running.append(server)
         return running[-1]
 
     yield serve
