@@ -1,10 +1,9 @@
 """The application: one table of URLs, the door of each, and what lives as long as the process."""
 
+from asyncio import Semaphore
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
 
-from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route as AnyRoute
@@ -12,12 +11,8 @@ from starlette.routing import Router
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from app.api import deliveries, health, orders, quarantine
-from app.api import deliveries_description as delivery
-from app.api import events as events_api
-from app.api import replay as single
-from app.api import replays as bulk
-from app.api import replays_description as bulk_description
+from app.api import deliveries, destinations, events, health, orders, plans, quarantine, replay, replays
+from app.api import state as api
 from app.api.turns import InTurn, TooManyRequests, Turns
 from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
 from app.auth.basic import BasicDoor
@@ -26,7 +21,6 @@ from app.auth.bearer import BearerDoor
 from app.auth.clients import clients_from
 from app.auth.keys import token_keys
 from app.auth.limits import FailureLimit
-from app.auth.token_description import TOKEN
 from app.auth.token_endpoint import TokenEndpoint
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
 from app.database.health import Health, watching
@@ -36,21 +30,16 @@ from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
 from app.receiver import endpoint as receiver
-from app.receiver.description import RECEIVE
 from app.settings.model import Scope, Settings, SettingsProblem
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
-from app.web.openapi import page as docs
 from app.web.openapi.operations import Door, Route
 from app.web.openapi.page import Description
 from app.web.problems import MethodNotAllowed
 
 
-class State(receiver.State, health.State):
+class State(receiver.State, health.State, api.State):
     """What the lifespan gives to every request."""
-
-    engine: AsyncEngine
-    body_timeout: timedelta
 
 
 class Application(Router):
@@ -122,13 +111,18 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                 async with (
                     watching(looking, known, commits=True),
                     _notifier(url) as stored,
-                    _store(settings, stored, known).running() as events,
+                    _store(settings, stored, known).running() as store,
                 ):
                     yield {
-                        "events": events,
+                        "events": store,
                         "engine": engine,
                         "health": known,
                         "body_timeout": settings.body_timeout,
+                        "max_body_bytes": settings.max_body_bytes,
+                        "destinations": settings.destinations,
+                        "usernames": clients.usernames,
+                        "plans": Semaphore(plans.MOST_PLANS),
+                        "waits": Semaphore(replay.MOST_WAITING),
                     }
 
     failures = FailureLimit()
@@ -156,40 +150,35 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         lifetime=settings.token_lifetime,
         body_timeout=settings.body_timeout,
     )
-    limit = settings.max_body_bytes
-    releasing = quarantine.Releasing(usernames=clients.usernames, limit=limit)
-    one = single.SingleReplay(destinations=settings.destinations)
-    replays = bulk.BulkReplays(destinations=settings.destinations)
-    destinations = deliveries.DestinationControls(configured=settings.destinations)
-    read, replay = bearer(Scope.READ), bearer(Scope.REPLAY)
+    read, replaying = bearer(Scope.READ), bearer(Scope.REPLAY)
     routes: list[Route] = []
     description = Description(routes)
     routes += [
-        Route("POST", "/webhooks/prioticket", receive, RECEIVE, door=basic(Scope.SEND)),
-        Route("POST", "/oauth2/token", token, TOKEN, door=Door(scheme="basic")),
-        Route("GET", "/api/events", events_api.list_page, events_api.LIST, door=read),
-        Route("GET", "/api/events/{event_id}", events_api.show, events_api.SHOW, door=read),
-        Route("GET", "/api/events/{event_id}/body", events_api.body, events_api.BODY, door=read),
-        Route("POST", "/api/events/{event_id}/replay", one.replay, single.REPLAY, door=replay),
-        Route("POST", "/api/events/{event_id}/release", releasing.release, quarantine.RELEASE, door=replay),
-        Route("GET", "/api/orders/{reference:path}", orders.show, orders.SHOW, door=read),
-        Route("GET", "/api/deliveries", deliveries.list_page, delivery.LIST, door=replay),
-        Route("GET", "/api/deliveries/{delivery_id}", deliveries.show, delivery.SHOW, door=replay),
-        Route("POST", "/api/deliveries/{delivery_id}/retry", deliveries.retry, delivery.RETRY, door=replay),
-        Route("POST", "/api/deliveries/{delivery_id}/drop", deliveries.drop, delivery.DROP, door=replay),
-        Route("GET", "/api/destinations", destinations.show_all, delivery.DESTINATIONS, door=replay),
-        Route("POST", "/api/destinations/{name:path}/pause", destinations.pause, delivery.PAUSE, door=replay),
-        Route("POST", "/api/destinations/{name:path}/resume", destinations.resume, delivery.RESUME, door=replay),
-        Route("GET", "/api/replays", bulk.list_page, bulk_description.LIST, door=replay),
-        Route("POST", "/api/replays", replays.create, bulk_description.CREATE, door=replay),
-        Route("GET", "/api/replays/{replay_id}", bulk.show, bulk_description.SHOW, door=replay),
-        Route("POST", "/api/replays/{replay_id}/pause", bulk.pause, bulk_description.PAUSE, door=replay),
-        Route("POST", "/api/replays/{replay_id}/resume", bulk.resume, bulk_description.RESUME, door=replay),
-        Route("POST", "/api/replays/{replay_id}/cancel", bulk.cancel, bulk_description.CANCEL, door=replay),
-        Route("GET", "/healthz", health.healthz, health.ALIVE),
-        Route("GET", "/readyz", health.readyz, health.READY),
-        Route("GET", "/openapi.json", description.document, docs.DOCUMENT),
-        Route("GET", "/docs", description.page, docs.PAGE),
+        Route("POST", "/webhooks/prioticket", receive, door=basic(Scope.SEND)),
+        Route("POST", "/oauth2/token", token, door=Door(scheme="basic")),
+        Route("GET", "/api/events", events.list_page, door=read),
+        Route("GET", "/api/events/{event_id}", events.show, door=read),
+        Route("GET", "/api/events/{event_id}/body", events.body, door=read),
+        Route("POST", "/api/events/{event_id}/replay", replay.replay, door=replaying),
+        Route("POST", "/api/events/{event_id}/release", quarantine.release_event, door=replaying),
+        Route("GET", "/api/orders/{reference:path}", orders.show, door=read),
+        Route("GET", "/api/deliveries", deliveries.list_page, door=replaying),
+        Route("GET", "/api/deliveries/{delivery_id}", deliveries.show, door=replaying),
+        Route("POST", "/api/deliveries/{delivery_id}/retry", deliveries.retry, door=replaying),
+        Route("POST", "/api/deliveries/{delivery_id}/drop", deliveries.drop, door=replaying),
+        Route("GET", "/api/destinations", destinations.show_all, door=replaying),
+        Route("POST", "/api/destinations/{name:path}/pause", destinations.pause, door=replaying),
+        Route("POST", "/api/destinations/{name:path}/resume", destinations.resume, door=replaying),
+        Route("GET", "/api/replays", replays.list_page, door=replaying),
+        Route("POST", "/api/replays", plans.create, door=replaying),
+        Route("GET", "/api/replays/{replay_id}", replays.show, door=replaying),
+        Route("POST", "/api/replays/{replay_id}/pause", replays.pause, door=replaying),
+        Route("POST", "/api/replays/{replay_id}/resume", replays.resume, door=replaying),
+        Route("POST", "/api/replays/{replay_id}/cancel", replays.cancel, door=replaying),
+        Route("GET", "/healthz", health.healthz),
+        Route("GET", "/readyz", health.readyz),
+        Route("GET", "/openapi.json", description.document),
+        Route("GET", "/docs", description.page),
     ]
     routes[:] = [route for route in routes if route.path not in settings.closed_urls]
     return Application(routes, lifespan=lifespan, log=log)

@@ -12,6 +12,7 @@ The receiver itself is `priohook serve`, as it is.
 """
 
 import sys
+from asyncio import Semaphore
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -120,6 +121,11 @@ def application(settings: Settings, opening: Opening, log: LogWriter, *, further
                     "engine": engine,
                     "health": Health(),
                     "body_timeout": settings.body_timeout,
+                    "max_body_bytes": settings.max_body_bytes,
+                    "destinations": {},
+                    "usernames": {},
+                    "plans": Semaphore(1),
+                    "waits": Semaphore(1),
                 }
 
     door = Middleware(BasicDoor, clients=clients_from(settings.clients), failures=FailureLimit(), scope=Scope.SEND)

@@ -1,43 +1,127 @@
-"""/api/deliveries and /api/destinations: what was delivered where, and the controls."""
+"""/api/deliveries: what was delivered where, every attempt, and the controls."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deliveries_description import (
-    AttemptShown,
-    DeliveryDetail,
-    DeliveryPage,
-    DeliveryQuery,
-    DeliverySummary,
-    DestinationList,
-    DestinationShown,
-    NoSuchDelivery,
-    NoSuchDestination,
-    PauseRequest,
-    StaysAsItIs,
-)
+from app.api.state import State
 from app.deliveries import operations
-from app.deliveries.dispatch import register
-from app.deliveries.operations import NobodyKnows, NotDone, WasDelivered
-from app.deliveries.queries import get_delivery, list_attempts, list_deliveries, list_destinations
+from app.deliveries.operations import NotDone, WasDelivered
+from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
+from app.deliveries.tables import DeliveryStatus
 from app.deliveries.wake import notify
-from app.web.pagination import link, next_page
-from app.web.parameters import answer, read_id, read_json, read_query
+from app.web.openapi.operations import Answer, Operation
+from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
+from app.web.parameters import InvalidParameter, Text, answer, read_id, read_query
+from app.web.problems import NotFound, Problem
 from app.web.transactions import DatabaseAway, changing, reading
 
 
-async def list_page(request: Request) -> Response:
+class NoSuchDelivery(NotFound):
+    """There is no delivery with this id."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no delivery with this id.", "GET /api/deliveries lists those there are.")
+
+
+class StaysAsItIs(Problem):
+    """The delivery is not in a state for it; the message says why."""
+
+    status = 409
+
+
+class DeliveryPath(BaseModel):
+    """One delivery."""
+
+    delivery_id: UUID
+
+
+class DeliveryQuery(PageQuery):
+    """Which deliveries; what is left out does not narrow."""
+
+    status: Annotated[DeliveryStatus | None, Field(description="Only those.")] = None
+    destination: Annotated[Text | None, Field(description="Only this destination's.")] = None
+    event_id: Annotated[UUID | None, Field(description="Only this event's.")] = None
+    reference: Annotated[Text | None, Field(description="Only this order's, or other object's.")] = None
+    replay_id: Annotated[UUID | None, Field(description="Only this replay's.")] = None
+
+    def narrowed(self) -> DeliveryFilter:
+        """All but the page."""
+        return DeliveryFilter(
+            status=self.status,
+            destination=self.destination,
+            event_id=self.event_id,
+            reference=self.reference,
+            replay_id=self.replay_id,
+        )
+
+
+class DeliverySummary(BaseModel):
+    """One event for one destination."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    event_id: UUID
+    type: str | None = Field(description="The event's.")
+    reference: str | None = Field(description="Deliveries with one go one after the other.")
+    destination: str
+    replay_id: UUID | None = Field(description="The replay that asked for it.")
+    status: DeliveryStatus
+    due_at: datetime | None = Field(description="The next attempt; a pending one without it waits behind another.")
+    claimed_at: datetime | None = Field(description="Since when a worker sends it.")
+    attempts: int = Field(description="Those begun.")
+    last_status: int | None = Field(description="What the destination answered last.")
+    last_error: str | None = Field(description="What went wrong last.")
+    finished_at: datetime | None
+
+
+class AttemptShown(BaseModel):
+    """One try, over."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int
+    started_at: datetime
+    duration_ms: int | None = Field(description="null where its worker ended before it knew the answer.")
+    status: int | None
+    error: str | None
+    answer: str | None = Field(description="The first 2 KiB.")
+
+
+class DeliveryDetail(BaseModel):
+    """A delivery with its attempts."""
+
+    delivery: DeliverySummary
+    attempts: list[AttemptShown]
+
+
+class DeliveryPage(BaseModel):
+    """Deliveries, newest first."""
+
+    deliveries: list[DeliverySummary]
+    next: str | None = Field(description="The next page's address, as in the Link header; null on the last page.")
+
+
+@Operation(
+    summary="List deliveries",
+    tag="deliveries",
+    description="Newest first; of one replay in the order of its events.",
+    query=DeliveryQuery,
+    answers={200: Answer(description="A page.", model=DeliveryPage, headers=LINK)},
+    problems=(InvalidParameter, CursorNotUsable, DatabaseAway),
+)
+async def list_page(request: Request[State]) -> Response:
     """A page of deliveries."""
     query = read_query(request, DeliveryQuery)
     before = query.before()
-    async with reading(request.state.engine) as connection:
+    async with reading(request.state["engine"]) as connection:
         rows = await list_deliveries(connection, query.narrowed(), limit=query.limit + 1, before=before)
     last = rows[query.limit - 1].id if len(rows) > query.limit else None
     following = next_page(request.scope["path"], query, last)
@@ -45,10 +129,17 @@ async def list_page(request: Request) -> Response:
     return answer(DeliveryPage(deliveries=shown, next=following), headers=link(following))
 
 
-async def show(request: Request) -> Response:
+@Operation(
+    summary="Show a delivery",
+    tag="deliveries",
+    path=DeliveryPath,
+    answers={200: Answer(description="The delivery and its attempts.", model=DeliveryDetail)},
+    problems=(NoSuchDelivery, DatabaseAway),
+)
+async def show(request: Request[State]) -> Response:
     """One delivery with its attempts."""
     delivery_id = _delivery_id(request)
-    async with reading(request.state.engine) as connection:
+    async with reading(request.state["engine"]) as connection:
         delivery = await get_delivery(connection, delivery_id)
         if delivery is None:
             raise NoSuchDelivery
@@ -60,79 +151,36 @@ async def show(request: Request) -> Response:
     return answer(shown)
 
 
-async def retry(request: Request) -> Response:
+@Operation(
+    summary="Try a delivery again",
+    tag="deliveries",
+    description="A pending one now; a dead or dropped one with all its retries.",
+    path=DeliveryPath,
+    answers={200: Answer(description="The delivery.", model=DeliverySummary)},
+    problems=(NoSuchDelivery, StaysAsItIs, DatabaseAway),
+)
+async def retry(request: Request[State]) -> Response:
     """Tries a delivery again."""
     return await _change(request, operations.retry)
 
 
-async def drop(request: Request) -> Response:
+@Operation(
+    summary="Give a delivery up",
+    tag="deliveries",
+    description="A pending or dead one; what waits behind it goes on.",
+    path=DeliveryPath,
+    answers={200: Answer(description="The delivery.", model=DeliverySummary)},
+    problems=(NoSuchDelivery, StaysAsItIs, DatabaseAway),
+)
+async def drop(request: Request[State]) -> Response:
     """Gives a delivery up."""
     return await _change(request, operations.drop)
 
 
-class DestinationControls:
-    """The handlers of /api/destinations.
-
-    Args:
-        configured: The names in the settings; those that no worker has seen yet are destinations too.
-    """
-
-    def __init__(self, *, configured: Collection[str]) -> None:
-        self._configured = frozenset(configured)
-
-    async def show_all(self, request: Request) -> Response:
-        """All destinations with their queues."""
-        async with reading(request.state.engine) as connection:
-            return answer(DestinationList(destinations=await self._all(connection)))
-
-    async def pause(self, request: Request) -> Response:
-        """Sends nothing more."""
-        wanted = await read_json(request, PauseRequest)
-        reason = wanted.reason or f"Paused by {request.state.client.name} over the API."
-
-        async def pause(connection: AsyncConnection, name: str, *, now: datetime) -> None:
-            await operations.pause(connection, name, reason=reason, now=now)
-
-        return await self._change(request, pause)
-
-    async def resume(self, request: Request) -> Response:
-        """Sends again."""
-        return await self._change(request, operations.resume)
-
-    async def _change(self, request: Request, operation: Callable[..., Awaitable[None]]) -> Response:
-        name = request.path_params["name"]
-        if not name.isprintable():
-            raise NoSuchDestination
-        now = datetime.now(UTC)
-        try:
-            async with changing(request.state.engine) as connection:
-                if name in self._configured:
-                    await register(connection, [name], now=now)
-                await operation(connection, name, now=now)
-                await notify(connection)
-        except NobodyKnows:
-            raise NoSuchDestination from None
-        try:
-            async with reading(request.state.engine) as connection:  # counts long, so not while it is locked
-                destinations = await self._all(connection)
-        except DatabaseAway:
-            raise DatabaseAway("It is done, and its queue cannot be counted now.", "Look again later.") from None
-        return answer(next(each for each in destinations if each.name == name))
-
-    async def _all(self, connection: AsyncConnection) -> list[DestinationShown]:
-        rows = await list_destinations(connection, now=datetime.now(UTC))
-        known = {row.name: row._asdict() for row in rows}
-        names = sorted({*known, *self._configured})
-        return [
-            DestinationShown.model_validate(known.get(name, {"name": name}) | {"configured": name in self._configured})
-            for name in names
-        ]
-
-
-async def _change(request: Request, operation: Callable[..., Awaitable[None]]) -> Response:
+async def _change(request: Request[State], operation: Callable[..., Awaitable[None]]) -> Response:
     delivery_id = _delivery_id(request)
     try:
-        async with changing(request.state.engine) as connection:
+        async with changing(request.state["engine"]) as connection:
             if await get_delivery(connection, delivery_id) is None:
                 raise NoSuchDelivery
             await operation(connection, delivery_id, now=datetime.now(UTC))
@@ -149,7 +197,7 @@ def _what_now(error: NotDone) -> str:
     return f"POST /api/events/{error.event_id}/replay delivers its event again."
 
 
-def _delivery_id(request: Request) -> UUID:
+def _delivery_id(request: Request[State]) -> UUID:
     delivery_id = read_id(request, "delivery_id")
     if delivery_id is None:
         raise NoSuchDelivery

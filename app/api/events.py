@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.state import State
 from app.events.queries import EventFilter, get_bodies, get_summary, kept_bytes, list_events
 from app.events.search import WINDOW, search_events
 from app.events.tables import Status
 from app.web.body import CODINGS, claimed_coding, coding_of
 from app.web.etags import etag_of, has_current
 from app.web.openapi.operations import Answer, Operation
-from app.web.pagination import CursorNotUsable, PageQuery, link, next_page
+from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, read_query
 from app.web.problems import NotFound
 from app.web.transactions import DatabaseAway, reading
@@ -107,11 +108,11 @@ class EventPage(BaseModel):
     next: str | None = Field(description="The next page's address, as in the Link header; null on the last page.")
 
 
-LINK = {"Link": 'The next page, `rel="next"`; none on the last one.'}
 TAGGED = {"ETag": "Which version it is.", "Cache-Control": "Only whoever asked may keep it, and must ask again."}
 CURRENT = Answer(description="What `If-None-Match` names is current.", media_type=None, headers=TAGGED)
 
-LIST = Operation(
+
+@Operation(
     summary="List events",
     tag="events",
     description="Newest first. Without bodies.",
@@ -119,14 +120,43 @@ LIST = Operation(
     answers={200: Answer(description="A page.", model=EventPage, headers=LINK)},
     problems=(InvalidParameter, CursorNotUsable, DatabaseAway),
 )
-SHOW = Operation(
+async def list_page(request: Request[State]) -> Response:
+    """A page of events."""
+    query = read_query(request, EventQuery)
+    before = query.before()
+    async with reading(request.state["engine"]) as connection:
+        if query.q is None and query.client is None:
+            rows = await list_events(connection, query.narrowed(), limit=query.limit + 1, before=before)
+            last = rows[query.limit - 1].id if len(rows) > query.limit else None
+            rows = rows[: query.limit]
+        else:
+            rows, last = await search_events(connection, query.q, query.narrowed(), limit=query.limit, before=before)
+    following = next_page(request.scope["path"], query, last)
+    page = EventPage(events=[EventSummary.model_validate(row) for row in rows], next=following)
+    return answer(page, headers={**KEEP_PRIVATE, **link(following)})
+
+
+@Operation(
     summary="Show an event",
     tag="events",
     path=EventPath,
     answers={200: Answer(description="The event.", model=EventDetail, headers=TAGGED), 304: CURRENT},
     problems=(NoSuchEvent, DatabaseAway),
 )
-BODY = Operation(
+async def show(request: Request[State]) -> Response:
+    """One event; its tag changes when a copy of it arrives."""
+    async with reading(request.state["engine"]) as connection:
+        event = await get_summary(connection, _event_id(request))
+    if event is None:
+        raise NoSuchEvent
+    content = EventDetail.model_validate(event).model_dump_json().encode()
+    headers = {**KEEP_PRIVATE, "ETag": etag_of(content)}
+    if has_current(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
+
+
+@Operation(
     summary="Download the body of an event",
     tag="events",
     description=(
@@ -149,41 +179,10 @@ BODY = Operation(
     },
     problems=(NoSuchEvent, DatabaseAway),
 )
-
-
-async def list_page(request: Request) -> Response:
-    """A page of events."""
-    query = read_query(request, EventQuery)
-    before = query.before()
-    async with reading(request.state.engine) as connection:
-        if query.q is None and query.client is None:
-            rows = await list_events(connection, query.narrowed(), limit=query.limit + 1, before=before)
-            last = rows[query.limit - 1].id if len(rows) > query.limit else None
-            rows = rows[: query.limit]
-        else:
-            rows, last = await search_events(connection, query.q, query.narrowed(), limit=query.limit, before=before)
-    following = next_page(request.scope["path"], query, last)
-    page = EventPage(events=[EventSummary.model_validate(row) for row in rows], next=following)
-    return answer(page, headers={**KEEP_PRIVATE, **link(following)})
-
-
-async def show(request: Request) -> Response:
-    """One event; its tag changes when a copy of it arrives."""
-    async with reading(request.state.engine) as connection:
-        event = await get_summary(connection, _event_id(request))
-    if event is None:
-        raise NoSuchEvent
-    content = EventDetail.model_validate(event).model_dump_json().encode()
-    headers = {**KEEP_PRIVATE, "ETag": etag_of(content)}
-    if has_current(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type="application/json")
-
-
-async def body(request: Request) -> Response:
+async def body(request: Request[State]) -> Response:
     """The exact bytes, of which no more than the beginning is read for HEAD and 304: they never change."""
     event_id = _event_id(request)
-    async with reading(request.state.engine) as connection:
+    async with reading(request.state["engine"]) as connection:
         event = await kept_bytes(connection, event_id)
         if event is None:
             raise NoSuchEvent
@@ -201,7 +200,7 @@ async def body(request: Request) -> Response:
     return Response(content, headers=headers)
 
 
-def _event_id(request: Request) -> UUID:
+def _event_id(request: Request[State]) -> UUID:
     event_id = read_id(request, "event_id")
     if event_id is None:
         raise NoSuchEvent

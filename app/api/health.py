@@ -33,27 +33,25 @@ class Readiness(Status):
     warnings: list[str] = []
 
 
-ALIVE = Operation(
+@Operation(
     summary="Whether it is alive",
     tag="health",
     answers={200: Answer(description="It is, whatever its database does.", model=Status)},
 )
-READY = Operation(
-    summary="Whether it is ready",
-    tag="health",
-    answers={200: Answer(description="An event would be committed now, and the schema is current.", model=Readiness)},
-    problems=(NotReady,),
-)
-
-
 async def healthz(_: Request) -> Response:
     """The process is alive, whatever its database does."""
     return JSONResponse({"status": "alive"})
 
 
-async def readyz(request: Request) -> Response:
+@Operation(
+    summary="Whether it is ready",
+    tag="health",
+    answers={200: Answer(description="An event would be committed now, and the schema is current.", model=Readiness)},
+    problems=(NotReady,),
+)
+async def readyz(request: Request[State]) -> Response:
     """What the last commit, or the last trial of one, and the last look at the schema said."""
-    health: Health = request.state.health
+    health = request.state["health"]
     if health.problem is not None:
         raise NotReady("The database takes no events now: they are answered 503.", health.problem)
     warnings = {"warnings": health.warnings} if health.warnings else {}

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.events import KEEP_PRIVATE, EventSummary
+from app.api.state import State
 from app.events.differences import MOST_CHANGES, differences
 from app.events.queries import EventFilter, get_bodies, list_events
 from app.events.timeline import Placed, timeline
@@ -77,7 +78,7 @@ class Order(BaseModel):
     state_event_id: UUID | None = Field(description="The event that holds it.")
 
 
-SHOW = Operation(
+@Operation(
     summary="Show an order",
     tag="orders",
     description="All that arrived for one reference, in the order's own order, whatever order it arrived in.",
@@ -85,14 +86,12 @@ SHOW = Operation(
     answers={200: Answer(description="The order.", model=Order)},
     problems=(NoSuchOrder, DatabaseAway),
 )
-
-
-async def show(request: Request) -> Response:
+async def show(request: Request[State]) -> Response:
     """The order; its bodies are parsed beside the event loop."""
     reference = request.path_params["reference"]
     if not reference.isprintable():  # nothing stored is otherwise, and PostgreSQL takes no NUL
         raise _no_such_order()
-    async with reading(request.state.engine) as connection:
+    async with reading(request.state["engine"]) as connection:
         rows = await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS + 1)
         placed = timeline(rows[:MOST_EVENTS])
         holding = [each.event for each in placed if each.event.shape in ("object", "both")]

@@ -1,6 +1,5 @@
 """POST /api/events/{event_id}/release: a quarantined event, judged again."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.events import EventPath, NoSuchEvent
+from app.api.state import State
 from app.events.queries import get_summary
 from app.receiver.release import NotReleased, Released, release
 from app.web.openapi.operations import Answer, Operation
@@ -31,7 +31,7 @@ class Release(BaseModel):
     duplicate: bool = Field(description="It is a copy, and stays in quarantine.")
 
 
-RELEASE = Operation(
+@Operation(
     summary="Release an event from quarantine",
     tag="events",
     description="Judges it again by its bytes, whatever its headers said of them; it is delivered if they hold.",
@@ -39,38 +39,25 @@ RELEASE = Operation(
     answers={200: Answer(description="It is accepted, or a copy of what is.", model=Release)},
     problems=(NoSuchEvent, StaysQuarantined, DatabaseAway),
 )
+async def release_event(request: Request[State]) -> Response:
+    """Accepts the event, or says why not."""
+    event_id = read_id(request, "event_id")
+    if event_id is None:
+        raise NoSuchEvent
+    try:
+        released = await _release(request, event_id)
+    except IntegrityError:  # a copy was accepted meanwhile; now it is found
+        released = await _release(request, event_id)
+    return answer(Release(event_id=released.id, duplicate=released.duplicate))
 
 
-class Releasing:
-    """The handler.
-
-    Args:
-        usernames: By client; a copy is one only among the events of the same username.
-        limit: The most bytes after decompression.
-    """
-
-    def __init__(self, *, usernames: Mapping[str, str], limit: int) -> None:
-        self._usernames = usernames
-        self._limit = limit
-
-    async def release(self, request: Request) -> Response:
-        """Accepts the event, or says why not."""
-        event_id = read_id(request, "event_id")
-        if event_id is None:
-            raise NoSuchEvent
-        try:
-            released = await self._release(request, event_id)
-        except IntegrityError:  # a copy was accepted meanwhile; now it is found
-            released = await self._release(request, event_id)
-        return answer(Release(event_id=released.id, duplicate=released.duplicate))
-
-    async def _release(self, request: Request, event_id: UUID) -> Released:
-        try:
-            async with changing(request.state.engine) as connection:
-                if await get_summary(connection, event_id) is None:
-                    raise NoSuchEvent
-                return await release(
-                    connection, event_id, usernames=self._usernames, limit=self._limit, now=datetime.now(UTC)
-                )
-        except NotReleased as error:
-            raise StaysQuarantined(str(error), "It stays as it is.") from None
+async def _release(request: Request[State], event_id: UUID) -> Released:
+    state = request.state
+    usernames, limit = state["usernames"], state["max_body_bytes"]
+    try:
+        async with changing(state["engine"]) as connection:
+            if await get_summary(connection, event_id) is None:
+                raise NoSuchEvent
+            return await release(connection, event_id, usernames=usernames, limit=limit, now=datetime.now(UTC))
+    except NotReleased as error:
+        raise StaysQuarantined(str(error), "It stays as it is.") from None

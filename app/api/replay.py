@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deliveries_description import DeliverySummary
+from app.api.deliveries import DeliverySummary
 from app.api.events import EventPath, NoSuchEvent
+from app.api.state import State
 from app.deliveries.dispatch import register, wants
 from app.deliveries.queries import DeliveryFilter, list_deliveries
 from app.deliveries.replays import replay_one
@@ -32,7 +33,7 @@ MARGIN = timedelta(seconds=5)
 """Beside a destination's timeout: for a worker to wake and to write down what came."""
 
 MOST_WAITING = 16
-"""Requests that wait at once; each asks the database again and again."""
+"""Requests that wait for a destination at once; each asks the database again and again."""
 
 LOOKS = (0.02, 0.05, 0.1)  # seconds before the first looks; then the last one again and again
 MOST_BEFORE = 100
@@ -87,7 +88,7 @@ class Replayed(BaseModel):
     deliveries: list[DeliverySummary]
 
 
-REPLAY = Operation(
+@Operation(
     summary="Replay an event",
     tag="replays",
     description=(
@@ -111,76 +112,69 @@ REPLAY = Operation(
         DatabaseAway,
     ),
 )
+async def replay(request: Request[State]) -> Response:
+    """Makes the deliveries in one transaction."""
+    query = read_query(request, ReplayQuery)
+    if not query.wait:
+        return await _replay(request, query)
+    if request.state["waits"].locked():
+        raise NotTaken("Too many requests wait for a destination.", "Nothing was made: ask again, or without wait.")
+    async with request.state["waits"]:
+        return await _replay(request, query)
 
 
-class SingleReplay:
-    """The handler.
+async def _replay(request: Request[State], query: ReplayQuery) -> Response:
+    event_id = read_id(request, "event_id")
+    configured = request.state["destinations"]
+    now = datetime.now(UTC)
+    async with changing(request.state["engine"]) as connection:
+        event = await get_summary(connection, event_id) if event_id else None
+        if event is None:
+            raise NoSuchEvent
+        destinations = {row.name: row for row in await connection.execute(KNOWN)}
+        names = _chosen(event, query, destinations, configured=configured)
+        await register(connection, names, now=now)  # all at once, before any of them is locked
+        replays = [await replay_one(connection, event.id, event.reference, destination=name, now=now) for name in names]
+        await notify(connection)
+        rows = await _deliveries(connection, replays)
+    if query.wait:
+        _raise_for_broken(destinations[name] for name in names if name in destinations)
+        rows = await _first_attempts(request.state["engine"], replays, within=_longest(names, configured) + MARGIN)
+        await _raise_for(request.state["engine"], rows)
+    shown = [DeliverySummary.model_validate(row) for row in rows]
+    return answer(Replayed(deliveries=shown), status=200 if query.wait else 202)
 
-    Args:
-        destinations: Those of the settings; a request can name no other but those that a worker knows.
+
+def _chosen(
+    event: Row[Any],
+    query: ReplayQuery,
+    known: Mapping[str, Row[Any]],
+    *,
+    configured: Mapping[str, DestinationSettings],
+) -> list[str]:
+    """The destinations' names.
+
+    Raises:
+        NotNow: 409.
+        UnknownDestination: 422.
     """
+    if event.status == Status.QUARANTINED:
+        raise NotNow(f"Event {event.id} is quarantined.", f"Release it first: POST /api/events/{event.id}/release.")
+    unknown = sorted(set(query.to) - configured.keys() - known.keys())
+    if unknown:
+        raise UnknownDestination(f"There is no destination {unknown[0]}.", "GET /api/destinations lists them.")
+    matching = (name for name, each in configured.items() if wants(each.events, event.type))
+    names = sorted(set(query.to or matching))
+    if not names:
+        raise NotNow("No destination wants this event.", "Name one with `to`; GET /api/destinations lists them.")
+    paused = [name for name in names if name in known and known[name].paused_at is not None]
+    if query.wait and paused:
+        raise NotNow(f"Destination {paused[0]} is paused.", "Resume it first, or ask without `wait`.")
+    return names
 
-    def __init__(self, *, destinations: Mapping[str, DestinationSettings]) -> None:
-        self._destinations = destinations
-        self._waiting = asyncio.Semaphore(MOST_WAITING)
 
-    async def replay(self, request: Request) -> Response:
-        """Makes the deliveries in one transaction."""
-        query = read_query(request, ReplayQuery)
-        if not query.wait:
-            return await self._replay(request, query)
-        if self._waiting.locked():
-            raise NotTaken("Too many requests wait for a destination.", "Nothing was made: ask again, or without wait.")
-        async with self._waiting:
-            return await self._replay(request, query)
-
-    async def _replay(self, request: Request, query: ReplayQuery) -> Response:
-        event_id = read_id(request, "event_id")
-        now = datetime.now(UTC)
-        async with changing(request.state.engine) as connection:
-            event = await get_summary(connection, event_id) if event_id else None
-            if event is None:
-                raise NoSuchEvent
-            destinations = {row.name: row for row in await connection.execute(KNOWN)}
-            names = self._chosen(event, query, destinations)
-            await register(connection, names, now=now)  # all at once, before any of them is locked
-            replays = [
-                await replay_one(connection, event.id, event.reference, destination=name, now=now) for name in names
-            ]
-            await notify(connection)
-            rows = await _deliveries(connection, replays)
-        if query.wait:
-            _raise_for_broken(destinations[name] for name in names if name in destinations)
-            rows = await _first_attempts(request.state.engine, replays, within=self._longest(names) + MARGIN)
-            await _raise_for(request.state.engine, rows)
-        shown = [DeliverySummary.model_validate(row) for row in rows]
-        return answer(Replayed(deliveries=shown), status=200 if query.wait else 202)
-
-    def _chosen(self, event: Row[Any], query: ReplayQuery, known: Mapping[str, Row[Any]]) -> list[str]:
-        """The destinations' names.
-
-        Raises:
-            NotNow: 409.
-            UnknownDestination: 422.
-        """
-        if event.status == Status.QUARANTINED:
-            raise NotNow(f"Event {event.id} is quarantined.", f"Release it first: POST /api/events/{event.id}/release.")
-        unknown = sorted(set(query.to) - self._destinations.keys() - known.keys())
-        if unknown:
-            raise UnknownDestination(f"There is no destination {unknown[0]}.", "GET /api/destinations lists them.")
-        matching = (name for name, each in self._destinations.items() if wants(each.events, event.type))
-        names = sorted(set(query.to or matching))
-        if not names:
-            raise NotNow("No destination wants this event.", "Name one with `to`; GET /api/destinations lists them.")
-        paused = [name for name in names if name in known and known[name].paused_at is not None]
-        if query.wait and paused:
-            raise NotNow(f"Destination {paused[0]} is paused.", "Resume it first, or ask without `wait`.")
-        return names
-
-    def _longest(self, names: Sequence[str]) -> timedelta:
-        return max(
-            self._destinations[name].timeout if name in self._destinations else DEFAULT_TIMEOUT for name in names
-        )
+def _longest(names: Sequence[str], configured: Mapping[str, DestinationSettings]) -> timedelta:
+    return max(configured[name].timeout if name in configured else DEFAULT_TIMEOUT for name in names)
 
 
 # One with a URL of its own is an operator's at the shell, and no request's.

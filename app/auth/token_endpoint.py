@@ -3,18 +3,32 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from typing import Literal
 from uuid import uuid4
 
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from app.auth.basic import AuthenticationFailed, TooManyFailures, authenticate
 from app.auth.clients import Client, Clients
 from app.auth.limits import FailureLimit, RequestLimit, address_of, network
-from app.auth.token_request import NO_STORE, TokenRefused, UnsupportedMediaType, granted, read_request
+from app.auth.token_request import (
+    NO_STORE,
+    InvalidRequest,
+    InvalidScope,
+    TokenRefused,
+    UnauthorizedClient,
+    Unprocessable,
+    UnsupportedGrantType,
+    UnsupportedMediaType,
+    granted,
+    read_request,
+)
 from app.auth.tokens import issue
 from app.web.body import Body, ClientGone, Ending, content_coding, read_body
 from app.web.negotiation import accepts_json
+from app.web.openapi.operations import Answer, Operation
 from app.web.problems import RETRY_AFTER, Problem
 
 MOST_BYTES = 8 * 1024
@@ -62,6 +76,86 @@ class NoKeys(TokenRefused):
     error = "temporarily_unavailable"
 
 
+REFUSALS: tuple[type[TokenRefused], ...] = (
+    InvalidRequest,
+    UnsupportedGrantType,
+    InvalidScope,
+    UnauthorizedClient,
+    InvalidClient,
+    NotAcceptable,
+    TooSlow,
+    TooLarge,
+    UnsupportedMediaType,
+    Unprocessable,
+    TooManyRequests,
+    NoKeys,
+)
+
+
+class TokenQuestion(BaseModel):
+    """What is asked for."""
+
+    grant_type: Literal["client_credentials"] = Field(description="How the client proves who it is: by HTTP Basic.")
+    scope: str = Field(
+        default="", description="Of the client's scopes, with a space between two. Without it the token has all."
+    )
+
+
+class TokenAnswer(BaseModel):
+    """The token."""
+
+    access_token: str = Field(description="A JWT, to be sent as Authorization: Bearer.")
+    token_type: Literal["Bearer"]
+    expires_in: int = Field(description="Seconds.")
+    scope: str = Field(default="", description="What the token may do, where the question did not say it.")
+
+
+class TokenError(BaseModel):
+    """RFC 6749, section 5.2."""
+
+    error: Literal[
+        "invalid_request",
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "temporarily_unavailable",
+    ]
+    error_description: str = Field(description="What was wrong, and what to do.")
+
+
+def _refusals() -> dict[int, Answer]:
+    statuses = dict.fromkeys(refusal.status for refusal in REFUSALS)
+    return {
+        status: Answer(
+            description=" ".join(str(each.__doc__) for each in REFUSALS if each.status == status), model=TokenError
+        )
+        for status in statuses
+    }
+
+
+@Operation(
+    summary="Get a token",
+    tag="token",
+    description="A token for all of /api, by client credentials: RFC 6749, section 4.4.",
+    body=TokenQuestion,
+    body_types=("application/x-www-form-urlencoded", "application/json"),
+    examples={
+        "all that the client may do": {"grant_type": "client_credentials"},
+        "to read": {"grant_type": "client_credentials", "scope": "events:read"},
+    },
+    answers={
+        200: Answer(
+            description="The token.",
+            model=TokenAnswer,
+            headers={
+                "Cache-Control": "no-store: a token is kept by whoever asked for it alone.",
+                "Pragma": "no-cache: the same for caches of HTTP/1.0.",
+            },
+        ),
+        **_refusals(),
+    },
+)
 class TokenEndpoint:
     """The endpoint, and the door before it, as plain ASGI: its refusals are RFC 6749's and not an ErrorModel.
 

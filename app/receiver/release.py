@@ -13,7 +13,7 @@ from app.events.store import copies_within
 from app.events.tables import Event, Status
 from app.prioticket.contents import undone
 from app.prioticket.identity import accepted_key
-from app.receiver.endpoint import Refused, parse
+from app.receiver.judgement import Refused, parse
 from app.web.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of
 
 FIRST = (Event.id, Event.received_at)

@@ -2,6 +2,7 @@
 
 import re
 from hashlib import sha256
+from typing import Any
 
 from starlette.requests import Request
 
@@ -11,7 +12,7 @@ def etag_of(content: bytes) -> str:
     return f'"{sha256(content).hexdigest()[:32]}"'
 
 
-def has_current(request: Request, etag: str) -> bool:
+def has_current(request: Request[Any], etag: str) -> bool:
     """Whether `If-None-Match` names the tag, so that 304 is enough.
 
     Weak comparison, RFC 9110, section 13.1.2: a proxy that compresses may have made it weak.

@@ -17,6 +17,8 @@ MOST_ITEMS = 500
 FINGERPRINT_BYTES = 8
 CURSOR_BYTES = 16 + FINGERPRINT_BYTES
 LONGEST_CURSOR = 64
+LINK = {"Link": 'The next page, `rel="next"`; none on the last one.'}
+"""The header of a page, for its description."""
 
 
 class CursorNotUsable(Problem):

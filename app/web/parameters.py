@@ -95,7 +95,7 @@ Moment = Annotated[
 ]
 
 
-def read_query(request: Request, model: type[Model]) -> Model:
+def read_query(request: Request[Any], model: type[Model]) -> Model:
     """The query's parameters; only fields that are lists may be repeated.
 
     Raises:
@@ -118,7 +118,7 @@ def read_query(request: Request, model: type[Model]) -> Model:
         raise _invalid(error) from None
 
 
-def read_id(request: Request, name: str) -> UUID | None:
+def read_id(request: Request[Any], name: str) -> UUID | None:
     """The id in the path; None where there is none, so that there is nothing with it either."""
     try:
         return UUID(request.path_params[name])
@@ -126,7 +126,7 @@ def read_id(request: Request, name: str) -> UUID | None:
         return None
 
 
-async def read_json(request: Request, model: type[Model]) -> Model:
+async def read_json(request: Request[Any], model: type[Model]) -> Model:
     """The body's JSON; a body that is empty is an empty object.
 
     Raises:
@@ -134,7 +134,7 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     """
     length = request.headers.get("content-length", "")
     declared = int(length) if length.isdigit() and len(length) < 18 else None  # noqa: PLR2004 - digits of an int64
-    body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=request.state.body_timeout)
+    body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=request.state["body_timeout"])
     if body.ending is Ending.TOO_LARGE:
         raise BodyTooLarge("The body is too large.", f"Send {MOST_BYTES} bytes at most.", close=True, unread=True)
     if body.ending is Ending.TOO_SLOW:

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from app.api.replays import PLANS
+from app.api.plans import MOST_PLANS
 from app.events.ids import new_id
 from app.settings.model import Scope
 from tests.conftest import bearer_header
@@ -50,9 +50,9 @@ async def test_no_more_plans_than_a_few_are_counted_at_once(api, workers, three)
     wanted = {"filter": {}, "dry_run": True}
     async with workers.engine.connect() as locking, workers.engine.connect() as looking:
         await locking.execute(text("LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
-        counting = [asyncio.create_task(api.post("/api/replays", json=wanted)) for _ in range(PLANS)]
+        counting = [asyncio.create_task(api.post("/api/replays", json=wanted)) for _ in range(MOST_PLANS)]
         async with asyncio.timeout(60):
-            while await looking.scalar(WAITING) < PLANS:  # noqa: ASYNC110 - of the database
+            while await looking.scalar(WAITING) < MOST_PLANS:  # noqa: ASYNC110 - of the database
                 await asyncio.sleep(0.05)
         reply = await api.post("/api/replays", json=wanted)
         assert (reply.status_code, reply.json()["error_message"]) == (503, "Other replays are being planned.")

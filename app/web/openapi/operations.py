@@ -1,14 +1,16 @@
-"""What describes a URL: a route carries its operation and its door, and `app.web.openapi.document` writes both down."""
+"""What describes a URL, for `app.web.openapi.document`: a handler carries its operation, a route its door."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 from starlette import routing
 from starlette.middleware import Middleware
 
 from app.web.problems import Problem
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What one method of one URL takes and answers; it stands beside its handler.
+    """What a handler takes and answers, as its decorator.
 
     `path` and `query` are models whose fields are the parameters, `body` is the request's. `problems` are those that
     the handler raises: their status and the first line of their docstring are the description. What the door answers
@@ -44,6 +46,11 @@ class Operation:
     """Request bodies, each by a name."""
     problems: tuple[type[Problem], ...] = ()
 
+    def __call__(self, handler: Handler) -> Handler:
+        """The handler, described: a function, a method, or a class whose instances are ASGI applications."""
+        handler.operation = self  # type: ignore[attr-defined] # any callable may have it, and `Route` wants it
+        return handler
+
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
@@ -60,13 +67,13 @@ class Door:
 
 
 class Route(routing.Route):
-    """One method of one URL, described; open to anyone without a door."""
+    """One method of one URL, with a handler that says what it does; open to anyone without a door."""
 
-    def __init__(
-        self, method: str, path: str, endpoint: Callable[..., Any], operation: Operation, *, door: Door | None = None
-    ) -> None:
+    operation: Operation
+
+    def __init__(self, method: str, path: str, endpoint: Callable[..., Any], *, door: Door | None = None) -> None:
         middleware = [each for each in (door.middleware, door.behind) if each] if door else []
         super().__init__(path, endpoint, methods=[method], middleware=middleware)
         self.method = method
-        self.operation = operation
+        self.operation = endpoint.operation  # type: ignore[attr-defined] # as its decorator left it
         self.door = door

@@ -22,16 +22,6 @@ FRESH_FOR = 300  # seconds; after an upgrade a stale description is soon gone
 ETAG = {"ETag": "Which version it is."}
 HAS_IT = Answer(description="What `If-None-Match` names is current.", media_type=None, headers=ETAG)
 
-DOCUMENT = Operation(
-    summary="This description, for programs",
-    tag="description",
-    answers={200: Answer(description="An OpenAPI 3.1 document.", headers=ETAG), 304: HAS_IT},
-)
-PAGE = Operation(
-    summary="This description, for people",
-    tag="description",
-    answers={200: Answer(description="A page.", media_type="text/html", headers=ETAG), 304: HAS_IT},
-)
 
 FIRST_STEPS = """\
 <p>Get a token with the name and secret of a client, then send it with every request to <code>/api</code>:</p>
@@ -48,10 +38,20 @@ class Description:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
 
+    @Operation(
+        summary="This description, for programs",
+        tag="description",
+        answers={200: Answer(description="An OpenAPI 3.1 document.", headers=ETAG), 304: HAS_IT},
+    )
     async def document(self, request: Request) -> Response:
         """The OpenAPI document."""
         return _cacheable(request, self._json, "application/json", {})
 
+    @Operation(
+        summary="This description, for people",
+        tag="description",
+        answers={200: Answer(description="A page.", media_type="text/html", headers=ETAG), 304: HAS_IT},
+    )
     async def page(self, request: Request) -> Response:
         """The same as HTML."""
         content, policy = self._page

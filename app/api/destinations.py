@@ -1,0 +1,148 @@
+"""/api/destinations: where events go, with their queues, and the controls."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.state import State
+from app.deliveries import operations
+from app.deliveries.dispatch import register
+from app.deliveries.operations import NobodyKnows
+from app.deliveries.queries import list_destinations
+from app.deliveries.wake import notify
+from app.settings.model import DestinationSettings
+from app.web.openapi.operations import Answer, Operation
+from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
+from app.web.problems import NotFound
+from app.web.transactions import DatabaseAway, changing, reading
+
+
+class NoSuchDestination(NotFound):
+    """Nobody knows a destination of this name."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no destination of this name.", "GET /api/destinations lists those there are.")
+
+
+class DestinationPath(BaseModel):
+    """One destination."""
+
+    name: str = Field(min_length=1)
+
+
+class DestinationShown(BaseModel):
+    """A destination and its queue. Its URL is the operator's alone, and not shown."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    configured: bool = Field(description="It is in the settings of this receiver.")
+    since: datetime | None = Field(
+        default=None, description="It gets what arrived from then on; null until a worker has seen it."
+    )
+    paused_at: datetime | None = None
+    paused_reason: str | None = None
+    failures: int = Field(default=0, description="Failed attempts since the last success.")
+    failing_since: datetime | None = None
+    probe_at: datetime | None = Field(default=None, description="While the circuit is open: when one may try.")
+    pending: int = 0
+    due: int = 0
+    in_flight: int = 0
+    dead: int = 0
+
+
+class DestinationList(BaseModel):
+    """All of them, by name."""
+
+    destinations: list[DestinationShown]
+
+
+class PauseRequest(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Text | None = None
+
+
+@Operation(
+    summary="List destinations",
+    tag="destinations",
+    answers={200: Answer(description="All, with their queues.", model=DestinationList)},
+    problems=(DatabaseAway,),
+)
+async def show_all(request: Request[State]) -> Response:
+    """All destinations with their queues."""
+    async with reading(request.state["engine"]) as connection:
+        return answer(DestinationList(destinations=await _all(connection, request.state["destinations"])))
+
+
+@Operation(
+    summary="Pause a destination",
+    tag="destinations",
+    description="Nothing more is sent; its queue is kept and grows.",
+    path=DestinationPath,
+    body=PauseRequest,
+    body_required=False,
+    answers={200: Answer(description="The destination.", model=DestinationShown)},
+    problems=(NoSuchDestination, *BODY_PROBLEMS, DatabaseAway),
+)
+async def pause(request: Request[State]) -> Response:
+    """Sends nothing more."""
+    wanted = await read_json(request, PauseRequest)
+    reason = wanted.reason or f"Paused by {request.state['client'].name} over the API."
+
+    async def pause(connection: AsyncConnection, name: str, *, now: datetime) -> None:
+        await operations.pause(connection, name, reason=reason, now=now)
+
+    return await _change(request, pause)
+
+
+@Operation(
+    summary="Resume a destination",
+    tag="destinations",
+    description="At once, without the rest of any back-off.",
+    path=DestinationPath,
+    answers={200: Answer(description="The destination.", model=DestinationShown)},
+    problems=(NoSuchDestination, DatabaseAway),
+)
+async def resume(request: Request[State]) -> Response:
+    """Sends again."""
+    return await _change(request, operations.resume)
+
+
+async def _change(request: Request[State], operation: Callable[..., Awaitable[None]]) -> Response:
+    configured = request.state["destinations"]
+    name = request.path_params["name"]
+    if not name.isprintable():
+        raise NoSuchDestination
+    now = datetime.now(UTC)
+    try:
+        async with changing(request.state["engine"]) as connection:
+            if name in configured:
+                await register(connection, [name], now=now)
+            await operation(connection, name, now=now)
+            await notify(connection)
+    except NobodyKnows:
+        raise NoSuchDestination from None
+    try:
+        async with reading(request.state["engine"]) as connection:  # counts long, so not while it is locked
+            destinations = await _all(connection, configured)
+    except DatabaseAway:
+        raise DatabaseAway("It is done, and its queue cannot be counted now.", "Look again later.") from None
+    return answer(next(each for each in destinations if each.name == name))
+
+
+async def _all(connection: AsyncConnection, configured: Mapping[str, DestinationSettings]) -> list[DestinationShown]:
+    """Those of the settings that no worker has seen yet too."""
+    rows = await list_destinations(connection, now=datetime.now(UTC))
+    known = {row.name: row._asdict() for row in rows}
+    names = sorted({*known, *configured})
+    return [
+        DestinationShown.model_validate(known.get(name, {"name": name}) | {"configured": name in configured})
+        for name in names
+    ]

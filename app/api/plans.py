@@ -1,0 +1,180 @@
+"""POST /api/replays: a filter or ids, the plan, and the job that workers carry out."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.replay import UnknownDestination
+from app.api.replays import ReplayShown, found_replay
+from app.api.state import State
+from app.deliveries.replays import InQuarantine, NotReplayable, plan, start
+from app.deliveries.tables import Destination
+from app.deliveries.wake import notify
+from app.events.queries import EventFilter
+from app.events.tables import Status
+from app.settings.model import DestinationSettings
+from app.web.openapi.operations import Answer, Operation
+from app.web.parameters import BODY_PROBLEMS, Moment, Text, Unprocessable, answer, read_json
+from app.web.problems import Problem, Unavailable
+from app.web.transactions import DatabaseAway, changing, reading
+
+MOST_IDS = 10_000
+FASTEST, SLOWEST = 10_000.0, 0.01  # deliveries a second
+DEFAULT_RATE = 50.0
+MOST_PLANS = 2
+"""How many may be counted at once: each holds a connection all that time."""
+
+PLANNED_WITHIN = timedelta(seconds=30)
+"""A plan counts all that match, which no index makes quick."""
+
+
+class NothingToReplay(Problem):
+    """Nothing can be replayed so; the message says why."""
+
+    status = 409
+
+
+class TooManyPlans(Unavailable):
+    """As many replays are being planned as may be at once."""
+
+
+class EventChoice(BaseModel):
+    """Which events, as in the list of events; an empty one means all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Text | None = None
+    reference: Text | None = None
+    status: Status | None = None
+    client: Text | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+    def narrowed(self) -> EventFilter:
+        """As queries take it."""
+        return EventFilter(**dict(self))
+
+
+class ReplayRequest(BaseModel):
+    """What to deliver again: a filter, or ids."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    filter: EventChoice | None = None
+    ids: Annotated[list[UUID] | None, Field(min_length=1, max_length=MOST_IDS)] = None
+    to: Annotated[Text | None, Field(description="A destination's name; may be left out where there is one only.")] = (
+        None
+    )
+    rate: Annotated[float, Field(ge=SLOWEST, le=FASTEST, description="Deliveries a second, at most.")] = DEFAULT_RATE
+    dry_run: Annotated[bool, Field(description="The plan only.")] = False
+
+
+class PlanShown(BaseModel):
+    """What would be delivered."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    events: int
+    types: dict[str, int] = Field(description="How many of each type.")
+    oldest: datetime | None
+    newest: datetime | None
+    quarantined: int = Field(description="How many more match, and are left out.")
+
+
+class ReplayAnswer(BaseModel):
+    """A plan, and the replay that carries it out; null on a dry run."""
+
+    to: str
+    seconds: float = Field(description="What it takes at this rate.")
+    plan: PlanShown
+    replay: ReplayShown | None
+
+
+@Operation(
+    summary="Replay events",
+    tag="replays",
+    description=(
+        "Counts what matches; without `dry_run` workers then deliver it, live events first. Send either filter or ids."
+    ),
+    body=ReplayRequest,
+    examples={
+        "yesterday's cancellations, counted": {
+            "filter": {"type": "ORDER_CANCEL", "since": "2026-08-11", "until": "2026-08-12"},
+            "dry_run": True,
+        }
+    },
+    answers={
+        200: Answer(description="The plan of a dry run.", model=ReplayAnswer),
+        202: Answer(
+            description="The replay is stored, and on its way.",
+            model=ReplayAnswer,
+            headers={"Location": "The replay's address."},
+        ),
+    },
+    problems=(NothingToReplay, UnknownDestination, *BODY_PROBLEMS, TooManyPlans, DatabaseAway),
+)
+async def create(request: Request[State]) -> Response:
+    """The plan, and without `dry_run` the replay."""
+    wanted = await read_json(request, ReplayRequest)
+    if (wanted.filter is None) == (wanted.ids is None):
+        raise Unprocessable("Neither filter nor ids, or both.", "Send one; an empty filter means all events.")
+    narrowed = wanted.filter.narrowed() if wanted.filter is not None else EventFilter()
+    if request.state["plans"].locked():
+        raise TooManyPlans("Other replays are being planned.", "Ask again in a moment: nothing was started.")
+    try:
+        # Counted before anything is locked: on SQLite a transaction that may write lets nobody else write.
+        async with request.state["plans"], reading(request.state["engine"], within=PLANNED_WITHIN) as connection:
+            name = await _target(connection, wanted.to, request.state["destinations"])
+            planned = await plan(connection, narrowed, wanted.ids)
+    except NotReplayable as error:
+        raise NothingToReplay(str(error), _what_now(error)) from None
+    seconds = planned.events / wanted.rate
+    shown = ReplayAnswer(to=name, seconds=seconds, plan=PlanShown.model_validate(planned), replay=None)
+    if wanted.dry_run:
+        return answer(shown)
+    if not planned.events:
+        raise NothingToReplay("No accepted event matches.", "Send `dry_run: true` to see what a filter selects.")
+    async with changing(request.state["engine"]) as connection:
+        replay_id = await start(
+            connection,
+            narrowed,
+            ids=wanted.ids,
+            destination=name,
+            rate=wanted.rate,
+            planned=planned,
+            now=datetime.now(UTC),
+        )
+        await notify(connection)
+        shown.replay = await found_replay(connection, replay_id)
+    return answer(shown, status=202, headers={"Location": f"/api/replays/{replay_id}"})
+
+
+async def _target(connection: AsyncConnection, to: str | None, configured: Mapping[str, DestinationSettings]) -> str:
+    """The destination's name.
+
+    Raises:
+        UnknownDestination: 422.
+    """
+    if to is None:
+        if len(configured) != 1:
+            raise UnknownDestination("There is not exactly one destination.", "Name one with `to`.")
+        return next(iter(configured))
+    # One with a URL of its own is an operator's at the shell, and no request's.
+    here = select(Destination.name).where(Destination.name == to, Destination.url.is_(None))
+    known = await connection.scalar(here)
+    if known is None and to not in configured:
+        raise UnknownDestination(f"There is no destination {to}.", "GET /api/destinations lists them.")
+    return to
+
+
+def _what_now(error: NotReplayable) -> str:
+    if isinstance(error, InQuarantine):
+        return "Nothing was started. POST /api/events/{event_id}/release judges a quarantined event again."
+    return "Nothing was started. GET /api/events lists the events there are."

@@ -1,0 +1,28 @@
+"""What the handlers of the API need from the application's lifespan."""
+
+from asyncio import Semaphore
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import NotRequired, TypedDict
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.auth.clients import Client
+from app.settings.model import DestinationSettings
+
+
+class State(TypedDict):
+    """What a request of the API finds in its state.
+
+    `destinations` are those of the settings. `usernames` are by client. `plans` and `waits` bound how many replays are
+    counted, and how many requests wait for a destination, at once.
+    """
+
+    engine: AsyncEngine
+    body_timeout: timedelta
+    max_body_bytes: int
+    destinations: Mapping[str, DestinationSettings]
+    usernames: Mapping[str, str]
+    plans: Semaphore
+    waits: Semaphore
+    client: NotRequired[Client]  # from the door

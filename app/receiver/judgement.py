@@ -1,0 +1,166 @@
+"""What becomes of the body of a webhook: an event, or a refusal whose bytes are kept in quarantine."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from app.auth.clients import Client
+from app.events.ids import made_at, new_id
+from app.events.store import NewEvent
+from app.events.tables import Status
+from app.prioticket.identity import accepted_key, refused_key
+from app.prioticket.payloads import NoEnvelope, NotJSON, Payload, parse_payload
+from app.web.body import CODINGS, KEPT_BYTES, Body, Ending, InflatesTooFar, UndecodableBody, content_coding, decode
+from app.web.negotiation import is_json
+from app.web.problems import Problem
+
+NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+
+
+class Refused(Problem):
+    """An authenticated request whose bytes are kept in quarantine."""
+
+    tolerable: ClassVar[bool] = True
+    """Whether `on_unprocessable = "accept"` answers 200 instead."""
+
+
+class NotReadable(Refused):
+    """The bytes are no JSON."""
+
+    status = 400
+
+
+class TooSlow(Refused):
+    """The body did not arrive in time."""
+
+    status = 408
+    tolerable = False
+
+
+class TooLarge(Refused):
+    """The body is over the limit."""
+
+    status = 413
+    tolerable = False
+
+
+class UnsupportedMediaType(Refused):
+    """The content type is not JSON, or the content coding is unknown."""
+
+    status = 415
+
+
+class Unprocessable(Refused):
+    """JSON, and no envelope."""
+
+    status = 422
+
+
+def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
+    """The content of an acceptable body, its coding undone; in the order of the contract's table.
+
+    Raises:
+        Refused: it is not acceptable.
+    """
+    coding = content_coding(headers.get(b"content-encoding", b""))
+    undecodable = None
+    content = body.content
+    if body.ending is Ending.TOO_LARGE:
+        raise _too_large(limit, unread=body.unread)
+    if body.ending is Ending.COMPLETE and coding in CODINGS:
+        try:
+            content = decode(content, coding, limit=limit)
+        except InflatesTooFar:
+            raise _too_large(limit, unread=False) from None
+        except UndecodableBody as error:
+            undecodable = error
+    if not is_json(headers.get(b"content-type")):
+        raise UnsupportedMediaType("The content type is not JSON.", "Send Content-Type: application/json.")
+    if coding and coding not in CODINGS:
+        raise UnsupportedMediaType("The content coding is unknown.", "Send the body plain, or as gzip or deflate.")
+    if body.ending is Ending.TOO_SLOW:
+        raise TooSlow("The body did not arrive in time.", "Send it again, faster.", close=True, unread=True)
+    if undecodable:
+        raise NotReadable("The body is not what its Content-Encoding says.", f"It is {undecodable}.")
+    return content
+
+
+def _too_large(limit: int, *, unread: bool) -> TooLarge:
+    what = f"The body is over the limit of {limit} bytes."
+    return TooLarge(what, "Send less, or raise max_body_bytes.", close=True, unread=unread)
+
+
+def parse(content: bytes) -> Payload:
+    """As `parse_payload`, with the problems that the sender is told.
+
+    Raises:
+        Refused: 400 or 422.
+    """
+    try:
+        return parse_payload(content)
+    except NotJSON as error:
+        raise NotReadable("The body is not JSON.", f"In detail: {error}.") from None
+    except NoEnvelope as error:
+        raise Unprocessable("The body is not a Prioticket webhook.", f"In detail: {error}.") from None
+
+
+def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
+    """The event that a good request becomes.
+
+    Args:
+        content: The body's, its coding undone.
+        body: What arrived.
+        headers: What came with it.
+        client: Who sent it.
+
+    Raises:
+        Refused: as `parse`.
+    """
+    payload = parse(content)
+    event_id = new_id()
+    return NewEvent(
+        id=event_id,
+        received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
+        client=client.name,
+        headers=kept_headers(headers),
+        body=body.content,
+        body_bytes=body.size,
+        dedup_key=accepted_key(client.username, content),
+        **payload._asdict(),
+    )
+
+
+def quarantined(
+    problem: Refused,
+    body: Body,
+    headers: Iterable[tuple[bytes, bytes]],
+    client: Client,
+    *,
+    declared: int | None,
+) -> NewEvent:
+    """What is kept of a refused request. The same bytes refused again are a copy: a sender retries for seven days."""
+    content = body.content[:KEPT_BYTES] if isinstance(problem, TooLarge) else body.content
+    cut = body.ending is Ending.TOO_LARGE
+    event_id = new_id()
+    return NewEvent(
+        id=event_id,
+        received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
+        client=client.name,
+        headers=kept_headers(headers),
+        body=content,
+        body_bytes=body.size,
+        dedup_key=refused_key(client.username, problem.status, body.content, declared=declared if cut else None),
+        status=Status.QUARANTINED.value,
+        reason=f"{problem.status}: {problem.message} {problem.description}",
+    )
+
+
+def without_what_was_read(event: NewEvent) -> NewEvent:
+    """The event with its bytes and nothing that was read from them, in quarantine: a database refused the whole."""
+    reason = event.reason or "200: The database refused what was read from the body; the log says why."
+    nothing: dict[str, Any] = dict.fromkeys(Payload._fields[:-1])
+    return event._replace(status=Status.QUARANTINED.value, reason=reason, **nothing)
+
+
+def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """All headers as they came, without those that carry credentials."""
+    return b"\r\n".join([name + b": " + value for name, value in headers if name not in NEVER_KEPT])
