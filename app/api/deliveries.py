@@ -15,7 +15,6 @@ from app.deliveries import operations
 from app.deliveries.operations import NotDone, WasDelivered
 from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
 from app.deliveries.tables import DeliveryStatus
-from app.deliveries.wake import notify
 from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, Text, answer, read_id, read_query
@@ -184,7 +183,6 @@ async def _change(request: Request[State], operation: Callable[..., Awaitable[No
             if await get_delivery(connection, delivery_id) is None:
                 raise NoSuchDelivery
             await operation(connection, delivery_id, now=datetime.now(UTC))
-            await notify(connection)
             delivery = await get_delivery(connection, delivery_id)
     except NotDone as error:
         raise StaysAsItIs(str(error), _what_now(error)) from None

@@ -13,7 +13,6 @@ from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows
 from app.deliveries.queries import list_destinations
-from app.deliveries.wake import notify
 from app.settings.model import DestinationSettings
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
@@ -126,7 +125,6 @@ async def _change(request: Request[State], operation: Callable[..., Awaitable[No
             if name in configured:
                 await register(connection, [name], now=now)
             await operation(connection, name, now=now)
-            await notify(connection)
     except NobodyKnows:
         raise NoSuchDestination from None
     try:

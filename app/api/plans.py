@@ -16,7 +16,6 @@ from app.api.replays import ReplayShown, found_replay
 from app.api.state import State
 from app.deliveries.replays import InQuarantine, NotReplayable, plan, start
 from app.deliveries.tables import Destination
-from app.deliveries.wake import notify
 from app.events.queries import EventFilter
 from app.events.tables import Status
 from app.settings.model import DestinationSettings
@@ -151,7 +150,6 @@ async def create(request: Request[State]) -> Response:
             planned=planned,
             now=datetime.now(UTC),
         )
-        await notify(connection)
         shown.replay = await found_replay(connection, replay_id)
     return answer(shown, status=202, headers={"Location": f"/api/replays/{replay_id}"})
 

@@ -20,7 +20,6 @@ from app.deliveries.dispatch import register, wants
 from app.deliveries.queries import DeliveryFilter, list_deliveries
 from app.deliveries.replays import replay_one
 from app.deliveries.tables import DeliveryStatus, Destination
-from app.deliveries.wake import notify
 from app.events.queries import get_summary
 from app.events.tables import Status
 from app.settings.model import DestinationSettings
@@ -135,7 +134,6 @@ async def _replay(request: Request[State], query: ReplayQuery) -> Response:
         names = _chosen(event, query, destinations, configured=configured)
         await register(connection, names, now=now)  # all at once, before any of them is locked
         replays = [await replay_one(connection, event.id, event.reference, destination=name, now=now) for name in names]
-        await notify(connection)
         rows = await _deliveries(connection, replays)
     if query.wait:
         _raise_for_broken(destinations[name] for name in names if name in destinations)

@@ -14,7 +14,6 @@ from app.api.state import State
 from app.deliveries.queries import get_replay, list_replays
 from app.deliveries.replays import NotReplayable, set_status
 from app.deliveries.tables import ReplayStatus
-from app.deliveries.wake import notify
 from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, answer, read_id, read_query
@@ -134,7 +133,6 @@ async def _set(request: Request[State], status: ReplayStatus) -> Response:
         async with changing(request.state["engine"]) as connection:
             await found_replay(connection, replay_id)
             await set_status(connection, replay_id, status, now=datetime.now(UTC))
-            await notify(connection)
             shown = await found_replay(connection, replay_id)
     except NotReplayable as error:
         raise HasEnded(str(error), "It stays as it is.") from None

@@ -23,7 +23,6 @@ from app.deliveries.queries import (
     list_destinations,
 )
 from app.deliveries.tables import DeliveryStatus
-from app.deliveries.wake import notify
 from app.settings.model import Settings
 from app.telemetry.printing import printable
 
@@ -166,7 +165,6 @@ async def _one_by_one(operation: Operation, ids: tuple[UUID, ...]) -> dict[UUID,
             try:
                 async with writing(engine) as connection:
                     await operation(connection, each, now=datetime.now(UTC))
-                    await notify(connection)
             except NotDone as error:
                 refused[each] = _sentence(error)
     return refused
@@ -190,7 +188,6 @@ async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -
         while True:
             async with writing(engine, courtesy=courtesy) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))
-                await notify(connection)
             if not done:
                 return total
             total += done

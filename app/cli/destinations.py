@@ -15,7 +15,6 @@ from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows, NotDone
 from app.deliveries.queries import list_destinations
-from app.deliveries.wake import notify
 from app.events.ids import made_at
 from app.settings.model import Settings
 from app.settings.values import masked
@@ -71,7 +70,6 @@ async def _remove(name: str) -> None:
     try:
         async with changing() as connection:
             await operations.remove(connection, name)
-            await notify(connection)
     except NotDone as error:
         raise click.ClickException(f"{error} End what goes on and try again.") from None
 
@@ -112,7 +110,6 @@ async def _change(operation: Callable[..., Awaitable[None]], name: str, **values
             if name in settings.destinations:  # no worker may have started since it was configured
                 await register(connection, [name], now=now)
             await operation(connection, name, now=now, **values)
-            await notify(connection)
     except NobodyKnows as error:
         what = str(error).rstrip(".")
         raise click.ClickException(f"{what}: `priohook destinations list` has their names.") from None

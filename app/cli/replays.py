@@ -21,7 +21,6 @@ from app.deliveries.queries import list_replays
 from app.deliveries.replays import InQuarantine, NotReplayable, Plan, set_status, start
 from app.deliveries.replays import plan as plan_replay
 from app.deliveries.tables import ReplayStatus
-from app.deliveries.wake import notify
 from app.events.queries import EventFilter
 from app.settings.files import decoded
 from app.settings.model import DestinationSettings, Settings
@@ -206,16 +205,13 @@ async def _plan(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
 
 async def _start(narrowed: EventFilter, **rest: Any) -> UUID:
     async with changing() as connection:
-        replay_id = await start(connection, narrowed, now=datetime.now(UTC), **rest)
-        await notify(connection)
-        return replay_id
+        return await start(connection, narrowed, now=datetime.now(UTC), **rest)
 
 
 def _set(replay_id: UUID, status: ReplayStatus) -> None:
     async def change() -> None:
         async with changing() as connection:
             await set_status(connection, replay_id, status, now=datetime.now(UTC))
-            await notify(connection)
 
     try:
         asyncio.run(change())

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, exists, func, or_, select, update
+from sqlalchemy import Row, bindparam, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -13,6 +13,7 @@ from app.database.writing import insert_new
 from app.deliveries.queue import drop_cancelled, prefer_live
 from app.deliveries.retry import delay_after_loss
 from app.deliveries.tables import PENDING, Attempt, Delivery
+from app.deliveries.transitions import CLAIM, LOSE, in_flight
 from app.events.tables import Event
 
 MARGIN = timedelta(seconds=5)
@@ -90,35 +91,10 @@ NEXT_DUE = select(
 IN_FLIGHT = (
     select(func.count().label("all"), func.count().filter(Delivery.lost > 0).label("alone"))
     .select_from(Delivery)
-    .where(
-        Delivery.destination == bindparam("destination"),
-        Delivery.claimed_by.is_not(None),
-        Delivery.due_at > bindparam("now"),
-    )
+    .where(Delivery.destination == bindparam("destination"), in_flight(bindparam("now")))
 )
-CLAIM = (
-    update(Delivery)
-    .where(Delivery.id.in_(bindparam("ids", expanding=True)))
-    .values(
-        claimed_by=bindparam("worker"),
-        claimed_at=bindparam("at"),
-        due_at=bindparam("until"),
-        attempts=Delivery.attempts + 1,
-    )
-)
-CLAIMED = select(*Delivery.__table__.columns).where(
+MINE = select(*Delivery.__table__.columns).where(
     Delivery.destination == bindparam("destination"), Delivery.claimed_by == bindparam("worker")
-)
-LOSE = (
-    update(Delivery)
-    .where(Delivery.id == bindparam("delivery_id"))
-    .values(
-        claimed_by=None,
-        claimed_at=None,
-        due_at=bindparam("due"),
-        attempts_before=Delivery.attempts_before + 1,
-        lost=bindparam("losses"),
-    )
 )
 
 
@@ -168,7 +144,7 @@ async def lose(
     Args:
         connection: In a transaction that holds the destination's lock.
         name: The destination's.
-        lost: Its claimed deliveries, as `DUE` or `CLAIMED` selects them.
+        lost: Its claimed deliveries, as `DUE` or `MINE` selects them.
         now: The time.
         blameless: Whether none of them can have ended the worker: then they are due at once and not tried alone.
     """
@@ -192,7 +168,7 @@ async def lose(
     await prefer_live(connection, name, {row.reference for row in replayed if row.reference is not None}, now=now)
 
 
-async def in_flight(connection: AsyncConnection, name: str, *, now: datetime) -> Flying:
+async def count_in_flight(connection: AsyncConnection, name: str, *, now: datetime) -> Flying:
     """What of the destination is being sent."""
     return Flying(*(await connection.execute(IN_FLIGHT, {"destination": name, "now": now})).one())
 

@@ -9,6 +9,7 @@ from app.deliveries.claims import MARGIN
 from app.deliveries.queue import lock
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
 from app.deliveries.tables import PENDING_PARTS, Delivery, Destination
+from app.deliveries.transitions import CLAIMED, UNCLAIMED
 from app.settings.model import LONGEST_TIMEOUT
 
 AHEAD = timedelta(minutes=1)
@@ -59,8 +60,8 @@ async def set_right(
     mended = 0
     for part in PENDING_PARTS[1:]:
         here = update(Delivery).where(part, Delivery.destination == name)
-        waiting = here.where(Delivery.claimed_by.is_(None), Delivery.due_at > now + longest + AHEAD)
-        claimed = here.where(Delivery.claimed_by.is_not(None), Delivery.due_at > now + LONGEST_CLAIM + AHEAD)
+        waiting = here.where(UNCLAIMED, Delivery.due_at > now + longest + AHEAD)
+        claimed = here.where(CLAIMED, Delivery.due_at > now + LONGEST_CLAIM + AHEAD)
         mended += (await connection.execute(waiting.values(due_at=now))).rowcount
         mended += (await connection.execute(claimed.values(due_at=now + LONGEST_CLAIM))).rowcount
     changes = {}

@@ -14,6 +14,7 @@ from app.database.writing import insert_new
 from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver, Undispatched
+from app.deliveries.transitions import HAS_TIME
 from app.events.ids import made_at, new_id
 from app.events.tables import Event
 
@@ -189,6 +190,6 @@ async def _busy(connection: AsyncConnection, name: str, references: set[str]) ->
     if not references:
         return set()
     pending = select(Delivery.reference).where(
-        Delivery.destination == name, PENDING, Delivery.due_at.is_not(None), Delivery.reference.in_(sorted(references))
+        Delivery.destination == name, PENDING, HAS_TIME, Delivery.reference.in_(sorted(references))
     )
     return set(await connection.scalars(pending))

@@ -20,6 +20,7 @@ from app.deliveries.tables import (
     Replay,
     ReplayStatus,
 )
+from app.deliveries.transitions import UNCLAIMED, dropped, idle, is_in_flight, revived
 
 BATCH = 1000
 """The most deliveries that one transaction changes."""
@@ -58,7 +59,7 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
     if delivery.status != DeliveryStatus.PENDING:
         await _revive(connection, [delivery], now=now)
         return
-    if _in_flight(delivery, now):
+    if is_in_flight(delivery, now=now):
         raise NotDone(f"Delivery {delivery_id} is being sent now.")
     if delivery.due_at is None:
         raise NotDone(f"Delivery {delivery_id} waits behind another one of {delivery.reference}: retry that.")
@@ -74,7 +75,7 @@ async def drop(connection: AsyncConnection, delivery_id: UUID, *, now: datetime)
     delivery = await _locked(connection, delivery_id)
     if delivery.status not in (DeliveryStatus.PENDING, DeliveryStatus.DEAD):
         raise NotDone(f"Delivery {delivery_id} is {delivery.status}: there is nothing to drop.")
-    if _in_flight(delivery, now):
+    if is_in_flight(delivery, now=now):
         raise NotDone(f"Delivery {delivery_id} is being sent now.")
     await _drop(connection, [delivery], now=now)
 
@@ -101,9 +102,8 @@ async def drop_pending(connection: AsyncConnection, destination: str, *, now: da
     What waits behind another one is first: the other way round each drop would make the next one due.
     """
     await lock(connection, destination)
-    idle = Delivery.claimed_by.is_(None) | Delivery.due_at.is_(None) | (Delivery.due_at <= now)
     for part in PENDING_PARTS:
-        if rows := await _some(connection, destination, part & idle):
+        if rows := await _some(connection, destination, part & idle(now)):
             await _drop(connection, rows, now=now)
             return len(rows)
     return 0
@@ -126,7 +126,7 @@ async def resume(connection: AsyncConnection, name: str, *, now: datetime) -> No
     """
     closed = {"failures": 0, "failing_since": None, "probe_at": None}
     await _change(connection, name, paused_at=None, paused_reason=None, **closed)
-    waiting = (Delivery.destination == name, Delivery.due_at > now, Delivery.claimed_by.is_(None))
+    waiting = (Delivery.destination == name, Delivery.due_at > now, UNCLAIMED)
     for part in PENDING_PARTS[1:]:
         await connection.execute(update(Delivery).where(part, *waiting).values(due_at=now))
 
@@ -167,10 +167,6 @@ async def _locked(connection: AsyncConnection, delivery_id: UUID) -> Row[Any]:
     return (await connection.execute(query)).one()
 
 
-def _in_flight(delivery: Row[Any], now: datetime) -> bool:
-    return delivery.claimed_by is not None and delivery.due_at is not None and delivery.due_at > now
-
-
 async def _some(connection: AsyncConnection, destination: str, which: ColumnElement[bool]) -> Sequence[Row[Any]]:
     query = select(*Delivery.__table__.columns).where(Delivery.destination == destination, which)
     rows: Sequence[Row[Any]] = (await connection.execute(query.order_by(Delivery.id).limit(BATCH))).all()
@@ -179,17 +175,15 @@ async def _some(connection: AsyncConnection, destination: str, which: ColumnElem
 
 async def _revive(connection: AsyncConnection, rows: Sequence[Row[Any]], *, now: datetime) -> None:
     alone = [row.id for row in rows if row.reference is None]
-    again = {"status": DeliveryStatus.PENDING.value, "finished_at": None, "attempts_before": Delivery.attempts}
     ids = [row.id for row in rows]
-    await connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(due_at=None, **again))
+    await connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(revived()))
     await connection.execute(update(Delivery).where(Delivery.id.in_(alone)).values(due_at=now))
     await _promote(connection, rows, now=now)
 
 
 async def _drop(connection: AsyncConnection, rows: Sequence[Row[Any]], *, now: datetime) -> None:
-    dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "claimed_by": None, "claimed_at": None}
     ids = [row.id for row in rows]
-    await connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(finished_at=now, **dropped))
+    await connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(dropped(now=now).values()))
     await _promote(connection, rows, now=now)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.deliveries.clocks import LONGEST_CLAIM, too_far
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
 from app.deliveries.tables import PENDING, Delivery, Destination
+from app.deliveries.transitions import CLAIMED, HAS_TIME, UNCLAIMED
 
 
 class Outlook(NamedTuple):
@@ -67,13 +68,13 @@ def _ahead(row: Any, *, now: datetime) -> bool:
 
 
 def _first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
-    of_this = (Delivery.destination == Destination.name, PENDING, Delivery.due_at.is_not(None))
+    of_this = (Delivery.destination == Destination.name, PENDING, HAS_TIME)
     return select(func.min(Delivery.due_at)).where(*of_this, which).scalar_subquery()
 
 
 def _last_due(which: ColumnElement[bool], *, claimed: bool) -> ColumnElement[datetime | None]:
-    of_this = (Delivery.destination == Destination.name, PENDING, Delivery.due_at.is_not(None))
-    by = Delivery.claimed_by.is_not(None) if claimed else Delivery.claimed_by.is_(None)
+    of_this = (Delivery.destination == Destination.name, PENDING, HAS_TIME)
+    by = CLAIMED if claimed else UNCLAIMED
     return select(func.max(Delivery.due_at)).where(*of_this, by, which).scalar_subquery()
 
 

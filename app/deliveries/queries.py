@@ -20,6 +20,7 @@ from app.deliveries.tables import (
     Destination,
     Replay,
 )
+from app.deliveries.transitions import CLAIMED, in_flight
 from app.events.tables import Event
 
 WRITTEN_OUT: dict[str, ColumnElement[bool]] = {
@@ -49,7 +50,7 @@ class DeliveryFilter:
         return conditions + [getattr(Delivery, name) == value for name, value in wanted if value is not None]
 
 
-_being_sent = case((Delivery.claimed_by.is_not(None), 1), else_=0)
+_begun = case((CLAIMED, 1), else_=0)  # an attempt that is not over
 _SUMMARY: Select[Any] = (
     select(
         *Delivery.__table__.columns,
@@ -58,7 +59,7 @@ _SUMMARY: Select[Any] = (
         Attempt.error.label("last_error"),
     )
     .outerjoin(Event, Event.id == Delivery.event_id)
-    .outerjoin(Attempt, and_(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts - _being_sent))
+    .outerjoin(Attempt, and_(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts - _begun))
 )
 
 
@@ -98,9 +99,9 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> Se
 
     Costs as much as there are deliveries that are pending or dead.
     """
-    in_flight = and_(Delivery.claimed_by.is_not(None), Delivery.due_at > now)
+    sent_now = in_flight(now).label("in_flight")
     # The id as text: before its version 18 PostgreSQL has no min() of UUIDs.
-    part = (Delivery.destination, cast(Delivery.id, String).label("id"), Delivery.due_at, in_flight.label("in_flight"))
+    part = (Delivery.destination, cast(Delivery.id, String).label("id"), Delivery.due_at, sent_now)
     pending = union_all(*(select(*part).where(each) for each in PENDING_PARTS)).subquery()
     queues = (
         select(

@@ -14,14 +14,25 @@ from sqlalchemy import Row, String, column, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from app.deliveries.tables import PENDING, Delivery, DeliveryStatus, Destination, Replay, ReplayStatus
+from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayStatus
+from app.deliveries.transitions import HAS_TIME, UNCLAIMED, WAITS, dropped
+from app.deliveries.wake import notify
 
 ORDER = (Delivery.replay_id, Delivery.event_id)
 """In which the deliveries of one reference go, live ones apart from those of replays; as the index has it."""
 
 
 async def lock(connection: AsyncConnection, name: str) -> Row[Any] | None:
-    """The destination's row, locked until the transaction ends; None where nobody has registered it."""
+    """The destination's row, locked until the transaction ends; None if nobody has registered it.
+
+    The commit tells all workers to look: whoever takes this lock changes deliveries or their destination.
+    """
+    await notify(connection)
+    return await lock_for_turn(connection, name)
+
+
+async def lock_for_turn(connection: AsyncConnection, name: str) -> Row[Any] | None:
+    """As `lock`, for a worker's own turn: it leaves nothing that another worker should hear of."""
     query = select(*Destination.__table__.columns).where(Destination.name == name).with_for_update()
     return (await connection.execute(query)).one_or_none()
 
@@ -41,8 +52,8 @@ async def promote(connection: AsyncConnection, destination: str, references: Col
         return
     wanted = values(column("reference", String), name="wanted").data([(each,) for each in sorted(references)]).cte()
     here = (Delivery.destination == destination, PENDING, Delivery.reference == wanted.c.reference)
-    due = select(Delivery.id).where(*here, Delivery.due_at.is_not(None)).limit(1)
-    in_order = select(Delivery.id).where(*here, Delivery.due_at.is_(None)).order_by(*ORDER).limit(1)
+    due = select(Delivery.id).where(*here, HAS_TIME).limit(1)
+    in_order = select(Delivery.id).where(*here, WAITS).order_by(*ORDER).limit(1)
     live = in_order.where(Delivery.replay_id.is_(None)).scalar_subquery()
     replayed = in_order.where(Delivery.replay_id.is_not(None)).scalar_subquery()
     first = select(func.coalesce(live, replayed)).select_from(wanted).where(due.scalar_subquery().is_(None))
@@ -63,7 +74,7 @@ async def prefer_live(
     of_this = (*pending, later.reference == Delivery.reference, later.replay_id.is_(None))
     live = select(later.id).where(*of_this).order_by(later.replay_id, later.event_id).limit(1)
     here = (Delivery.destination == destination, PENDING, Delivery.reference.in_(sorted(references)))
-    replayed = (Delivery.replay_id.is_not(None), Delivery.claimed_by.is_(None), Delivery.due_at.is_not(None))
+    replayed = (Delivery.replay_id.is_not(None), UNCLAIMED, HAS_TIME)
     behind = update(Delivery).where(*here, *replayed, live.scalar_subquery().is_not(None)).values(due_at=None)
     await connection.execute(behind)
     await promote(connection, destination, references, now=now)
@@ -81,6 +92,5 @@ async def drop_cancelled(
         return
     cancelled = select(Replay.id).where(Replay.id.in_(replays), Replay.status == ReplayStatus.CANCELLED.value)
     ids = [delivery_id for delivery_id, replay_id in failed if replay_id is not None]
-    dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "finished_at": now}
     which = update(Delivery).where(Delivery.id.in_(ids), PENDING, Delivery.replay_id.in_(cancelled))
-    await connection.execute(which.values(dropped))
+    await connection.execute(which.values(dropped(now=now).values()))

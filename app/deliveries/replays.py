@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, Select, delete, exists, func, insert, literal_column, or_, select, update
+from sqlalchemy import Row, Select, delete, exists, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.writing import insert_new
 from app.deliveries.clocks import too_far
 from app.deliveries.dispatch import Wanted, add, register
 from app.deliveries.queue import lock, promote
-from app.deliveries.tables import PENDING, Delivery, DeliveryStatus, Destination, Replay, ReplayEvent, ReplayStatus
+from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayEvent, ReplayStatus
+from app.deliveries.transitions import dropped, idle
+from app.deliveries.wake import notify
 from app.events.ids import MICROSECOND, made_at, new_id
 from app.events.queries import EventFilter
 from app.events.tables import Event, Status
@@ -138,6 +140,7 @@ async def start(
         "events": planned.events,
     }
     await connection.execute(insert(Replay), values)
+    await notify(connection)
     for some in _batches(sorted(set(ids or ()))):
         await connection.execute(insert(ReplayEvent), [{"replay_id": replay_id, "event_id": each} for each in some])
     return replay_id
@@ -215,13 +218,12 @@ async def set_status(connection: AsyncConnection, replay_id: UUID, status: Repla
     ended = status is ReplayStatus.CANCELLED
     values = {"status": status.value, "finished_at": now if ended else None, "next_at": None}
     await connection.execute(update(Replay).where(Replay.id == replay_id).values(values))
+    await notify(connection)
     if ended:
         await lock(connection, replay.destination)
-        idle = or_(Delivery.claimed_by.is_(None), Delivery.due_at <= now)
-        waiting = (Delivery.replay_id == replay_id, PENDING, idle)
+        waiting = (Delivery.replay_id == replay_id, PENDING, idle(now))
         references = await connection.scalars(select(Delivery.reference).where(*waiting))
-        dropped = {"status": DeliveryStatus.DROPPED.value, "due_at": None, "claimed_by": None, "claimed_at": None}
-        await connection.execute(update(Delivery).where(*waiting).values(finished_at=now, **dropped))
+        await connection.execute(update(Delivery).where(*waiting).values(dropped(now=now).values()))
         await promote(connection, replay.destination, {each for each in references if each is not None}, now=now)
 
 

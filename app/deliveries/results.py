@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import String, and_, bindparam, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.queue import drop_cancelled, prefer_live, promote
 from app.deliveries.retry import Verdict, delay_after_loss, judge, next_delay
-from app.deliveries.tables import PENDING, Attempt, Delivery, DeliveryStatus
+from app.deliveries.tables import Attempt, DeliveryStatus
+from app.deliveries.transitions import END, Change, dead, delivered, gone, retried
 
 
 class Outcome(NamedTuple):
@@ -36,29 +36,6 @@ class Ended(NamedTuple):
     outcome: Outcome
 
 
-END = (
-    update(Delivery)
-    .where(
-        Delivery.id == bindparam("delivery_id"),
-        PENDING,
-        # A claim that ran out may be another worker's by now; only a success counts then.
-        or_(
-            and_(Delivery.claimed_by == bindparam("worker"), Delivery.attempts == bindparam("number")),
-            bindparam("new_status", type_=String) == DeliveryStatus.DELIVERED.value,
-        ),
-    )
-    .values(
-        status=bindparam("new_status"),
-        due_at=bindparam("due"),
-        finished_at=bindparam("finished"),
-        claimed_by=None,
-        claimed_at=None,
-        lost=bindparam("losses"),
-        attempts_before=Delivery.attempts_before + bindparam("uncounted"),
-    )
-)
-
-
 async def record(
     connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
 ) -> list[Ended]:
@@ -72,8 +49,8 @@ async def record(
     await promote(connection, limits.name, {each for each in over if each is not None}, now=now)
     replayed = {each.claim.reference for each in ended if each.claim.replay_id is not None}
     await prefer_live(connection, limits.name, {each for each in replayed if each is not None}, now=now)
-    dead = DeliveryStatus.DEAD.value
-    return [each for each, change in zip(ended, changes, strict=True) if change["new_status"] == dead]
+    outcomes = zip(ended, changes, strict=True)
+    return [each for each, change in outcomes if change["new_status"] == DeliveryStatus.DEAD]
 
 
 async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:
@@ -112,22 +89,25 @@ def _losses(each: Ended) -> int:
 
 
 def _change(each: Ended, *, worker: str, now: datetime) -> dict[str, Any]:
-    change: dict[str, Any] = {
+    change = {
         "delivery_id": each.claim.delivery_id,
         "worker": worker,
         "number": each.claim.attempt,
         "losses": _losses(each),
         "uncounted": 0 if each.outcome.counts else 1,
     }
+    became = _became(each, now=now)
+    return change | {"new_status": became.status.value, "due": became.due_at, "finished": became.finished_at}
+
+
+def _became(each: Ended, *, now: datetime) -> Change:
     verdict = judge(each.outcome.status)
     if verdict is Verdict.DELIVERED:
-        return change | {"new_status": DeliveryStatus.DELIVERED.value, "due": None, "finished": now}
-    if verdict is Verdict.GONE:  # its destination is paused, so it waits for a person
-        return change | {"new_status": DeliveryStatus.PENDING.value, "due": now, "finished": None}
+        return delivered(now=now)
+    if verdict is Verdict.GONE:
+        return gone(now=now)
     if each.outcome.counts:
         delay = next_delay(each.claim.tries, retry_after=each.outcome.retry_after)
     else:
         delay = delay_after_loss(each.claim.tries, lost=each.claim.lost)
-    if delay is None:
-        return change | {"new_status": DeliveryStatus.DEAD.value, "due": None, "finished": now}
-    return change | {"new_status": DeliveryStatus.PENDING.value, "due": now + delay, "finished": None}
+    return dead(now=now) if delay is None else retried(at=now + delay)

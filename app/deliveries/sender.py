@@ -8,15 +8,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.writing import Courtesy, writing
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.destinations.kinds import Kind
-from app.deliveries.queue import lock
+from app.deliveries.queue import lock_for_turn
 from app.deliveries.results import Ended, Outcome
-from app.deliveries.turns import News, leave, take_turn
-from app.deliveries.wake import notify
+from app.deliveries.turns import News, Turn, leave, take_turn
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +64,7 @@ class Sender:
             news: list[News] = []
             try:
                 async with writing(self._engine, courtesy=self._courtesy) as connection:
-                    await lock(connection, self.limits.name)
-                    now = datetime.now(UTC)  # a claim begins when it is made, however long that had to wait
-                    turn = await take_turn(connection, self.limits, ended, worker=self._worker, now=now, news=news)
+                    turn = await self._take_turn(connection, ended, news)
             except BaseException:
                 self._ended = ended + self._ended  # what came of an attempt is recorded as soon as it can be
                 raise
@@ -94,7 +91,11 @@ class Sender:
         finally:
             async with writing(self._engine) as connection:
                 await leave(connection, self.limits, self._ended, worker=self._worker, now=datetime.now(UTC))
-                await notify(connection)
+
+    async def _take_turn(self, connection: AsyncConnection, ended: Sequence[Ended], news: list[News]) -> Turn:
+        state = await lock_for_turn(connection, self.limits.name)
+        now = datetime.now(UTC)  # a claim begins when it is made, however long the lock took
+        return await take_turn(connection, self.limits, state, ended, worker=self._worker, now=now, news=news)
 
     async def _send(self, claim: Claim) -> None:
         started = datetime.now(UTC)

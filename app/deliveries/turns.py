@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.claims import CLAIMED, Claim, Limits, claim, in_flight, lose, next_due
+from app.deliveries.claims import MINE, Claim, Limits, claim, count_in_flight, lose, next_due
 from app.deliveries.clocks import too_far
 from app.deliveries.queue import lock
 from app.deliveries.results import Ended, record
 from app.deliveries.retry import Circuit, Verdict, judge
 from app.deliveries.tables import Delivery, Destination
+from app.deliveries.transitions import CLAIMED
 
 BURST = timedelta(milliseconds=100)
 """How much of its rate a destination that was idle gets at once."""
@@ -36,6 +37,7 @@ class News(NamedTuple):
 async def take_turn(
     connection: AsyncConnection,
     limits: Limits,
+    state: Row[Any] | None,
     ended: Sequence[Ended],
     *,
     worker: str,
@@ -47,12 +49,12 @@ async def take_turn(
     Args:
         connection: In a transaction that may write.
         limits: The destination's.
+        state: Its row, locked; None if it was removed.
         ended: Attempts of claims that this worker made.
         worker: Its name, different from every other's.
         now: The time.
         news: Gets what is worth a warning once it is committed.
     """
-    state = await lock(connection, limits.name)
     if state is None:
         return Turn([], None)
     changes = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
@@ -82,14 +84,14 @@ async def leave(
     changes = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
     if changes:
         await connection.execute(update(Destination).where(Destination.name == limits.name).values(changes))
-    mine = (await connection.execute(CLAIMED, {"destination": limits.name, "worker": worker})).all()
+    mine = (await connection.execute(MINE, {"destination": limits.name, "worker": worker})).all()
     if mine:
         await lose(connection, limits.name, mine, now=now, blameless=True)
 
 
 async def take_back(connection: AsyncConnection, *, now: datetime) -> None:
     """Ends all claims: for a worker that knows itself to be the only one, and so that theirs are a dead one's."""
-    await connection.execute(update(Delivery).where(Delivery.claimed_by.is_not(None)).values(due_at=now))
+    await connection.execute(update(Delivery).where(CLAIMED).values(due_at=now))
 
 
 async def _record(
@@ -151,7 +153,7 @@ async def _claim(
     now: datetime,
 ) -> tuple[Turn, datetime | None]:
     """The turn, and when `rate` allows the next attempt."""
-    flying = await in_flight(connection, limits.name, now=now)
+    flying = await count_in_flight(connection, limits.name, now=now)
     free = circuit.allows(limits.max_in_flight - flying.all, in_flight=flying.all, now=now)
     if free <= 0:
         waits = circuit.probe_at is not None and circuit.probe_at > now

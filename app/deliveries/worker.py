@@ -25,7 +25,7 @@ from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
 from app.deliveries.sender import Sender, until_woken
 from app.deliveries.turns import take_back
-from app.deliveries.wake import notify, waking
+from app.deliveries.wake import waking
 from app.settings.model import DestinationSettings, SettingsProblem
 
 logger = logging.getLogger(__name__)
@@ -135,20 +135,14 @@ class Worker:
             if not await self._dispatcher.has_work(connection, now=now):
                 return 0
         async with writing(self._engine, courtesy=self._courtesy) as connection:
-            events = await self._dispatcher.dispatch(connection, most=self._at_once, now=now)
-            if events:
-                await notify(connection)
-            return events
+            return await self._dispatcher.dispatch(connection, most=self._at_once, now=now)
 
     async def _advance(self, now: datetime) -> Advanced:
         async with self._engine.connect() as connection:
             if not await any_running(connection):
                 return Advanced(0, None)
         async with writing(self._engine, courtesy=self._courtesy) as connection:
-            replayed = await advance(connection, now=now)
-            if replayed.made:
-                await notify(connection)
-            return replayed
+            return await advance(connection, now=now)
 
     async def _look(self) -> None:
         """Wakes the senders that have something to do: on SQLite a turn of every other one would hold them up."""

@@ -16,6 +16,7 @@ from app.deliveries.claims import Claim, Limits
 from app.deliveries.clocks import set_right
 from app.deliveries.dispatch import dispatch, register
 from app.deliveries.outlook import outlooks
+from app.deliveries.queue import lock_for_turn
 from app.deliveries.replays import Advanced
 from app.deliveries.results import Ended, Outcome
 from app.deliveries.retry import LONGEST_DELAY
@@ -62,8 +63,9 @@ class Workers:
     async def turn(self, *ended: Ended, worker: str = "one", limits: Limits | None = None) -> Turn:
         self.news: list[turns.News] = []
         async with writing(self.engine) as connection:
+            state = await lock_for_turn(connection, "erp")
             return await turns.take_turn(
-                connection, limits or self.limits, ended, worker=worker, now=self.now, news=self.news
+                connection, limits or self.limits, state, ended, worker=worker, now=self.now, news=self.news
             )
 
     async def look(self, *, longest: timedelta = LONGEST_DELAY) -> int:

@@ -1,0 +1,43 @@
+import asyncio
+from functools import partial
+
+from app.database.writing import writing
+from app.deliveries import operations
+from app.deliveries.tables import ReplayStatus
+from app.deliveries.wake import waking
+
+PATIENCE = 60  # seconds; a busy machine may need some of them
+
+
+async def test_whatever_makes_work_for_workers_tells_them_by_itself(workers, database_url):
+    woken = asyncio.Event()
+
+    async def wakes(change):
+        async with asyncio.timeout(PATIENCE):
+            await woken.wait()  # from the change before, or because it listens now
+            woken.clear()
+            result = await change
+            await woken.wait()
+            return result
+
+    async def operate(operation, *arguments, **more):
+        async with writing(workers.engine) as connection:
+            await operation(connection, *arguments, now=workers.now, **more)
+
+    await workers.store("A")
+    async with waking(database_url, events=lambda: None, deliveries=woken.set):
+        await wakes(workers.dispatch())
+        await workers.turn()
+        await wakes(workers.leave())  # what it claimed and has not sent
+        (delivery,) = await workers.deliveries()
+        for change in (
+            partial(operations.pause, name="erp", reason="By hand."),
+            partial(operations.resume, name="erp"),
+            partial(operations.retry, delivery_id=delivery.id),
+            partial(operations.drop, delivery_id=delivery.id),
+        ):
+            await wakes(operate(change))
+        replay_id = await wakes(workers.start())
+        await wakes(workers.advance())
+        for status in (ReplayStatus.PAUSED, ReplayStatus.RUNNING, ReplayStatus.CANCELLED):
+            await wakes(workers.set_replay(replay_id, status))
