@@ -2,11 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -81,6 +80,10 @@ class DeliverySummary(BaseModel):
     finished_at: datetime | None
 
 
+def _readable(answer: bytes | None) -> str | None:
+    return None if answer is None else answer.decode("utf-8", "replace")
+
+
 class AttemptShown(BaseModel):
     """One try, over."""
 
@@ -91,7 +94,7 @@ class AttemptShown(BaseModel):
     duration_ms: int | None = Field(description="null where its worker ended before it knew the answer.")
     status: int | None
     error: str | None
-    answer: str | None = Field(description="The first 2 KiB.")
+    answer: Annotated[str | None, BeforeValidator(_readable)] = Field(description="The first 2 KiB.")
 
 
 class DeliveryDetail(BaseModel):
@@ -145,7 +148,7 @@ async def show(request: Request[State]) -> Response:
         attempts = await list_attempts(connection, delivery_id)
     shown = DeliveryDetail(
         delivery=DeliverySummary.model_validate(delivery),
-        attempts=[AttemptShown.model_validate(_readable(each)) for each in attempts],
+        attempts=[AttemptShown.model_validate(each) for each in attempts],
     )
     return answer(shown)
 
@@ -200,8 +203,3 @@ def _delivery_id(request: Request[State]) -> UUID:
     if delivery_id is None:
         raise NoSuchDelivery
     return delivery_id
-
-
-def _readable(attempt: Row[Any]) -> dict[str, Any]:
-    text = None if attempt.answer is None else attempt.answer.decode("utf-8", "replace")
-    return attempt._asdict() | {"answer": text}

@@ -1,9 +1,12 @@
 """/api/destinations: where events go, with their queues, and the controls."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +16,7 @@ from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows
 from app.deliveries.queries import list_destinations
-from app.settings.model import DestinationSettings
+from app.events.ids import made_at
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
 from app.web.problems import NotFound
@@ -52,6 +55,7 @@ class DestinationShown(BaseModel):
     due: int = 0
     in_flight: int = 0
     dead: int = 0
+    oldest_pending_at: datetime | None = Field(default=None, description="When the oldest pending one was made.")
 
 
 class DestinationList(BaseModel):
@@ -135,12 +139,18 @@ async def _change(request: Request[State], operation: Callable[..., Awaitable[No
     return answer(next(each for each in destinations if each.name == name))
 
 
-async def _all(connection: AsyncConnection, configured: Mapping[str, DestinationSettings]) -> list[DestinationShown]:
-    """Those of the settings that no worker has seen yet too."""
-    rows = await list_destinations(connection, now=datetime.now(UTC))
-    known = {row.name: row._asdict() for row in rows}
-    names = sorted({*known, *configured})
+def shown_destinations(rows: Iterable[Row[Any]], configured: Collection[str]) -> list[DestinationShown]:
+    """Those that the database knows, and those of the settings that no worker has seen yet."""
+    known = {row.name: _known(row) for row in rows}
     return [
         DestinationShown.model_validate(known.get(name, {"name": name}) | {"configured": name in configured})
-        for name in names
+        for name in sorted({*known, *configured})
     ]
+
+
+def _known(row: Row[Any]) -> dict[str, Any]:
+    return row._asdict() | {"oldest_pending_at": made_at(UUID(row.oldest)) if row.oldest else None}
+
+
+async def _all(connection: AsyncConnection, configured: Collection[str]) -> list[DestinationShown]:
+    return shown_destinations(await list_destinations(connection, now=datetime.now(UTC)), configured)

@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,13 +47,17 @@ class ReplayShown(BaseModel):
     id: UUID
     status: ReplayStatus
     destination: str
+    filter: dict[str, Any] = Field(validation_alias="narrowed", description="Which events; empty if ids were given.")
     rate: float
     events: int = Field(description="How many the plan counted.")
     made: int = Field(description="Deliveries made so far.")
     pending: int
     dead: int
-    delivered_or_dropped: int
     finished_at: datetime | None
+
+    @computed_field
+    def delivered_or_dropped(self) -> int:
+        return self.made - self.pending - self.dead
 
 
 class ReplayPage(BaseModel):
@@ -79,9 +82,8 @@ async def list_page(request: Request[State]) -> Response:
         rows = await list_replays(connection, limit=query.limit + 1, before=before)
     last = rows[query.limit - 1].id if len(rows) > query.limit else None
     following = next_page(request.scope["path"], query, last)
-    return answer(
-        ReplayPage(replays=[_shown(row) for row in rows[: query.limit]], next=following), headers=link(following)
-    )
+    shown = [ReplayShown.model_validate(row) for row in rows[: query.limit]]
+    return answer(ReplayPage(replays=shown, next=following), headers=link(following))
 
 
 @Operation(
@@ -148,11 +150,7 @@ async def found_replay(connection: AsyncConnection, replay_id: UUID) -> ReplaySh
     row = await get_replay(connection, replay_id)
     if row is None:
         raise NoSuchReplay
-    return _shown(row)
-
-
-def _shown(row: Row[Any]) -> ReplayShown:
-    return ReplayShown.model_validate(row._asdict() | {"delivered_or_dropped": row.made - row.pending - row.dead})
+    return ReplayShown.model_validate(row)
 
 
 def _replay_id(request: Request[State]) -> UUID:

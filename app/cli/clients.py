@@ -15,7 +15,7 @@ from app.auth.clients import client_from, digest, new_secret
 from app.auth.first_clients import kept_clients, with_kept_clients
 from app.auth.kept import kept_path
 from app.cli.opened import reading
-from app.cli.output import first_line, print_rows, say, say_json
+from app.cli.output import first_line, print_json_lines, print_rows, say, say_json
 from app.database.schema import SchemaNotCurrent
 from app.events.queries import last_events
 from app.settings.model import ClientSettings, Scope, Settings, client_sources, describe
@@ -59,7 +59,11 @@ def new(name: str, scopes: tuple[str, ...], username: str | None, *, as_json: bo
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, as_json: bool) -> None:
     """List the clients in force, from all sources; last_event_at is looked for among the newest 10,000 events."""
-    print_rows(_rows(), SHOWN, as_json=as_json)
+    rows = _rows()
+    if as_json:
+        print_json_lines(rows)
+    else:
+        print_rows(rows, SHOWN)
 
 
 def _rows() -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from uuid import UUID
 import click
 from sqlalchemy import Row
 
+from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
 from app.cli.opened import opened, reading
-from app.cli.output import fields, plain, print_fields, print_rows, say, say_json
+from app.cli.output import fields, print_fields, print_json_lines, print_rows, say, say_json
 from app.database.writing import Courtesy, writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WasDelivered
@@ -65,8 +66,11 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
             return await list_deliveries(connection, DeliveryFilter(**narrowing), limit=limit, before=before)
 
     now = datetime.now(UTC)
-    found = (fields(row) for row in asyncio.run(rows()))
-    print_rows(found if as_json else (_shown(row, now) for row in found), SHOWN, as_json=as_json)
+    found = asyncio.run(rows())
+    if as_json:
+        print_json_lines(DeliverySummary.model_validate(row) for row in found)
+    else:
+        print_rows((_shown(fields(row), now) for row in found), SHOWN)
 
 
 @deliveries.command()
@@ -82,19 +86,16 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
     delivery, attempts = asyncio.run(found())
     if delivery is None:
         raise click.ClickException(f"There is no delivery {delivery_id}.")
-    tries = [fields(each) | {"answer": _text(each.answer)} for each in attempts]
+    tries = [AttemptShown.model_validate(attempt) for attempt in attempts]
     if as_json:
-        shown = {name: plain(value) for name, value in fields(delivery).items()}
-        shown["attempts_made"] = shown["attempts"]
-        shown["attempts"] = [{name: plain(value) for name, value in each.items()} for each in tries]
-        say_json(shown)
+        say_json(DeliveryDetail(delivery=DeliverySummary.model_validate(delivery), attempts=tries))
         return
     print_fields(fields(delivery) | {"due_at": _due(fields(delivery), datetime.now(UTC))})
-    for each in tries:
-        say(f"\nattempt {each['number']}")
-        print_fields({name: value for name, value in each.items() if name not in ("number", "answer")})
-        if each["answer"]:
-            say(_beginning(each["answer"]))
+    for attempt in tries:
+        say(f"\nattempt {attempt.number}")
+        print_fields({name: value for name, value in attempt if name not in ("number", "answer")})
+        if attempt.answer:
+            say(_beginning(attempt.answer))
 
 
 @deliveries.command()
@@ -222,7 +223,3 @@ def _due(row: dict[str, Any], now: datetime) -> object:
 
 def _beginning(answer: str) -> str:
     return answer if len(answer) <= BEGINNING else f"{answer[:BEGINNING]} …"
-
-
-def _text(answer: bytes | None) -> str | None:
-    return None if answer is None else answer.decode("utf-8", "replace")

@@ -1,22 +1,22 @@
 """The commands under `priohook destinations`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import click
+from sqlalchemy import Row
 
+from app.api.destinations import DestinationShown, shown_destinations
 from app.cli.deliveries import apply_to_all, confirm, count
 from app.cli.opened import changing, reading
-from app.cli.output import fields, print_rows, say
+from app.cli.output import print_json_lines, print_rows, say
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows, NotDone
 from app.deliveries.queries import list_destinations
-from app.events.ids import made_at
-from app.settings.model import Settings
+from app.settings.model import DestinationSettings, Settings
 from app.settings.values import masked
 
 SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending_at", "url", "events")
@@ -31,7 +31,14 @@ def destinations() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, as_json: bool) -> None:
     """List destinations with their queues, also those that are in the settings no more."""
-    print_rows(asyncio.run(_rows()), SHOWN, as_json=as_json)
+    now, configured = datetime.now(UTC), Settings.load().destinations
+    rows = asyncio.run(_known(now))
+    listed = shown_destinations(rows, configured)
+    if as_json:
+        print_json_lines(listed)
+        return
+    urls = {row.name: row.url for row in rows} | {name: settings.url for name, settings in configured.items()}
+    print_rows((_shown(each, urls[each.name], configured.get(each.name), now) for each in listed), SHOWN)
 
 
 @destinations.command()
@@ -74,32 +81,31 @@ async def _remove(name: str) -> None:
         raise click.ClickException(f"{error} End what goes on and try again.") from None
 
 
-async def _rows() -> list[dict[str, Any]]:
-    now = datetime.now(UTC)
-    configured = Settings.load().destinations
+async def _known(now: datetime) -> Sequence[Row[Any]]:
     async with reading() as connection:
-        known = {row.name: fields(row) for row in await list_destinations(connection, now=now)}
-    for name in sorted(configured.keys() - known.keys()):  # no worker has started since it was configured
-        known[name] = dict.fromkeys(("pending", "due", "in_flight", "dead"), 0) | {"name": name}
-    for name, row in known.items():
-        settings = configured.get(name)
-        row["url"] = masked(settings.url if settings else row.get("url") or "")
-        row["events"] = " ".join(settings.events) if settings else ""
-        row["configured"] = settings is not None
-        row["state"] = _state(row, configured=settings is not None or bool(row["url"]), now=now)
-        oldest = row.pop("oldest", None)
-        row["oldest_pending_at"] = oldest and made_at(UUID(oldest))
-    return [known[name] for name in sorted(known)]
+        return await list_destinations(connection, now=now)
 
 
-def _state(row: dict[str, Any], *, configured: bool, now: datetime) -> str:
-    if row.get("paused_at"):
-        return f"paused since {row['paused_at']:%Y-%m-%d %H:%M}: {row['paused_reason']}"
-    if not configured:
+def _shown(
+    destination: DestinationShown, url: str | None, settings: DestinationSettings | None, now: datetime
+) -> dict[str, Any]:
+    return {
+        **dict(destination),
+        "state": _state(destination, known=url is not None, now=now),
+        "url": masked(url or ""),
+        "events": " ".join(settings.events) if settings else "",
+    }
+
+
+def _state(destination: DestinationShown, *, known: bool, now: datetime) -> str:
+    if destination.paused_at is not None:
+        return f"paused since {destination.paused_at:%Y-%m-%d %H:%M}: {destination.paused_reason}"
+    if not known:
         return "not configured"
-    if probe := row.get("probe_at"):
+    if destination.probe_at is not None:
+        probe = destination.probe_at
         when = f"tries again at {probe:%H:%M:%S}" if probe > now else "tries again now"
-        return f"{row['failures']} failures since {row['failing_since']:%Y-%m-%d %H:%M}, {when}"
+        return f"{destination.failures} failures since {destination.failing_since:%Y-%m-%d %H:%M}, {when}"
     return "ready"
 
 

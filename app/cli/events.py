@@ -10,10 +10,11 @@ from uuid import UUID
 import click
 from sqlalchemy import Row
 
+from app.api.events import EventDetail, EventSummary
 from app.auth.first_clients import with_kept_clients
 from app.cli.filters import choosing_events
 from app.cli.opened import changing, reading
-from app.cli.output import cell, fields, plain, print_fields, print_rows, say, say_json
+from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
 from app.events.queries import EventFilter, get_event, list_events
 from app.receiver.release import NotReleased, Released
 from app.receiver.release import release as release_event
@@ -35,7 +36,11 @@ def events() -> None:
 def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
     """List events, newest first."""
     rows = asyncio.run(_list(EventFilter(**narrowing), limit=limit, before=before))
-    print_rows(map(fields, rows), SHOWN, as_json=as_json)
+    listed = (EventSummary.model_validate(row) for row in rows)
+    if as_json:
+        print_json_lines(listed)
+    else:
+        print_rows(map(dict, listed), SHOWN)
 
 
 @events.command()
@@ -56,10 +61,9 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
         _write(event.body)
         return
     if as_json:
-        shown = _summary(event) | {"headers": event.headers}
-        say_json({name: plain(value) for name, value in shown.items()})
+        say_json(EventDetail.model_validate(event))
         return
-    print_fields(_summary(event))
+    print_fields(dict(EventSummary.model_validate(event)))
     say("headers")
     for name, value in event.headers:
         say(f"  {cell(name)}: {cell(value)}")
@@ -97,10 +101,6 @@ async def _release(event_id: UUID) -> Released:
         return await release_event(
             connection, event_id, usernames=usernames, limit=settings.max_body_bytes, now=datetime.now(UTC)
         )
-
-
-def _summary(row: Row[Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields(row).items() if name not in ("headers", "body", "dedup_key")}
 
 
 def _write(body: bytes) -> None:

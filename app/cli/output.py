@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import click
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -21,9 +22,12 @@ def say(text: str = "", *, err: bool = False) -> None:
 
 
 def say_json(value: object, *, indent: int | None = None) -> None:
-    """Prints the value as JSON, in ASCII: nothing of it is lost, and nothing of it moves a cursor."""
+    """Prints the value as JSON, in ASCII: nothing of it is lost, and nothing of it moves a cursor.
+
+    A model of the API, and a time or an id, is printed as the API answers it.
+    """
     # DEL is the one control character that the standard library leaves.
-    click.echo(json.dumps(value, indent=indent).replace("\x7f", "\\u007f"))
+    click.echo(json.dumps(value, indent=indent, default=to_jsonable_python).replace("\x7f", "\\u007f"))
 
 
 def first_line(error: Exception) -> str:
@@ -36,12 +40,15 @@ def fields(row: Row[Any]) -> dict[str, Any]:
     return dict(zip(row._fields, row, strict=True))
 
 
-def print_rows(rows: Iterable[Mapping[str, Any]], shown: Sequence[str], *, as_json: bool) -> None:
-    """Prints the rows; of a table only the columns `shown`."""
-    if as_json:
-        for row in rows:
-            say_json({name: plain(value) for name, value in row.items()})
-    elif sys.stdout.isatty():
+def print_json_lines(values: Iterable[object]) -> None:
+    """Prints each value as JSON on a line of its own."""
+    for value in values:
+        say_json(value)
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], shown: Sequence[str]) -> None:
+    """Prints the columns `shown` of each row: a table on a terminal, else separated by tabs."""
+    if sys.stdout.isatty():
         _print_table(rows, shown)
     else:
         for row in rows:
@@ -53,11 +60,6 @@ def print_fields(thing: Mapping[str, Any]) -> None:
     for name, value in thing.items():
         if value is not None:
             say(f"{name:<18} {cell(value)}")
-
-
-def plain(value: object) -> object:
-    """The value as JSON has it, as it is stored."""
-    return value if value is None or isinstance(value, int | float | list | dict) else _text(value)
 
 
 def cell(value: object) -> str:

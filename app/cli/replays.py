@@ -12,11 +12,13 @@ import click
 from pydantic import ValidationError
 from sqlalchemy import Row
 
+from app.api.plans import PlanShown, ReplayAnswer
+from app.api.replays import ReplayShown
 from app.cli.deliveries import confirm
 from app.cli.filters import choosing_events
 from app.cli.following import CONTROLS, find, follow
 from app.cli.opened import changing, reading
-from app.cli.output import cell, fields, plain, print_fields, print_rows, say, say_json
+from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
 from app.deliveries.queries import list_replays
 from app.deliveries.replays import InQuarantine, NotReplayable, Plan, set_status, start
 from app.deliveries.replays import plan as plan_replay
@@ -54,7 +56,7 @@ DEFAULT_RATE = 50.0
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--detach", is_flag=True, help="Do not follow it on a terminal.")
 @click.option("--wait", is_flag=True, help="Follow it without a terminal too; exit 1 unless all is delivered.")
-@click.option("--json", "as_json", is_flag=True, help="The plan, and the replay's id, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: the plan, and the replay that it began.")
 def replay(
     *,
     ids: Any,
@@ -75,8 +77,10 @@ def replay(
     if chosen is not None and narrowed != EventFilter():
         raise click.UsageError("--ids stands instead of the other filters.")
     planned = _planned(narrowed, chosen)
+    plan = PlanShown.model_validate(planned)
+    answer = ReplayAnswer(to=name, seconds=planned.events / rate, plan=plan, replay=None)
     if as_json and (dry_run or not planned.events):
-        say_json(_plan_shown(planned, name, rate))
+        say_json(answer)
     elif not as_json:
         _print_plan(planned, name, rate)
     if dry_run or not planned.events:
@@ -84,7 +88,8 @@ def replay(
     confirm(f"Replay {planned.events} events to {name}?", yes=yes)
     replay_id = asyncio.run(_start(narrowed, ids=chosen, destination=name, url=url, rate=rate, planned=planned))
     if as_json:
-        say_json(_plan_shown(planned, name, rate, id=str(replay_id)))
+        answer.replay = ReplayShown.model_validate(asyncio.run(find(replay_id)))
+        say_json(answer)
     else:
         say(f"Replay {replay_id} runs.")
     if wait or (sys.stderr.isatty() and not detach and not as_json):
@@ -108,7 +113,11 @@ def list_(*, limit: int, as_json: bool) -> None:
         async with reading() as connection:
             return await list_replays(connection, limit=limit)
 
-    print_rows(map(_shown, asyncio.run(rows())), SHOWN, as_json=as_json)
+    listed = (ReplayShown.model_validate(row) for row in asyncio.run(rows()))
+    if as_json:
+        print_json_lines(listed)
+    else:
+        print_rows((each.model_dump() for each in listed), SHOWN)
 
 
 @replays.command()
@@ -117,11 +126,11 @@ def list_(*, limit: int, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
     """Show how far a replay is."""
-    row = asyncio.run(find(replay_id))
+    shown = ReplayShown.model_validate(asyncio.run(find(replay_id)))
     if as_json:
-        say_json({name: plain(value) for name, value in _shown(row).items()})
+        say_json(shown)
     else:
-        print_fields(_shown(row))
+        print_fields(shown.model_dump())
     if followed:
         follow(replay_id)
 
@@ -219,10 +228,6 @@ def _set(replay_id: UUID, status: ReplayStatus) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _shown(row: Row[Any]) -> dict[str, Any]:
-    return fields(row) | {"delivered_or_dropped": row.made - row.pending - row.dead}
-
-
 def _print_plan(planned: Plan, name: str, rate: float) -> None:
     say(f"{planned.events} events to {name}")
     for event_type, number in planned.types.items():
@@ -232,11 +237,6 @@ def _print_plan(planned: Plan, name: str, rate: float) -> None:
         say(f"takes    {_duration(planned.events / rate)} at {rate:g} a second")
     if planned.quarantined:
         say(f"{planned.quarantined} quarantined events match too and are left out: release them first.")
-
-
-def _plan_shown(planned: Plan, name: str, rate: float, **more: str) -> dict[str, Any]:
-    shown = {field: plain(value) for field, value in planned._asdict().items()}
-    return shown | {"to": name, "rate": rate, "seconds": planned.events / rate} | more
 
 
 def _duration(seconds: float) -> str:

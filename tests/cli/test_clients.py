@@ -106,13 +106,13 @@ def test_a_list_has_the_clients_of_all_sources_with_their_scopes_and_validity(ru
         "scopes": "console webhooks:send",
         "state": "not yet valid",
         "source": "environment",
-        "not_before": "2999-01-01T00:00:00.000+00:00",
+        "not_before": "2999-01-01T00:00:00Z",
         "not_after": None,
         "last_event_at": None,
     }
     old = rows["old"]
     assert (old["state"], old["source"]) == ("expired", "environment, priohook.toml")
-    assert old["last_event_at"] == "2026-08-12T12:00:00.000+00:00"
+    assert old["last_event_at"] == "2026-08-12T12:00:00Z"
     assert SECRET not in run("clients", "list").text
 
 

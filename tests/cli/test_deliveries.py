@@ -98,7 +98,8 @@ def test_show_has_the_attempts_and_nothing_moves_the_cursor_of_a_terminal(run, f
 
 def test_show_with_json_is_one_object_with_the_attempts(run, four):
     shown = json.loads(run("deliveries", "show", "--json", four[1]).text)
-    assert (shown["id"], shown["status"], shown["attempts_made"]) == (four[1], "pending", 1)
+    delivery = shown["delivery"]
+    assert (delivery["id"], delivery["status"], delivery["attempts"]) == (four[1], "pending", 1)
     assert [(each["number"], each["status"]) for each in shown["attempts"]] == [(1, 500)]
 
 

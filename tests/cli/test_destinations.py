@@ -27,12 +27,12 @@ def test_a_list_has_the_queue_of_each(run, working, configured):
     row = listed(run)["erp"]
     assert [row[name] for name in ("pending", "due", "in_flight", "dead")] == [3, 2, 0, 0]
     assert row["oldest_pending_at"] is not None
-    assert (row["configured"], row["events"]) == (True, "ORDER_*")
+    assert row["configured"] is True
 
 
 def test_no_password_is_shown(run, working, configured):
     assert "pass-word" not in run("destinations", "list").text + run("destinations", "list", "--json").text
-    assert listed(run)["erp"]["url"] == "https://me:***@erp.example/in"
+    assert "https://me:***@erp.example/in" in run("destinations", "list").text
 
 
 def test_one_that_is_configured_no_more_and_one_that_is_new_are_listed(run, working, monkeypatch):
@@ -40,7 +40,8 @@ def test_one_that_is_configured_no_more_and_one_that_is_new_are_listed(run, work
     working(lambda workers: workers.register("erp"))
     rows = listed(run)
     assert list(rows) == ["crm", "erp"]
-    assert rows["erp"]["state"] == "not configured"
+    assert rows["erp"]["configured"] is False
+    assert "not configured" in run("destinations", "list").text
     assert [rows["crm"][name] for name in ("configured", "pending", "oldest_pending_at")] == [True, 0, None]
 
 
@@ -52,7 +53,8 @@ def test_a_list_into_a_pipe_is_tabs(run, working, configured):
 
 def test_pause_keeps_the_reason_and_resume_ends_it(run, working, configured):
     assert run("destinations", "pause", "erp", "--reason", "Moving house.").status == 0
-    assert listed(run)["erp"]["state"].endswith(": Moving house.")
+    assert listed(run)["erp"]["paused_reason"] == "Moving house."
+    assert ": Moving house.\t" in run("destinations", "list").text
     assert run("destinations", "resume", "erp") == (0, b"erp goes on.\n", "")
     assert listed(run)["erp"]["paused_at"] is None
 

@@ -78,14 +78,14 @@ def test_json_has_every_column_but_the_bytes(run, fill):
     (stored,) = fill(new_event("a", received_at=NOON, type="T", order_version=3, order_modified=NOON))
     assert json.loads(run("events", "list", "--json").text) == {
         "id": str(stored),
-        "received_at": "2026-08-12T12:00:00.000+00:00",
+        "received_at": "2026-08-12T12:00:00Z",
         "client": "prioticket",
         "status": "accepted",
         "reason": None,
         "type": "T",
         "reference": None,
         "order_version": 3,
-        "order_modified": "2026-08-12T12:00:00.000+00:00",
+        "order_modified": "2026-08-12T12:00:00Z",
         "notification_id": None,
         "api_version": None,
         "shape": None,

@@ -50,8 +50,9 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(run, three):
 
 def test_a_plan_as_json_is_one_object(run, three):
     shown = json.loads(run("replay", "--dry-run", "--json").text)
-    assert [shown[name] for name in ("events", "to", "rate", "quarantined")] == [2, "erp", 50, 1]
-    assert shown["types"] == {"ORDER_CREATE": 1, "ORDER_CANCEL": 1}
+    assert (shown["to"], shown["seconds"], shown["replay"]) == ("erp", 2 / 50, None)
+    assert (shown["plan"]["events"], shown["plan"]["quarantined"]) == (2, 1)
+    assert shown["plan"]["types"] == {"ORDER_CREATE": 1, "ORDER_CANCEL": 1}
 
 
 def test_without_a_terminal_it_needs_yes(run, three):
@@ -67,12 +68,12 @@ def test_it_starts_a_replay_and_says_how_to_control_it(run, three):
     assert done.status == 0
     assert f"`priohook replays show --follow {row['id']}`" in done.text
     assert [row[name] for name in ("status", "destination", "events", "made", "rate")] == ["running", "erp", 1, 0, 20]
-    assert row["narrowed"]["type"] == "ORDER_CANCEL"
+    assert row["filter"]["type"] == "ORDER_CANCEL"
 
 
 def test_with_json_it_says_the_id(run, three):
     started = json.loads(run("replay", "--yes", "--json").text)
-    assert [row["id"] for row in replays(run)] == [started["id"]]
+    assert replays(run) == [started["replay"]]
 
 
 def test_nothing_to_replay_is_no_failure_and_starts_nothing(run, three):
@@ -83,14 +84,14 @@ def test_nothing_to_replay_is_no_failure_and_starts_nothing(run, three):
 
 def test_ids_are_read_from_a_file_a_line_each(run, three, tmp_path):
     (tmp_path / "ids").write_text(f"{three[1]}\n\n{three[0]}\n")
-    assert json.loads(run("replay", "--dry-run", "--json", "--ids", str(tmp_path / "ids")).text)["events"] == 2
+    assert json.loads(run("replay", "--dry-run", "--json", "--ids", str(tmp_path / "ids")).text)["plan"]["events"] == 2
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
 def test_ids_may_be_written_by_powershell(run, three, tmp_path, encoding):
     text = f"{three[0]}\r\n{three[1]}\r\n".encode(encoding)
     (tmp_path / "ids").write_bytes(b"\xfe\xff" + text if encoding == "utf-16-be" else text)
-    assert json.loads(run("replay", "--dry-run", "--json", "--ids", str(tmp_path / "ids")).text)["events"] == 2
+    assert json.loads(run("replay", "--dry-run", "--json", "--ids", str(tmp_path / "ids")).text)["plan"]["events"] == 2
 
 
 @pytest.mark.parametrize("content", [b"\xe9\r\n", b"\xff\xfea", b"\x00\x00"])
@@ -103,7 +104,7 @@ def test_ids_in_another_encoding_are_a_usage_error(run, three, tmp_path, content
 
 def test_ids_are_read_from_standard_input(run, three, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{three[1]}\n"))
-    assert json.loads(run("replay", "--dry-run", "--json", "--ids", "-").text)["events"] == 1
+    assert json.loads(run("replay", "--dry-run", "--json", "--ids", "-").text)["plan"]["events"] == 1
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_wrong_use_is_status_2_and_says_what_is_wrong(run, three, arguments):
 
 
 def test_a_replay_is_paused_resumed_and_cancelled_once(run, three):
-    replay_id = json.loads(run("replay", "--yes", "--json").text)["id"]
+    replay_id = json.loads(run("replay", "--yes", "--json").text)["replay"]["id"]
     for command, status in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
         assert run("replays", command, replay_id).status == 0
         assert json.loads(run("replays", "show", replay_id, "--json").text)["status"] == status
