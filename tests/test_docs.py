@@ -39,6 +39,12 @@ def test_the_readme_leads_to_every_page():
     assert {path.name for path in DOCS.glob("*.md") if f"(docs/{path.name})" not in text} == set()
 
 
+def test_the_readme_begins_with_the_two_set_up_commands():
+    commands = re.findall(r"^python3 -m venv .*$", README.read_text(), re.MULTILINE)
+    assert [command.rpartition("/")[2] for command in commands] == ["priohook serve", "pytest"]
+    assert all("pip install -r requirements" in command for command in commands)
+
+
 def test_the_readme_stays_short():
     assert len(README.read_text().splitlines()) <= 160
 
