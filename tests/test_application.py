@@ -1,11 +1,14 @@
 import io
 import re
+from inspect import isroutine
+from typing import Any, get_args, get_origin, get_type_hints
 
 import httpx2
 import pytest
 from sqlalchemy import text
+from starlette.requests import Request
 
-from app.application import Application, create_app
+from app.application import Application, State, create_app
 from app.auth.basic import CHALLENGE as BASIC_CHALLENGE
 from app.auth.bearer import CHALLENGE as BEARER_CHALLENGE
 from app.database.schema import SchemaNotCurrent
@@ -45,6 +48,19 @@ async def test_a_stranger_gets_nothing_but_the_challenge_from_every_url():
                 # RFC 6749 wants an error in the body where tokens are given, though it says no more than the status.
                 assert reply.content == b"" or (route.path, reply.json()["error"]) == (TOKEN, "invalid_client")
     assert asked
+
+
+def test_every_handler_says_what_it_needs_of_the_state_and_the_lifespan_gives_it():
+    said = set()
+    for route in application().routes:
+        assert isinstance(route, Route)
+        hints = get_type_hints(route.endpoint) if isroutine(route.endpoint) else {}  # else it is plain ASGI
+        for hint in hints.values():
+            if get_origin(hint) is Request or hint is Request:
+                (needed,) = get_args(hint)  # without arguments it says nothing
+                said.add(route.path)
+                assert needed is Any or needed.__required_keys__ <= State.__required_keys__, route.path
+    assert len(said) > len(OPEN)
 
 
 def test_the_open_urls_are_all_there():

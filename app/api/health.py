@@ -38,7 +38,7 @@ class Readiness(Status):
     tag="health",
     answers={200: Answer(description="It is, whatever its database does.", model=Status)},
 )
-async def healthz(_: Request) -> Response:
+async def healthz(_: Request[State]) -> Response:
     """The process is alive, whatever its database does."""
     return JSONResponse({"status": "alive"})
 

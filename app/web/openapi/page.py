@@ -43,7 +43,7 @@ class Description:
         tag="description",
         answers={200: Answer(description="An OpenAPI 3.1 document.", headers=ETAG), 304: HAS_IT},
     )
-    async def document(self, request: Request) -> Response:
+    async def document(self, request: Request[Any]) -> Response:
         """The OpenAPI document."""
         return _cacheable(request, self._json, "application/json", {})
 
@@ -52,7 +52,7 @@ class Description:
         tag="description",
         answers={200: Answer(description="A page.", media_type="text/html", headers=ETAG), 304: HAS_IT},
     )
-    async def page(self, request: Request) -> Response:
+    async def page(self, request: Request[Any]) -> Response:
         """The same as HTML."""
         content, policy = self._page
         return _cacheable(request, content, "text/html", {"Content-Security-Policy": policy})
@@ -72,7 +72,7 @@ class Description:
         return page(self._described, styles=styles).encode(), page_policy(styles=f"'sha256-{digest}'")
 
 
-def _cacheable(request: Request, content: bytes, media_type: str, headers: dict[str, str]) -> Response:
+def _cacheable(request: Request[Any], content: bytes, media_type: str, headers: dict[str, str]) -> Response:
     etag = etag_of(content)
     headers = {**headers, "ETag": etag, "Cache-Control": f"public, max-age={FRESH_FOR}"}
     if has_current(request, etag):
