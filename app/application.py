@@ -22,6 +22,7 @@ from app.auth.clients import clients_from
 from app.auth.keys import token_keys
 from app.auth.limits import FailureLimit
 from app.auth.token_endpoint import TokenEndpoint
+from app.auth.token_errors import TokenDoor, TokenError
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
 from app.database.health import Health, watching
 from app.database.schema import check_schema
@@ -150,12 +151,13 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         lifetime=settings.token_lifetime,
         body_timeout=settings.body_timeout,
     )
+    asking = Door(scheme="basic", middleware=Middleware(TokenDoor), errors=TokenError)
     read, replaying = bearer(Scope.READ), bearer(Scope.REPLAY)
     routes: list[Route] = []
     description = Description(routes)
     routes += [
         Route("POST", "/webhooks/prioticket", receive, door=basic(Scope.SEND)),
-        Route("POST", "/oauth2/token", token, door=Door(scheme="basic")),
+        Route("POST", "/oauth2/token", token, door=asking),
         Route("GET", "/api/events", events.list_page, door=read),
         Route("GET", "/api/events/{event_id}", events.show, door=read),
         Route("GET", "/api/events/{event_id}/body", events.body, door=read),

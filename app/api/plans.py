@@ -12,16 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.replay import UnknownDestination
-from app.api.replays import ReplayShown, found_replay
+from app.api.replays import ReplayShown
 from app.api.state import State
+from app.deliveries.queries import get_replay
 from app.deliveries.replays import InQuarantine, NotReplayable, plan, start
 from app.deliveries.tables import Destination
 from app.events.queries import EventFilter
 from app.events.tables import Status
 from app.settings.model import DestinationSettings
 from app.web.openapi.operations import Answer, Operation
-from app.web.parameters import BODY_PROBLEMS, Moment, Text, Unprocessable, answer, read_json
-from app.web.problems import Problem, Unavailable
+from app.web.parameters import BODY_PROBLEMS, Moment, Text, answer, read_json
+from app.web.problems import Problem, Unavailable, Unprocessable
 from app.web.transactions import DatabaseAway, changing, reading
 
 MOST_IDS = 10_000
@@ -150,7 +151,7 @@ async def create(request: Request[State]) -> Response:
             planned=planned,
             now=datetime.now(UTC),
         )
-        shown.replay = await found_replay(connection, replay_id)
+        shown.replay = ReplayShown.model_validate(await get_replay(connection, replay_id))
     return answer(shown, status=202, headers={"Location": f"/api/replays/{replay_id}"})
 
 

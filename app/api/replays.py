@@ -96,7 +96,7 @@ async def list_page(request: Request[State]) -> Response:
 async def show(request: Request[State]) -> Response:
     """How far a replay is."""
     async with reading(request.state["engine"]) as connection:
-        return answer(await found_replay(connection, _replay_id(request)))
+        return answer(await _found(connection, _replay_id(request)))
 
 
 def _control(summary: str, description: str) -> Operation:
@@ -133,20 +133,15 @@ async def _set(request: Request[State], status: ReplayStatus) -> Response:
     replay_id = _replay_id(request)
     try:
         async with changing(request.state["engine"]) as connection:
-            await found_replay(connection, replay_id)
+            await _found(connection, replay_id)
             await set_status(connection, replay_id, status, now=datetime.now(UTC))
-            shown = await found_replay(connection, replay_id)
+            shown = await _found(connection, replay_id)
     except NotReplayable as error:
         raise HasEnded(str(error), "It stays as it is.") from None
     return answer(shown)
 
 
-async def found_replay(connection: AsyncConnection, replay_id: UUID) -> ReplayShown:
-    """The replay as it is shown.
-
-    Raises:
-        NoSuchReplay: 404.
-    """
+async def _found(connection: AsyncConnection, replay_id: UUID) -> ReplayShown:
     row = await get_replay(connection, replay_id)
     if row is None:
         raise NoSuchReplay

@@ -13,23 +13,28 @@ from starlette.types import Receive, Scope, Send
 from app.auth.basic import AuthenticationFailed, TooManyFailures, authenticate
 from app.auth.clients import Client, Clients
 from app.auth.limits import FailureLimit, RequestLimit, address_of, network
+from app.auth.token_errors import NO_STORE
 from app.auth.token_request import (
-    NO_STORE,
     InvalidRequest,
     InvalidScope,
-    TokenRefused,
     UnauthorizedClient,
-    Unprocessable,
     UnsupportedGrantType,
-    UnsupportedMediaType,
     granted,
     read_request,
 )
 from app.auth.tokens import issue
-from app.web.body import Body, ClientGone, Ending, content_coding, read_body
+from app.web.body import Body, ClientGone, Ending, content_coding, declared_length, read_body
 from app.web.negotiation import accepts_json
 from app.web.openapi.operations import Answer, Operation
-from app.web.problems import RETRY_AFTER, Problem
+from app.web.problems import (
+    RETRY_AFTER,
+    NotAcceptable,
+    Problem,
+    TooLarge,
+    TooSlow,
+    Unprocessable,
+    UnsupportedMediaType,
+)
 
 MOST_BYTES = 8 * 1024
 """Of a body: a hundred times what a request needs."""
@@ -37,59 +42,16 @@ MOST_BYTES = 8 * 1024
 CLIENT_ERRORS = range(400, 500)
 
 
-class InvalidClient(TokenRefused):
-    """Not one valid Basic credential, or none."""
-
-    status = 401
-    error = "invalid_client"
-
-
-class TooManyRequests(TokenRefused):
-    """Too many failed authentications from an address, or too many requests, or failed ones, of a client."""
+class TooManyRequests(Problem):
+    """Too many requests, or failed ones, of a client or of an address without credentials."""
 
     status = 429
-    error = "temporarily_unavailable"
 
 
-class NotAcceptable(TokenRefused):
-    """The client takes no JSON."""
-
-    status = 406
-
-
-class TooSlow(TokenRefused):
-    """The body did not arrive in time."""
-
-    status = 408
-
-
-class TooLarge(TokenRefused):
-    """The body is over the limit."""
-
-    status = 413
-
-
-class NoKeys(TokenRefused):
+class NoKeys(Problem):
     """There is no key that could sign a token."""
 
     status = 503
-    error = "temporarily_unavailable"
-
-
-REFUSALS: tuple[type[TokenRefused], ...] = (
-    InvalidRequest,
-    UnsupportedGrantType,
-    InvalidScope,
-    UnauthorizedClient,
-    InvalidClient,
-    NotAcceptable,
-    TooSlow,
-    TooLarge,
-    UnsupportedMediaType,
-    Unprocessable,
-    TooManyRequests,
-    NoKeys,
-)
 
 
 class TokenQuestion(BaseModel):
@@ -108,30 +70,6 @@ class TokenAnswer(BaseModel):
     token_type: Literal["Bearer"]
     expires_in: int = Field(description="Seconds.")
     scope: str = Field(default="", description="What the token may do, where the question did not say it.")
-
-
-class TokenError(BaseModel):
-    """RFC 6749, section 5.2."""
-
-    error: Literal[
-        "invalid_request",
-        "invalid_client",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "invalid_scope",
-        "temporarily_unavailable",
-    ]
-    error_description: str = Field(description="What was wrong, and what to do.")
-
-
-def _refusals() -> dict[int, Answer]:
-    statuses = dict.fromkeys(refusal.status for refusal in REFUSALS)
-    return {
-        status: Answer(
-            description=" ".join(str(each.__doc__) for each in REFUSALS if each.status == status), model=TokenError
-        )
-        for status in statuses
-    }
 
 
 @Operation(
@@ -153,11 +91,25 @@ def _refusals() -> dict[int, Answer]:
                 "Pragma": "no-cache: the same for caches of HTTP/1.0.",
             },
         ),
-        **_refusals(),
     },
+    problems=(
+        AuthenticationFailed,
+        TooManyFailures,
+        TooManyRequests,
+        NoKeys,
+        NotAcceptable,
+        TooLarge,
+        UnsupportedMediaType,
+        TooSlow,
+        InvalidRequest,
+        Unprocessable,
+        UnsupportedGrantType,
+        UnauthorizedClient,
+        InvalidScope,
+    ),
 )
 class TokenEndpoint:
-    """The endpoint, and the door before it, as plain ASGI: its refusals are RFC 6749's and not an ErrorModel.
+    """The endpoint, and the door before it, as plain ASGI.
 
     An address fails by wrong credentials, which never keeps a right one out, and a client by requests that it sent
     itself: so nobody can lock a client out by failing in its name, nor from its address.
@@ -191,8 +143,8 @@ class TokenEndpoint:
             answer = self._token(client, body, _header(scope, b"content-type"))
         except ClientGone:
             return
-        except TokenRefused as refusal:
-            if refusal.status in CLIENT_ERRORS:
+        except Problem as problem:
+            if problem.status in CLIENT_ERRORS:
                 self._known.failed(client.name, now=monotonic())
             raise
         await answer(scope, receive, send)
@@ -202,16 +154,15 @@ class TokenEndpoint:
             return authenticate(
                 scope, clients=self._clients, failures=self._failures, now=self._now(), form_encoded=True
             )
-        except (AuthenticationFailed, TooManyFailures) as problem:
+        except (AuthenticationFailed, TooManyFailures):
             _wait(self._strangers.begun(network(address_of(scope)), now=monotonic()))
-            kind = InvalidClient if isinstance(problem, AuthenticationFailed) else TooManyRequests
-            raise _as(kind, problem) from None
+            raise
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The body of a request that may have one.
 
         Raises:
-            TokenRefused: 406, 408, 413, 415 or 503.
+            Problem: 406, 408, 413, 415 or 503.
         """
         if not self._keys:
             raise NoKeys(
@@ -221,8 +172,7 @@ class TokenEndpoint:
             )
         if not accepts_json(_header(scope, b"accept") or b""):
             raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
-        length = _header(scope, b"content-length") or b""
-        declared = int(length) if length.isdigit() and len(length) < len(str(2**63)) else None
+        declared = declared_length(_header(scope, b"content-length"))
         body = await read_body(receive, declared=declared, limit=MOST_BYTES, timeout=self._timeout)
         scope["state"]["line"]["bytes"] = body.size
         return _whole(body, coding=content_coding(_header(scope, b"content-encoding") or b""))
@@ -263,11 +213,6 @@ def _wait(seconds: int | None) -> None:
             f"Wait {seconds} seconds.",
             headers={"Retry-After": str(seconds)},
         )
-
-
-def _as(kind: type[TokenRefused], problem: Problem) -> TokenRefused:
-    """The same refusal in RFC 6749's words."""
-    return kind(problem.message, problem.description, headers=problem.headers)
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes | None:

@@ -5,18 +5,13 @@ import re
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qsl
 
-from starlette.responses import Response
-
 from app.auth.clients import Client
 from app.settings.model import Scope
 from app.web.body import without_mark
 from app.web.negotiation import is_json
-from app.web.problems import LingeringResponse, Problem
+from app.web.problems import Problem, Unprocessable, UnsupportedMediaType
 
 FORM = b"application/x-www-form-urlencoded"
-NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-"""RFC 6749, section 5.1, wants both."""
-
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 """RFC 6749, section 3.3."""
 
@@ -25,15 +20,9 @@ OF_TOKENS = frozenset((Scope.READ, Scope.REPLAY, Scope.CONSOLE))
 
 
 class TokenRefused(Problem):
-    """Why there is no token, in the words of RFC 6749, section 5.2: plain ASCII without quotes."""
+    """Why there is no token, where RFC 6749, section 5.2, has a word for it."""
 
     error: ClassVar = "invalid_request"
-
-    def response(self, request_id: str) -> Response:  # noqa: ARG002 - X-Request-Id has it
-        """The error JSON; whoever asked needs no ErrorModel, as OAuth clients read this one."""
-        content = {"error": self.error, "error_description": f"{self.message} {self.description}"}
-        kind = LingeringResponse if self.unread else Response
-        return kind(json.dumps(content), self.status, {**self.headers, **NO_STORE}, "application/json")
 
 
 class InvalidRequest(TokenRefused):
@@ -63,18 +52,6 @@ class UnauthorizedClient(TokenRefused):
     error = "unauthorized_client"
 
 
-class UnsupportedMediaType(TokenRefused):
-    """Neither a form nor JSON, or a content coding."""
-
-    status = 415
-
-
-class Unprocessable(TokenRefused):
-    """JSON, and no object."""
-
-    status = 422
-
-
 class TokenRequest(NamedTuple):
     """What is asked for.
 
@@ -92,7 +69,9 @@ def read_request(content: bytes, *, content_type: bytes | None, client: Client) 
     Unknown parameters are ignored, and those without a value are as good as absent: RFC 6749, section 3.2.
 
     Raises:
-        TokenRefused: 400, 415 or 422.
+        TokenRefused: 400.
+        UnsupportedMediaType: 415.
+        Unprocessable: 422.
     """
     parameters = {name: value for name, value in _parameters(content, content_type).items() if value not in ("", None)}
     if any(name in parameters for name in ("client_secret", "client_assertion")):

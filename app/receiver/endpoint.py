@@ -9,26 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
 from app.events.store import EventStore, StoreFull, StoreRefused, StoreUnavailable
-from app.receiver.judgement import (
-    NotReadable,
-    Refused,
-    TooLarge,
-    TooSlow,
-    Unprocessable,
-    UnsupportedMediaType,
-    accepted,
-    judge,
-    quarantined,
-    without_what_was_read,
-)
-from app.web.body import ClientGone, read_body
+from app.receiver.judgement import REFUSALS, TOLERABLE, accepted, judge, quarantined, without_what_was_read
+from app.web.body import ClientGone, declared_length, read_body
 from app.web.negotiation import accepts_json
 from app.web.openapi.operations import Answer, Operation
-from app.web.problems import Problem
+from app.web.problems import NotAcceptable, Problem
 
 BUSY_FOR = 1.0  # seconds
-LONGEST_LENGTH = 18
-"""Digits of a Content-Length that is believed: what is longer fits no column, and is counted instead."""
 
 
 NOTIFICATION = {
@@ -68,12 +55,6 @@ class State(TypedDict):
     events: EventStore
 
 
-class NotAcceptable(Problem):
-    """The sender takes no JSON, and every answer that has a body is JSON."""
-
-    status = 406
-
-
 class Envelope(BaseModel):
     """A webhook: a notification, the changed object itself, or both. All but `data` may be missing."""
 
@@ -99,16 +80,7 @@ class Envelope(BaseModel):
             headers={"Event-Id": "The id of the stored event."},
         )
     },
-    problems=(
-        NotAcceptable,
-        TooLarge,
-        UnsupportedMediaType,
-        TooSlow,
-        NotReadable,
-        Unprocessable,
-        StoreFull,
-        StoreUnavailable,
-    ),
+    problems=(NotAcceptable, *REFUSALS, StoreFull, StoreUnavailable),
 )
 class Receiver:
     """The endpoint, as plain ASGI: a request object for each request costs a third of the throughput."""
@@ -131,21 +103,22 @@ class Receiver:
         headers = _by_name(scope["headers"])
         if not accepts_json(headers.get(b"accept", b"")):
             raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
+        declared = declared_length(headers.get(b"content-length"))
         try:
-            body = await read_body(receive, declared=_length(headers), limit=self._limit, timeout=self._timeout)
+            body = await read_body(receive, declared=declared, limit=self._limit, timeout=self._timeout)
         except ClientGone:
             return
         line = scope["state"]["line"]
         line["bytes"] = body.size
         client = scope["state"]["client"]
         store: EventStore = scope["state"]["events"]
-        refusal = None
+        refusal: Problem | None = None
         try:
             content = judge(body, headers, limit=self._limit)
             event = accepted(content, body, scope["headers"], client)
-        except Refused as problem:
+        except REFUSALS as problem:
             refusal = problem
-            event = quarantined(problem, body, scope["headers"], client, declared=_length(headers))
+            event = quarantined(problem, body, scope["headers"], client, declared=declared)
         try:
             stored = await store.append(event)
         except StoreRefused:
@@ -159,7 +132,7 @@ class Receiver:
         line["duplicate"] = stored.duplicate
         if refusal is not None:
             line["quarantined"] = refusal.status
-            if not (self._accept_all and refusal.tolerable):
+            if not (self._accept_all and isinstance(refusal, TOLERABLE)):
                 raise refusal
         answer = [(b"content-length", b"0"), (b"event-id", event_id.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": answer})
@@ -172,8 +145,3 @@ def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         found[name] = found[name] + b"," + value if name in found else value
     return found
-
-
-def _length(headers: dict[bytes, bytes]) -> int | None:
-    value = headers.get(b"content-length", b"")
-    return int(value) if value.isdigit() and len(value) <= LONGEST_LENGTH else None

@@ -1,7 +1,7 @@
 """What becomes of the body of a webhook: an event, or a refusal whose bytes are kept in quarantine."""
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from app.auth.clients import Client
 from app.events.ids import made_at, new_id
@@ -11,55 +11,22 @@ from app.prioticket.identity import accepted_key, refused_key
 from app.prioticket.payloads import NoEnvelope, NotJSON, Payload, parse_payload
 from app.web.body import CODINGS, KEPT_BYTES, Body, Ending, InflatesTooFar, UndecodableBody, content_coding, decode
 from app.web.negotiation import is_json
-from app.web.problems import Problem
+from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, Unprocessable, UnsupportedMediaType
 
 NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 
+REFUSALS = (NotReadable, TooSlow, TooLarge, UnsupportedMediaType, Unprocessable)
+"""Of an authenticated request; its bytes are kept in quarantine."""
 
-class Refused(Problem):
-    """An authenticated request whose bytes are kept in quarantine."""
-
-    tolerable: ClassVar[bool] = True
-    """Whether `on_unprocessable = "accept"` answers 200 instead."""
-
-
-class NotReadable(Refused):
-    """The bytes are no JSON."""
-
-    status = 400
-
-
-class TooSlow(Refused):
-    """The body did not arrive in time."""
-
-    status = 408
-    tolerable = False
-
-
-class TooLarge(Refused):
-    """The body is over the limit."""
-
-    status = 413
-    tolerable = False
-
-
-class UnsupportedMediaType(Refused):
-    """The content type is not JSON, or the content coding is unknown."""
-
-    status = 415
-
-
-class Unprocessable(Refused):
-    """JSON, and no envelope."""
-
-    status = 422
+TOLERABLE = (NotReadable, UnsupportedMediaType, Unprocessable)
+"""Those in place of which `on_unprocessable = "accept"` answers 200."""
 
 
 def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
     """The content of an acceptable body, its coding undone; in the order of the contract's table.
 
     Raises:
-        Refused: it is not acceptable.
+        Problem: one of `REFUSALS`, it is not acceptable.
     """
     coding = content_coding(headers.get(b"content-encoding", b""))
     undecodable = None
@@ -93,7 +60,7 @@ def parse(content: bytes) -> Payload:
     """As `parse_payload`, with the problems that the sender is told.
 
     Raises:
-        Refused: 400 or 422.
+        Problem: one of `REFUSALS`, 400 or 422.
     """
     try:
         return parse_payload(content)
@@ -113,7 +80,7 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
         client: Who sent it.
 
     Raises:
-        Refused: as `parse`.
+        Problem: one of `REFUSALS`, as `parse`.
     """
     payload = parse(content)
     event_id = new_id()
@@ -130,7 +97,7 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
 
 
 def quarantined(
-    problem: Refused,
+    problem: Problem,
     body: Body,
     headers: Iterable[tuple[bytes, bytes]],
     client: Client,

@@ -13,8 +13,9 @@ from app.events.store import copies_within
 from app.events.tables import Event, Status
 from app.prioticket.contents import undone
 from app.prioticket.identity import accepted_key
-from app.receiver.judgement import Refused, parse
+from app.receiver.judgement import parse
 from app.web.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of
+from app.web.problems import Problem
 
 FIRST = (Event.id, Event.received_at)
 
@@ -56,8 +57,8 @@ async def release(
     try:
         content = undone(event.headers, event.body, limit=limit)
         payload = parse(content)
-    except (UndecodableBody, InflatesTooFar, Refused) as error:
-        why = f"{error} {error.description}" if isinstance(error, Refused) else str(error) or "it is over the limit"
+    except (UndecodableBody, InflatesTooFar, Problem) as error:
+        why = f"{error} {error.description}" if isinstance(error, Problem) else str(error) or "it is over the limit"
         if (claimed := claimed_coding(event.headers)) and not coding_of(event.body, claimed):
             why += f" It is not {claimed.decode('latin-1')} either."
         raise NotReleased(f"Event {event_id} is still refused: {why}") from None

@@ -21,8 +21,11 @@ RAW_DEFLATE = -15
 SLICE_BYTES = 16 * 1024
 """How much is inflated at once: zlib copies all that is left of a slice for each of thousands of tiny members."""
 
-
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+LONGEST_LENGTH = 18
+"""Digits of a Content-Length that is believed: what is longer fits no column, and is counted instead."""
 
 
 class ClientGone(Exception):
@@ -59,6 +62,11 @@ class UndecodableBody(ValueError):
 
 class InflatesTooFar(ValueError):
     """The body is over the limit once its coding is undone."""
+
+
+def declared_length(field: bytes | None) -> int | None:
+    """The length that a Content-Length field declares; None if it declares none that can be believed."""
+    return int(field) if field and field.isdigit() and len(field) <= LONGEST_LENGTH else None
 
 
 async def read_body(receive: Receive, *, declared: int | None, limit: int, timeout: timedelta) -> Body:

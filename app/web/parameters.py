@@ -11,9 +11,9 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.web.body import Ending, read_body, without_mark
+from app.web.body import Ending, declared_length, read_body, without_mark
 from app.web.negotiation import is_json
-from app.web.problems import Problem
+from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, Unprocessable, UnsupportedMediaType
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,37 +30,7 @@ class InvalidParameter(Problem):
     status = 400
 
 
-class InvalidBody(Problem):
-    """The body is no JSON."""
-
-    status = 400
-
-
-class BodyTooSlow(Problem):
-    """The body did not arrive in time."""
-
-    status = 408
-
-
-class BodyTooLarge(Problem):
-    """The body is over the limit."""
-
-    status = 413
-
-
-class NotJSON(Problem):
-    """The body's content type is not JSON, or it has a content coding."""
-
-    status = 415
-
-
-class Unprocessable(Problem):
-    """The body is JSON, and not what this URL takes; the message names the field."""
-
-    status = 422
-
-
-BODY_PROBLEMS = (InvalidBody, BodyTooSlow, BodyTooLarge, NotJSON, Unprocessable)
+BODY_PROBLEMS = (NotReadable, TooSlow, TooLarge, UnsupportedMediaType, Unprocessable)
 
 
 def _without_controls(value: str) -> str:
@@ -132,22 +102,21 @@ async def read_json(request: Request[Any], model: type[Model]) -> Model:
     Raises:
         Problem: one of `BODY_PROBLEMS`.
     """
-    length = request.headers.get("content-length", "")
-    declared = int(length) if length.isdigit() and len(length) < 18 else None  # noqa: PLR2004 - digits of an int64
+    declared = declared_length(request.headers.get("content-length", "").encode("latin-1"))
     body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=request.state["body_timeout"])
     if body.ending is Ending.TOO_LARGE:
-        raise BodyTooLarge("The body is too large.", f"Send {MOST_BYTES} bytes at most.", close=True, unread=True)
+        raise TooLarge("The body is too large.", f"Send {MOST_BYTES} bytes at most.", close=True, unread=True)
     if body.ending is Ending.TOO_SLOW:
-        raise BodyTooSlow("The body did not arrive in time.", "Send it again.", close=True)
+        raise TooSlow("The body did not arrive in time.", "Send it again.", close=True)
     if not body.content:
         return _validated(model, {})
     kind = ",".join(request.headers.getlist("content-type"))
     if not is_json(kind.encode("latin-1")) or request.headers.get("content-encoding"):
-        raise NotJSON("The body is not said to be plain JSON.", "Send application/json without a coding.")
+        raise UnsupportedMediaType("The body is not said to be plain JSON.", "Send application/json without a coding.")
     try:
         parsed = from_json(without_mark(body.content), allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidBody("The body is not JSON.", f"In detail: {error}.") from None
+        raise NotReadable("The body is not JSON.", f"In detail: {error}.") from None
     if not isinstance(parsed, dict):
         raise Unprocessable("The body is JSON and no object.", "Send an object.")
     if len(parsed) > len(model.model_fields):  # each would become an error of its own

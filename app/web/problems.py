@@ -1,8 +1,14 @@
-"""What a request that fails is answered: Prioticket's ErrorModel.
+"""What a request that fails is answered: Prioticket's ErrorModel, unless the door of the URL says it in other words.
 
 Problem                      any status; each feature declares its own beside the line that raises it
+├── NotReadable              400
 ├── NotFound                 404
 ├── MethodNotAllowed         405, with Allow
+├── NotAcceptable            406
+├── TooSlow                  408
+├── TooLarge                 413
+├── UnsupportedMediaType     415
+├── Unprocessable            422
 ├── MethodNotImplemented     501
 ├── Unavailable              503, with Retry-After
 └── InternalError            500
@@ -84,6 +90,42 @@ class Problem(Exception):
         kind = LingeringResponse if self.unread else Response
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         return kind(body, self.status, self.headers, "application/json")
+
+
+class NotReadable(Problem):
+    """The body is not JSON, or not in the coding that it claims."""
+
+    status = 400
+
+
+class NotAcceptable(Problem):
+    """The sender takes no JSON, and every answer that has a body is JSON."""
+
+    status = 406
+
+
+class TooSlow(Problem):
+    """The body did not arrive in time."""
+
+    status = 408
+
+
+class TooLarge(Problem):
+    """The body is over the limit."""
+
+    status = 413
+
+
+class UnsupportedMediaType(Problem):
+    """The body's content type or content coding is not one that this URL takes."""
+
+    status = 415
+
+
+class Unprocessable(Problem):
+    """The body is JSON, and not what this URL takes; the message says why."""
+
+    status = 422
 
 
 class NotFound(Problem):

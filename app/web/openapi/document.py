@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.settings.model import Scope
-from app.web.openapi.operations import Answer, Door, Operation, Route
+from app.web.openapi.operations import Answer, Door, ErrorModel, Operation, Route
 from app.web.problems import InternalError, Problem
 
 REFERENCE = "#/components/schemas/{model}"
@@ -45,28 +45,6 @@ HEADERS = {
 
 Model = type[BaseModel]
 References = Mapping[tuple[Any, JsonSchemaMode], dict[str, Any]]
-
-
-class ErrorModel(BaseModel):
-    """Prioticket's ErrorModel."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": "UNPROCESSABLE_ENTITY",
-                    "error_reference": "5f2c9a61d04b0000000001",
-                    "error_message": "The body is not a Prioticket webhook.",
-                    "error_description": "In detail: the body is JSON and no object.",
-                }
-            ]
-        }
-    )
-
-    error: str = Field(description="A code for programs.")
-    error_reference: str = Field(description="The request id.")
-    error_message: str = Field(description="What was wrong.")
-    error_description: str = Field(default="", description="What to do about it.")
 
 
 def describe(routes: Iterable[Route]) -> dict[str, Any]:
@@ -111,6 +89,8 @@ def _schemas(routes: list[Route]) -> tuple[References, dict[str, Any]]:
     """A reference for each model, and what they refer to."""
     models: dict[tuple[Model, JsonSchemaMode], None] = {(ErrorModel, "serialization"): None}
     for route in routes:
+        if route.door:
+            models[route.door.errors, "serialization"] = None
         if route.operation.body:
             models[route.operation.body, "validation"] = None
         for answer in route.operation.answers.values():
@@ -155,12 +135,13 @@ def _operation(route: Route, schemas: References, definitions: Mapping[str, Any]
 
 def answers(operation: Operation, door: Door | None) -> dict[int, Answer]:
     """Each status that an operation may end with; its own words go before the door's."""
-    problems: list[type[Problem]] = [*(door.problems if door else ()), *operation.problems, InternalError]
-    found: dict[int, Answer] = {}
+    problems: list[type[Problem]] = [*(door.problems if door else ()), *operation.problems]
+    model = door.errors if door else ErrorModel
+    found: dict[int, Answer] = {InternalError.status: Answer(description=_meaning(InternalError), model=ErrorModel)}
     for status in dict.fromkeys(problem.status for problem in problems):
         meanings = dict.fromkeys(_meaning(each) for each in problems if each.status == status)
-        found[status] = Answer(description=" ".join(meanings), model=ErrorModel)
-    if 401 in found:  # noqa: PLR2004
+        found[status] = Answer(description=" ".join(meanings), model=model)
+    if 401 in found and model is ErrorModel:  # noqa: PLR2004
         # RFC 6750, section 3.1. OpenAPI has no word for a body that may be missing.
         meaning = f"{found[401].description} No body where no credential was presented, else ErrorModel."
         found[401] = Answer(description=meaning, media_type=None)

@@ -4,13 +4,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from starlette import routing
 from starlette.middleware import Middleware
 
 from app.web.problems import Problem
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class ErrorModel(BaseModel):
+    """Prioticket's ErrorModel."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": "UNPROCESSABLE_ENTITY",
+                    "error_reference": "5f2c9a61d04b0000000001",
+                    "error_message": "The body is not a Prioticket webhook.",
+                    "error_description": "In detail: the body is JSON and no object.",
+                }
+            ]
+        }
+    )
+
+    error: str = Field(description="A code for programs.")
+    error_reference: str = Field(description="The request id.")
+    error_message: str = Field(description="What was wrong.")
+    error_description: str = Field(default="", description="What to do about it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +78,7 @@ class Operation:
 class Door:
     """Who may come in, and what others are answered; no middleware where the handler asks for itself.
 
-    `behind` is the middleware for those who came in.
+    `behind` is the middleware for those who came in. `errors` is the model in which the middleware renders problems.
     """
 
     scheme: Literal["basic", "bearer"]
@@ -64,6 +86,7 @@ class Door:
     problems: tuple[type[Problem], ...] = ()
     middleware: Middleware | None = None
     behind: Middleware | None = None
+    errors: type[BaseModel] = ErrorModel
 
 
 class Route(routing.Route):

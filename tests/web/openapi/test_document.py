@@ -9,11 +9,12 @@ import schemathesis
 import app
 from app.auth.token_request import OF_TOKENS
 from app.settings.model import Scope
-from app.web.openapi.document import SCOPES, ErrorModel, answers, describe
-from app.web.openapi.operations import Route
-from app.web.problems import InternalError, MethodNotAllowed, MethodNotImplemented, NotFound, Problem
+from app.web.openapi.document import SCOPES, answers, describe
+from app.web.openapi.operations import ErrorModel, Route
+from app.web.problems import NotFound
 from tests.conftest import WEBHOOK, basic_header
 from tests.test_application import OPEN, application
+from tests.web.openapi.raised import raised_by
 
 ROUTES = [route for route in application().routes if isinstance(route, Route)]
 DOCUMENT = describe(ROUTES)
@@ -59,20 +60,21 @@ def test_a_route_says_what_success_is_what_its_door_answers_and_500(route):
     assert any(status < 300 for status in statuses)
 
 
-def subclasses(problem):
-    for each in problem.__subclasses__():
-        yield each
-        yield from subclasses(each)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_handler_raises_what_its_description_lists_and_nothing_else(route):
+    assert_same(raised_by(route.endpoint), route.operation.problems)
 
 
-def test_every_problem_that_a_handler_may_raise_is_described_somewhere():
-    described = {problem for route in ROUTES for problem in route.operation.problems}
-    described |= {problem for route in ROUTES if route.door for problem in route.door.problems}
-    of_any_url = {NotFound, MethodNotAllowed, MethodNotImplemented, InternalError}
-    bases = {problem for problem in subclasses(Problem) if problem.__subclasses__()}
-    # The token endpoint's have a form of their own, RFC 6749; the connection's are answered before there is a handler.
-    ours = {problem for problem in subclasses(Problem) if re.match(r"app\.(?!auth\.|server\.)", problem.__module__)}
-    assert {problem for problem in ours - bases - of_any_url if described.isdisjoint(problem.__mro__)} == set()
+@pytest.mark.parametrize("scheme", ["basic", "bearer"])
+def test_a_door_raises_what_it_lists_and_nothing_else(scheme):
+    door = next(route.door for route in ROUTES if route.door and route.door.scheme == scheme and route.door.problems)
+    middleware = [each.cls for each in (door.middleware, door.behind) if each]
+    assert_same(set().union(*map(raised_by, middleware)), door.problems)
+
+
+def assert_same(raised, listed):
+    assert {problem for problem in raised if set(listed).isdisjoint(problem.__mro__)} == set()
+    assert {problem for problem in listed if not any(issubclass(each, problem) for each in raised)} == set()
 
 
 @pytest.mark.parametrize("package", ["deliveries", "events", "receiver", "auth"])
