@@ -308,13 +308,6 @@ COLUMNS = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test of this folder as slow."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker("slow")
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of faults, from what their tests recorded, passed or not."""
     reports = [report for each in terminalreporter.stats.values() for report in each if hasattr(report, "when")]
