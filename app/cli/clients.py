@@ -14,11 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.auth.clients import client_from, digest, new_secret
 from app.auth.first_clients import kept_clients, with_kept_clients
 from app.auth.kept import kept_path
-from app.cli.opened import reading
+from app.cli.opened import load_settings, reading
 from app.cli.output import first_line, print_json_lines, print_rows, say, say_json
 from app.database.schema import SchemaNotCurrent
 from app.events.queries import last_events
-from app.settings.model import ClientSettings, Scope, Settings, client_sources, describe
+from app.settings.model import ClientSettings, Scope, client_sources, describe
 
 SHOWN = ("name", "username", "scopes", "state", "source", "not_before", "not_after", "last_event_at")
 
@@ -67,7 +67,7 @@ def list_(*, as_json: bool) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    configured, now = Settings.load(), datetime.now(UTC)
+    configured, now = load_settings(), datetime.now(UTC)
     sources = client_sources()
     for name in kept_clients(configured):
         sources[name] = ", ".join([*filter(None, [sources.get(name)]), str(kept_path(configured, "clients"))])

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 import click
 
 from app.auth.first_clients import with_kept_clients
-from app.settings.model import Scope, Settings
+from app.cli.opened import load_settings
+from app.settings.model import Scope
 
 URL = "http://127.0.0.1:8000"
 PATH = "/webhooks/prioticket"
@@ -24,7 +25,7 @@ def credentials(user: str | None) -> tuple[str, str]:
             raise click.UsageError("--user takes USERNAME:SECRET, as curl's -u does.")
         return username, password
     now = datetime.now(UTC)
-    for name, client in with_kept_clients(Settings.load()).clients.items():
+    for name, client in with_kept_clients(load_settings()).clients.items():
         valid = (client.not_before or now) <= now <= (client.not_after or now)
         if client.secret is not None and valid and Scope.SEND in client.scopes:
             return client.username or name, client.secret.get_secret_value()

@@ -11,7 +11,7 @@ import click
 from sqlalchemy import Row
 
 from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
-from app.cli.opened import opened, reading
+from app.cli.opened import load_settings, opened, reading
 from app.cli.output import fields, print_fields, print_json_lines, print_rows, say, say_json
 from app.database.writing import Courtesy, writing
 from app.deliveries import operations
@@ -24,7 +24,6 @@ from app.deliveries.queries import (
     list_destinations,
 )
 from app.deliveries.tables import DeliveryStatus
-from app.settings.model import Settings
 from app.telemetry.printing import printable
 
 SHOWN = (
@@ -161,7 +160,7 @@ def _each(operation: Operation, ids: tuple[UUID, ...], outcome: str) -> None:
 async def _one_by_one(operation: Operation, ids: tuple[UUID, ...]) -> dict[UUID, str]:
     """Why some of them stay as they are."""
     refused = {}
-    async with opened(Settings.load()) as engine:
+    async with opened(load_settings()) as engine:
         for each in ids:
             try:
                 async with writing(engine) as connection:
@@ -185,7 +184,7 @@ def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str) -> 
 async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -> int:
     """Some in each transaction, so that a worker's turn is never far; how many."""
     total, courtesy = 0, Courtesy()
-    async with opened(Settings.load()) as engine:
+    async with opened(load_settings()) as engine:
         while True:
             async with writing(engine, courtesy=courtesy) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))

@@ -10,13 +10,13 @@ from sqlalchemy import Row
 
 from app.api.destinations import DestinationShown, shown_destinations
 from app.cli.deliveries import apply_to_all, confirm, count
-from app.cli.opened import changing, reading
+from app.cli.opened import changing, load_settings, reading
 from app.cli.output import print_json_lines, print_rows, say
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows, NotDone
 from app.deliveries.queries import list_destinations
-from app.settings.model import DestinationSettings, Settings
+from app.settings.model import DestinationSettings
 from app.settings.values import masked
 
 SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending_at", "url", "events")
@@ -31,7 +31,7 @@ def destinations() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, as_json: bool) -> None:
     """List destinations with their queues, also those that are in the settings no more."""
-    now, configured = datetime.now(UTC), Settings.load().destinations
+    now, configured = datetime.now(UTC), load_settings().destinations
     rows = asyncio.run(_known(now))
     listed = shown_destinations(rows, configured)
     if as_json:
@@ -63,7 +63,7 @@ def resume(name: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask: drop what is pending.")
 def remove(name: str, *, yes: bool) -> None:
     """Forget a destination that is in the settings no more. What is pending is dropped, what it got stays listed."""
-    if name in Settings.load().destinations:
+    if name in load_settings().destinations:
         raise click.UsageError(f"{name} is in the settings: take it out of them first, and restart what uses them.")
     if pending := asyncio.run(count(name, "pending")):
         confirm(f"Drop {pending} pending deliveries of {name} and forget it?", yes=yes)
@@ -110,9 +110,9 @@ def _state(destination: DestinationShown, *, known: bool, now: datetime) -> str:
 
 
 async def _change(operation: Callable[..., Awaitable[None]], name: str, **values: Any) -> None:
-    settings, now = Settings.load(), datetime.now(UTC)
+    settings, now = load_settings(), datetime.now(UTC)
     try:
-        async with changing(settings) as connection:
+        async with changing() as connection:
             if name in settings.destinations:  # no worker may have started since it was configured
                 await register(connection, [name], now=now)
             await operation(connection, name, now=now, **values)

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,19 +10,20 @@ import click
 from sqlalchemy import Row
 
 from app.api.events import EventDetail, EventSummary
-from app.auth.first_clients import with_kept_clients
 from app.cli.filters import choosing_events
-from app.cli.opened import changing, reading
+from app.cli.lazy import LazyGroup
+from app.cli.opened import reading
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
 from app.events.queries import EventFilter, get_event, list_events
-from app.receiver.release import NotReleased, Released
-from app.receiver.release import release as release_event
-from app.settings.model import Settings
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
+RELEASE = (
+    "app.cli.release:release",
+    "Judge a quarantined event again, by its bytes alone; accept it if they can be read.",
+)
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy={"release": RELEASE})
 def events() -> None:
     """See what arrived, and release what was refused."""
 
@@ -70,20 +70,6 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     say(f"\n{_readable(event.body)}")
 
 
-@events.command()
-@click.argument("event_id", metavar="ID", type=click.UUID)
-def release(event_id: UUID) -> None:
-    """Judge a quarantined event again, by its bytes alone; accept it if they can be read."""
-    try:
-        released = asyncio.run(_release(event_id))
-    except NotReleased as refusal:
-        raise click.ClickException(str(refusal)) from None
-    if released.duplicate:
-        say(f"It is a copy of event {released.id}, where it is counted now.")
-    else:
-        say(f"Event {released.id} is accepted.")
-
-
 async def _list(narrowed: EventFilter, *, limit: int, before: UUID | None) -> Sequence[Row[Any]]:
     async with reading() as connection:
         return await list_events(connection, narrowed, limit=limit, before=before)
@@ -92,15 +78,6 @@ async def _list(narrowed: EventFilter, *, limit: int, before: UUID | None) -> Se
 async def _get(event_id: UUID) -> Row[Any] | None:
     async with reading() as connection:
         return await get_event(connection, event_id)
-
-
-async def _release(event_id: UUID) -> Released:
-    settings = with_kept_clients(Settings.load())
-    usernames = {name: client.username or name for name, client in settings.clients.items()}
-    async with changing(settings) as connection:
-        return await release_event(
-            connection, event_id, usernames=usernames, limit=settings.max_body_bytes, now=datetime.now(UTC)
-        )
 
 
 def _write(body: bytes) -> None:

@@ -13,11 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.cli.opened import opened, reading
+from app.cli.opened import load_settings, opened, reading
 from app.cli.output import cell, say
 from app.deliveries.queries import get_replay, list_destinations
 from app.deliveries.tables import ReplayStatus
-from app.settings.model import Settings
 
 CONTROLS = "`priohook replays show --follow {0}` follows it; `replays pause {0}` and `replays cancel {0}` stop it."
 LOOK_EVERY = 0.25  # seconds
@@ -51,7 +50,7 @@ async def find(replay_id: UUID) -> Row[Any]:
 async def _ended(replay_id: UUID) -> Row[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     terminal = sys.stderr.isatty()
-    async with opened(Settings.load()) as engine:
+    async with opened(load_settings()) as engine:
         with Progress(*columns, console=Console(stderr=True), disable=not terminal) as bar:
             task = bar.add_task("replay")
             seen, moved_at, told = (-1, ""), monotonic(), False

@@ -1,40 +1,47 @@
 """`priohook`: the group of all commands, and how they fail: one sentence on standard error and exit status 1."""
 
 import sys
-from errno import EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import Any
 
-import asyncpg
 import click
-from alembic.util import CommandError
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.cli.check import check_
-from app.cli.clients import clients
-from app.cli.deliveries import deliveries
-from app.cli.destinations import destinations
-from app.cli.events import events
-from app.cli.keys import keys
-from app.cli.migrate import migrate
-from app.cli.output import first_line, say
-from app.cli.replays import replay, replays
-from app.cli.secrets import secrets
-from app.cli.serve import serve
-from app.cli.settings import settings
-from app.cli.simulate import simulate
+from app.cli import failures
+from app.cli.lazy import LazyGroup
+from app.cli.output import say
 from app.cli.streams import open_streams
-from app.cli.worker import worker
-from app.database.postgres import DatabaseProblem
-from app.database.schema import SchemaNotCurrent
-from app.server.server import CannotListen
-from app.settings.model import SettingsProblem
 from app.telemetry.printing import printable
 
-OWN_LIMITS = (EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC)
-"""Of processes, descriptors, memory and disk."""
+COMMANDS = {
+    "check": ("app.cli.check:check_", "Ask a deployed endpoint all that it promises, and say what differs."),
+    "clients": ("app.cli.clients:clients", "Who may come in."),
+    "deliveries": ("app.cli.deliveries:deliveries", "See what was delivered where, try again, give up."),
+    "destinations": ("app.cli.destinations:destinations", "See where events go, pause and resume."),
+    "events": ("app.cli.events:events", "See what arrived, and release what was refused."),
+    "keys": ("app.cli.keys:keys", "What signs tokens."),
+    "migrate": ("app.cli.migrate:migrate", "Bring the database's schema up to this release."),
+    "replay": (
+        "app.cli.replays:replay",
+        "Deliver stored events again, in the order of arrival for each reference; live events go first.",
+    ),
+    "replays": ("app.cli.replays:replays", "See and control bulk replays."),
+    "secrets": ("app.cli.secrets:secrets", "What signs deliveries."),
+    "serve": (
+        "app.cli.serve:serve",
+        "Receive webhooks, and deliver them, until SIGTERM, then finish what was begun and exit 0.",
+    ),
+    "settings": ("app.cli.settings:settings", "Print every setting: value, unit, source and meaning."),
+    "simulate": (
+        "app.cli.simulate:simulate",
+        "Send what Prioticket sends: orders from their first notification to the gate.",
+    ),
+    "worker": (
+        "app.cli.worker:worker",
+        "Deliver events to the destinations until SIGTERM, then finish what is under way and exit 0.",
+    ),
+}
 
 
-class _Commands(click.Group):
+class _Commands(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -43,29 +50,10 @@ class _Commands(click.Group):
             raise
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="priohook", message="priohook %(version)s")
 def priohook() -> None:
     """The webhook receiver between Prioticket and your own systems."""
-
-
-for _command in (
-    serve,
-    worker,
-    migrate,
-    events,
-    deliveries,
-    destinations,
-    replay,
-    replays,
-    clients,
-    keys,
-    secrets,
-    settings,
-    simulate,
-    check_,
-):
-    priohook.add_command(_command)
 
 
 def main() -> None:
@@ -73,29 +61,9 @@ def main() -> None:
     open_streams()
     try:
         priohook(prog_name="priohook")
-    except (SettingsProblem, DatabaseProblem, SchemaNotCurrent, CannotListen) as problem:
-        _fail(str(problem))
-    except CommandError as error:
-        _fail(f"The schema stays as it is: {first_line(error)}.")
-    except OSError as error:
-        _fail(_told(error))
-    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        _fail(_database(error))
-
-
-def _told(error: OSError) -> str:
-    """What the system refused: a file is named, a connection is one to the database."""
-    if error.filename is not None:
-        return f"{error.filename} could not be used: {error.strerror}."
-    if error.errno in OWN_LIMITS:
-        return f"The system gives this process no more: {error.strerror}."
-    return _database(error)
-
-
-def _database(error: Exception) -> str:
-    return f"The database could not be used: {first_line(error)}. Check database_url and that it runs."
-
-
-def _fail(sentence: str) -> None:
-    say(f"priohook: {sentence}", err=True)
-    sys.exit(1)
+    except Exception as error:
+        sentence = failures.sentence(error)
+        if sentence is None:
+            raise
+        say(f"priohook: {sentence}", err=True)
+        sys.exit(1)

@@ -4,16 +4,16 @@ import asyncio
 
 import click
 
+from app.cli.opened import load_settings
 from app.cli.output import say
 from app.database import engines, schema
-from app.settings.model import Settings
 
 
 @click.command()
 @click.option("--revision", default="head", show_default=True, help="Where to go, also backwards: a revision or base.")
 def migrate(revision: str) -> None:
     """Bring the database's schema up to this release. Safe to run while the previous release serves."""
-    asyncio.run(_migrate(Settings.load().database_url, revision))
+    asyncio.run(_migrate(load_settings().database_url, revision))
     say("The schema is current." if revision == "head" else f"The schema is at {revision}.")
 
 

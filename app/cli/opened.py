@@ -4,10 +4,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import click
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database import engines, schema, writing
 from app.settings.model import Settings
+
+SETTINGS = "app.cli.opened.settings"
+"""Where they are among the things that click keeps for a command."""
+
+
+def load_settings() -> Settings:
+    """The settings, which are read once for each command."""
+    kept = click.get_current_context().meta
+    if SETTINGS not in kept:
+        kept[SETTINGS] = Settings.load()
+    settings: Settings = kept[SETTINGS]
+    return settings
 
 
 @asynccontextmanager
@@ -30,12 +43,12 @@ async def opened(
 @asynccontextmanager
 async def reading() -> AsyncIterator[AsyncConnection]:
     """A connection to read by."""
-    async with opened(Settings.load(), writes=False) as engine, engine.connect() as connection:
+    async with opened(load_settings(), writes=False) as engine, engine.connect() as connection:
         yield connection
 
 
 @asynccontextmanager
-async def changing(settings: Settings | None = None) -> AsyncIterator[AsyncConnection]:
+async def changing() -> AsyncIterator[AsyncConnection]:
     """A transaction that commits at the end."""
-    async with opened(settings or Settings.load()) as engine, writing.writing(engine) as connection:
+    async with opened(load_settings()) as engine, writing.writing(engine) as connection:
         yield connection

@@ -4,16 +4,18 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
-from sqlalchemy import Row
 
 from app.telemetry.printing import printable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
 
 
 def say(text: str = "", *, err: bool = False) -> None:
@@ -35,7 +37,7 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def fields(row: Row[Any]) -> dict[str, Any]:
+def fields(row: "Row[Any]") -> dict[str, Any]:
     """A database's row by name."""
     return dict(zip(row._fields, row, strict=True))
 

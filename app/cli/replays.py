@@ -17,7 +17,7 @@ from app.api.replays import ReplayShown
 from app.cli.deliveries import confirm
 from app.cli.filters import choosing_events
 from app.cli.following import CONTROLS, find, follow
-from app.cli.opened import changing, reading
+from app.cli.opened import changing, load_settings, reading
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
 from app.deliveries.queries import list_replays
 from app.deliveries.replays import InQuarantine, NotReplayable, Plan, set_status, start
@@ -25,7 +25,7 @@ from app.deliveries.replays import plan as plan_replay
 from app.deliveries.tables import ReplayStatus
 from app.events.queries import EventFilter
 from app.settings.files import decoded
-from app.settings.model import DestinationSettings, Settings
+from app.settings.model import DestinationSettings
 from app.settings.values import masked, short_name
 
 SHOWN = (
@@ -161,7 +161,7 @@ def cancel(replay_id: UUID) -> None:
 
 def _target(to: str | None) -> tuple[str, str | None]:
     """The destination's name, and its URL where it is in no settings. A name has no password: it is logged."""
-    known = Settings.load().destinations
+    known = load_settings().destinations
     if to is None:
         if len(known) != 1:
             raise click.UsageError(

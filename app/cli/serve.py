@@ -16,6 +16,7 @@ from app.auth.first_clients import FirstClients, first_clients
 from app.auth.first_start import complete
 from app.auth.kept import ignored_files
 from app.auth.keys import make_first_key
+from app.cli.opened import load_settings
 from app.cli.output import say
 from app.cli.streams import outlive_output
 from app.database import engines, schema, writing
@@ -54,7 +55,7 @@ EXAMPLE = {
 @click.option("--no-worker", is_flag=True, help="Only receive; `priohook worker` delivers.")
 def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     """Receive webhooks, and deliver them, until SIGTERM, then finish what was begun and exit 0."""
-    configured = Settings.load()
+    configured = load_settings()
     complete(configured)  # a clash is refused before anything is begun
     if processes > 1 and engines.is_sqlite(configured.database_url):
         raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")

@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from app.auth.first_clients import kept_clients
 from app.auth.first_start import complete
 from app.auth.kept import kept_path
+from app.cli.opened import load_settings
 from app.cli.output import say, say_json
 from app.settings.model import ClientSettings, DestinationSettings, Settings, unknown_variables, value_sources
 from app.settings.values import masked
@@ -47,7 +48,7 @@ def settings(*, as_json: bool) -> None:
 
 def _in_force() -> tuple[Settings, dict[str, str]]:
     """The settings with what a first start keeps beside the database, and where each comes from."""
-    settings, sources = Settings.load(), value_sources()
+    settings, sources = load_settings(), value_sources()
     completed = complete(settings)
     if kept_clients(settings):
         path = str(kept_path(settings, "clients"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from app.cli.opened import opened
+from app.cli.opened import load_settings, opened
 from app.cli.streams import outlive_output
 from app.database import engines
 from app.database.health import Health, watching
@@ -38,7 +38,7 @@ def worker(*, beside: int | None) -> None:
     outlive_output()
     if beside is not None:
         ending_with(beside, within=ENDS_WITHIN)  # before all else, which may take long or hang
-    settings = Settings.load()
+    settings = load_settings()
     sys.path.append(str(Path.cwd()))  # where a python: destination's module is
     log = stderr_writer(settings.log_format)
     with _alone(settings.database_url), log.running(), logging_to(log):

@@ -1,5 +1,6 @@
 import json
 
+import click
 import pytest
 
 from app.cli.credentials import credentials
@@ -26,4 +27,5 @@ def test_nobody_there_is_one_sentence(run, url):
 def test_an_expired_client_gives_no_credentials(monkeypatch):
     old = {"secret": "another-secret-of-old", "scopes": ["webhooks:send"], "not_after": "2020-01-01T00:00:00Z"}
     monkeypatch.setenv("PRIOHOOK_CLIENTS", json.dumps({"old": old, **CLIENTS}))
-    assert credentials(None) == ("prioticket", SECRET)
+    with click.Context(click.Command("check")):
+        assert credentials(None) == ("prioticket", SECRET)

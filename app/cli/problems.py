@@ -1,0 +1,14 @@
+"""The errors that a command can end with. They are imported after a failure only, as they bring half of the program."""
+
+import asyncpg
+from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.database.postgres import DatabaseProblem
+from app.database.schema import SchemaNotCurrent
+from app.server.server import CannotListen
+from app.settings.model import SettingsProblem
+
+OURS = (SettingsProblem, DatabaseProblem, SchemaNotCurrent, CannotListen)
+OF_MIGRATIONS = (CommandError,)
+OF_DATABASES = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import click
+import pytest
+
+from app.cli import main
+from app.cli.lazy import LazyGroup
+from app.cli.main import priohook
+from app.settings.model import Settings
+
+TOP = click.Context(priohook)
+GROUPS = [(name, priohook.get_command(TOP, name)) for name in priohook.list_commands(TOP)]
+LAZY = [("priohook", priohook), *((name, group) for name, group in GROUPS if isinstance(group, LazyGroup))]
+
+HEAVY = ("aiohttp", "alembic", "asyncpg", "faker", "pydantic", "sqlalchemy", "starlette", "uvicorn")
+ASK = f"""
+import sys
+sys.argv = ["priohook", *sys.argv[1:]]
+try:
+    from app.cli.main import main
+    main()
+finally:
+    print(*sorted(set(sys.modules) & set({HEAVY})), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_and_version_import_nothing_that_takes_long(arguments):
+    done = subprocess.run([sys.executable, "-c", ASK, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "\n")
+
+
+def test_a_list_of_events_imports_neither_the_server_nor_the_receiver():
+    code = "import sys, app.cli.events; print('app.receiver' in sys.modules, 'app.server' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "False False\n"
+
+
+@pytest.mark.parametrize(("name", "group"), LAZY)
+def test_help_lists_each_command_with_the_first_sentence_of_its_own_help(name, group):
+    context = click.Context(group, info_name=name)
+    listed = group.get_help(context).partition("Commands:")[2]
+    for command, (_, sentence) in group.lazy.items():
+        real = group.get_command(context, command)
+        assert real is not None
+        assert real.name == command
+        help_text = " ".join((real.help or "").split())
+        assert f"{help_text} ".startswith(f"{sentence} ")
+        assert sentence.endswith(".")
+        assert f"{command} {sentence}" in " ".join(listed.split())
+
+
+def test_a_command_reads_its_settings_once(run, tmp_path, monkeypatch):
+    (tmp_path / "priohook.toml").write_text('[destinations.erp]\nurl = "https://erp.example/"\n')
+    load, read = Settings.load, []
+
+    def counted() -> Settings:
+        read.append(load())
+        return read[-1]
+
+    monkeypatch.setattr(Settings, "load", counted)
+    run("replay", "--dry-run")
+    assert len(read) == 1
+
+
+def test_a_bug_is_a_traceback(run, monkeypatch):
+    monkeypatch.setitem(main.COMMANDS, "keys", ("app.no_such_module:keys", "What signs tokens."))
+    with pytest.raises(ModuleNotFoundError):
+        run("keys")
