@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -11,7 +12,7 @@ from starlette.responses import Response
 
 from app.api.state import State
 from app.deliveries import operations
-from app.deliveries.operations import NotDone, WasDelivered
+from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
 from app.deliveries.tables import DeliveryStatus
 from app.web.openapi.operations import Answer, Operation
@@ -193,9 +194,12 @@ async def _change(request: Request[State], operation: Callable[..., Awaitable[No
 
 
 def _what_now(error: NotDone) -> str:
-    if not isinstance(error, WasDelivered):
-        return "It stays as it is."
-    return f"POST /api/events/{error.event_id}/replay delivers its event again."
+    if isinstance(error, WasDelivered):
+        return f"POST /api/events/{error.event_id}/replay delivers its event again."
+    if isinstance(error, WaitsBehind):
+        query = urlencode({"status": "pending", "destination": error.destination, "reference": error.reference})
+        return f"Retry the one that has a due_at: GET /api/deliveries?{query} lists them."
+    return "It stays as it is."
 
 
 def _delivery_id(request: Request[State]) -> UUID:

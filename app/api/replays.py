@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.api.state import State
 from app.deliveries.queries import get_replay, list_replays
-from app.deliveries.replays import NotReplayable, set_status
+from app.deliveries.replays import ReplayHasEnded, set_status
 from app.deliveries.tables import ReplayStatus
 from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
@@ -136,8 +136,8 @@ async def _set(request: Request[State], status: ReplayStatus) -> Response:
             await _found(connection, replay_id)
             await set_status(connection, replay_id, status, now=datetime.now(UTC))
             shown = await _found(connection, replay_id)
-    except NotReplayable as error:
-        raise HasEnded(str(error), "It stays as it is.") from None
+    except ReplayHasEnded as error:
+        raise HasEnded(str(error), "POST /api/replays starts a new one.") from None
     return answer(shown)
 
 

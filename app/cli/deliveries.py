@@ -1,6 +1,7 @@
 """The commands under `priohook deliveries`."""
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from app.cli.opened import load_settings, opened, reading
 from app.cli.output import fields, print_fields, print_json_lines, print_rows, say, say_json
 from app.database.writing import Courtesy, writing
 from app.deliveries import operations
-from app.deliveries.operations import NotDone, WasDelivered
+from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import (
     DeliveryFilter,
     get_delivery,
@@ -171,9 +172,13 @@ async def _one_by_one(operation: Operation, ids: tuple[UUID, ...]) -> dict[UUID,
 
 
 def _sentence(error: NotDone) -> str:
+    what = str(error).rstrip(".")
     if isinstance(error, WasDelivered):
-        return f"{str(error).rstrip('.')}: `priohook replay` makes a new one of its event."
-    return str(error)
+        return f"{what}: `priohook replay` makes a new one of its event."
+    if isinstance(error, WaitsBehind):
+        where = shlex.join(["--destination", error.destination, "--reference", error.reference])
+        return f"{what}: retry the one that is due, see `priohook deliveries list --status pending {where}`."
+    return f"{what}."
 
 
 def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str) -> int:

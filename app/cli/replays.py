@@ -20,7 +20,7 @@ from app.cli.following import CONTROLS, find, follow
 from app.cli.opened import changing, load_settings, reading
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
 from app.deliveries.queries import list_replays
-from app.deliveries.replays import InQuarantine, NotReplayable, Plan, set_status, start
+from app.deliveries.replays import InQuarantine, NotReplayable, Plan, ReplayHasEnded, set_status, start
 from app.deliveries.replays import plan as plan_replay
 from app.deliveries.tables import ReplayStatus
 from app.events.queries import EventFilter
@@ -224,6 +224,8 @@ def _set(replay_id: UUID, status: ReplayStatus) -> None:
 
     try:
         asyncio.run(change())
+    except ReplayHasEnded as error:
+        raise click.ClickException(f"{str(error).rstrip('.')}: `priohook replay` starts a new one.") from None
     except NotReplayable as error:
         raise click.ClickException(str(error)) from None
 

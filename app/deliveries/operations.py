@@ -38,6 +38,15 @@ class WasDelivered(NotDone):
         self.event_id = delivery.event_id
 
 
+class WaitsBehind(NotDone):
+    """An earlier delivery of the same reference goes first."""
+
+    def __init__(self, delivery: Row[Any]) -> None:
+        super().__init__(f"Delivery {delivery.id} waits behind another one of {delivery.reference}.")
+        self.destination = delivery.destination
+        self.reference = delivery.reference
+
+
 class NobodyKnows(NotDone):
     """There is no such destination."""
 
@@ -62,7 +71,7 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
     if is_in_flight(delivery, now=now):
         raise NotDone(f"Delivery {delivery_id} is being sent now.")
     if delivery.due_at is None:
-        raise NotDone(f"Delivery {delivery_id} waits behind another one of {delivery.reference}: retry that.")
+        raise WaitsBehind(delivery)
     await connection.execute(update(Delivery).where(Delivery.id == delivery_id).values(due_at=now))
 
 

@@ -46,6 +46,13 @@ class UnknownEvents(NotReplayable):
         super().__init__(f"Unknown event id: {min(ids)}{more}.")
 
 
+class ReplayHasEnded(NotReplayable):
+    """It is done or cancelled, for good."""
+
+    def __init__(self, replay: Row[Any]) -> None:
+        super().__init__(f"Replay {replay.id} is {replay.status}.")
+
+
 class Plan(NamedTuple):
     """What a replay would deliver.
 
@@ -207,14 +214,15 @@ async def set_status(connection: AsyncConnection, replay_id: UUID, status: Repla
     """Pauses, resumes or cancels a replay. Cancelling drops what it has made and is not yet sent.
 
     Raises:
-        NotReplayable: there is no such replay, or it has ended.
+        NotReplayable: there is no such replay.
+        ReplayHasEnded: it has ended.
     """
     query = select(*Replay.__table__.columns).where(Replay.id == replay_id).with_for_update()
     replay = (await connection.execute(query)).one_or_none()
     if replay is None:
         raise NotReplayable(f"There is no replay {replay_id}.")
     if replay.status in (ReplayStatus.CANCELLED, ReplayStatus.DONE):
-        raise NotReplayable(f"Replay {replay_id} is {replay.status}: start a new one.")
+        raise ReplayHasEnded(replay)
     ended = status is ReplayStatus.CANCELLED
     values = {"status": status.value, "finished_at": now if ended else None, "next_at": None}
     await connection.execute(update(Replay).where(Replay.id == replay_id).values(values))

@@ -1,3 +1,4 @@
+import re
 from uuid import UUID, uuid4
 
 import pytest
@@ -74,6 +75,19 @@ async def test_a_dead_delivery_is_tried_again_or_dropped(api, dead):
     assert (await api.post(f"/api/deliveries/{dead}/drop")).json()["status"] == "dropped"
     again = await api.post(f"/api/deliveries/{dead}/drop")
     assert (again.status_code, again.json()["error"]) == (409, "CONFLICT")
+
+
+async def test_one_that_waits_behind_another_is_not_retried_and_the_answer_says_where_that_is(api, workers):
+    for _ in range(2):
+        await workers.store("A&B")
+    await workers.dispatch()
+    (waiting,) = [row.id for row in await workers.deliveries() if row.due_at is None]
+    reply = await api.post(f"/api/deliveries/{waiting}/retry")
+    assert reply.status_code == 409
+    where = re.search(r"GET (\S+)", reply.json()["error_description"])
+    assert where
+    listed = (await api.get(where[1])).json()["deliveries"]
+    assert [each["due_at"] is None for each in listed] == [True, False]
 
 
 @pytest.mark.parametrize("url", ["/{}", "/{}/retry", "/{}/drop"])

@@ -103,6 +103,8 @@ async def test_a_replay_is_paused_resumed_and_cancelled(api, three):
     for control in ("pause", "resume", "cancel"):
         reply = await api.post(f"{at}/{control}")
         assert (reply.status_code, reply.json()["error"]) == (409, "CONFLICT")
+        assert reply.json()["error_message"].endswith(" is cancelled.")
+        assert reply.json()["error_description"] == "POST /api/replays starts a new one."
 
 
 async def test_replays_are_listed_newest_first_in_pages(api, three):

@@ -120,6 +120,17 @@ def test_retry_says_of_each_what_became_of_it_and_is_status_1_if_one_is_left(run
     )
 
 
+def test_retry_of_one_that_waits_behind_another_says_how_to_find_that(run, four):
+    done = run("deliveries", "retry", four[2])
+    command = "deliveries list --status pending --destination erp --reference B"
+    assert done.status == 1
+    assert done.errors == (
+        f"priohook: Delivery {four[2]} waits behind another one of B: retry the one that is due, "
+        f"see `priohook {command}`.\n"
+    )
+    assert four[1] in run(*command.split()).text
+
+
 def test_retry_of_one_is_status_0(run, dead):
     assert run("deliveries", "retry", dead[0]) == (0, f"Delivery {dead[0]} is tried again.\n".encode(), "")
     assert sorted(statuses(run)) == ["dead", "pending"]

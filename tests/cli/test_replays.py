@@ -177,7 +177,7 @@ def test_a_replay_is_paused_resumed_and_cancelled_once(run, three):
         assert run("replays", command, replay_id).status == 0
         assert json.loads(run("replays", "show", replay_id, "--json").text)["status"] == status
     done = run("replays", "cancel", replay_id)
-    assert done == (1, b"", f"Error: Replay {replay_id} is cancelled: start a new one.\n")
+    assert done == (1, b"", f"Error: Replay {replay_id} is cancelled: `priohook replay` starts a new one.\n")
 
 
 @pytest.mark.parametrize("command", ["show", "pause", "resume", "cancel"])

@@ -7,7 +7,7 @@ import pytest
 
 from app.database.writing import writing
 from app.deliveries import operations
-from app.deliveries.operations import NotDone, WasDelivered
+from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.events.ids import new_id
 from tests.deliveries.workers import Workers
 
@@ -103,7 +103,7 @@ async def test_a_delivery_that_is_being_sent_is_left(workers, operation):
 
 async def test_a_delivery_behind_another_one_is_left(workers):
     _, second = await made(workers, "A", "A")
-    with pytest.raises(NotDone, match="waits behind another one of A: retry that"):
+    with pytest.raises(WaitsBehind, match=r"waits behind another one of A\.$"):
         await change(workers, operations.retry, second)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.queue import lock
-from app.deliveries.replays import InQuarantine, NotReplayable, Plan, advance, plan
+from app.deliveries.replays import InQuarantine, NotReplayable, Plan, ReplayHasEnded, advance, plan
 from app.deliveries.tables import ReplayStatus
 from app.events.ids import new_id
 from app.events.queries import EventFilter
@@ -203,7 +203,7 @@ async def test_a_replay_that_has_ended_stays_so(workers, ended):
     replay_id = await workers.start()
     await workers.advance()
     assert await status(workers) == "done"
-    with pytest.raises(NotReplayable, match=f"Replay {replay_id} is done: start a new one"):
+    with pytest.raises(ReplayHasEnded, match=rf"Replay {replay_id} is done\.$"):
         await workers.set_replay(replay_id, ended)
 
 
