@@ -1,42 +1,34 @@
 """POST /api/events/{event_id}/replay: new deliveries of one event, and on request what came of them."""
 
-import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain, repeat
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deliveries import DeliverySummary
 from app.api.events import EventPath, NoSuchEvent
+from app.api.first_attempts import BadAnswer, NoAnswer, NotTaken, first_attempts, made_by, raise_for, raise_for_broken
 from app.api.state import State
 from app.deliveries.dispatch import register, wants
-from app.deliveries.queries import DeliveryFilter, list_deliveries
 from app.deliveries.replays import replay_one
-from app.deliveries.tables import DeliveryStatus, Destination
+from app.deliveries.tables import Destination
 from app.events.queries import get_summary
 from app.events.tables import Status
 from app.settings.model import DestinationSettings
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import InvalidParameter, Text, answer, read_id, read_query
-from app.web.problems import Problem, Unavailable
-from app.web.transactions import DatabaseAway, changing, reading
+from app.web.problems import Problem
+from app.web.transactions import DatabaseAway, changing
 
 MARGIN = timedelta(seconds=5)
 """Beside a destination's timeout: for a worker to wake and to write down what came."""
 
 MOST_WAITING = 16
 """Requests that wait for a destination at once; each asks the database again and again."""
-
-LOOKS = (0.02, 0.05, 0.1)  # seconds before the first looks; then the last one again and again
-MOST_BEFORE = 100
-"""Deliveries of one reference that are looked at for the one that holds the others back."""
 
 DEFAULT_TIMEOUT = timedelta(seconds=10)
 """Of a destination that is in another process's settings only."""
@@ -52,22 +44,6 @@ class UnknownDestination(Problem):
     """`to` names no destination that the operator has configured."""
 
     status = 422
-
-
-class BadAnswer(Problem):
-    """With `wait`: a destination answered badly or could not be reached; it is tried again as any other."""
-
-    status = 502
-
-
-class NoAnswer(Problem):
-    """With `wait`: a destination did not answer in time; it is tried again as any other."""
-
-    status = 504
-
-
-class NotTaken(Unavailable):
-    """With `wait`: no worker took the delivery in time; it waits for one."""
 
 
 class ReplayQuery(BaseModel):
@@ -134,11 +110,11 @@ async def _replay(request: Request[State], query: ReplayQuery) -> Response:
         names = _chosen(event, query, destinations, configured=configured)
         await register(connection, names, now=now)  # all at once, before any of them is locked
         replays = [await replay_one(connection, event.id, event.reference, destination=name, now=now) for name in names]
-        rows = await _deliveries(connection, replays)
+        rows = await made_by(connection, replays)
     if query.wait:
-        _raise_for_broken(destinations[name] for name in names if name in destinations)
-        rows = await _first_attempts(request.state["engine"], replays, within=_longest(names, configured) + MARGIN)
-        await _raise_for(request.state["engine"], rows)
+        raise_for_broken(destinations[name] for name in names if name in destinations)
+        rows = await first_attempts(request.state["engine"], replays, within=_longest(names, configured) + MARGIN)
+        await raise_for(request.state["engine"], rows)
     shown = [DeliverySummary.model_validate(row) for row in rows]
     return answer(Replayed(deliveries=shown), status=200 if query.wait else 202)
 
@@ -177,82 +153,3 @@ def _longest(names: Sequence[str], configured: Mapping[str, DestinationSettings]
 
 # One with a URL of its own is an operator's at the shell, and no request's.
 KNOWN = select(*Destination.__table__.columns).where(Destination.url.is_(None))
-
-
-async def _deliveries(connection: AsyncConnection, replays: Sequence[UUID]) -> list[Row[Any]]:
-    return [
-        row for each in replays for row in await list_deliveries(connection, DeliveryFilter(replay_id=each), limit=1)
-    ]
-
-
-async def _first_attempts(engine: AsyncEngine, replays: Sequence[UUID], *, within: timedelta) -> list[Row[Any]]:
-    """The deliveries as soon as each has an answer to its first attempt, or as they are then."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + within.total_seconds()
-    for pause in chain(LOOKS, repeat(LOOKS[-1])):
-        rows = await _looked_up(engine, replays)
-        if all(_answered(row) for row in rows) or loop.time() >= until:
-            return rows
-        await asyncio.sleep(pause)
-    raise AssertionError  # the loop above has no other end
-
-
-async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[Row[Any]]:
-    try:
-        async with reading(engine) as connection:
-            return await _deliveries(connection, replays)
-    except DatabaseAway:  # whose own text says that nothing was changed
-        raise NotTaken(
-            "The deliveries are made; what came of them cannot be read now.",
-            "Do not ask again: GET /api/deliveries tells.",
-        ) from None
-
-
-def _answered(row: Row[Any]) -> bool:
-    return row.status != DeliveryStatus.PENDING or row.last_status is not None or row.last_error is not None
-
-
-def _raise_for_broken(destinations: Iterable[Row[Any]]) -> None:
-    """Raises what is known without waiting: while a circuit is open nothing is sent but a probe now and then."""
-    for each in destinations:
-        if each.probe_at is not None:
-            raise BadAnswer(
-                f"Destination {each.name} has failed since {each.failing_since:%Y-%m-%d %H:%M:%S} UTC.",
-                f"The delivery waits until it works again; POST /api/destinations/{each.name}/resume tries at once.",
-            )
-
-
-async def _raise_for(engine: AsyncEngine, rows: Sequence[Row[Any]]) -> None:
-    """Raises what the worst of the deliveries deserves."""
-    stands = "Delivery {0.id} stays and is tried again: GET /api/deliveries/{0.id}."
-    for row in rows:
-        if row.status == DeliveryStatus.DELIVERED:
-            continue
-        if row.last_status is not None:
-            raise BadAnswer(f"Destination {row.destination} answered {row.last_status}.", stands.format(row))
-        if row.last_error is not None and not row.last_error.startswith(TIMED_OUT):
-            raise BadAnswer(f"Destination {row.destination} failed: {row.last_error}", stands.format(row))
-        if row.last_error is not None or row.attempts:
-            raise NoAnswer(f"Destination {row.destination} did not answer in time.", stands.format(row))
-        if row.status == DeliveryStatus.DROPPED:
-            raise BadAnswer(f"The delivery to {row.destination} was dropped meanwhile.", "Somebody else did that.")
-        if row.due_at is not None:
-            raise NotTaken(
-                "No worker took the delivery in time.", f"It goes in its turn: GET /api/deliveries/{row.id}."
-            )
-        raise await _held_back(engine, row)
-
-
-async def _held_back(engine: AsyncEngine, row: Row[Any]) -> Problem:
-    """What the delivery that this one waits behind deserves."""
-    narrowed = DeliveryFilter(destination=row.destination, reference=row.reference, status=DeliveryStatus.PENDING.value)
-    async with reading(engine) as connection:
-        before = await list_deliveries(connection, narrowed, limit=MOST_BEFORE)
-    goes_on = f"It goes in its turn: GET /api/deliveries/{row.id}."
-    if any(each.due_at is not None and (each.last_status or each.last_error) for each in before):
-        return BadAnswer(f"Destination {row.destination} failed with an earlier delivery of {row.reference}.", goes_on)
-    return NoAnswer(f"Destination {row.destination} has not taken earlier deliveries of {row.reference}.", goes_on)
-
-
-TIMED_OUT = ("It did not answer within", "It did not return within", "It could not be connected to within")
-"""How the errors of the kinds of destinations begin."""

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive
 
-from app.web.body import KEPT_BYTES, Body, ClientGone, Ending, InflatesTooFar, UndecodableBody, decode, read_body
+from app.web.body import (
+    KEPT_BYTES,
+    Body,
+    ClientGone,
+    Ending,
+    InflatesTooFar,
+    UndecodableBody,
+    declared_length,
+    decode,
+    read_body,
+)
 
 MIB = 1024 * 1024
 SOON = timedelta(seconds=0.05)
@@ -240,3 +250,21 @@ def test_any_bytes_are_decoded_or_refused(content, coding):
 def test_what_was_compressed_comes_back(parts: Iterable[bytes]):
     members = b"".join(map(gzip.compress, parts))
     assert decode(members, b"gzip", limit=2000) == b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("field", "length"),
+    [
+        (b"0", 0),
+        (b"9" * 18, 10**18 - 1),
+        (b"9" * 19, None),
+        (b"9" * 10_000, None),
+        (b"", None),
+        (None, None),
+        (b"-1", None),
+        (b"1,1", None),
+        ("²".encode("latin-1"), None),
+    ],
+)
+def test_a_length_that_fits_no_column_is_not_believed(field, length):
+    assert declared_length(field) == length

@@ -1,0 +1,129 @@
+"""What came of the first attempt of each delivery that a request waits for, and the problem that says it."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from itertools import chain, repeat
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.deliveries.queries import DeliveryFilter, list_deliveries
+from app.deliveries.tables import DeliveryStatus
+from app.web.problems import Problem, Unavailable
+from app.web.transactions import DatabaseAway, reading
+
+LOOKS = (0.02, 0.05, 0.1)  # seconds before the first looks; then the last one again and again
+MOST_BEFORE = 100
+"""Deliveries of one reference that are looked at for the one that holds the others back."""
+
+TIMED_OUT = ("It did not answer within", "It did not return within", "It could not be connected to within")
+"""How the errors of the kinds of destinations begin."""
+
+
+class BadAnswer(Problem):
+    """With `wait`: a destination answered badly or could not be reached; it is tried again as any other."""
+
+    status = 502
+
+
+class NoAnswer(Problem):
+    """With `wait`: a destination did not answer in time; it is tried again as any other."""
+
+    status = 504
+
+
+class NotTaken(Unavailable):
+    """With `wait`: no worker took the delivery in time; it waits for one."""
+
+
+async def made_by(connection: AsyncConnection, replays: Sequence[UUID]) -> list[Row[Any]]:
+    """The delivery of each of these replays of one event."""
+    return [
+        row for each in replays for row in await list_deliveries(connection, DeliveryFilter(replay_id=each), limit=1)
+    ]
+
+
+async def first_attempts(engine: AsyncEngine, replays: Sequence[UUID], *, within: timedelta) -> list[Row[Any]]:
+    """The deliveries as soon as each has an answer to its first attempt, or as they are after that time.
+
+    Raises:
+        NotTaken: 503, the database is away.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within.total_seconds()
+    for pause in chain(LOOKS, repeat(LOOKS[-1])):
+        rows = await _looked_up(engine, replays)
+        if all(_answered(row) for row in rows) or loop.time() >= until:
+            return rows
+        await asyncio.sleep(pause)
+    raise AssertionError  # the loop above has no other end
+
+
+async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[Row[Any]]:
+    try:
+        async with reading(engine) as connection:
+            return await made_by(connection, replays)
+    except DatabaseAway:  # whose own text says that nothing was changed
+        raise NotTaken(
+            "The deliveries are made; what came of them cannot be read now.",
+            "Do not ask again: GET /api/deliveries tells.",
+        ) from None
+
+
+def _answered(row: Row[Any]) -> bool:
+    return row.status != DeliveryStatus.PENDING or row.last_status is not None or row.last_error is not None
+
+
+def raise_for_broken(destinations: Iterable[Row[Any]]) -> None:
+    """Raises what is known without waiting: while a circuit is open nothing is sent but a probe now and then.
+
+    Raises:
+        BadAnswer: 502, a circuit is open.
+    """
+    for each in destinations:
+        if each.probe_at is not None:
+            raise BadAnswer(
+                f"Destination {each.name} has failed since {each.failing_since:%Y-%m-%d %H:%M:%S} UTC.",
+                f"The delivery waits until it works again; POST /api/destinations/{each.name}/resume tries at once.",
+            )
+
+
+async def raise_for(engine: AsyncEngine, rows: Sequence[Row[Any]]) -> None:
+    """Raises what the first delivery that is not delivered deserves.
+
+    Raises:
+        BadAnswer: 502.
+        NoAnswer: 504.
+        NotTaken: 503.
+    """
+    stands = "Delivery {0.id} stays and is tried again: GET /api/deliveries/{0.id}."
+    for row in rows:
+        if row.status == DeliveryStatus.DELIVERED:
+            continue
+        if row.last_status is not None:
+            raise BadAnswer(f"Destination {row.destination} answered {row.last_status}.", stands.format(row))
+        if row.last_error is not None and not row.last_error.startswith(TIMED_OUT):
+            raise BadAnswer(f"Destination {row.destination} failed: {row.last_error}", stands.format(row))
+        if row.last_error is not None or row.attempts:
+            raise NoAnswer(f"Destination {row.destination} did not answer in time.", stands.format(row))
+        if row.status == DeliveryStatus.DROPPED:
+            raise BadAnswer(f"The delivery to {row.destination} was dropped meanwhile.", "Somebody else did that.")
+        if row.due_at is not None:
+            raise NotTaken(
+                "No worker took the delivery in time.", f"It goes in its turn: GET /api/deliveries/{row.id}."
+            )
+        raise await _held_back(engine, row)
+
+
+async def _held_back(engine: AsyncEngine, row: Row[Any]) -> Problem:
+    """What the delivery that this one waits behind deserves."""
+    narrowed = DeliveryFilter(destination=row.destination, reference=row.reference, status=DeliveryStatus.PENDING.value)
+    async with reading(engine) as connection:
+        before = await list_deliveries(connection, narrowed, limit=MOST_BEFORE)
+    goes_on = f"It goes in its turn: GET /api/deliveries/{row.id}."
+    if any(each.due_at is not None and (each.last_status or each.last_error) for each in before):
+        return BadAnswer(f"Destination {row.destination} failed with an earlier delivery of {row.reference}.", goes_on)
+    return NoAnswer(f"Destination {row.destination} has not taken earlier deliveries of {row.reference}.", goes_on)
