@@ -22,15 +22,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from inspect import isawaitable, iscoroutinefunction
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, cast
 
-from app.deliveries.destinations.python import DeliveredEvent
+from app.delivered import DeliveredEvent
+from app.deliveries.destinations import python
 from app.prioticket.contents import read_order
 
 CALL, CANCEL, END = "call", "cancel", "end"
 READY, UNUSABLE, RETURNED, ALIVE, LOG = "ready", "unusable", "returned", "alive", "log"
+
+FOR_FUNCTIONS = (DeliveredEvent.__module__, python.__name__)
+"""The modules of this package that a function's module imports."""
 
 LENGTH = 4  # bytes
 MOST_TEXT = 16 * 1024  # characters of one text in a message
@@ -192,9 +199,12 @@ def _end_with(worker: int) -> None:
 def _find(url: str, channel: Channel) -> Callable[[DeliveredEvent], Any] | None:
     _, module_name, name = url.split(":")
     try:
+        _make_way()
         function = getattr(import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         where = "Modules are looked for in the working directory and in PYTHONPATH."
+        if module_name.partition(".")[0] == "app":
+            where += " A package `app` of your own needs an `__init__.py`, as priohook's has that name too."
         channel.send(UNUSABLE, f"{_sentence(error)}. {where}", None)
     except BaseException as error:  # noqa: BLE001 - whatever a user's module raises when it is imported
         text, trace = _described(error)
@@ -204,6 +214,21 @@ def _find(url: str, channel: Channel) -> Callable[[DeliveredEvent], Any] | None:
             return cast("Callable[[DeliveredEvent], Any]", function)
         channel.send(UNUSABLE, "it is not a function.", None)
     return None
+
+
+def _make_way() -> None:
+    """Leaves the name `app` to a package of the user's own, if there is one.
+
+    `FOR_FUNCTIONS` stay: Python finds a module that is imported already without asking its package.
+    """
+    ours = Path(__file__).parents[2]
+    spec = PathFinder.find_spec("app", [path for path in sys.path if Path(path, "app").resolve() != ours])
+    if spec is None or spec.loader is None:
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == "app" and name not in FOR_FUNCTIONS]:
+        del sys.modules[name]
+    module = sys.modules["app"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def _sentence(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.deliveries.destinations.python import DeliveredEvent
+from app.delivered import DeliveredEvent
 
 not_a_function = "text"
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from app.delivered import DeliveredEvent
 from app.deliveries.destinations import functions
 from app.deliveries.destinations.functions import MOST_KEPT, PythonDestination
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.destinations.python import DeliveredEvent
 from app.deliveries.results import Outcome
 from app.settings.model import DestinationSettings, SettingsProblem
 from tests.conftest import payload
@@ -253,6 +254,44 @@ async def test_a_function_that_cannot_be_imported_is_named_with_the_reason(tmp_p
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SettingsProblem, match=rf"^python:{module}:{name} cannot be used: .*{why}"):
         async with opened(name, module=module):
+            pass
+
+
+HOOKS = """
+import pickle
+import os
+from app import KEPT
+from app.delivered import DeliveredEvent
+from app.deliveries.destinations.python import DeliveredEvent as Earlier
+from app.events import append
+
+def handle(event):
+    assert type(event) is DeliveredEvent is Earlier
+    append(KEPT, pickle.dumps(event))
+"""
+
+
+@pytest.fixture
+def own_app(tmp_path, monkeypatch):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("import os\nKEPT = os.environ['KEPT']\n")
+    (folder / "events.py").write_text("def append(path, content):\n    open(path, 'ab').write(content)\n")
+    (folder / "hooks.py").write_text(HOOKS)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # as a worker has its working directory
+    return folder
+
+
+async def test_a_function_may_be_in_a_package_of_the_name_app(own_app, kept):
+    async with opened("handle", module="app.hooks") as destination:
+        assert await send(destination) == DELIVERED
+    assert [event.reference for event in kept()] == ["PRI1"]
+
+
+async def test_a_folder_app_that_is_not_a_package_is_refused_with_what_it_needs(own_app):
+    (own_app / "__init__.py").unlink()
+    with pytest.raises(SettingsProblem, match=r"No module named 'app.hooks'.* needs an `__init__.py`"):
+        async with opened("handle", module="app.hooks"):
             pass
 
 
