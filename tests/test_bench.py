@@ -11,6 +11,8 @@ from bench.plan import Plan
 from bench.processes import cpu_seconds, rss_mb, running
 from bench.samples import Batches, Key, Ledger, Memory, Results, Sample, Samples, batches
 
+pytestmark = pytest.mark.slow
+
 SHORT = Plan(
     connections=(1,), repetitions=1, seconds=0.2, growth=(0,), kinds=("notification",), warm_up=0.2, settle=0.2
 )

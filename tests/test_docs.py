@@ -109,3 +109,9 @@ def test_the_drawing_has_the_rooms_of_the_package():
     package = [path for path in (PROJECT / "app").iterdir() if not path.name.startswith((".", "__pycache__"))]
     rooms = {path.name if path.is_file() else f"{path.name}/" for path in package if path.name != "__init__.py"}
     assert drawn == rooms
+
+
+def test_every_file_that_the_architecture_names_is_there():
+    named = set(re.findall(r"`(\w+/[\w/]+\.py)`", page("architecture")))
+    assert named
+    assert {file for file in named if not (PROJECT / file).is_file()} == set()

@@ -24,6 +24,8 @@ from app.web.negotiation import accepts_json, is_json
 from app.web.parameters import MOMENT
 from tests.test_application import application
 
+pytestmark = pytest.mark.slow
+
 SHORT, TIMES = 4_000, 8
 LEAST = 0.0002  # seconds; below it the clock says little, and the square of LONG takes a hundred times as long
 NOW = datetime(2026, 8, 12, tzinfo=UTC)

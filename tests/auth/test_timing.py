@@ -28,6 +28,8 @@ from tests.conftest import WEBHOOK
 from tests.e2e.conftest import configured, serving
 from tests.timing import THRESHOLD, Make, largest_t
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 ALPHABET = (ascii_letters + digits).encode()
 

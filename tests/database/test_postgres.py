@@ -20,6 +20,8 @@ from tests import postgres
 from tests.e2e.proxy import Proxy
 from tests.events.stores import locked, new_event, running
 
+pytestmark = pytest.mark.slow
+
 BRIEF = timedelta(seconds=0.5)
 POOLED = (b"user", b"database", b"application_name", b"client_encoding", b"datestyle", b"timezone")
 """The startup parameters that pgbouncer takes, of those that anybody sends."""

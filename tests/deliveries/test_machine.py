@@ -19,6 +19,8 @@ from app.deliveries.retry import MOST_ATTEMPTS
 from app.deliveries.tables import ReplayStatus
 from tests.deliveries.workers import Workers
 
+pytestmark = pytest.mark.slow
+
 NAMES = st.sampled_from(["one", "two"])
 MOST_IN_FLIGHT = 2
 ROUNDS = 400

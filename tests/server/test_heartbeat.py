@@ -12,6 +12,8 @@ import pytest
 from app.server import beside, heartbeat
 from app.telemetry.logs import LogWriter
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120  # seconds, on a busy machine
 
 HANGS = """

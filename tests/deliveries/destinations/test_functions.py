@@ -24,6 +24,8 @@ from tests.conftest import payload
 from tests.deliveries.claims import EVENT_ID, NOON, new_claim
 from tests.deliveries.destinations import own
 
+pytestmark = pytest.mark.slow
+
 OWN = own.__name__
 DELIVERED = Outcome(status=200)
 LONG = 30  # seconds, for what does not take long
