@@ -1,4 +1,23 @@
-"""One connection to a sender: bounded in bytes and time, with our error bodies also before ASGI begins."""
+"""One connection to a sender: bounded in bytes and time, with our error bodies also before ASGI begins.
+
+    accepted ── no room ──────────────────────────────▶ refused, 503
+       │
+       ▼
+    head ────── nothing comes within HEAD_TIMEOUT ────▶ closed
+     ▲ │ ────── not whole by then ────────────────────▶ refused, 408
+     │ │ ────── too large, malformed, … ──────────────▶ refused, 431, 414, 400, 501 …
+     │ ▼ whole: ASGI begins
+     │ body ─── outgrows `most_bytes` ────────────────▶ closed     (its deadline is the receiver's)
+     │ │ ────── answered early, and the rest is late ─▶ closed     (after HEAD_TIMEOUT; else idle)
+     │ ▼ whole
+     │ answer ─ what comes meanwhile waits as bytes, or pipelined
+     │ ▼ complete
+     └ idle ─── nothing comes within IDLE_TIMEOUT ────▶ closed
+
+Refused: earlier answers are written first, then the refusal unless this request's answer has begun, then it is closed.
+In each state: a peer that takes nothing for WRITE_TIMEOUT is dropped, and so is the connection that has waited longest
+when another one needs its room. A peer that half-closes gets the answers to what arrived whole.
+"""
 
 import re
 from asyncio import TimerHandle, Transport
