@@ -86,8 +86,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as slow what needs processes: a PostgreSQL server, or what tests/e2e starts."""
     for item in items:
         callspec = getattr(item, "callspec", None)
-        fixtures = getattr(item, "fixturenames", ())
-        on_postgres = "postgres_server_url" in fixtures or (callspec and "postgresql" in callspec.params.values())
+        fixtures = set(getattr(item, "fixturenames", ()))
+        on_postgres = fixtures & {"postgres_server_url", "own_server"} or (
+            callspec and "postgresql" in callspec.params.values()
+        )
         if on_postgres or item.path.is_relative_to(Path(__file__).parent / "e2e"):
             item.add_marker("slow")
 
