@@ -14,7 +14,7 @@ from app.api.state import State
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
-from app.deliveries.tables import DeliveryStatus
+from app.deliveries.tables import AttemptResult, DeliveryStatus
 from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, Text, answer, read_id, read_query
@@ -77,6 +77,7 @@ class DeliverySummary(BaseModel):
     claimed_at: datetime | None = Field(description="Since when a worker sends it.")
     attempts: int = Field(description="Those begun.")
     last_status: int | None = Field(description="What the destination answered last.")
+    last_result: AttemptResult | None = Field(description="What the last attempt was.")
     last_error: str | None = Field(description="What went wrong last.")
     finished_at: datetime | None
 
@@ -94,6 +95,7 @@ class AttemptShown(BaseModel):
     started_at: datetime
     duration_ms: int | None = Field(description="null where its worker ended before it knew the answer.")
     status: int | None
+    result: AttemptResult = Field(description="lost: its process ended before it knew the answer.")
     error: str | None
     answer: Annotated[str | None, BeforeValidator(_readable)] = Field(description="The first 2 KiB.")
 

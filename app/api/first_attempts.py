@@ -11,16 +11,13 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.deliveries.queries import DeliveryFilter, list_deliveries
-from app.deliveries.tables import DeliveryStatus
+from app.deliveries.tables import AttemptResult, DeliveryStatus
 from app.web.problems import Problem, Unavailable
 from app.web.transactions import DatabaseAway, reading
 
 LOOKS = (0.02, 0.05, 0.1)  # seconds before the first looks; then the last one again and again
 MOST_BEFORE = 100
 """Deliveries of one reference that are looked at for the one that holds the others back."""
-
-TIMED_OUT = ("It did not answer within", "It did not return within", "It could not be connected to within")
-"""How the errors of the kinds of destinations begin."""
 
 
 class BadAnswer(Problem):
@@ -74,7 +71,7 @@ async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[Row[A
 
 
 def _answered(row: Row[Any]) -> bool:
-    return row.status != DeliveryStatus.PENDING or row.last_status is not None or row.last_error is not None
+    return row.status != DeliveryStatus.PENDING or row.last_result is not None
 
 
 def raise_for_broken(destinations: Iterable[Row[Any]]) -> None:
@@ -105,7 +102,7 @@ async def raise_for(engine: AsyncEngine, rows: Sequence[Row[Any]]) -> None:
             continue
         if row.last_status is not None:
             raise BadAnswer(f"Destination {row.destination} answered {row.last_status}.", stands.format(row))
-        if row.last_error is not None and not row.last_error.startswith(TIMED_OUT):
+        if row.last_error is not None and row.last_result != AttemptResult.TIMED_OUT:
             raise BadAnswer(f"Destination {row.destination} failed: {row.last_error}", stands.format(row))
         if row.last_error is not None or row.attempts:
             raise NoAnswer(f"Destination {row.destination} did not answer in time.", stands.format(row))
@@ -124,6 +121,6 @@ async def _held_back(engine: AsyncEngine, row: Row[Any]) -> Problem:
     async with reading(engine) as connection:
         before = await list_deliveries(connection, narrowed, limit=MOST_BEFORE)
     goes_on = f"It goes in its turn: GET /api/deliveries/{row.id}."
-    if any(each.due_at is not None and (each.last_status or each.last_error) for each in before):
+    if any(each.due_at is not None and each.last_result is not None for each in before):
         return BadAnswer(f"Destination {row.destination} failed with an earlier delivery of {row.reference}.", goes_on)
     return NoAnswer(f"Destination {row.destination} has not taken earlier deliveries of {row.reference}.", goes_on)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 from app.database.writing import insert_new
 from app.deliveries.queue import drop_cancelled, prefer_live
 from app.deliveries.retry import delay_after_loss
-from app.deliveries.tables import PENDING, Attempt, Delivery
+from app.deliveries.tables import PENDING, Attempt, AttemptResult, Delivery
 from app.deliveries.transitions import CLAIM, LOSE, in_flight
 from app.events.tables import Event
 
@@ -149,7 +149,14 @@ async def lose(
         blameless: Whether none of them can have ended the worker: then they are due at once and not tried alone.
     """
     attempts = [
-        {"delivery_id": row.id, "number": row.attempts, "started_at": row.claimed_at, "error": LOST} for row in lost
+        {
+            "delivery_id": row.id,
+            "number": row.attempts,
+            "started_at": row.claimed_at,
+            "result": AttemptResult.LOST.value,
+            "error": LOST,
+        }
+        for row in lost
     ]
     await insert_new(connection, Attempt, attempts)
     changes = [

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, String, and_, case, cast, func, select, union_all
+from sqlalchemy import ColumnElement, Row, Select, String, and_, case, cast, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.tables import (
@@ -15,6 +16,7 @@ from app.deliveries.tables import (
     PENDING,
     PENDING_PARTS,
     Attempt,
+    AttemptResult,
     Delivery,
     DeliveryStatus,
     Destination,
@@ -50,12 +52,35 @@ class DeliveryFilter:
         return conditions + [getattr(Delivery, name) == value for name, value in wanted if value is not None]
 
 
+_ENDED_PROCESS = ("The function's process ended", "It did not return in time and held up")
+_TOOK_TOO_LONG = ("It did not answer within", "It did not return within", "It could not be connected to within")
+
+
+def _error_begins(*beginnings: str) -> ColumnElement[bool]:
+    return or_(*(Attempt.error.startswith(each) for each in beginnings))
+
+
+RESULT = func.coalesce(
+    Attempt.result,
+    case(
+        (Attempt.status.between(200, 299), AttemptResult.DELIVERED.value),
+        (Attempt.status == HTTPStatus.GONE, AttemptResult.GONE.value),
+        (Attempt.status.is_not(None), AttemptResult.REFUSED.value),
+        (or_(Attempt.duration_ms.is_(None), _error_begins(*_ENDED_PROCESS)), AttemptResult.LOST.value),
+        (_error_begins(*_TOOK_TOO_LONG), AttemptResult.TIMED_OUT.value),
+        (Attempt.answer.is_not(None), AttemptResult.REFUSED.value),  # the traceback of a function
+        else_=AttemptResult.UNREACHABLE.value,
+    ),
+)
+"""The result of an attempt; where a release before migration 0008 wrote the row, what its other columns say."""
+
 _begun = case((CLAIMED, 1), else_=0)  # an attempt that is not over
 _SUMMARY: Select[Any] = (
     select(
         *Delivery.__table__.columns,
         Event.type,
         Attempt.status.label("last_status"),
+        case((Attempt.number.is_not(None), RESULT)).label("last_result"),
         Attempt.error.label("last_error"),
     )
     .outerjoin(Event, Event.id == Delivery.event_id)
@@ -89,8 +114,8 @@ async def get_delivery(connection: AsyncConnection, delivery_id: UUID) -> Row[An
 
 async def list_attempts(connection: AsyncConnection, delivery_id: UUID) -> Sequence[Row[Any]]:
     """The attempts of a delivery that are over, in order."""
-    columns = [column for column in Attempt.__table__.columns if column.name != "delivery_id"]
-    query = select(*columns).where(Attempt.delivery_id == delivery_id).order_by(Attempt.number)
+    columns = [column for column in Attempt.__table__.columns if column.name not in ("delivery_id", "result")]
+    query = select(*columns, RESULT.label("result")).where(Attempt.delivery_id == delivery_id).order_by(Attempt.number)
     return await _rows(connection, query)
 
 

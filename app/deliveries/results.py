@@ -9,20 +9,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.queue import drop_cancelled, prefer_live, promote
-from app.deliveries.retry import Verdict, delay_after_loss, judge, next_delay
-from app.deliveries.tables import Attempt, DeliveryStatus
+from app.deliveries.retry import delay_after_loss, next_delay
+from app.deliveries.tables import Attempt, AttemptResult, DeliveryStatus
 from app.deliveries.transitions import END, Change, dead, delivered, gone, retried
 
 
 class Outcome(NamedTuple):
-    """What came of an attempt: the status of an answer, or an error."""
+    """What came of an attempt, with the status of an answer or an error."""
 
+    result: AttemptResult
+    """When it is `LOST`, the delivery is tried alone from now on."""
     status: int | None = None
     error: str | None = None
     answer: bytes | None = None
     retry_after: timedelta | None = None
-    lost: bool = False
-    """Whether the process that made the attempt ended with it: the delivery is tried alone from now on."""
     counts: bool = True
     """Whether it counts towards dead. A loss with several attempts under way does not: one of them is to blame."""
 
@@ -43,7 +43,7 @@ async def record(
     changes = [_change(each, worker=worker, now=now) for each in ended]
     await connection.execute(END, changes)
     await _keep(connection, [_attempt(each) for each in ended])
-    failed = [each.claim for each in ended if judge(each.outcome.status) is not Verdict.DELIVERED]
+    failed = [each.claim for each in ended if each.outcome.result is not AttemptResult.DELIVERED]
     await drop_cancelled(connection, [(claim.delivery_id, claim.replay_id) for claim in failed], now=now)
     over = [each.claim.reference for each, change in zip(ended, changes, strict=True) if change["finished"]]
     await promote(connection, limits.name, {each for each in over if each is not None}, now=now)
@@ -56,7 +56,8 @@ async def record(
 async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:
     """Inserts the attempts; one that was thought lost, and so has no duration, gets what came of it."""
     insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(Attempt)
-    known = {name: insert.excluded[name] for name in ("started_at", "duration_ms", "status", "error", "answer")}
+    columns = ("started_at", "duration_ms", "status", "result", "error", "answer")
+    known = {name: insert.excluded[name] for name in columns}
     key = (Attempt.delivery_id, Attempt.number)
     late = insert.on_conflict_do_update(index_elements=key, set_=known, where=Attempt.duration_ms.is_(None))
     await connection.execute(late, attempts)
@@ -69,6 +70,7 @@ def _attempt(ended: Ended) -> dict[str, Any]:
         "started_at": ended.started_at,
         "duration_ms": ended.duration // timedelta(milliseconds=1),
         "status": ended.outcome.status,
+        "result": ended.outcome.result.value,
         "error": _text(ended.outcome.error),
         "answer": ended.outcome.answer,
     }
@@ -83,7 +85,7 @@ def _text(error: str | None) -> str | None:
 
 def _losses(each: Ended) -> int:
     """Attempts in a row that ended with their process; one that was not made leaves the number as it is."""
-    if each.outcome.lost:
+    if each.outcome.result is AttemptResult.LOST:
         return each.claim.lost + 1
     return 0 if each.outcome.counts else each.claim.lost
 
@@ -101,10 +103,9 @@ def _change(each: Ended, *, worker: str, now: datetime) -> dict[str, Any]:
 
 
 def _became(each: Ended, *, now: datetime) -> Change:
-    verdict = judge(each.outcome.status)
-    if verdict is Verdict.DELIVERED:
+    if each.outcome.result is AttemptResult.DELIVERED:
         return delivered(now=now)
-    if verdict is Verdict.GONE:
+    if each.outcome.result is AttemptResult.GONE:
         return gone(now=now)
     if each.outcome.counts:
         delay = next_delay(each.claim.tries, retry_after=each.outcome.retry_after)

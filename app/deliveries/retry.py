@@ -3,9 +3,10 @@
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from enum import Enum
 from http import HTTPStatus
 from typing import NamedTuple
+
+from app.deliveries.tables import AttemptResult
 
 MOST_ATTEMPTS = 20
 FIRST_DELAY = timedelta(seconds=5)
@@ -22,24 +23,14 @@ FIRST_PROBE = timedelta(seconds=15)
 LONGEST_PROBE = timedelta(minutes=5)
 
 
-class Verdict(Enum):
-    """What an attempt's answer means."""
-
-    DELIVERED = "delivered"
-    GONE = "gone"
-    FAILED = "failed"
-
-
-def judge(status: int | None) -> Verdict:
-    """The meaning of an answer's HTTP status; None is no answer.
+def judge(status: int) -> AttemptResult:
+    """The meaning of an answer's HTTP status.
 
     Whatever is neither a success nor 410 is tried again, a 400 too: a consumer's bug is repaired, never skipped.
     """
-    if status is None:
-        return Verdict.FAILED
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return Verdict.DELIVERED
-    return Verdict.GONE if status == HTTPStatus.GONE else Verdict.FAILED
+        return AttemptResult.DELIVERED
+    return AttemptResult.GONE if status == HTTPStatus.GONE else AttemptResult.REFUSED
 
 
 def next_delay(

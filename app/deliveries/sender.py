@@ -15,6 +15,7 @@ from app.deliveries.claims import Claim, Limits
 from app.deliveries.destinations.kinds import Kind
 from app.deliveries.queue import lock_for_turn
 from app.deliveries.results import Ended, Outcome
+from app.deliveries.tables import AttemptResult
 from app.deliveries.turns import News, Turn, leave, take_turn
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Sender:
             outcome = await self._kind.send(claim, now=started)
         except Exception as error:  # a bug of the kind's must not keep the delivery from its next attempt
             logger.exception("attempt_failed", extra={"fields": {"delivery": str(claim.delivery_id)}})
-            outcome = Outcome(error=f"{type(error).__name__}: {error}")
+            outcome = Outcome(AttemptResult.UNREACHABLE, error=f"{type(error).__name__}: {error}")
         ended = Ended(claim, started, datetime.now(UTC) - started, outcome)
         logger.info("attempt", extra={"fields": self._line(ended)})
         self._ended.append(ended)

@@ -29,6 +29,22 @@ class ReplayStatus(StrEnum):
     DONE = "done"
 
 
+class AttemptResult(StrEnum):
+    """What an attempt was.
+
+    Delivered, gone and refused are answers: 2xx, 410, and any other status or an exception of a Python handler.
+    The others have none: unreachable (no connection, or one that broke, or no process for the handler), timed out
+    (while it connected too), and lost with the process that made it, which may have done everything but say so.
+    """
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    GONE = "gone"
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+
+
 def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     condition = text(where)
     return Index(name, *columns, unique=unique, postgresql_where=condition, sqlite_where=condition)
@@ -172,6 +188,8 @@ class Attempt(Base):
     """None where its worker ended before it knew the answer."""
     status: Mapped[int | None]
     """The answer's HTTP status, where there was an answer."""
+    result: Mapped[str | None]
+    """An `AttemptResult`; None if a release before migration 0008 wrote the row: see `queries.RESULT`."""
     error: Mapped[str | None]
     answer: Mapped[bytes | None] = mapped_column(LargeBinary)
     """Its first 2 KiB."""

@@ -12,8 +12,8 @@ from app.deliveries.claims import MINE, Claim, Limits, claim, count_in_flight, l
 from app.deliveries.clocks import too_far
 from app.deliveries.queue import lock
 from app.deliveries.results import Ended, record
-from app.deliveries.retry import Circuit, Verdict, judge
-from app.deliveries.tables import Delivery, Destination
+from app.deliveries.retry import Circuit
+from app.deliveries.tables import AttemptResult, Delivery, Destination
 from app.deliveries.transitions import CLAIMED
 
 BURST = timedelta(milliseconds=100)
@@ -110,13 +110,13 @@ async def _record(
     dead = await record(connection, limits, ended, worker=worker, now=now)
     circuit = Circuit(state.failures, state.failing_since, state.probe_at)
     for each in ended:
-        failed = judge(each.outcome.status) is not Verdict.DELIVERED
+        failed = each.outcome.result is not AttemptResult.DELIVERED
         circuit = circuit.after(failed=failed, now=each.started_at + each.duration)
     changes = {name: value for name, value in circuit._asdict().items() if value != getattr(state, name)}
     if news is not None:
         news.extend(News("delivery_dead", _dead(limits.name, each)) for each in dead)
         news.extend(_of_circuit(limits.name, state, circuit, now=now))
-    gone = next((each for each in ended if judge(each.outcome.status) is Verdict.GONE), None)
+    gone = next((each for each in ended if each.outcome.result is AttemptResult.GONE), None)
     if gone is not None:
         changes |= {"paused_at": now, "paused_reason": f"It answered 410 Gone to event {gone.claim.event_id}."}
     return changes

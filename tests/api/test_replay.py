@@ -9,7 +9,7 @@ from sqlalchemy import update
 from app.api.replay import MOST_WAITING
 from app.database.writing import writing
 from app.deliveries.dispatch import register
-from app.deliveries.tables import Destination
+from app.deliveries.tables import AttemptResult, Destination
 from app.settings.model import Scope
 from tests.conftest import bearer_header
 
@@ -92,17 +92,16 @@ async def test_the_replay_ends_with_its_delivery(api, workers):
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
-        ((204, None), 200),
-        ((500, None), 502),
-        ((404, None), 502),
-        ((None, "OSError: refused"), 502),
-        ((None, "It did not answer within 1 seconds."), 504),
-        ((None, "It did not return within 1 seconds."), 504),
+        ((204, None, AttemptResult.DELIVERED), 200),
+        ((500, None, AttemptResult.REFUSED), 502),
+        ((404, None, AttemptResult.REFUSED), 502),
+        ((None, "OSError: refused", AttemptResult.UNREACHABLE), 502),
+        ((None, "It did not answer within 1 seconds.", AttemptResult.TIMED_OUT), 504),
     ],
 )
 async def test_a_replay_that_waits_tells_what_the_destination_did_200_502_or_504(api, workers, outcome, expected):
-    status, error = outcome
-    reply = await waited(api, workers, await workers.store("A"), status, error=error)
+    status, error, result = outcome
+    reply = await waited(api, workers, await workers.store("A"), status, error=error, result=result)
     assert reply.status_code == expected
     assert (await workers.deliveries())[0].status == ("delivered" if expected == 200 else "pending")
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.database import columns, engines
 from app.deliveries.replays import NotReplayable
 from app.deliveries.retry import MOST_ATTEMPTS
-from app.deliveries.tables import ReplayStatus
+from app.deliveries.tables import AttemptResult, ReplayStatus
 from tests.deliveries.workers import Workers
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ class Deliveries(RuleBasedStateMachine):
         """A handler ends its process, with all that ran there; what ran alone is to blame."""
         name = pick.choice([name for name, claims in self.flying.items() if claims])
         claims, self.flying[name] = self.flying[name], []
-        ends = {"error": "It crashed.", "lost": True, "counts": len(claims) == 1}
+        ends = {"error": "It crashed.", "result": AttemptResult.LOST, "counts": len(claims) == 1}
         self.ended[name] += [self.workers.ended(claim, None, **ends) for claim in claims]
 
     @rule(name=NAMES, status=st.sampled_from([200, 500]))

@@ -2,7 +2,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from app.database.writing import writing
+from app.deliveries.claims import LOST
 from app.deliveries.queries import (
     DeliveryFilter,
     get_delivery,
@@ -12,6 +15,7 @@ from app.deliveries.queries import (
     list_destinations,
     list_replays,
 )
+from app.deliveries.tables import Attempt
 from app.events.ids import made_at, new_id
 from tests.deliveries.test_indexes import assert_uses, full  # noqa: F401
 from tests.deliveries.workers import Workers
@@ -169,3 +173,39 @@ async def test_destinations_are_counted_by_indexes(full):  # noqa: F811
 
 async def test_a_replay_is_counted_by_indexes(full):  # noqa: F811
     await assert_uses(full, read(full, list_replays, limit=5), "ix_deliveries_replay", "ix_deliveries_dead")
+
+
+@pytest.mark.parametrize(
+    ("old", "result"),
+    [
+        ({"status": 204}, "delivered"),
+        ({"status": 410}, "gone"),
+        ({"status": 302}, "refused"),
+        ({"error": "ValueError: no", "answer": b"Traceback"}, "refused"),
+        ({"error": "ConnectionRefusedError: [Errno 111]"}, "unreachable"),
+        ({"error": "It could not be connected to within 5 seconds."}, "timed_out"),
+        ({"error": "It did not answer within 10 seconds."}, "timed_out"),
+        ({"error": "The function's process ended with status 1."}, "lost"),
+        ({"error": LOST, "duration_ms": None}, "lost"),
+    ],
+)
+async def test_an_attempt_of_the_previous_release_says_what_it_was(workers, old, result):
+    await workers.store()
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim, 500))
+    (attempt,) = await read(workers, list_attempts, claim.delivery_id)
+    assert attempt.result == "refused"
+    async with writing(workers.engine) as connection:
+        empty = {"result": None, "status": None, "error": None, "answer": None}
+        await connection.execute(update(Attempt).values(empty | old))
+    (attempt,) = await read(workers, list_attempts, claim.delivery_id)
+    delivery = await read(workers, get_delivery, claim.delivery_id)
+    assert (attempt.result, delivery.last_result) == (result, result)
+
+
+async def test_a_delivery_without_an_attempt_has_no_result(workers):
+    await workers.store()
+    await workers.dispatch()
+    (row,) = await read(workers, list_deliveries, DeliveryFilter(), limit=1)
+    assert row.last_result is None

@@ -4,7 +4,7 @@ import pytest
 
 from app.deliveries.claims import LOST, MARGIN, Claim
 from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, LONGEST_DELAY, MOST_ATTEMPTS
-from app.deliveries.tables import ReplayStatus
+from app.deliveries.tables import AttemptResult, ReplayStatus
 from tests.deliveries.workers import Workers
 
 
@@ -276,7 +276,7 @@ async def test_one_that_is_tried_alone_waits_for_what_is_under_way_and_nothing_p
     await workers.store("A")
     await workers.dispatch()
     (lost,) = (await workers.turn()).claims
-    await workers.turn(workers.ended(lost, None, lost=True, counts=False))
+    await workers.turn(workers.ended(lost, None, result=AttemptResult.LOST, counts=False))
     await workers.store("B")
     await workers.dispatch()
     (beside,) = (await workers.turn()).claims
@@ -296,7 +296,7 @@ async def test_an_attempt_that_ended_its_process_alone_counts_and_others_do_not(
     for counts in [False] * 5 + [True] * MOST_ATTEMPTS:
         assert await statuses(workers) == ["pending"]
         claim = await until_claimed(workers)
-        await workers.turn(workers.ended(claim, None, error="It crashed.", lost=True, counts=counts))
+        await workers.turn(workers.ended(claim, None, error="It crashed.", result=AttemptResult.LOST, counts=counts))
     assert await statuses(workers) == ["dead"]
     assert len(await workers.attempts()) == 5 + MOST_ATTEMPTS
 

@@ -19,8 +19,8 @@ from app.deliveries.outlook import outlooks
 from app.deliveries.queue import lock_for_turn
 from app.deliveries.replays import Advanced
 from app.deliveries.results import Ended, Outcome
-from app.deliveries.retry import LONGEST_DELAY
-from app.deliveries.tables import Attempt, Delivery, Destination, Replay, ReplayStatus
+from app.deliveries.retry import LONGEST_DELAY, judge
+from app.deliveries.tables import Attempt, AttemptResult, Delivery, Destination, Replay, ReplayStatus
 from app.deliveries.turns import Turn
 from app.events.queries import EventFilter
 from app.events.tables import Event
@@ -87,7 +87,8 @@ class Workers:
             await turns.leave(connection, self.limits, ended, worker=worker, now=self.now)
 
     def ended(self, claim: Claim, status: int | None = 200, **outcome: Any) -> Ended:
-        return Ended(claim, self.now, timedelta(), Outcome(status, **outcome))
+        result = AttemptResult.UNREACHABLE if status is None else judge(status)
+        return Ended(claim, self.now, timedelta(), Outcome(**{"result": result, "status": status, **outcome}))
 
     async def start(
         self,

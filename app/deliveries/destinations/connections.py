@@ -49,6 +49,10 @@ class Broken(NoAnswer):
     """The connection ended."""
 
 
+class TimedOut(NoAnswer):
+    """It took too long to connect or to answer."""
+
+
 class Connections:
     """All connections to one URL."""
 
@@ -100,7 +104,7 @@ class Connections:
         except TimeoutError:
             reader = connection.reader
             if reader.status is None:
-                raise NoAnswer(f"It did not answer within {timeout:g} seconds.") from None
+                raise TimedOut(f"It did not answer within {timeout:g} seconds.") from None
         finally:
             self._keep(connection)
         return Answer(cast("int", reader.status), bytes(reader.body), reader.retry_after)
@@ -133,7 +137,7 @@ class Connections:
                 return connection
         except TimeoutError:
             within = min(limit, timeout)
-            raise NoAnswer(f"It could not be connected to within {within:g} seconds.") from None
+            raise TimedOut(f"It could not be connected to within {within:g} seconds.") from None
 
     @cached_property
     def _tls(self) -> ssl.SSLContext | None:

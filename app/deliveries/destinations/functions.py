@@ -19,6 +19,7 @@ from typing import Any, Self
 from app.deliveries.claims import Claim
 from app.deliveries.destinations import calls
 from app.deliveries.results import Outcome
+from app.deliveries.tables import AttemptResult
 from app.settings.model import DestinationSettings, SettingsProblem
 
 logger = logging.getLogger(__name__)
@@ -58,9 +59,10 @@ class PythonDestination:
         try:
             caller = await self._ready()
         except (SettingsProblem, OSError) as error:
-            return Outcome(error=str(error), counts=False)
+            return Outcome(AttemptResult.UNREACHABLE, error=str(error), counts=False)
         if caller is None:
-            return Outcome(error=f"Its process did not start within {STARTS_WITHIN:g} seconds.", counts=False)
+            why = f"Its process did not start within {STARTS_WITHIN:g} seconds."
+            return Outcome(AttemptResult.UNREACHABLE, error=why, counts=False)
         return await caller.call(claim, within=self._timeout)
 
     async def close(self) -> None:
@@ -151,9 +153,9 @@ class _Caller:
         if returned.done():
             return returned.result()
         await self._stop(number, returned)
-        if returned.done() and returned.result().lost:
+        if returned.done() and returned.result().result is AttemptResult.LOST:
             return returned.result()
-        return Outcome(error=f"It did not return within {within:g} seconds.")
+        return Outcome(AttemptResult.TIMED_OUT, error=f"It did not return within {within:g} seconds.")
 
     async def close(self) -> None:
         """Lets the process end by itself, and ends it if it does not."""
@@ -206,7 +208,7 @@ class _Caller:
             logger.warning("function_ended", extra={"fields": fields})
         beside = f" with {len(self._running)} calls under way" if len(self._running) > 1 else ""
         for returned in self._running.values():
-            returned.set_result(Outcome(error=f"{why}{beside}.", lost=True, counts=not beside))
+            returned.set_result(Outcome(AttemptResult.LOST, error=f"{why}{beside}.", counts=not beside))
 
     async def _status(self) -> int:
         """The exit status of the process, which is killed if it does not end; no thread waits for it."""
@@ -282,6 +284,6 @@ def _event(claim: Claim) -> dict[str, Any]:
 
 def _outcome(error: str | None, trace: str | None) -> Outcome:
     if error is None:
-        return Outcome(status=HTTPStatus.OK)
+        return Outcome(AttemptResult.DELIVERED, HTTPStatus.OK)
     answer = (trace or "").encode("utf-8", "backslashreplace")
-    return Outcome(error=error[:MOST_KEPT], answer=answer[-MOST_KEPT:])
+    return Outcome(AttemptResult.REFUSED, error=error[:MOST_KEPT], answer=answer[-MOST_KEPT:])

@@ -8,9 +8,10 @@ from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
 from app.deliveries.claims import Claim
-from app.deliveries.destinations.connections import Connections, NoAnswer
+from app.deliveries.destinations.connections import Connections, NoAnswer, TimedOut
 from app.deliveries.results import Outcome
-from app.deliveries.retry import LONGEST_RETRY_AFTER
+from app.deliveries.retry import LONGEST_RETRY_AFTER, judge
+from app.deliveries.tables import AttemptResult
 from app.settings.model import DestinationSettings
 from app.settings.values import http_target, signing_key
 from app.web.body import claimed_coding, coding_of
@@ -42,12 +43,14 @@ class HTTPDestination:
         head = f"{self._request_line}{lines}\r\n".encode("latin-1")
         try:
             answer = await self._connections.post(head, claim.body, timeout=self._timeout)
+        except TimedOut as error:
+            return Outcome(AttemptResult.TIMED_OUT, error=str(error)[:MOST_KEPT])
         except NoAnswer as error:
-            return Outcome(error=str(error)[:MOST_KEPT])
+            return Outcome(AttemptResult.UNREACHABLE, error=str(error)[:MOST_KEPT])
         except OSError as error:
-            return Outcome(error=f"{type(error).__name__}: {error}"[:MOST_KEPT])
+            return Outcome(AttemptResult.UNREACHABLE, error=f"{type(error).__name__}: {error}"[:MOST_KEPT])
         wait = retry_after(answer.retry_after, now=now)
-        return Outcome(status=answer.status, answer=answer.body[:MOST_KEPT], retry_after=wait)
+        return Outcome(judge(answer.status), answer.status, answer=answer.body[:MOST_KEPT], retry_after=wait)
 
     async def close(self) -> None:
         """As `Kind.close` says."""

@@ -19,6 +19,7 @@ from app.deliveries.destinations import functions
 from app.deliveries.destinations.functions import MOST_KEPT, PythonDestination
 from app.deliveries.destinations.kinds import open_destination
 from app.deliveries.results import Outcome
+from app.deliveries.tables import AttemptResult
 from app.settings.model import DestinationSettings, SettingsProblem
 from tests.conftest import payload
 from tests.deliveries.claims import EVENT_ID, NOON, new_claim
@@ -27,7 +28,7 @@ from tests.deliveries.destinations import own
 pytestmark = pytest.mark.slow
 
 OWN = own.__name__
-DELIVERED = Outcome(status=200)
+DELIVERED = Outcome(AttemptResult.DELIVERED, 200)
 LONG = 30  # seconds, for what does not take long
 
 
@@ -126,7 +127,7 @@ async def test_whatever_a_function_raises_is_a_failure_of_that_attempt_with_its_
     async with opened(name) as destination:
         for error in own.ERRORS:
             outcome = await send(destination, error)
-            assert outcome._replace(error=None, answer=None) == Outcome()
+            assert outcome._replace(error=None, answer=None) == Outcome(AttemptResult.REFUSED)
             expected = "RuntimeError" if error == "StopIteration" else error  # a coroutine raises no other
             assert str(outcome.error).startswith(expected)
             assert len(outcome.answer or b"") <= MOST_KEPT
@@ -137,7 +138,7 @@ async def test_whatever_a_function_raises_is_a_failure_of_that_attempt_with_its_
 async def test_a_function_that_takes_too_long_has_failed_and_the_next_call_has_its_turn(name, reference, kept):
     async with opened(name, timeout=0.5) as destination:
         outcome = await send(destination, reference)
-        assert outcome == Outcome(error="It did not return within 0.5 seconds.")
+        assert outcome == Outcome(AttemptResult.TIMED_OUT, error="It did not return within 0.5 seconds.")
         await delivered(destination)
 
 
@@ -166,7 +167,7 @@ async def test_calls_that_never_return_are_killed_with_their_process(kept, caplo
 )
 async def test_a_call_that_ends_its_process_has_failed_and_the_next_one_has_a_new_process(reference, reason, kept):
     async with opened("does") as destination:
-        assert await send(destination, reference) == Outcome(error=f"{reason}.", lost=True)
+        assert await send(destination, reference) == Outcome(AttemptResult.LOST, error=f"{reason}.")
         assert await send(destination) == DELIVERED
 
 
@@ -175,7 +176,7 @@ async def test_calls_beside_the_one_that_ends_their_process_do_not_count(kept):
         innocent = [asyncio.create_task(send(destination, "forever")) for _ in range(2)]
         await asyncio.sleep(0)
         outcomes = await asyncio.gather(send(destination, "crash"), *innocent)
-        assert {(outcome.lost, outcome.counts) for outcome in outcomes} == {(True, False)}
+        assert {(outcome.result, outcome.counts) for outcome in outcomes} == {(AttemptResult.LOST, False)}
         assert str(outcomes[0].error).endswith("signal 11 (SIGSEGV) with 3 calls under way.")
 
 
@@ -184,7 +185,7 @@ async def test_a_call_that_holds_its_process_up_is_killed(name, reference, kept)
     async with opened(name, timeout=1) as destination:
         outcome = await send(destination, reference)
         why = "It did not return in time and held up its process, which was killed."
-        assert outcome == Outcome(error=why, lost=True)
+        assert outcome == Outcome(AttemptResult.LOST, error=why)
         await delivered(destination)
 
 
@@ -314,7 +315,7 @@ async def test_an_attempt_whose_process_cannot_start_again_does_not_count(tmp_pa
         await send(destination)
         module.write_text("import gone")
         outcome = await send(destination)
-        assert (outcome.counts, outcome.lost) == (False, False)
+        assert (outcome.counts, outcome.result) == (False, AttemptResult.UNREACHABLE)
         assert "No module named 'gone'" in str(outcome.error)
 
 

@@ -21,6 +21,7 @@ from app.deliveries.destinations import connections
 from app.deliveries.destinations.answers import MOST_BODY, MOST_BYTES, MOST_INTERIM
 from app.deliveries.destinations.http import MOST_KEPT, HTTPDestination, headers, retry_after
 from app.deliveries.results import Outcome
+from app.deliveries.tables import AttemptResult
 from app.settings.model import DestinationSettings
 from tests.deliveries.claims import EVENT_ID, new_claim
 
@@ -105,7 +106,7 @@ async def test_the_exact_bytes_arrive_with_what_says_how_to_read_them():
     ]
     async with consumer() as seen:
         outcome = await send(seen.url, claim=new_claim(body=body, headers=came_with))
-    assert outcome == Outcome(status=200, answer=b"")
+    assert outcome == Outcome(AttemptResult.DELIVERED, 200, answer=b"")
     assert seen.bodies == [body]
     assert seen.targets == ["POST /in?tenant=nl HTTP/1.1"]
     (sent,) = seen.headers
@@ -194,7 +195,7 @@ async def test_no_redirect_is_followed(status):
 async def test_of_an_answer_2_kib_are_kept():
     async with consumer(b"HTTP/1.1 500 Oops\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000) as seen:
         outcome = await send(seen.url)
-    assert outcome == Outcome(status=500, answer=b"x" * MOST_KEPT)
+    assert outcome == Outcome(AttemptResult.REFUSED, 500, answer=b"x" * MOST_KEPT)
 
 
 async def test_an_endless_answer_is_left_after_64_kib():
@@ -220,7 +221,7 @@ async def test_a_gzip_bomb_stays_as_small_as_it_came():
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
     ) as seen:
         outcome = await send(seen.url)
-    assert outcome == Outcome(status=200, answer=bomb[:MOST_KEPT])
+    assert outcome == Outcome(AttemptResult.DELIVERED, 200, answer=bomb[:MOST_KEPT])
 
 
 async def test_cookies_are_not_sent_back():
@@ -238,7 +239,7 @@ async def test_cookies_are_not_sent_back():
 async def test_retry_after_comes_with_the_outcome():
     async with consumer(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n") as seen:
         outcome = await send(seen.url)
-    assert outcome == Outcome(status=429, answer=b"", retry_after=timedelta(seconds=7))
+    assert outcome == Outcome(AttemptResult.REFUSED, 429, answer=b"", retry_after=timedelta(seconds=7))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ async def test_a_consumer_that_never_answers_is_left_at_the_deadline():
     async with consumer(wait) as seen:
         outcome = await send(seen.url, timeout=0.2)
         left.set()
-    assert outcome == Outcome(error="It did not answer within 0.2 seconds.")
+    assert outcome == Outcome(AttemptResult.TIMED_OUT, error="It did not answer within 0.2 seconds.")
 
 
 async def test_an_answer_whose_body_trickles_counts_by_its_status_and_is_left_at_the_deadline():
@@ -317,7 +318,7 @@ async def test_a_refused_connection_is_an_outcome():
     async with consumer() as seen:
         pass
     outcome = await send(seen.url)
-    assert outcome.status is None
+    assert (outcome.status, outcome.result) == (None, AttemptResult.UNREACHABLE)
     assert "Connect" in str(outcome.error)
 
 
