@@ -140,7 +140,7 @@ async def test_an_attempt_is_kept_with_its_time_status_error_and_answer(workers)
     ended = workers.ended(claim, 500, answer=b"Oops")._replace(duration=timedelta(seconds=1.5))
     await workers.turn(ended)
     (kept,) = await workers.attempts()
-    assert kept[:] == (claim.delivery_id, 1, workers.now, 1500, 500, None, b"Oops")
+    assert kept[:] == (claim.delivery_id, 1, workers.now, 1500, 500, "refused", None, b"Oops")
 
 
 @pytest.mark.parametrize("error", ["a \x00 in it", "half a character: \ud800"])
