@@ -158,6 +158,7 @@ async def test_a_backup_in_the_files_place_stays_as_it_is(sqlite_url, path):
 def damage(path: Path) -> None:
     """All but the first page, as a bad disk or a careless copy leaves it."""
     with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 1")  # a commit, else other connections go on with the pages they hold
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as file:
         file.seek(4096)
