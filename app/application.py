@@ -89,7 +89,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         log: Where its log lines go.
 
     Raises:
-        SettingsProblem: there is no client, so that nobody could come in, or two have the same credentials.
+        SettingsProblem: no client is configured, or two clients have the same credentials.
     """
     clients, keys = clients_from(settings.clients), token_keys(settings)
     if not clients:

@@ -73,7 +73,9 @@ class DeliverySummary(BaseModel):
     destination: str
     replay_id: UUID | None = Field(description="The replay that asked for it.")
     status: DeliveryStatus
-    due_at: datetime | None = Field(description="The next attempt; a pending one without it waits behind another.")
+    due_at: datetime | None = Field(
+        description="When the next attempt is due. Without it, a pending delivery waits for an earlier one of its reference."
+    )
     claimed_at: datetime | None = Field(description="Since when a worker sends it.")
     attempts: int = Field(description="Those begun.")
     last_status: int | None = Field(description="What the destination answered last.")
@@ -172,7 +174,7 @@ async def retry(request: Request[State]) -> Response:
 @Operation(
     summary="Give a delivery up",
     tag="deliveries",
-    description="A pending or dead one; what waits behind it goes on.",
+    description="Gives up a pending or dead delivery. The next one of its reference goes on.",
     path=DeliveryPath,
     answers={200: Answer(description="The delivery.", model=DeliverySummary)},
     problems=(NoSuchDelivery, StaysAsItIs, DatabaseAway),

@@ -36,7 +36,7 @@ PLANNED_WITHIN = timedelta(seconds=30)
 
 
 class NothingToReplay(Problem):
-    """Nothing can be replayed so; the message says why."""
+    """The filter leaves nothing to replay; the message says why."""
 
     status = 409
 

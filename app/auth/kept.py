@@ -43,7 +43,7 @@ def read_kept(path: Path, table: str) -> Any:
     """What the file holds under its one name.
 
     Raises:
-        SettingsProblem: it cannot be read, is no TOML, or holds something else too, which nobody would read.
+        SettingsProblem: the file cannot be read, is not TOML, or holds a table that nothing would read.
     """
     try:
         content = read_toml(path)

@@ -76,7 +76,7 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
 
 
 async def drop(connection: AsyncConnection, delivery_id: UUID, *, now: datetime) -> None:
-    """Gives a pending or dead delivery up; what waits behind it goes on.
+    """Gives up a pending or dead delivery; the next one of its reference goes on.
 
     Raises:
         NotDone: there is no such delivery, it has ended, or it is being sent.
