@@ -74,7 +74,7 @@ class DeliverySummary(BaseModel):
     replay_id: UUID | None = Field(description="The replay that asked for it.")
     status: DeliveryStatus
     due_at: datetime | None = Field(
-        description="When the next attempt is due. Without it, a pending delivery waits for an earlier one of its reference."
+        description="When the next attempt is due. Without it, the delivery waits for an earlier one of its reference."
     )
     claimed_at: datetime | None = Field(description="Since when a worker sends it.")
     attempts: int = Field(description="Those begun.")
