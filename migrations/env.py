@@ -1,4 +1,4 @@
-"""Runs on the connection that `app.database.engines` hands over; the command `alembic` gets the configured database's.
+"""Migrates on the connection that priohook passes in; the command `alembic` connects to the configured database.
 
 There is no offline mode.
 """

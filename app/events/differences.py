@@ -1,4 +1,4 @@
-"""What differs between two JSON values, bounded: a person reads it."""
+"""The differences between two JSON values, bounded because a person reads them."""
 
 from collections.abc import Iterator
 from itertools import islice, zip_longest
@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 MOST_CHANGES = 100
 LONGEST_VALUE = 1000  # bytes as JSON
-LONGEST_PATH = 1000  # characters; what is below is not told apart
+LONGEST_PATH = 1000  # characters; all differences below such a path count as one
 
 _ABSENT = object()
 
@@ -18,9 +18,9 @@ class Change(NamedTuple):
 
     Attributes:
         path: A JSON Pointer (RFC 6901).
-        old: None too where it was not there, or is too long to show.
-        new: As `old`.
-        shortened: A value is too long to show.
+        old: None also if it was missing or is too long to show.
+        new: None also if it is missing or too long to show.
+        shortened: Whether a value is too long to show.
     """
 
     path: str
@@ -38,9 +38,9 @@ class Differences(NamedTuple):
 
 
 def differences(old: Any, new: Any) -> Differences:
-    """What changed from one to the other: leaf by leaf, and whole where something came or went.
+    """The changes from `old` to `new`: every leaf that changed, and every value that was added or removed as a whole.
 
-    Items of lists are compared by their place. null and absent mean the same to Prioticket.
+    Items of lists are compared by their position. null and absent mean the same to Prioticket.
     """
     found = list(islice(_changes("", old, new), MOST_CHANGES + 1))
     return Differences(found[:MOST_CHANGES], len(found) > MOST_CHANGES)

@@ -27,7 +27,7 @@ TYPES = {
     "duplicates": "int4",
     "last_duplicate_at": "timestamptz",
 }
-"""Of the columns that are not text."""
+"""The types of the columns that are not text."""
 
 ARRAYS = ", ".join(f"${place}::{TYPES.get(name, 'text')}[]" for place, name in enumerate(COLUMNS, start=1))
 INSERT = f"""
@@ -50,18 +50,18 @@ BAD_ROW = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.ProgramLimitExceededError,
-    asyncpg.PLPGSQLError,  # raised by a trigger of the operator's
+    asyncpg.PLPGSQLError,  # raised by an operator's own trigger
     asyncpg.WithCheckOptionViolationError,
-    ValueError,  # asyncpg's own, for what it cannot encode
+    ValueError,  # from asyncpg, for a value that it cannot encode
     OverflowError,
 )
 
 
 class PostgresWriter:
-    """The writer of one process: one connection, made when it is needed and thrown away after any trouble.
+    """Writes the events of one process over one connection.
 
     Args:
-        url: The database's.
+        url: The database's URL.
         timeout: How long one statement may take.
     """
 
@@ -72,9 +72,9 @@ class PostgresWriter:
         self._unreplicated = False
 
     async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
-        """As `Writer.write` says; the statement is a transaction of its own and commits before it answers.
+        """Implements `Writer.write`. The INSERT is a transaction of its own and commits before it returns.
 
-        So is the one that frees keys: an event that has outlived its key does not need it, whatever comes next.
+        Freeing keys is another transaction. If the INSERT fails after it, the freed keys do no harm: they had expired.
         """
         outlived = list(zip(*outlived_keys(rows), strict=True))
         columns = zip(*(row.values() for row in rows), strict=True)
@@ -86,14 +86,16 @@ class PostgresWriter:
                 if row[2] not in DURABLE:
                     raise not_durable(row[2])
             if self._unreplicated:
-                raise DatabaseProblem("Somebody ended the wait for the synchronous standby: the commit is not on it.")
+                raise DatabaseProblem(
+                    "The wait for the synchronous standby was cancelled: the commit may not be on it."
+                )
         return {row[0]: row[1] for row in stored}
 
     async def probe(self, *, thorough: bool) -> None:
-        """As `Writer.probe` says: without rows the statement still needs the table, its rights and a host that writes.
+        """Implements `Writer.probe`. Even without rows, the INSERT needs the table, rights on it and a writable server.
 
-        A thorough one writes a row and takes it back. Its body is as large as to need new pages, in the table and in
-        the server's log.
+        A thorough probe inserts a row and rolls back. The row's body is large enough to need new pages in the table and
+        in the write-ahead log.
         """
         rows = [Row(_random_event())] if thorough else []
         columns = list(zip(*(row.values() for row in rows), strict=True)) or [()] * len(COLUMNS)
@@ -111,7 +113,7 @@ class PostgresWriter:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
-        """The connection. One in doubt afterwards is closed before the next is made: there is never a second."""
+        """The connection, opened when it is needed. After an error that leaves its state in doubt, it is closed."""
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect_postgres(self._url, within=self._timeout)
             self._connection.add_log_listener(self._note)
@@ -119,16 +121,16 @@ class PostgresWriter:
         try:
             yield self._connection
         except BAD_ROW as error:
-            # Its kind only, and no cause: the driver's text quotes the value and PostgreSQL's DETAIL the row.
+            # Only the error's class, and no cause: the driver's message quotes the value, PostgreSQL's DETAIL the row.
             raise BadRow(type(error).__name__) from None
         except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError):
-            raise  # by the server, which goes on with the next statement
+            raise  # the server ended the statement only, so the connection is still good
         except BaseException:
             await self._discard()
             raise
 
     def _note(self, _: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
-        """Hears the warning with which a COMMIT returns that did not wait for its synchronous standby to the end."""
+        """Notes the server's warning that a COMMIT returned before the synchronous standby confirmed it."""
         self._unreplicated |= message.server_source_function == "SyncRepWaitForLSN"
 
     async def _discard(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads of the inbox. Each takes the connection first and loads no body unless it says so."""
+"""Queries of the inbox. They load no body unless their docstring says so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from app.events.ids import id_floor
 from app.events.tables import Event, Status
 from app.web.body import SLICE_BYTES
 
-AMONG = 10_000
+SEARCHED = 10_000
 QUARANTINED = Event.status == literal_column("'quarantined'")
-"""Written out, as neither database would use its partial index for a parameter."""
+"""A literal: with a parameter, neither database would use its partial index."""
 
 SUMMARY = [column for column in Event.__table__.columns if column.name not in ("headers", "body", "dedup_key")]
 
@@ -24,7 +24,7 @@ WITH_HEADERS = [column for column in Event.__table__.columns if column.name not 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events; what is None does not narrow.
+    """Which events to select; a field that is None does not restrict them.
 
     Attributes:
         since: The earliest arrival, included.
@@ -39,12 +39,12 @@ class EventFilter:
     until: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """For a WHERE."""
+        """The conditions of a WHERE clause."""
         equal = ("reference", "client")
         conditions = [getattr(Event, name) == getattr(self, name) for name in equal if getattr(self, name) is not None]
         if self.type is not None:
             of_type = Event.type == self.type
-            # Few events have one reference or are quarantined, and many one type: SQLite would take the type's index.
+            # Fewer events share a reference or are quarantined than share a type, yet SQLite prefers the type's index.
             few = self.reference is not None or self.status == Status.QUARANTINED
             conditions.append(of_type.is_(true()) if few else of_type)
         if self.status is not None:
@@ -57,16 +57,16 @@ class EventFilter:
 
 
 async def last_events(connection: AsyncConnection) -> dict[str, datetime]:
-    """When the last event of each client arrived, among the newest `AMONG`: no index has the clients."""
-    newest = select(Event.client, Event.received_at).order_by(Event.id.desc()).limit(AMONG).subquery()
+    """When each client's last event arrived. No index has the client, so only the newest `SEARCHED` events count."""
+    newest = select(Event.client, Event.received_at).order_by(Event.id.desc()).limit(SEARCHED).subquery()
     query = select(newest.c.client, func.max(newest.c.received_at)).group_by(newest.c.client)
-    return {client: at for client, at in await connection.execute(query)}  # noqa: C416 - rows are no pairs for mypy
+    return {client: at for client, at in await connection.execute(query)}  # noqa: C416 - for mypy a row is not a pair
 
 
 async def list_events(
     connection: AsyncConnection, narrowed: EventFilter, *, limit: int, before: UUID | None = None
 ) -> Sequence[Row[Any]]:
-    """Events without headers and body, newest first; `before` continues behind the last one of an earlier call."""
+    """Events without headers and body, newest first; the last id of a page, as `before`, gives the next page."""
     query = _narrowed(select(*SUMMARY), narrowed).order_by(Event.id.desc()).limit(limit)
     if before is not None:
         query = query.where(Event.id < before)
@@ -75,24 +75,24 @@ async def list_events(
 
 
 async def get_event(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
-    """One whole event, its body too."""
+    """One event with its headers and body."""
     return (await connection.execute(select(*Event.__table__.columns).where(Event.id == event_id))).one_or_none()
 
 
 async def get_summary(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
-    """One event with its headers and without its body."""
+    """One event with its headers but without its body."""
     return (await connection.execute(select(*WITH_HEADERS).where(Event.id == event_id))).one_or_none()
 
 
 async def kept_bytes(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
-    """The headers of an event, the beginning of its body, and how much is `kept` of `body_bytes` that arrived."""
+    """An event's headers, the beginning of its body, and two sizes: `body_bytes` arrived, `kept` are stored."""
     beginning = func.substr(Event.body, 1, SLICE_BYTES, type_=LargeBinary).label("beginning")
     columns: list[Any] = [Event.headers, Event.body_bytes, func.length(Event.body).label("kept"), beginning]
     return (await connection.execute(select(*columns).where(Event.id == event_id))).one_or_none()
 
 
 async def get_bodies(connection: AsyncConnection, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
-    """Id, headers and body of each; the caller bounds how many."""
+    """Id, headers and body of each event; the caller limits how many."""
     query = select(*(Event.__table__.c[name] for name in ("id", "headers", "body"))).where(Event.id.in_(ids))
     rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
     return rows

@@ -1,4 +1,4 @@
-"""Searches that no index answers, bounded by how many events one page looks at."""
+"""Searches that no index can answer. Each page looks at a limited number of events."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +12,8 @@ from app.events.queries import SUMMARY, EventFilter
 from app.events.tables import Event
 
 WINDOW = 10_000
-"""Events that one page looks at. An index for parts of texts would cost every arrival more than this costs a person who
-waits for some milliseconds; one on the client, of which there are few, a tenth of what SQLite takes in."""
+"""How many events one page looks at, which takes some milliseconds. An index for parts of texts would cost every
+arrival more than that. An index on the client would cost SQLite a tenth of its throughput."""
 
 SHORTEST_PREFIX = 8
 LONGEST_ID = 32
@@ -21,7 +21,7 @@ LONGEST_ID = 32
 
 
 class Found(NamedTuple):
-    """Events, newest first, and the id behind which the search goes on; None where all was seen."""
+    """Events, newest first. `last` is the `before` of the next page; None if there is no next page."""
 
     rows: Sequence[Row[Any]]
     last: UUID | None
@@ -35,24 +35,24 @@ async def search_events(
     limit: int,
     before: UUID | None = None,
 ) -> Found:
-    """Events of a client, or that are meant by a text.
+    """Events that match a text, a filter with a client, or both.
 
-    A whole id, reference or notification id is found among all events, by an index; the answer is then those events
-    only. Any other text is looked for as a part of the reference, type or notification id and as the beginning of the
-    id, whatever the case, in `WINDOW` events a page: a page may be short or empty and not the last.
+    If the text is a whole id, reference or notification id, indexes find it among all events, and only its events are
+    returned. Any other text is searched for in the reference, type and notification id, and at the beginning of the id;
+    case does not matter. A page looks at `WINDOW` events, so it may be short or empty without being the last.
 
     Args:
-        connection: The database's.
-        text: What is looked for; None for the filter alone.
+        connection: A connection to the database.
+        text: What to search for; None applies the filter alone.
         narrowed: Which events may be found.
-        limit: Events at most.
-        before: The `last` of the page before.
+        limit: The most events of a page.
+        before: `last` of the previous page.
     """
-    behind = [] if before is None else [Event.id < before]
-    for each in _exact(text) if text is not None else ():
-        if await connection.scalar(select(exists().where(each))):
-            return await _page(connection, [*narrowed.conditions(), *behind, each], limit=limit, floor=None)
-    where = [*replace(narrowed, client=None).conditions(), *behind]
+    older = [] if before is None else [Event.id < before]
+    for condition in _exact(text) if text is not None else ():
+        if await connection.scalar(select(exists().where(condition))):
+            return await _page(connection, [*narrowed.conditions(), *older, condition], limit=limit, floor=None)
+    where = [*replace(narrowed, client=None).conditions(), *older]
     passed = select(Event.id).where(*where).order_by(Event.id.desc()).offset(WINDOW - 1).limit(1)
     floor = await connection.scalar(passed)
     if floor is not None:
@@ -92,6 +92,6 @@ def _part(text: str) -> ColumnElement[bool]:
 
 
 def _hexadecimal(text: str) -> str:
-    """The digits of a UUID or of its beginning; empty where it can be none."""
+    """The digits of a UUID or of its beginning; empty if the text cannot be one."""
     digits = text.replace("-", "").lower()
     return digits if digits and set(digits) <= set("0123456789abcdef") else ""

@@ -1,4 +1,4 @@
-"""Writes events into SQLite, from a thread of its own."""
+"""Writes events into SQLite, in a thread of its own."""
 
 import asyncio
 import logging
@@ -25,14 +25,14 @@ from app.events.tables import Event
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""The size of the write-ahead log from which its pages are copied into the database."""
+"""When the write-ahead log is larger than this, its pages are copied into the database."""
 
 LARGE_LOG_BYTES = 64 * 1024 * 1024
-"""The size of a log that a checkpoint beside the writer does not bound, as readers follow each other or one stays."""
+"""A log grows this large only if there is always a reader, so that no checkpoint can restart it."""
 
-RESTART_EVERY = 10.0  # seconds between tries to begin a large log anew
+RESTART_EVERY = 10.0  # seconds between attempts to restart a large log
 RESTART_WITHIN = timedelta(milliseconds=200)
-"""How long such a try, and with it the next commit, waits for readers."""
+"""How long such an attempt waits for readers. The next commit waits as long."""
 
 INSERT = (
     f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)}) "  # noqa: S608
@@ -55,7 +55,7 @@ BAD_ROW = (IntegrityError, DataError, InterfaceError, ProgrammingError, ValueErr
 class SQLiteWriter:
     """The writer of one SQLite file.
 
-    Checkpoints run on a second connection and thread: inside a commit they are what makes the slowest answers slow.
+    Checkpoints run on a second connection in another thread: inside commits they would cause the slowest answers.
     """
 
     def __init__(self, url: str) -> None:
@@ -71,15 +71,15 @@ class SQLiteWriter:
         self._next_restart = 0.0
 
     def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
-        """As `Writer.write` says."""
+        """Implements `Writer.write`."""
         return asyncio.get_running_loop().run_in_executor(self._writer, self._write, rows)
 
     def probe(self, *, thorough: bool) -> Awaitable[None]:
-        """As `Writer.probe` says: takes the lock, and commits a page when it is thorough."""
+        """Implements `Writer.probe`: takes the write lock, and commits a page if the probe is thorough."""
         return asyncio.get_running_loop().run_in_executor(self._writer, self._probe, thorough)
 
     async def close(self) -> None:
-        """Waits for a write that is under way, then closes; SQLite removes its log with the last connection."""
+        """Waits for the write under way, then closes the connections. With the last one SQLite removes its log."""
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._checkpointer.shutdown)
         self._engine.dispose()
@@ -91,7 +91,7 @@ class SQLiteWriter:
             with self._engine.begin() as connection:
                 for key, before in outlived_keys(rows):
                     _free_key(connection, key, before)
-                # The driver's own call: SQLAlchemy's costs a third more, with Python's lock held.
+                # Calls the driver: SQLAlchemy's own way takes a third longer, and holds Python's lock meanwhile.
                 if connection.exec_driver_sql(INSERT, [_bound(row) for row in rows]).rowcount == len(rows):
                     ids = {row.event.dedup_key: row.event.id for row in rows}
                 else:
@@ -100,13 +100,13 @@ class SQLiteWriter:
             self._damage = damage
             raise
         except BAD_ROW as error:
-            # Its kind only: the text may quote the row.
+            # Only the error's class: its message may quote the row.
             raise BadRow(type(error).__name__) from None
         except DBAPIError:
             raise
         except StatementError as error:  # a value that SQLAlchemy could not bind
             raise BadRow(type(error.orig).__name__) from None
-        self._file.check()  # once more, as a commit takes milliseconds
+        self._file.check()  # again: the file may have been replaced during the commit
         return ids
 
     def _probe(self, thorough: bool) -> None:  # noqa: FBT001 - an executor passes by position
@@ -124,9 +124,10 @@ class SQLiteWriter:
         return disk.f_bavail * disk.f_frsize < CHECKPOINT_BYTES
 
     def _look(self) -> None:
-        """Saves what was committed, as far as possible, when the file is not the one that was opened any more.
+        """Raises if the file is damaged, or is not the one that was opened any more.
 
-        One that was damaged once stays so until a restart: what another page takes today may be gone tomorrow.
+        In the second case, first saves as much as possible of what was committed. A file that was found damaged counts
+        as damaged until a restart: an event that an intact page takes now may be lost later.
         """
         if self._damage is not None:
             raise self._damage
@@ -138,9 +139,10 @@ class SQLiteWriter:
             raise
 
     def _bound_log(self) -> None:
-        """Keeps the log near `CHECKPOINT_BYTES`: most of it is copied beside the writer, the rest between two commits.
+        """Keeps the log near `CHECKPOINT_BYTES`.
 
-        SQLite starts the log anew only once all of it is copied, which never happens while commits go on.
+        SQLite restarts the log only when all of it has been copied, which never happens while commits go on. So the
+        other thread copies most of it, and this one copies the rest between two commits.
         """
         size = self._log.stat().st_size if self._log.exists() else 0
         if size <= CHECKPOINT_BYTES:
@@ -155,7 +157,7 @@ class SQLiteWriter:
                 self._restart_log(size)
 
     def _restart_log(self, size: int) -> None:
-        """Waits for a moment without readers, and says once when there is none."""
+        """Waits for a moment without readers; logs it once if there is none."""
         if self._copy_log("RESTART", within=RESTART_WITHIN) or self._log_grows:
             return
         self._log_grows = True
@@ -163,7 +165,7 @@ class SQLiteWriter:
         logger.warning("log_grows", extra={"fields": fields})
 
     def _copy_log(self, mode: str = "PASSIVE", *, within: timedelta = SQLITE_BUSY) -> bool:
-        """Whether nobody was in the way."""
+        """Copies the log into the database; False if another connection or an error prevented it."""
         try:
             with self._engine.connect() as connection:
                 connection.exec_driver_sql(_busy_timeout(within))
@@ -195,7 +197,7 @@ def _free_key(connection: Connection, key: bytes, before: datetime) -> None:
 
 
 def _count_copies(connection: Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:
-    """The slower way, for a batch with copies of events that an earlier one stored."""
+    """Counts the rows that are copies of events from earlier batches; gives the id of every row's event."""
     keys = [row.event.dedup_key for row in rows]
     ids = dict(connection.execute(FIRST_COPIES.where(Event.dedup_key.in_(keys))).all())
     again = [

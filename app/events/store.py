@@ -1,10 +1,10 @@
 """Group commit: many events, one transaction, and an answer to each only after COMMIT returned.
 
-`append` puts the event on a bounded queue. All that wait are written and committed together, then their callers are
-woken. There is no timer: while one batch commits the next one gathers, and a lone event waits for nothing.
+`append` puts the event on a bounded queue. All waiting events are written and committed together, then their callers
+wake up. There is no timer: while one batch commits, the next one gathers, and a single event does not wait.
 
-Callbacks instead of a task that loops: behind a commit a task wakes only after some turns of the event loop, each of
-which may serve dozens of requests, while the database has nothing to do.
+A callback starts the next write as soon as the last one ends. A task in a loop would wake up some turns of the event
+loop later. Each turn may serve dozens of requests, and the database would have nothing to do meanwhile.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CHECK_EVERY = 0.5  # seconds between looks for events whose commit takes too long
-TRY_EVERY = 1.0  # seconds without a commit after which one is tried
-STUCK = 2.0  # seconds that a commit may take before this process says that it is not ready
+CHECK_EVERY = 0.5  # seconds between checks for events that have waited too long
+TRY_EVERY = 1.0  # seconds without a commit before a trial
+STUCK = 2.0  # seconds that a commit may take before this process reports that it is not ready
 SHUTDOWN = timedelta(seconds=20)
 
 ANOTHER_AFTER = timedelta(minutes=10)
@@ -37,9 +37,9 @@ NOTIFYING = ("notification", "both")  # shapes
 
 
 class NewEvent(NamedTuple):
-    """An event on its way into the table `events`, whose columns say what each field is.
+    """An event to store. The columns of the table `events` explain the fields.
 
-    A named tuple, since one is made for each request and costs a third of a frozen dataclass.
+    A named tuple because one is made for every request: it takes a third of the time of a frozen dataclass.
     """
 
     id: UUID
@@ -62,17 +62,20 @@ class NewEvent(NamedTuple):
 
     @property
     def copies_within(self) -> timedelta | None:
-        """How long after this event the same bytes are a copy of it; None for ever."""
+        """For how long after this event the same bytes are a copy of it; None means for ever."""
         return copies_within(self.shape, self.notification_id)
 
 
 def copies_within(shape: str | None, notification_id: str | None) -> timedelta | None:
-    """As `NewEvent.copies_within`: the same notification without an id says, later, that something changed again."""
+    """For how long after an event the same bytes are a copy of it; None means for ever.
+
+    A notification without an id that comes again after more than `ANOTHER_AFTER` announces another change.
+    """
     return ANOTHER_AFTER if shape in NOTIFYING and notification_id is None else None
 
 
 class Stored(NamedTuple):
-    """Where an event is kept: under its own id, or under that of the first copy."""
+    """The id under which an event is stored: its own, or the id of its first copy."""
 
     id: UUID
     duplicate: bool
@@ -95,7 +98,7 @@ class Row:
 
 
 def outlived_keys(rows: Iterable[Row]) -> list[tuple[bytes, datetime]]:
-    """Keys that events from before these times have no more: what has one of them now is no copy, but another event."""
+    """Keys, each with a time. A stored event from before that time gives up the key: the new event is not its copy."""
     return [
         (row.event.dedup_key, row.event.received_at - within)
         for row in rows
@@ -104,48 +107,49 @@ def outlived_keys(rows: Iterable[Row]) -> list[tuple[bytes, datetime]]:
 
 
 class BadRow(Exception):
-    """The database refused what a row holds; its neighbours are not to blame."""
+    """The database refused the content of one row; the other rows of its batch may be good."""
 
 
 class Writer(Protocol):
     """Writes batches into one kind of database."""
 
     def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
-        """Commits all rows, or none, and gives by `dedup_key` the id under which each is stored.
+        """Commits all rows or none, and returns the id under which each row is stored, by `dedup_key`.
 
-        The keys are different from each other, and sorted: two processes that store the same events in two orders
-        would wait for each other's locks. An event that `outlived_keys` takes its key from gets its id instead, before.
+        No two rows have the same key, and rows are sorted by key: two processes that write the same events in
+        different orders would wait for each other's locks. Before the insert, each event that must give up its key
+        (see `outlived_keys`) gets its id as its key.
 
         Raises:
             BadRow: one of the rows cannot be stored as it is.
-            Exception: the database is in trouble. What was written may have been committed or not; a caller that
-                tries again gets a duplicate at worst.
+            Exception: the database is in trouble. The rows may have been committed or not; a caller that tries again
+                gets a duplicate at worst.
         """
 
     def probe(self, *, thorough: bool) -> Awaitable[None]:
-        """Returns when events could be committed: their own statement, without any effect.
+        """Returns if events could be committed: runs the statement that inserts them, without effect.
 
         Args:
-            thorough: Whether something must reach the disk: a full one takes a statement without rows.
+            thorough: Whether to write to the disk too. Without that, a full disk goes unnoticed.
 
         Raises:
             Exception: the database is in trouble.
         """
 
     async def close(self) -> None:
-        """Gives back connections and threads."""
+        """Closes connections and ends threads."""
 
 
 class StoreFull(Unavailable):
-    """More events wait for a commit than may."""
+    """Too many events are waiting for a commit."""
 
 
 class StoreUnavailable(Unavailable):
-    """The database did not commit; the event may be stored or not, and sending it again is safe."""
+    """The database did not confirm the commit. The event may be stored or not; sending it again is safe."""
 
 
 class StoreRefused(StoreUnavailable):
-    """The database will never take the event as it is, and takes others; nothing was stored."""
+    """The database refuses this event and takes others. The event was not stored."""
 
 
 @dataclass(slots=True)
@@ -159,13 +163,13 @@ class EventStore:
     """Stores events; use as `async with store.running()`.
 
     Args:
-        writer: The database's.
+        writer: Writes into the database.
         max_batch: The most events in one transaction.
-        max_waiting: The most events that wait for one.
-        max_waiting_bytes: The most bytes of bodies that wait for one.
-        timeout: How long an event may wait before its caller hears that the database is away.
+        max_waiting: The most events that may wait for a transaction.
+        max_waiting_bytes: The most bytes of bodies that may wait for a transaction.
+        timeout: How long an event may wait before its caller is told that the database is unavailable.
         stored: Called after each commit.
-        health: Hears what became of each commit; after a second without one, of a trial.
+        health: Is told the outcome of each commit, and after a second without a commit the outcome of a trial.
     """
 
     def __init__(
@@ -188,7 +192,7 @@ class EventStore:
         self._health = health
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
-        self._alone: deque[_Waiting] = deque()  # those of a batch that failed because of one of them
+        self._alone: deque[_Waiting] = deque()  # events of a batch that failed because of one of them
         self._batch: list[_Waiting] = []  # what is being written
         self._writing: asyncio.Future[Any] | None = None
         self._changed = monotonic()  # when a write began or ended
@@ -198,31 +202,31 @@ class EventStore:
     async def append(self, event: NewEvent) -> Stored:
         """Returns once the event, or an earlier copy of it, is committed.
 
-        A caller that is cancelled meanwhile changes nothing: the event is stored all the same.
+        If the caller is cancelled meanwhile, the event is stored all the same.
 
         Raises:
-            StoreFull: nothing was stored.
-            StoreRefused: nor was it then.
+            StoreFull: too many events are waiting; this one was not stored.
+            StoreRefused: the database refuses the event; it was not stored.
             StoreUnavailable: the event may be stored or not.
         """
         if self._closing:
-            raise StoreUnavailable("The receiver is about to end.")
+            raise StoreUnavailable("The receiver is shutting down.")
         size = len(event.body)
         if len(self._waiting) >= self._max_waiting or (
             self._waiting and self._waiting_bytes + size > self._max_waiting_bytes
         ):
-            raise StoreFull("Too many events wait to be stored.")
+            raise StoreFull("Too many events are waiting to be stored.")
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[Stored] = loop.create_future()
         self._waiting.append(_Waiting(event, stored, monotonic()))
         self._waiting_bytes += size
         if self._writing is None:
-            loop.call_soon(self._write_next)  # not at once: what else arrived in this turn of the loop goes along
+            loop.call_soon(self._write_next)  # not at once, so that events of the same turn of the loop join it
         return await stored
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Stores until the end, where everything that waits is committed first."""
+        """Stores events. At the end, first commits everything that still waits."""
         watch = asyncio.create_task(self._watch())
         if self._health is not None:
             self._try()
@@ -257,7 +261,7 @@ class EventStore:
                 self._health.fails("commits", f"A commit has taken more than {STUCK:.0f} seconds.")
 
     def _try(self) -> None:
-        """Finds out whether a commit would succeed, in the place of one."""
+        """Finds out whether a commit would succeed. No events are written meanwhile."""
         trial = self._begin(self._writer.probe(thorough=self._thorough))
         trial.add_done_callback(self._tried)
 
@@ -276,7 +280,7 @@ class EventStore:
         return future
 
     def _end(self, writing: asyncio.Future[Any], *, wrote: bool) -> BaseException | None:
-        """Notes what became of it."""
+        """Notes the outcome of a write or trial, and returns its error."""
         self._writing, self._changed = None, monotonic()
         error = asyncio.CancelledError() if writing.cancelled() else writing.exception()
         works = error is None or isinstance(error, BadRow)
@@ -290,37 +294,37 @@ class EventStore:
 
     def _take(self) -> list[_Waiting]:
         while self._alone:
-            each = self._alone.popleft()
-            if each.stored.cancelled() or not each.stored.done():
-                return [each]
+            waiting = self._alone.popleft()
+            if waiting.stored.cancelled() or not waiting.stored.done():
+                return [waiting]
         batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
-        self._waiting_bytes -= sum(len(each.event.body) for each in batch)
+        self._waiting_bytes -= sum(len(waiting.event.body) for waiting in batch)
         return batch
 
     def _written(self, writing: asyncio.Future[Mapping[bytes, UUID]]) -> None:
         batch, self._batch = self._batch, []
         error = self._end(writing, wrote=True)
         try_alone = isinstance(error, BadRow) and len(batch) > 1
-        if try_alone:  # one bad row fails a whole transaction, and its neighbours must not pay
+        if try_alone:  # one bad row fails the whole transaction, but the others can be stored
             self._alone.extend(batch)
-        self._write_next()  # before the callers go on: the database should not wait for their answers
+        self._write_next()  # before the callers go on, so that the database does not wait for their answers
         if error is None:
             _resolve(batch, writing.result())
             self._stored()
         elif not try_alone:
             refused = isinstance(error, BadRow)
             fields = {"events": len(batch), "event_id": str(batch[0].event.id), "error": first_line(error)}
-            # While the database is lost every batch says this, and `database_lost` was told once.
+            # While the database is lost, every batch fails, and `database_lost` has been logged once.
             logger.log(logging.ERROR if refused else logging.INFO, "commit_failed", extra={"fields": fields})
             why = StoreRefused if refused else StoreUnavailable
-            for each in batch:
-                _give_up(each, why)
+            for waiting in batch:
+                _give_up(waiting, why)
 
     def _expire(self, latest: float) -> None:
-        """Answers those that have waited since `latest` or longer, in the stuck transaction and behind it."""
-        for each in (*self._batch, *self._alone):
-            if each.since <= latest:
-                _give_up(each)
+        """Fails all that have waited since `latest` or longer, in the transaction under way and in the queue."""
+        for waiting in (*self._batch, *self._alone):
+            if waiting.since <= latest:
+                _give_up(waiting)
         while self._waiting and self._waiting[0].since <= latest:
             late = self._waiting.popleft()
             self._waiting_bytes -= len(late.event.body)
@@ -328,21 +332,21 @@ class EventStore:
 
 
 def _rows(batch: Sequence[_Waiting]) -> list[Row]:
-    """The batch with each key once, in the order of the keys."""
+    """One row for each key of the batch, sorted by key."""
     rows: dict[bytes, Row] = {}
-    for each in batch:
-        row = rows.setdefault(each.event.dedup_key, Row(each.event))
-        if row.event is not each.event:
+    for waiting in batch:
+        row = rows.setdefault(waiting.event.dedup_key, Row(waiting.event))
+        if row.event is not waiting.event:
             row.duplicates += 1
-            row.last_duplicate_at = each.event.received_at
+            row.last_duplicate_at = waiting.event.received_at
     return [rows[key] for key in sorted(rows)]
 
 
 def _resolve(batch: Sequence[_Waiting], ids: Mapping[bytes, UUID]) -> None:
-    for each in batch:
-        if not each.stored.done():
-            stored_as = ids[each.event.dedup_key]
-            each.stored.set_result(Stored(stored_as, duplicate=stored_as != each.event.id))
+    for waiting in batch:
+        if not waiting.stored.done():
+            stored_as = ids[waiting.event.dedup_key]
+            waiting.stored.set_result(Stored(stored_as, duplicate=stored_as != waiting.event.id))
 
 
 def _give_up(waiting: _Waiting, why: type[StoreUnavailable] = StoreUnavailable) -> None:

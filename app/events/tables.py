@@ -12,16 +12,16 @@ from app.database.columns import Base, UTCDateTime
 
 
 class Status(StrEnum):
-    """Accepted, or authenticated and refused."""
+    """Whether an event was accepted, or authenticated but refused."""
 
     ACCEPTED = "accepted"
     QUARANTINED = "quarantined"
 
 
 class HeaderBlock(TypeDecorator[list[list[str]]]):
-    """Headers as the bytes `name: value`, one a line, which costs a request less than JSON; read as pairs.
+    """Headers, stored as lines of `name: value`, which takes less time than JSON, and read as pairs.
 
-    Latin-1 keeps every byte, RFC 9110, section 5.5.
+    Latin-1 keeps every byte (RFC 9110, section 5.5).
     """
 
     impl = LargeBinary
@@ -36,8 +36,8 @@ class HeaderBlock(TypeDecorator[list[list[str]]]):
 class Event(Base):
     """One webhook as received.
 
-    The bytes, headers and time never change. What can: the count of copies, a release from quarantine, and the key of a
-    notification without an id.
+    The bytes, headers and time never change. Three things can: the count of copies, the status (by a release from
+    quarantine) and the key of a notification without an id.
     """
 
     __tablename__ = "events"
@@ -48,7 +48,7 @@ class Event(Base):
     client: Mapped[str]
     status: Mapped[str]
     reason: Mapped[str | None]
-    """Why it is quarantined: the status that the table of the webhook's answers gives it, and a sentence."""
+    """Why it is quarantined: the HTTP status of the refusal and a sentence."""
 
     type: Mapped[str | None]
     reference: Mapped[str | None]
@@ -59,14 +59,14 @@ class Event(Base):
     shape: Mapped[str | None]
 
     headers: Mapped[list[list[str]]] = mapped_column(HeaderBlock)
-    """Name and value pairs in the order they came, without those that carry credentials."""
+    """Pairs of name and value in the order of arrival, without the headers that carry credentials."""
     body: Mapped[bytes] = mapped_column(LargeBinary)
-    """What arrived, byte for byte, still in its content coding; of a body over the limit its first 64 KiB."""
+    """The bytes as they arrived, still in their content coding. Of a body over the limit, only the first 64 KiB."""
     body_bytes: Mapped[int] = mapped_column(BigInteger)
-    """The size of what arrived or was declared; more than `body` holds where that was cut."""
+    """The size that arrived or was declared; of a body over the limit, more than `body` holds."""
 
     dedup_key: Mapped[bytes] = mapped_column(LargeBinary)
-    """16 bytes that are the same for two copies of one event; its own id where no more copies can come."""
+    """16 bytes, the same for all copies of one event. The event's own id once it can have no more copies."""
     duplicates: Mapped[int] = mapped_column(server_default=text("0"))
     """How many further copies arrived."""
     last_duplicate_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

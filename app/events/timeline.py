@@ -1,4 +1,4 @@
-"""The events of one order in the order's own order, which is not that of their arrival."""
+"""The events of one order, sorted by the versions of the order and not by arrival."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row
 
 LOWEST = (-(2**63), datetime.min.replace(tzinfo=UTC))
-"""Before every version and time that an order can say."""
+"""Lower than the version and time of any order."""
 
 
 class Placed(NamedTuple):
-    """An event in its place.
+    """An event of a timeline.
 
     Attributes:
         late: It arrived after a newer version of the order.
@@ -23,10 +23,10 @@ class Placed(NamedTuple):
 
 
 def timeline(events: Iterable[Row[Any]]) -> list[Placed]:
-    """The events by `order_version`, then `order_modified`, then arrival.
+    """Sorts the events by `order_version`, then by `order_modified`, then by arrival.
 
-    One that says no version, such as a notification without payload, stands behind the newest version that had arrived
-    before it; the same for its time within a version.
+    An event without a version, such as a notification without payload, gets the newest version that arrived before it.
+    An event without a time gets the newest time of that version in the same way.
     """
     placed: list[tuple[tuple[int, datetime, int], Placed]] = []
     newest = LOWEST
@@ -35,7 +35,7 @@ def timeline(events: Iterable[Row[Any]]) -> list[Placed]:
         late = at < newest
         newest = max(newest, at)
         placed.append(((*at, event.id.int), Placed(event, late)))
-    return [each for _, each in sorted(placed, key=lambda pair: pair[0])]
+    return [place for _, place in sorted(placed, key=lambda pair: pair[0])]
 
 
 def _at(event: Row[Any], newest: tuple[int, datetime]) -> tuple[int, datetime]:

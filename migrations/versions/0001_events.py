@@ -47,7 +47,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_events_quarantined", "events", ["id"], postgresql_where=quarantined, sqlite_where=quarantined)
     if op.get_bind().dialect.name == "postgresql":
-        # Half the CPU of the default for bodies of some kilobytes; servers may be built without it.
+        # Takes half the CPU of the default for bodies of some kilobytes. Some servers are built without it.
         lz4 = "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
         if op.get_bind().scalar(sa.text(lz4)):
             op.execute("ALTER TABLE events ALTER COLUMN body SET COMPRESSION lz4")

@@ -1,7 +1,7 @@
-"""Deliveries, and the triggers by which an accepted event waits for its own.
+"""Deliveries, and the triggers that note each accepted event as one to deliver.
 
-Safe beside the previous release: it neither reads nor writes the new tables, and the triggers add a row that cannot
-fail to what it does. Events stored before have no deliveries: they are a replay's.
+Safe beside the previous release, which neither reads nor writes the new tables. When it stores an event, the triggers
+add a row, which cannot fail. Events stored before get no deliveries; a replay delivers them.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
-"""Indexes of the lists that the API shows.
+"""Indexes for the lists of the API.
 
-Safe beside the previous release, which neither needs nor minds them. While they are made, new events wait: about a
-second for each million that is stored, and what waits too long is answered 503 and sent again.
+Safe beside the previous release, which works with and without them. While they are made, new events wait: about a
+second for each million stored events. A request that waits too long is answered 503 and sent again.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
-"""The count of attempts in a row that were lost with their process.
+"""How many attempts in a row were lost because their process ended.
 
 Safe beside the previous release: its INSERTs leave the column out and get the default, and it reads and writes the
-other columns by name. A column with a constant default is a change of the catalogue only, so no row is rewritten.
+other columns by name. Adding a column with a constant default changes only the catalogue: no row is rewritten.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
 """Which events a new destination does not get, and an index that finds the newest version of an order.
 
-Safe beside the previous release, which neither reads nor writes the table and does not mind the index. While the index
-is made, new events wait: less than a second for each million that is stored.
+Safe beside the previous release, which neither reads nor writes the table and works with and without the index. While
+the index is made, new events wait: less than a second for each million stored events.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
-"""An index by which a notification is found by its id.
+"""An index that finds a notification by its id.
 
-Safe beside the previous release, which neither needs nor minds it. While it is made, new events wait: about a second
-for each million that is stored, and what waits too long is answered 503 and sent again.
+Safe beside the previous release, which works with and without it. While it is made, new events wait: about a second for
+each million stored events. A request that waits too long is answered 503 and sent again.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
-"""Two indexes for one: the delivery that goes first of a reference, and those that wait behind it.
+"""Replaces an index by two: one for the next delivery of each reference, one for the deliveries that wait for it.
 
-Safe beside the previous release, which finds the same rows by other indexes, more slowly where a destination has many.
-While they are made, new events wait: a moment, as only what is pending is in them.
+Safe beside the previous release, which finds the same rows by other indexes, more slowly if a destination has many.
+While the indexes are made, new events wait a moment only, as the indexes hold only pending deliveries.
 """
 
 import sqlalchemy as sa

@@ -1,8 +1,8 @@
-"""What each attempt was: delivered, refused, gone, unreachable, timed out or lost.
+"""The result of each attempt: delivered, refused, gone, unreachable, timed out or lost.
 
-Safe beside the previous release, which leaves the column empty: what is empty is derived from the other columns when it
-is read. Both databases add an empty column in no time, however many attempts there are. An answer that the previous
-release records late for an attempt which this release took for lost stays `lost` here; its status is right.
+Safe beside the previous release, which leaves the column empty; an empty result is derived from the other columns when
+it is read. Both databases add an empty column at once, however many attempts there are. If this release records an
+attempt as lost and the previous release then records its late answer, the result stays `lost`; the status is right.
 """
 
 import sqlalchemy as sa
