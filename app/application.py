@@ -20,7 +20,7 @@ from app.auth.bearer import PROBLEMS as BEARER_PROBLEMS
 from app.auth.bearer import BearerDoor
 from app.auth.clients import clients_from
 from app.auth.keys import token_keys
-from app.auth.limits import FailureLimit
+from app.auth.limits import FAILURES, Limit
 from app.auth.token_endpoint import TokenEndpoint
 from app.auth.token_errors import TokenDoor, TokenError
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
@@ -126,7 +126,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                         "waits": Semaphore(replay.MOST_WAITING),
                     }
 
-    failures = FailureLimit()
+    failures = Limit(FAILURES)
 
     def basic(scope: Scope) -> Door:
         door = Middleware(BasicDoor, clients=clients, failures=failures, scope=scope)

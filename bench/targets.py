@@ -33,7 +33,7 @@ from starlette.types import Scope as ASGIScope
 from app.application import Application, State
 from app.auth.basic import BasicDoor
 from app.auth.clients import clients_from
-from app.auth.limits import FailureLimit
+from app.auth.limits import FAILURES, Limit
 from app.database import engines
 from app.database.health import Health
 from app.events.postgres import PostgresWriter
@@ -128,7 +128,7 @@ def application(settings: Settings, opening: Opening, log: LogWriter, *, further
                     "waits": Semaphore(1),
                 }
 
-    door = Middleware(BasicDoor, clients=clients_from(settings.clients), failures=FailureLimit(), scope=Scope.SEND)
+    door = Middleware(BasicDoor, clients=clients_from(settings.clients), failures=Limit(FAILURES), scope=Scope.SEND)
     receive = Receiver(
         max_body_bytes=settings.max_body_bytes,
         body_timeout=settings.body_timeout,

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.clients import Client, Clients
-from app.auth.limits import FailureLimit, address_of
+from app.auth.limits import Limit, sender_of
 from app.auth.reasons import Reason, Refused, note, reason_for
 from app.settings.model import Scope as ClientScope
-from app.web.problems import Problem
+from app.web.problems import NO_STORE, Problem
 
 CHALLENGE = 'Basic realm="priohook", charset="UTF-8"'
 WHITE_SPACE = b" \t\r\n"
@@ -42,7 +42,7 @@ class NothingPresented(AuthenticationFailed):
 
     def response(self, request_id: str) -> Response:  # noqa: ARG002 - the header has it
         """The challenge without a body."""
-        return Response(status_code=self.status, headers=self.headers)
+        return Response(status_code=self.status, headers={**self.headers, **NO_STORE})
 
 
 class TooManyFailures(Problem):
@@ -100,7 +100,7 @@ def form_decoded(presented: bytes) -> bytes | None:
 
 
 def authenticate(
-    scope: Scope, *, clients: Clients, failures: FailureLimit, now: datetime, form_encoded: bool = False
+    scope: Scope, *, clients: Clients, failures: Limit, now: datetime, form_encoded: bool = False
 ) -> Client:
     """The client whose credential the request's Authorization header holds.
 
@@ -128,7 +128,7 @@ def authenticate(
     if client is None or presented is None:
         malformed = presented is None
         note(scope, lambda: Refused(Reason.MALFORMED) if malformed else reason_for(spellings, clients, now=now))
-        raise _refusal(failures.failed(address_of(scope), now=monotonic()))
+        raise _refusal(failures.count(sender_of(scope), now=monotonic()))
     scope["state"]["line"]["client"] = client.name
     return client
 
@@ -170,7 +170,7 @@ class BasicDoor:
         app: ASGIApp,
         *,
         clients: Clients,
-        failures: FailureLimit,
+        failures: Limit,
         scope: ClientScope,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:

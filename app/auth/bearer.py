@@ -18,7 +18,7 @@ from app.auth.basic import (
     too_many_failures,
 )
 from app.auth.clients import Client, Clients, Validity
-from app.auth.limits import FailureLimit, address_of
+from app.auth.limits import Limit, sender_of
 from app.auth.reasons import Reason, Refused, note
 from app.auth.tokens import InvalidToken, Token, verify
 from app.settings.model import Scope as ClientScope
@@ -61,7 +61,7 @@ class BearerDoor:
         *,
         keys: Sequence[bytes],
         clients: Clients,
-        failures: FailureLimit,
+        failures: Limit,
         scope: ClientScope,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -108,7 +108,7 @@ class BearerDoor:
         return client
 
     def _refusal(self, scope: Scope, reason: str) -> Problem:
-        wait = self._failures.failed(address_of(scope), now=monotonic())
+        wait = self._failures.count(sender_of(scope), now=monotonic())
         if wait is not None:
             return too_many_failures(wait)
         return AuthenticationFailed(

@@ -1,7 +1,8 @@
-"""How many wrong credentials an address may try, and how many requests whoever is known by name may send."""
+"""How often a sender may do something within a minute: fail with a credential, or ask for a token."""
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
 from datetime import timedelta
 from ipaddress import IPv4Address, ip_address
 from math import ceil
@@ -13,91 +14,55 @@ REQUESTS = 1000
 WINDOW = timedelta(minutes=1)
 """Prioticket's own limits on its callers: 60 failed calls a minute, 1000 calls a minute."""
 
-ADDRESSES = 10_000
-"""The most addresses remembered, about 6 MB at worst; the one longest quiet is forgotten first."""
+SENDERS = 10_000
+"""The most senders that one limit remembers."""
 
 
-class FailureLimit:
-    """Counts failed authentications by address, in a sliding window.
+class Limit:
+    """Counts what each sender does, in a sliding window; the sender that has been quiet longest is forgotten first.
 
-    It only ever chooses between two refusals: a right credential never asks it, so nobody can lock the sender out.
+    A count takes 8 bytes, a sender about 500 besides.
+
+    Args:
+        most: How often a sender may do it within the window.
+        window: How long a count counts.
+        senders: The most senders that are remembered.
     """
 
-    def __init__(self, *, failures: int = FAILURES, window: timedelta = WINDOW, addresses: int = ADDRESSES) -> None:
-        self._failures = failures
-        self._window = window.total_seconds()
-        self._addresses = addresses
-        self._times: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def failed(self, address: str, *, now: float) -> int | None:
-        """Counts one failure; the whole seconds to wait where the address has used up its share, else None.
-
-        Args:
-            now: Seconds on a clock that never goes back.
-        """
-        key = network(address)
-        times = self._times.setdefault(key, deque(maxlen=self._failures))
-        self._times.move_to_end(key)
-        if len(self._times) > self._addresses:
-            self._times.popitem(last=False)
-        if len(times) == self._failures and now - times[0] < self._window:
-            return max(1, ceil(times[0] + self._window - now))
-        times.append(now)
-        return None
-
-
-class RequestLimit:
-    """Counts requests, and those that failed, by whoever sent them, in windows that begin with the first.
-
-    Who has used up one of the two waits for the end of the window. Prioticket's own limits on its callers.
-    """
-
-    def __init__(
-        self,
-        *,
-        requests: int = REQUESTS,
-        failures: int = FAILURES,
-        window: timedelta = WINDOW,
-        senders: int = ADDRESSES,
-    ) -> None:
-        self._requests = requests
-        self._failures = failures
+    def __init__(self, most: int, *, window: timedelta = WINDOW, senders: int = SENDERS) -> None:
+        self._most = most
         self._window = window.total_seconds()
         self._senders = senders
-        self._counts: OrderedDict[str, _Count] = OrderedDict()
+        self._times: OrderedDict[str, array[float]] = OrderedDict()
 
-    def begun(self, sender: str, *, now: float) -> int | None:
-        """Counts one request; the whole seconds to wait where its share is used up, else None.
+    def wait(self, sender: str, *, now: float) -> int | None:
+        """The whole seconds that a sender that has used up its share has to wait, or None.
 
         Args:
-            sender: A client's name, or the network of an address.
+            sender: A client's name, or an address as `sender_of` gives it.
             now: Seconds on a clock that never goes back.
         """
-        count = self._count(sender, now)
-        if count.requests >= self._requests or count.failures >= self._failures:
-            return max(1, ceil(count.began + self._window - now))
-        count.requests += 1
-        return None
+        times = self._times.get(sender, ())
+        if len(times) < self._most or now - times[-self._most] >= self._window:
+            return None
+        return max(1, ceil(times[-self._most] + self._window - now))
 
-    def failed(self, sender: str, *, now: float) -> None:
-        """Counts one of the sender's requests as failed."""
-        self._count(sender, now).failures += 1
-
-    def _count(self, key: str, now: float) -> "_Count":
-        count = self._counts.get(key)
-        if count is None or now - count.began >= self._window:
-            count = self._counts[key] = _Count(now)
-        self._counts.move_to_end(key)
-        if len(self._counts) > self._senders:
-            self._counts.popitem(last=False)
-        return count
+    def count(self, sender: str, *, now: float) -> int | None:
+        """Counts once more, unless the sender has to wait; gives what `wait` gave before."""
+        wait = self.wait(sender, now=now)
+        times = self._times.setdefault(sender, array("d"))
+        self._times.move_to_end(sender)
+        if len(self._times) > self._senders:
+            self._times.popitem(last=False)
+        if wait is None:
+            del times[: bisect_right(times, now - self._window)]
+            times.append(now)
+        return wait
 
 
-@dataclass(slots=True)
-class _Count:
-    began: float
-    requests: int = 0
-    failures: int = 0
+def sender_of(scope: Scope) -> str:
+    """Whom a request is counted to as long as nobody is known by name: its address, or the network of it."""
+    return network(address_of(scope))
 
 
 def address_of(scope: Scope) -> str:

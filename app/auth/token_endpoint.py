@@ -12,8 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.auth.basic import AuthenticationFailed, TooManyFailures, authenticate
 from app.auth.clients import Client, Clients
-from app.auth.limits import FailureLimit, RequestLimit, address_of, network
-from app.auth.token_errors import NO_STORE
+from app.auth.limits import FAILURES, REQUESTS, Limit, sender_of
 from app.auth.token_request import (
     InvalidRequest,
     InvalidScope,
@@ -27,6 +26,7 @@ from app.web.body import Body, ClientGone, Ending, content_coding, declared_leng
 from app.web.negotiation import accepts_json
 from app.web.openapi.operations import Answer, Operation
 from app.web.problems import (
+    NO_STORE,
     RETRY_AFTER,
     NotAcceptable,
     Problem,
@@ -120,7 +120,7 @@ class TokenEndpoint:
         *,
         keys: Sequence[bytes],
         clients: Clients,
-        failures: FailureLimit,
+        failures: Limit,
         lifetime: timedelta,
         body_timeout: timedelta,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -131,13 +131,15 @@ class TokenEndpoint:
         self._lifetime = lifetime
         self._timeout = body_timeout
         self._now = now
-        self._strangers = RequestLimit()
-        self._known = RequestLimit()
+        self._of_strangers = Limit(REQUESTS, senders=1000)
+        self._of_clients = Limit(REQUESTS)
+        self._failures_of_clients = Limit(FAILURES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Gives the client a token."""
         client = self._authenticated(scope)
-        _wait(self._known.begun(client.name, now=monotonic()))
+        now = monotonic()
+        _wait(self._failures_of_clients.wait(client.name, now=now) or self._of_clients.count(client.name, now=now))
         try:
             body = await self._body(scope, receive)
             answer = self._token(client, body, _header(scope, b"content-type"))
@@ -145,7 +147,7 @@ class TokenEndpoint:
             return
         except Problem as problem:
             if problem.status in CLIENT_ERRORS:
-                self._known.failed(client.name, now=monotonic())
+                self._failures_of_clients.count(client.name, now=monotonic())
             raise
         await answer(scope, receive, send)
 
@@ -155,7 +157,7 @@ class TokenEndpoint:
                 scope, clients=self._clients, failures=self._failures, now=self._now(), form_encoded=True
             )
         except (AuthenticationFailed, TooManyFailures):
-            _wait(self._strangers.begun(network(address_of(scope)), now=monotonic()))
+            _wait(self._of_strangers.count(sender_of(scope), now=monotonic()))
             raise
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:

@@ -8,10 +8,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth.token_request import TokenRefused
-from app.web.problems import LingeringResponse, Problem
-
-NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-"""RFC 6749, section 5.1, wants both."""
+from app.web.problems import NO_STORE, LingeringResponse, Problem
 
 OF_STATUS = {401: "invalid_client", 429: "temporarily_unavailable", 503: "temporarily_unavailable"}
 """RFC 6749's errors for problems that are not the token endpoint's alone; all others are `invalid_request`."""

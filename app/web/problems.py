@@ -49,6 +49,10 @@ HTTP's own phrase, as in NOT_FOUND."""
 RETRY_AFTER = timedelta(seconds=10)
 """Long enough for a database to restart, short enough that a ticket is not late."""
 
+NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+"""On every error, since caches may keep a 404 or 405 by themselves (RFC 9110, section 15.1), and on every token: RFC
+6749, section 5.1, wants both."""
+
 LINGER = timedelta(seconds=2)
 LINGER_BYTES = 16 * 1024 * 1024
 
@@ -89,7 +93,7 @@ class Problem(Exception):
             content["error_description"] = self.description
         kind = LingeringResponse if self.unread else Response
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-        return kind(body, self.status, self.headers, "application/json")
+        return kind(body, self.status, {**self.headers, **NO_STORE}, "application/json")
 
 
 class NotReadable(Problem):

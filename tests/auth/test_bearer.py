@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from app.auth.bearer import BearerDoor
 from app.auth.clients import clients_from
-from app.auth.limits import FailureLimit
+from app.auth.limits import FAILURES, Limit
 from app.auth.tokens import issue
 from app.settings.model import ClientSettings, Scope
 from app.telemetry.logs import LogWriter
@@ -58,7 +58,7 @@ async def knock(writer):
         await answer(scope, receive, send)
 
     clients = clients_from({name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()})
-    door = BearerDoor(inside, keys=[KEY], clients=clients, failures=FailureLimit(), scope=Scope.READ, now=lambda: NOW)
+    door = BearerDoor(inside, keys=[KEY], clients=clients, failures=Limit(FAILURES), scope=Scope.READ, now=lambda: NOW)
     transport = httpx2.ASGITransport(RequestLine(door, log=writer))
     async with httpx2.AsyncClient(transport=transport, base_url="http://priohook") as client:
 

@@ -4,39 +4,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.auth.limits import ADDRESSES, FailureLimit, RequestLimit, address_of
+from app.auth.limits import FAILURES, REQUESTS, SENDERS, Limit, address_of, network, sender_of
 
 
-def waits(limit: FailureLimit, address: str, times: list[float]) -> list[int | None]:
-    return [limit.failed(address, now=now) for now in times]
+def waits(limit: Limit, sender: str, times: list[float]) -> list[int | None]:
+    return [limit.count(sender, now=now) for now in times]
 
 
 def test_sixty_failures_are_free_and_the_next_has_to_wait():
-    assert waits(FailureLimit(), "192.0.2.1", [0.0] * 62) == [None] * 60 + [60, 60]
+    assert waits(Limit(FAILURES), "192.0.2.1", [0.0] * 62) == [None] * 60 + [60, 60]
 
 
 def test_the_wait_shrinks_as_time_passes_and_is_never_less_than_a_second():
-    limit = FailureLimit(failures=1)
+    limit = Limit(1)
     assert waits(limit, "192.0.2.1", [0.0, 0.5, 30.0, 58.9, 59.9]) == [None, 60, 30, 2, 1]
 
 
 def test_the_window_slides_over_the_failures_one_by_one():
-    limit = FailureLimit(failures=2, window=timedelta(seconds=10))
+    limit = Limit(2, window=timedelta(seconds=10))
     assert waits(limit, "192.0.2.1", [0.0, 6.0]) == [None, None]
     assert waits(limit, "192.0.2.1", [9.0, 10.0, 11.0, 16.0, 17.0]) == [1, None, 5, None, 3]
 
 
 def test_what_had_to_wait_does_not_lengthen_the_wait():
-    limit = FailureLimit(failures=1)
-    assert limit.failed("192.0.2.1", now=0.0) is None
+    limit = Limit(1)
+    assert limit.count("192.0.2.1", now=0.0) is None
     assert waits(limit, "192.0.2.1", [float(second) for second in range(1, 60)])[-1] == 1
-    assert limit.failed("192.0.2.1", now=60.0) is None
+    assert limit.count("192.0.2.1", now=60.0) is None
 
 
-def test_addresses_are_counted_apart():
-    limit = FailureLimit(failures=1)
+def test_senders_are_counted_apart():
+    limit = Limit(1)
     assert waits(limit, "192.0.2.1", [0.0, 0.0]) == [None, 60]
-    assert limit.failed("192.0.2.2", now=0.0) is None
+    assert limit.count("192.0.2.2", now=0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -50,82 +50,54 @@ def test_addresses_are_counted_apart():
     ],
 )
 def test_an_ipv6_address_counts_as_its_network_of_64_bits(other, counted_together):
-    limit = FailureLimit(failures=1)
-    limit.failed("2001:db8:0:1::", now=0.0)
-    assert (limit.failed(other, now=0.0) is not None) == counted_together
+    counted = [sender_of({"client": (host, 0)}) for host in ("2001:db8:0:1::", other)]
+    assert (counted[0] == counted[1]) == counted_together
 
 
 def test_an_ipv4_address_inside_an_ipv6_one_counts_as_ipv4():
-    limit = FailureLimit(failures=1)
-    limit.failed("::ffff:192.0.2.1", now=0.0)
-    assert limit.failed("::ffff:192.0.2.2", now=0.0) is None
-    assert limit.failed("192.0.2.1", now=0.0) == 60
+    assert sender_of({"client": ("::ffff:192.0.2.1", 0)}) == sender_of({"client": ("192.0.2.1", 0)}) == "192.0.2.1"
 
 
 @pytest.mark.parametrize("address", ["unknown", "", "fe80::1%eth0", "/run/priohook.sock", "192.0.2.1:80", "\x00"])
 def test_an_address_of_any_form_is_counted(address):
-    assert waits(FailureLimit(failures=1), address, [0.0, 0.0]) == [None, 60]
+    assert waits(Limit(1), network(address), [0.0, 0.0]) == [None, 60]
 
 
-def test_the_address_longest_quiet_is_forgotten_first():
-    limit = FailureLimit(failures=1, addresses=2)
+def test_the_sender_longest_quiet_is_forgotten_first():
+    limit = Limit(1, senders=2)
     for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3"):
-        limit.failed(address, now=0.0)
-    assert limit.failed("192.0.2.1", now=0.0) == 60
-    assert limit.failed("192.0.2.2", now=0.0) is None
+        limit.count(address, now=0.0)
+    assert limit.count("192.0.2.1", now=0.0) == 60
+    assert limit.count("192.0.2.2", now=0.0) is None
 
 
-def test_a_flood_of_addresses_takes_no_more_memory_than_the_table_has():
-    limit = FailureLimit(failures=1)
-    for number in range(ADDRESSES + 1):
-        limit.failed(f"10.0.{number >> 8}.{number & 255}", now=0.0)
-    assert limit.failed("10.0.0.0", now=0.0) is None, "the first was forgotten"
-    assert limit.failed("10.0.0.2", now=0.0) == 60, "the third was not"
+def test_a_flood_of_senders_takes_no_more_memory_than_the_table_has():
+    limit = Limit(1)
+    for number in range(SENDERS + 1):
+        limit.count(f"10.0.{number >> 8}.{number & 255}", now=0.0)
+    assert limit.count("10.0.0.0", now=0.0) is None, "the first was forgotten"
+    assert limit.count("10.0.0.2", now=0.0) == 60, "the third was not"
 
 
 @given(steps=st.lists(st.floats(0, 90), max_size=200), failures=st.integers(1, 5))
 def test_no_window_ever_has_more_free_failures_than_allowed(steps, failures):
-    limit, now, free = FailureLimit(failures=failures), 0.0, []
+    limit, now, free = Limit(failures), 0.0, []
     for step in steps:
         now += step
-        if limit.failed("192.0.2.1", now=now) is None:
+        if limit.count("192.0.2.1", now=now) is None:
             free.append(now)
     assert all(later - earlier >= 60 for earlier, later in zip(free, free[failures:], strict=False))
 
 
-def begun(limit: RequestLimit, times: list[float], *, sender: str = "admin") -> list[int | None]:
-    return [limit.begun(sender, now=now) for now in times]
+def test_a_thousand_requests_are_free_and_the_next_waits_until_the_first_is_a_minute_ago():
+    assert waits(Limit(REQUESTS), "admin", [0.0] * 1000 + [15.5]) == [None] * 1000 + [45]
 
 
-def test_a_thousand_requests_are_free_and_the_next_waits_for_the_end_of_the_minute():
-    assert begun(RequestLimit(), [0.0] * 1000 + [15.5]) == [None] * 1000 + [45]
-
-
-def test_after_sixty_failed_requests_any_request_waits_for_the_end_of_the_minute():
-    limit = RequestLimit()
-    for _ in range(60):
-        assert limit.begun("admin", now=0.0) is None
-        limit.failed("admin", now=0.0)
-    assert begun(limit, [1.0, 59.9, 60.0]) == [59, 1, None]
-
-
-def test_a_minute_begins_with_the_first_request_after_the_last_one():
-    limit = RequestLimit(requests=1)
-    assert begun(limit, [0.0, 59.0, 90.0, 149.0, 150.0]) == [None, 1, None, 1, None]
-
-
-def test_senders_are_counted_apart():
-    limit = RequestLimit(requests=1)
-    assert begun(limit, [0.0, 0.0]) == [None, 60]
-    assert begun(limit, [0.0], sender="reader") == [None]
-
-
-def test_the_sender_longest_quiet_is_forgotten_first():
-    limit = RequestLimit(requests=1, senders=2)
-    for sender in ("a", "b", "a", "c"):
-        limit.begun(sender, now=0.0)
-    assert begun(limit, [0.0], sender="a") == [60]
-    assert begun(limit, [0.0], sender="b") == [None]
+def test_asking_how_long_to_wait_counts_nothing():
+    limit = Limit(1)
+    assert [limit.wait("admin", now=0.0) for _ in range(3)] == [None] * 3
+    limit.count("admin", now=0.0)
+    assert [limit.wait("admin", now=now) for now in (0.0, 59.5, 60.0)] == [60, 1, None]
 
 
 @pytest.mark.parametrize(
