@@ -53,7 +53,7 @@ async def release(
     if event.released_at is not None:
         raise NotReleased(f"Event {event_id} was judged already: {event.reason}")
     if len(event.body) < event.body_bytes:
-        raise NotReleased(f"Only the first {len(event.body)} of {event.body_bytes} bytes were kept: ask for a new one.")
+        raise NotReleased(f"Only the first {len(event.body)} of {event.body_bytes} bytes were kept.")
     try:
         content = undone(event.headers, event.body, limit=limit)
         payload = parse(content)
