@@ -25,6 +25,16 @@ STATEMENT = timedelta(seconds=20)
 
 READ_ONLY_TRANSACTION = "25006"
 
+TRIGGERS = ("events_arrived", "events_released")
+"""On the table `events`: they tell the deliveries which events are new."""
+
+WEAKNESSES = text(f"""
+SELECT 'setting', name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'
+UNION ALL SELECT 'trigger', name FROM unnest(ARRAY{[*TRIGGERS]}) AS name WHERE NOT EXISTS (
+    SELECT FROM pg_trigger WHERE tgrelid = to_regclass('events') AND tgname = name AND tgenabled IN ('O', 'A')
+)
+""")  # noqa: S608
+
 
 def is_sqlite(url: str) -> bool:
     """Whether the URL names a SQLite file; otherwise it names PostgreSQL."""
@@ -91,16 +101,21 @@ def open_sqlite(url: str) -> tuple[Engine, SQLiteFile]:
 
 
 async def weaknesses(engine: AsyncEngine) -> list[str]:
-    """What the server's settings take from the promise that a 200 means durable, a sentence each.
+    """What the database takes from our promises, a sentence each: that a 200 is durable, that events are delivered.
 
-    It starts all the same: a server whose disk keeps what it was given when power fails may run so on purpose.
+    It starts all the same: a server whose disk keeps what it was given when power fails may run so on purpose, and
+    an event that is stored can be replayed.
     """
     if engine.dialect.name == "sqlite":
         return []
-    query = text("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'")
     async with engine.connect() as connection:
-        off = sorted(await connection.scalars(query))
-    return [f"PostgreSQL runs with {name}=off: events that were answered 200 can be lost in a crash." for name in off]
+        found = [tuple(row) for row in await connection.execute(WEAKNESSES)]
+    return [
+        f"PostgreSQL runs with {name}=off: events that were answered 200 can be lost in a crash."
+        if kind == "setting"
+        else f"The trigger {name} on the table events is disabled or missing: new events are stored and not delivered."
+        for kind, name in sorted(found)
+    ]
 
 
 def _make_private(path: Path) -> None:

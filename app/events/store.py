@@ -29,7 +29,6 @@ T = TypeVar("T")
 
 CHECK_EVERY = 0.5  # seconds between checks for events that have waited too long
 TRY_EVERY = 1.0  # seconds without a commit before a trial
-STUCK = 2.0  # seconds that a commit may take before this process reports that it is not ready
 SHUTDOWN = timedelta(seconds=20)
 
 ANOTHER_AFTER = timedelta(minutes=10)
@@ -257,8 +256,9 @@ class EventStore:
                 continue
             if self._writing is None and now - self._changed > TRY_EVERY:
                 self._try()
-            elif self._writing is not None and now - self._changed > STUCK:
-                self._health.fails("commits", f"A commit has taken more than {STUCK:.0f} seconds.")
+            elif self._writing is not None and now - self._changed > self._timeout:
+                # A slower commit than this is of no use to its sender; until then the database may only be slow.
+                self._health.fails("commits", f"A commit has taken more than {self._timeout:g} seconds.")
 
     def _try(self) -> None:
         """Finds out whether a commit would succeed. No events are written meanwhile."""

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from app.database.engines import engine_for
+from app.database.engines import TRIGGERS, engine_for
 from app.database.health import Health, watching
-from app.events.store import EventStore, Row
+from app.events.store import EventStore, Row, StoreUnavailable
 from tests.conftest import WEBHOOK, basic_header, payload, readiness
 from tests.events.stores import locked, new_event, writer_for
 
@@ -35,7 +35,7 @@ def test_what_is_lost_and_back_is_told_once_each(caplog):
 
 
 async def test_a_database_that_takes_no_writes_is_not_ready_until_it_does_again(database_url, start):
-    async with start(database_url) as client:
+    async with start(database_url, commit_timeout=timedelta(seconds=1)) as client:
         await readiness(client, 200)
         async with locked(database_url):
             assert "commit" in (await readiness(client, 503)).json()["error_description"]
@@ -112,6 +112,38 @@ async def test_after_a_failed_commit_only_one_that_reaches_the_disk_says_that_it
     assert events_of(caplog) == ["database_lost", "database_back"]
 
 
+class SlowDatabase(FullDisk):
+    """One that commits nothing before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        self.moves = asyncio.Event()
+
+    async def write(self, rows: Sequence[Row]) -> dict[bytes, UUID]:
+        await self.moves.wait()
+        return await super().write(rows)
+
+
+async def test_a_database_that_is_slow_is_ready_until_a_sender_has_waited_in_vain(caplog):
+    writer, health = SlowDatabase(), Health()
+    store = EventStore(
+        writer, max_batch=9, max_waiting=9, max_waiting_bytes=10**6, timeout=timedelta(seconds=1.5), health=health
+    )
+    async with asyncio.timeout(30), store.running():
+        waiting = asyncio.create_task(store.append(new_event("one")))
+        while health.problem is None:  # noqa: ASYNC110 - another task's doing
+            await asyncio.sleep(0.05)
+        assert waiting.done()
+        assert health.problem == "A commit has taken more than 1.5 seconds."
+        writer.moves.set()
+        while health.problem is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    with pytest.raises(StoreUnavailable):
+        await waiting
+    assert events_of(caplog) == ["database_lost", "database_back"]
+
+
 async def test_a_trial_of_a_commit_stores_nothing(database_url, count):
     writer = writer_for(database_url)
     try:
@@ -133,6 +165,28 @@ async def test_a_server_that_does_not_fsync_is_ready_and_says_so(database_url, s
             assert "fsync=off" in reply.json()["warnings"][0]
     warned = [line for line in lines() if line["event"] == "promise_weakened"]
     assert len(warned) == off
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("trigger", TRIGGERS)
+async def test_a_disabled_trigger_that_keeps_events_from_being_delivered_is_told(
+    database_url, start, engine, lines, trigger
+):
+    expected = f"The trigger {trigger} on the table events is disabled or missing"
+    async with start(database_url) as client, asyncio.timeout(30):
+        async with engine.begin() as connection:
+            await connection.execute(text(f"ALTER TABLE events DISABLE TRIGGER {trigger}"))
+        try:
+            while expected not in (reply := await client.get("/readyz")).text:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        finally:
+            async with engine.begin() as connection:
+                await connection.execute(text(f"ALTER TABLE events ENABLE TRIGGER {trigger}"))
+        assert reply.status_code == 200, "events are stored, and a replay delivers them"
+        while expected in (await client.get("/readyz")).text:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    told = [line["reason"] for line in lines() if line["event"] == "promise_weakened"]
+    assert sum(reason.startswith(expected) for reason in told) == 1
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
