@@ -1,6 +1,6 @@
-"""What a function behind `python:package.module:function` is called with: the place for a company's own business logic.
+"""What a function at `python:package.module:function` is called with: the place for a company's own business logic.
 
-A function's module imports this one, as `from app.delivered import DeliveredEvent`, so it imports nothing of the rest.
+The function's module imports this one (`from app.delivered import DeliveredEvent`), so it imports nothing else of app.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveredEvent:
-    """What a function is called with. It returns for success and raises for failure, which is tried again.
+    """An event for a function. If the function raises, it is called again later; if it returns, the event is delivered.
 
     Attributes:
-        id: The same on every attempt and replay: what was done for it once need not be done again.
-        type: Such as `ORDER_CANCEL`; None where Prioticket sent none.
-        reference: The order's, or other object's.
+        id: The same on every attempt and replay, so that the function can tell what it has already done.
+        type: Such as `ORDER_CANCEL`; None if Prioticket sent none.
+        reference: The reference of the order or other object.
         order: The order as Prioticket sent it; None if it sent none.
         body: The exact bytes that arrived.
         attempt: From 1.
-        replay: Whether a person asked for it.
+        replay: Whether a person asked for this delivery.
         superseded: Whether a newer version of the same order is stored.
     """
 

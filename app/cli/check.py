@@ -16,18 +16,20 @@ from app.cli.output import cell, say, say_json
 
 @click.command(name="check")
 @click.argument("url")
-@click.option("--user", metavar="USERNAME:SECRET", help="Credentials; else those of a configured client.")
-@click.option("--read-only", is_flag=True, help="Ask nothing that would be stored.")
+@click.option(
+    "--user", metavar="USERNAME:SECRET", help="The credentials to use; by default those of a configured client."
+)
+@click.option("--read-only", is_flag=True, help="Send nothing that would be stored.")
 @click.option(
     "--timeout",
     default=15.0,
     show_default=True,
     type=click.FloatRange(0.1, 600),
-    help="Seconds to wait for each answer; more than body_timeout.",
+    help="Seconds to wait for each answer; must be longer than body_timeout.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each row.")
 def check_(*, url: str, user: str | None, read_only: bool, timeout: float, as_json: bool) -> None:
-    """Ask a deployed endpoint all that it promises, and say what differs. Exit 1 if something does."""
+    """Check a deployed endpoint against everything it promises. Exit 1 if an answer differs."""
     username, password = _credentials(user)
     findings = []
     try:
@@ -81,20 +83,20 @@ def _lines(finding: Finding) -> str:
 
 def _print(findings: list[Finding]) -> None:
     table = Table("", "asked", "expected", "got", "what to do", box=None, pad_edge=False)
-    for each in findings:
-        differs = "; ".join(each.differences)
+    for finding in findings:
+        differs = "; ".join(finding.differences)
         table.add_row(
             Text("✗" if differs else "✓", style="red" if differs else "green"),
-            Text.assemble(each.probe.name, "\n", (each.probe.asked, "dim")),
-            Text(each.expected),
-            Text(cell(f"{each.got}; {differs}" if differs else each.got)),
-            Text(cell(each.advice) if differs else ""),
+            Text.assemble(finding.probe.name, "\n", (finding.probe.asked, "dim")),
+            Text(finding.expected),
+            Text(cell(f"{finding.got}; {differs}" if differs else finding.got)),
+            Text(cell(finding.advice) if differs else ""),
         )
     Console().print(table)
 
 
 def _close(findings: list[Finding], username: str | None) -> None:
     wrong = sum(bool(each.differences) for each in findings)
-    say(f"\n{len(findings)} rows, {wrong} differ. 403 and 503 cannot be asked for from outside.")
+    say(f"\n{len(findings)} rows, {wrong} differ. 403 and 503 cannot be checked from outside.")
     if username is None:
-        say("Without credentials only what needs none was asked: give --user USERNAME:SECRET for the rest.")
+        say("Only the rows that need no credentials were checked. Give --user USERNAME:SECRET for the rest.")

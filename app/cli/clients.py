@@ -25,16 +25,16 @@ SHOWN = ("name", "username", "scopes", "state", "source", "not_before", "not_aft
 
 @click.group()
 def clients() -> None:
-    """Who may come in."""
+    """Make credentials for clients, and list the clients."""
 
 
 @clients.command()
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice([str(each) for each in Scope]), help="Repeatable.")
-@click.option("--username", help="What it sends before the colon, where that is not NAME.")
+@click.option("--username", help="The username that it sends, if that is not NAME.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def new(name: str, scopes: tuple[str, ...], username: str | None, *, as_json: bool) -> None:
-    """Make credentials for a client and print them, once. Nothing is saved: paste the entry into priohook.toml."""
+    """Make credentials for a client and print them once. Nothing is saved: paste the entry into priohook.toml."""
     secret, scopes = new_secret(), scopes or (str(Scope.SEND),)
     user = name if username is None else username
     kept = digest(user, secret).hex()
@@ -58,7 +58,7 @@ def new(name: str, scopes: tuple[str, ...], username: str | None, *, as_json: bo
 @clients.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, as_json: bool) -> None:
-    """List the clients in force, from all sources; last_event_at is looked for among the newest 10,000 events."""
+    """List the clients from all sources. last_event_at takes only the newest 10,000 events into account."""
     rows = _rows()
     if as_json:
         print_json_lines(rows)
@@ -92,7 +92,7 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def _last_events() -> dict[str, datetime]:
-    """When each client's last event arrived; without a database clients are listed all the same."""
+    """When each client's last event arrived; empty if the database cannot be used."""
 
     async def read() -> dict[str, datetime]:
         async with reading() as connection:

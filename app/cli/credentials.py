@@ -1,4 +1,4 @@
-"""The credentials with which a command of ours calls a receiver."""
+"""The credentials and the URL with which `simulate` and `check` call a receiver."""
 
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ PATH = "/webhooks/prioticket"
 
 
 def credentials(user: str | None) -> tuple[str, str]:
-    """Username and password: those given as `username:password`, or a configured client's that may send webhooks.
+    """Username and password: from `user` (`username:password`), or of a configured client that may send webhooks.
 
     Raises:
         click.UsageError: there are none.
@@ -29,23 +29,23 @@ def credentials(user: str | None) -> tuple[str, str]:
         valid = (client.not_before or now) <= now <= (client.not_after or now)
         if client.secret is not None and valid and Scope.SEND in client.scopes:
             return client.username or name, client.secret.get_secret_value()
-    raise click.UsageError("No client's secret is configured here: give --user USERNAME:SECRET.")
+    raise click.UsageError("No client with a secret in the settings may send. Give --user USERNAME:SECRET.")
 
 
 def webhook_url(url: str) -> str:
-    """The URL, with the webhook's path where it has none.
+    """The URL, with the webhook's path added if it has none.
 
     Raises:
-        click.UsageError: it is no URL, or has a part that requests would go without.
+        click.UsageError: the URL is invalid, or has credentials, a query or a fragment.
     """
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of the brackets or the port
+    except ValueError:  # wrong brackets or a wrong port
         usable = False
     if not usable or "@" in parts.netloc or parts.query or parts.fragment:
         raise click.UsageError(
-            f"That is no URL of a receiver: write https://host or https://host:port, with or without {PATH}, and "
-            "credentials in --user."
+            f"The receiver's URL is invalid. Write https://host or https://host:port, with or without {PATH}, and give "
+            "credentials with --user."
         )
     return url if parts.path.strip("/") else parts._replace(path=PATH).geturl()

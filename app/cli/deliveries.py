@@ -39,27 +39,29 @@ SHOWN = (
     "last",
 )
 
-BEGINNING = 500  # characters of an answer; `--json` has all that was kept
+BEGINNING = 500  # characters of an answer that are shown; `--json` has all that was kept
 
 Operation = Callable[..., Awaitable[None]]
 
 
 @click.group()
 def deliveries() -> None:
-    """See what was delivered where, try again, give up."""
+    """List, show, retry and drop deliveries."""
 
 
 @deliveries.command(name="list")
 @click.option("--status", type=click.Choice([str(each) for each in DeliveryStatus]))
-@click.option("--destination", help="Only this destination's.")
-@click.option("--event", "event_id", type=click.UUID, help="Only this event's.")
-@click.option("--reference", help="Only this order's, or other object's.")
-@click.option("--replay", "replay_id", type=click.UUID, help="Only this replay's.")
-@click.option("--before", type=click.UUID, help="Older than this delivery: the last id of a list continues it.")
+@click.option("--destination", help="Only deliveries to this destination.")
+@click.option("--event", "event_id", type=click.UUID, help="Only deliveries of this event.")
+@click.option("--reference", help="Only deliveries of this order or other object.")
+@click.option("--replay", "replay_id", type=click.UUID, help="Only deliveries of this replay.")
+@click.option(
+    "--before", type=click.UUID, help="Only older deliveries than this one: the last id of a list continues it."
+)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
-    """List deliveries, newest first. In JSON a pending one without due_at waits behind another of its reference."""
+    """List deliveries, newest first. In JSON, a pending one without due_at waits for another of its reference."""
 
     async def rows() -> Sequence[Row[Any]]:
         async with reading() as connection:
@@ -100,39 +102,39 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
 
 @deliveries.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=click.UUID)
-@click.option("--destination", help="Instead of ids: all dead ones of this destination.")
+@click.option("--destination", help="Instead of ids: all dead deliveries to this destination.")
 def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
-    """Try now; a dead or dropped delivery gets all its retries again."""
+    """Try deliveries again now. A dead or dropped delivery gets all its retries again."""
     _either(ids, destination)
     if destination is None:
         _each(operations.retry, ids, "is tried again.")
     else:
         number = asyncio.run(count(destination, "dead")) and apply_to_all(operations.retry_dead, destination)
-        say(f"Dead deliveries of {destination} that are pending again: {number}.")
+        say(f"Dead deliveries to {destination} that are pending again: {number}.")
 
 
 @deliveries.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=click.UUID)
-@click.option("--destination", help="Instead of ids: all of this destination with the status.")
+@click.option("--destination", help="Instead of ids: all deliveries to this destination with this --status.")
 @click.option("--status", type=click.Choice(["dead", "pending"]), default="dead", show_default=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bool) -> None:
-    """Give deliveries up; what waits behind them goes on."""
+    """Give deliveries up. Those that wait for them go on."""
     _either(ids, destination)
     if destination is None:
         _each(operations.drop, ids, "is dropped.")
         return
     if number := asyncio.run(count(destination, status)):
-        confirm(f"Drop {number} {status} deliveries of {destination}?", yes=yes)
+        confirm(f"Drop {number} {status} deliveries to {destination}?", yes=yes)
         number = apply_to_all(operations.drop_dead if status == "dead" else operations.drop_pending, destination)
-    say(f"{status.capitalize()} deliveries of {destination} that were dropped: {number}.")
+    say(f"{status.capitalize()} deliveries to {destination} that were dropped: {number}.")
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Asks on a terminal; elsewhere only `--yes` is an answer.
+    """Asks for confirmation on a terminal; without a terminal, `--yes` must be given.
 
     Raises:
-        click.UsageError: there is nobody to ask.
+        click.UsageError: there is no terminal to ask on.
         click.Abort: the answer was no.
     """
     if yes:
@@ -144,50 +146,50 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def _either(ids: tuple[UUID, ...], destination: str | None) -> None:
     if bool(ids) == (destination is not None):
-        raise click.UsageError("Give ids, or --destination.")
+        raise click.UsageError("Give either ids or --destination.")
 
 
 def _each(operation: Operation, ids: tuple[UUID, ...], outcome: str) -> None:
-    """Changes each; exit 1 if one of them stays as it is."""
+    """Changes each delivery. Exits with 1 if one cannot be changed."""
     refused = asyncio.run(_one_by_one(operation, ids))
-    for each in ids:
-        if each in refused:
-            say(f"priohook: {refused[each]}", err=True)
+    for delivery_id in ids:
+        if delivery_id in refused:
+            say(f"priohook: {refused[delivery_id]}", err=True)
         else:
-            say(f"Delivery {each} {outcome}")
+            say(f"Delivery {delivery_id} {outcome}")
     sys.exit(1 if refused else 0)
 
 
 async def _one_by_one(operation: Operation, ids: tuple[UUID, ...]) -> dict[UUID, str]:
-    """Why some of them stay as they are."""
+    """The deliveries that could not be changed, and why."""
     refused = {}
     async with opened(load_settings()) as engine:
-        for each in ids:
+        for delivery_id in ids:
             try:
                 async with writing(engine) as connection:
-                    await operation(connection, each, now=datetime.now(UTC))
+                    await operation(connection, delivery_id, now=datetime.now(UTC))
             except NotDone as error:
-                refused[each] = _sentence(error)
+                refused[delivery_id] = _sentence(error)
     return refused
 
 
 def _sentence(error: NotDone) -> str:
     what = str(error).rstrip(".")
     if isinstance(error, WasDelivered):
-        return f"{what}: `priohook replay` makes a new one of its event."
+        return f"{what}: `priohook replay` delivers its event again."
     if isinstance(error, WaitsBehind):
         where = shlex.join(["--destination", error.destination, "--reference", error.reference])
-        return f"{what}: retry the one that is due, see `priohook deliveries list --status pending {where}`."
+        return f"{what}. Retry the one that is due; see `priohook deliveries list --status pending {where}`."
     return f"{what}."
 
 
 def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str) -> int:
-    """Changes all deliveries of a destination that the operation is about; how many."""
+    """Changes all deliveries of a destination that the operation concerns, and returns how many."""
     return asyncio.run(_batches(operation, destination))
 
 
 async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -> int:
-    """Some in each transaction, so that a worker's turn is never far; how many."""
+    """Changes some in each transaction, so that a worker never waits long for its turn."""
     total, courtesy = 0, Courtesy()
     async with opened(load_settings()) as engine:
         while True:
@@ -199,7 +201,7 @@ async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -
 
 
 async def count(destination: str, status: str) -> int:
-    """How many there are.
+    """How many deliveries of the destination have this status.
 
     Raises:
         click.UsageError: there is no such destination.
@@ -208,7 +210,7 @@ async def count(destination: str, status: str) -> int:
         queues = {row.name: row for row in await list_destinations(connection, now=datetime.now(UTC))}
     if destination not in queues:
         known = ", ".join(queues) or "none"
-        raise click.UsageError(f"There is no destination {destination}; known: {known}.")
+        raise click.UsageError(f"There is no destination {destination}. Known destinations: {known}.")
     return int(getattr(queues[destination], status))
 
 
@@ -221,7 +223,7 @@ def _due(row: dict[str, Any], now: datetime) -> object:
     if row["status"] != DeliveryStatus.PENDING:
         return None
     if row["due_at"] is None:
-        return "waits behind another"
+        return "waits for another"
     return "is being sent" if row["claimed_by"] is not None and row["due_at"] > now else row["due_at"]
 
 

@@ -24,13 +24,13 @@ SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending
 
 @click.group()
 def destinations() -> None:
-    """See where events go, pause and resume."""
+    """List, pause, resume and remove destinations."""
 
 
 @destinations.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, as_json: bool) -> None:
-    """List destinations with their queues, also those that are in the settings no more."""
+    """List destinations and their queues, including destinations that are no longer in the settings."""
     now, configured = datetime.now(UTC), load_settings().destinations
     rows = asyncio.run(_known(now))
     listed = shown_destinations(rows, configured)
@@ -43,34 +43,34 @@ def list_(*, as_json: bool) -> None:
 
 @destinations.command()
 @click.argument("name")
-@click.option("--reason", default="An operator paused it.", help="Why, for whoever sees it paused.")
+@click.option("--reason", default="An operator paused it.", help="Why it is paused; lists show it.")
 def pause(name: str, *, reason: str) -> None:
-    """Send nothing more to a destination; what is for it waits."""
+    """Stop sending to a destination. Its deliveries wait."""
     asyncio.run(_change(operations.pause, name, reason=reason))
-    say(f"{name} is paused; `priohook destinations resume {name}` goes on.")
+    say(f"{name} is paused. `priohook destinations resume {name}` resumes it.")
 
 
 @destinations.command()
 @click.argument("name")
 def resume(name: str) -> None:
-    """Send again, at once: back-offs and the circuit breaker begin anew."""
+    """Send to a destination again, at once. Its back-offs and circuit breaker are reset."""
     asyncio.run(_change(operations.resume, name))
-    say(f"{name} goes on.")
+    say(f"{name} is resumed.")
 
 
 @destinations.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask: drop what is pending.")
+@click.option("--yes", is_flag=True, help="Drop pending deliveries without asking.")
 def remove(name: str, *, yes: bool) -> None:
-    """Forget a destination that is in the settings no more. What is pending is dropped, what it got stays listed."""
+    """Forget a destination that is no longer in the settings. Its pending deliveries are dropped, all stay listed."""
     if name in load_settings().destinations:
-        raise click.UsageError(f"{name} is in the settings: take it out of them first, and restart what uses them.")
+        raise click.UsageError(f"{name} is in the settings. Remove it there first, and restart what uses them.")
     if pending := asyncio.run(count(name, "pending")):
-        confirm(f"Drop {pending} pending deliveries of {name} and forget it?", yes=yes)
+        confirm(f"Drop {pending} pending deliveries to {name} and forget it?", yes=yes)
         dropped = apply_to_all(operations.drop_pending, name)
-        say(f"Pending deliveries of {name} that were dropped: {dropped}.")
+        say(f"Pending deliveries to {name} that were dropped: {dropped}.")
     asyncio.run(_remove(name))
-    say(f"{name} is forgotten; `priohook deliveries list --destination {name}` still shows what it got.")
+    say(f"{name} is forgotten. `priohook deliveries list --destination {name}` still lists its deliveries.")
 
 
 async def _remove(name: str) -> None:
@@ -113,9 +113,11 @@ async def _change(operation: Callable[..., Awaitable[None]], name: str, **values
     settings, now = load_settings(), datetime.now(UTC)
     try:
         async with changing() as connection:
-            if name in settings.destinations:  # no worker may have started since it was configured
+            if (
+                name in settings.destinations
+            ):  # registers it, since a worker may not have started since it was configured
                 await register(connection, [name], now=now)
             await operation(connection, name, now=now, **values)
     except NobodyKnows as error:
         what = str(error).rstrip(".")
-        raise click.ClickException(f"{what}: `priohook destinations list` has their names.") from None
+        raise click.ClickException(f"{what}: `priohook destinations list` shows their names.") from None

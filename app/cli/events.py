@@ -19,18 +19,18 @@ from app.events.queries import EventFilter, get_event, list_events
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
 RELEASE = (
     "app.cli.release:release",
-    "Judge a quarantined event again, by its bytes alone; accept it if they can be read.",
+    "Judge a quarantined event again by its bytes, and accept it if they can be read.",
 )
 
 
 @click.group(cls=LazyGroup, lazy={"release": RELEASE})
 def events() -> None:
-    """See what arrived, and release what was refused."""
+    """List and show events, and release quarantined ones."""
 
 
 @events.command(name="list")
 @choosing_events
-@click.option("--before", type=click.UUID, help="Older than this event: the last id of a list continues it.")
+@click.option("--before", type=click.UUID, help="Only older events than this one: the last id of a list continues it.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
@@ -49,11 +49,11 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
     "--body",
     "body_only",
     is_flag=True,
-    help="Write the exact bytes that arrived; a terminal gets text.",
+    help="Write only the exact bytes that arrived; on a terminal, as text.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, without the body.")
 def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
-    """Show one event whole."""
+    """Show one event with its headers and body."""
     event = asyncio.run(_get(event_id))
     if event is None:
         raise click.ClickException(f"There is no event {event_id}.")

@@ -19,7 +19,7 @@ class Moment(click.ParamType[datetime]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The instant."""
+        """The time, with its zone."""
         if isinstance(value, datetime):
             return value
         try:
@@ -27,17 +27,18 @@ class Moment(click.ParamType[datetime]):
                 return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
             at = datetime.fromisoformat(value)
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time: write 2026-08-12, 2026-08-12T10:15+02:00, 90m, 24h or 7d.", param, ctx)
+            formats = "2026-08-12, 2026-08-12T10:15+02:00, 90m, 24h or 7d"
+            self.fail(f"{value!r} is not a valid time. Write it as {formats}.", param, ctx)
         return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 OPTIONS = (
-    click.option("--type", help="Only this type, such as ORDER_CANCEL."),
-    click.option("--reference", help="Only this order's, or other object's."),
+    click.option("--type", help="Only events of this type, such as ORDER_CANCEL."),
+    click.option("--reference", help="Only events of this order or other object."),
     click.option("--status", type=click.Choice([str(each) for each in Status])),
-    click.option("--client", help="Only what this client sent."),
-    click.option("--since", type=Moment(), help="Received at this time or later: 2026-08-12, 24h, 7d."),
-    click.option("--until", type=Moment(), help="Received before this time."),
+    click.option("--client", help="Only events that this client sent."),
+    click.option("--since", type=Moment(), help="Only events received at this time or later: 2026-08-12, 24h, 7d."),
+    click.option("--until", type=Moment(), help="Only events received before this time."),
 )
 
 

@@ -1,4 +1,4 @@
-"""Follows a replay until it has ended: a progress bar on a terminal, a sentence at the end everywhere."""
+"""Follows a replay to its end, on a terminal with a progress bar, and then prints its result."""
 
 import asyncio
 import sys
@@ -20,19 +20,19 @@ from app.deliveries.tables import ReplayStatus
 
 CONTROLS = "`priohook replays show --follow {0}` follows it; `replays pause {0}` and `replays cancel {0}` stop it."
 LOOK_EVERY = 0.25  # seconds
-NOTHING_MOVES = 5.0  # seconds without progress, and longer at rates of less than one a second
+NOTHING_MOVES = 5.0  # seconds without progress before it says why; longer for slow replays
 
 
 def follow(replay_id: UUID) -> None:
-    """Returns when all is delivered; ends the process with 1 if not all was, or if it is interrupted."""
+    """Returns when everything is delivered. Exits with 1 if not everything was, or on Ctrl-C."""
     try:
         row = asyncio.run(_ended(replay_id))
     except KeyboardInterrupt:
-        say(f"\nReplay {replay_id} goes on by itself. {CONTROLS.format(replay_id)}", err=True)
+        say(f"\nReplay {replay_id} goes on without this command. {CONTROLS.format(replay_id)}", err=True)
         sys.exit(1)
     say(f"Replay {replay_id} is {row.status}: {row.made} deliveries made, {row.dead} of them dead.", err=True)
     if row.dead:
-        say(f"`priohook deliveries list --replay {replay_id} --status dead` has them.", err=True)
+        say(f"`priohook deliveries list --replay {replay_id} --status dead` lists them.", err=True)
     if row.dead or row.status != ReplayStatus.DONE:
         sys.exit(1)
 
@@ -77,15 +77,17 @@ async def _get(connection: AsyncConnection, replay_id: UUID) -> Row[Any]:
 
 
 async def _why(engine: AsyncEngine, replay: Row[Any]) -> str:
-    """What an operator may do about a replay that does not move."""
+    """Why a replay makes no progress, and what to do."""
     if replay.status == ReplayStatus.PAUSED:
-        return f"It is paused: `priohook replays resume {replay.id}` goes on."
+        return f"The replay is paused: `priohook replays resume {replay.id}` resumes it."
     now = datetime.now(UTC)
     async with engine.connect() as connection:
         rows = {row.name: row for row in await list_destinations(connection, now=now)}
     destination = rows[replay.destination]
     if destination.paused_at is not None:
-        return f"{destination.name} is paused: `priohook destinations resume {destination.name}` goes on."
+        return f"{destination.name} is paused: `priohook destinations resume {destination.name}` resumes it."
     if destination.failures:
         return f"{destination.name} has failed {destination.failures} times in a row: see `priohook deliveries list`."
-    return "Nothing moves. Does a worker run? `priohook serve` has one unless --no-worker, `priohook worker` is one."
+    return (
+        "There is no progress. Is a worker running? Start `priohook worker`, or `priohook serve` without --no-worker."
+    )

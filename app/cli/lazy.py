@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are called: its help lists them without that."""
+"""A group of commands that imports a command only when it is called. Its help lists them without importing any."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -11,7 +11,7 @@ class LazyGroup(click.Group):
     """A group of commands.
 
     Args:
-        lazy: By name where each command is, as `package.module:name`, and the first sentence of its help.
+        lazy: For each command's name, where it is (`package.module:name`) and the first sentence of its help.
     """
 
     def __init__(self, *arguments: Any, lazy: Mapping[str, tuple[str, str]], **keywords: Any) -> None:
@@ -19,11 +19,11 @@ class LazyGroup(click.Group):
         self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
+        """The names of all commands."""
         return sorted({*self.lazy, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command; it is imported here."""
+        """Imports the command and returns it."""
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
         module, _, name = self.lazy[cmd_name][0].partition(":")
@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
-        """Writes their names and sentences."""
+        """Writes the name and the first sentence of each command."""
         sentences = {name: command.get_short_help_str(formatter.width) for name, command in self.commands.items()}
         sentences |= {name: sentence for name, (_, sentence) in self.lazy.items()}
         with formatter.section("Commands"):

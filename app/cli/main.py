@@ -1,4 +1,4 @@
-"""`priohook`: the group of all commands, and how they fail: one sentence on standard error and exit status 1."""
+"""`priohook`, the group of all commands. One that fails prints a sentence on standard error and exits with 1."""
 
 import sys
 from typing import Any
@@ -12,27 +12,27 @@ from app.cli.streams import open_streams
 from app.telemetry.printing import printable
 
 COMMANDS = {
-    "check": ("app.cli.check:check_", "Ask a deployed endpoint all that it promises, and say what differs."),
-    "clients": ("app.cli.clients:clients", "Who may come in."),
-    "deliveries": ("app.cli.deliveries:deliveries", "See what was delivered where, try again, give up."),
-    "destinations": ("app.cli.destinations:destinations", "See where events go, pause and resume."),
-    "events": ("app.cli.events:events", "See what arrived, and release what was refused."),
-    "keys": ("app.cli.keys:keys", "What signs tokens."),
+    "check": ("app.cli.check:check_", "Check a deployed endpoint against everything it promises."),
+    "clients": ("app.cli.clients:clients", "Make credentials for clients, and list the clients."),
+    "deliveries": ("app.cli.deliveries:deliveries", "List, show, retry and drop deliveries."),
+    "destinations": ("app.cli.destinations:destinations", "List, pause, resume and remove destinations."),
+    "events": ("app.cli.events:events", "List and show events, and release quarantined ones."),
+    "keys": ("app.cli.keys:keys", "Make a key that signs tokens."),
     "migrate": ("app.cli.migrate:migrate", "Bring the database's schema up to this release."),
     "replay": (
         "app.cli.replays:replay",
-        "Deliver stored events again, in the order of arrival for each reference; live events go first.",
+        "Deliver stored events again, for each reference in the order of arrival. Live events go first.",
     ),
-    "replays": ("app.cli.replays:replays", "See and control bulk replays."),
-    "secrets": ("app.cli.secrets:secrets", "What signs deliveries."),
+    "replays": ("app.cli.replays:replays", "List, show, pause, resume and cancel replays."),
+    "secrets": ("app.cli.secrets:secrets", "Make a secret that signs deliveries."),
     "serve": (
         "app.cli.serve:serve",
-        "Receive webhooks, and deliver them, until SIGTERM, then finish what was begun and exit 0.",
+        "Receive and deliver webhooks until SIGTERM, then finish what was begun and exit 0.",
     ),
     "settings": ("app.cli.settings:settings", "Print every setting: value, unit, source and meaning."),
     "simulate": (
         "app.cli.simulate:simulate",
-        "Send what Prioticket sends: orders from their first notification to the gate.",
+        "Send made-up orders as Prioticket does, from the first notification to the gate.",
     ),
     "worker": (
         "app.cli.worker:worker",
@@ -45,7 +45,7 @@ class _Commands(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.ClickException as error:  # it may quote what a stranger sent
+        except click.ClickException as error:  # it may quote text from outside
             error.message = printable(error.message, keep="\n")  # type: ignore[misc] # all errors pass here only
             raise
 

@@ -10,7 +10,12 @@ from app.database import engines, schema
 
 
 @click.command()
-@click.option("--revision", default="head", show_default=True, help="Where to go, also backwards: a revision or base.")
+@click.option(
+    "--revision",
+    default="head",
+    show_default=True,
+    help="The revision to migrate to, also backwards; base is an empty schema.",
+)
 def migrate(revision: str) -> None:
     """Bring the database's schema up to this release. Safe to run while the previous release serves."""
     asyncio.run(_migrate(load_settings().database_url, revision))

@@ -11,11 +11,11 @@ from app.database import engines, schema, writing
 from app.settings.model import Settings
 
 SETTINGS = "app.cli.opened.settings"
-"""Where they are among the things that click keeps for a command."""
+"""The key under which click's context keeps the settings of a command."""
 
 
 def load_settings() -> Settings:
-    """The settings, which are read once for each command."""
+    """The settings, read once for each command."""
     kept = click.get_current_context().meta
     if SETTINGS not in kept:
         kept[SETTINGS] = Settings.load()
@@ -27,14 +27,14 @@ def load_settings() -> Settings:
 async def opened(
     settings: Settings, *, within: timedelta | None = None, writes: bool = True
 ) -> AsyncIterator[AsyncEngine]:
-    """The database, its schema checked; `within` and `writes` as `open_engine` has them.
+    """The database, after a check of its schema; `within` and `writes` are those of `engine_for`.
 
     Raises:
-        SchemaNotCurrent: it lacks migrations, or is a SQLite file that nobody has made.
+        SchemaNotCurrent: it lacks migrations, or its SQLite file does not exist.
     """
     url = settings.database_url
     if engines.is_sqlite(url) and not engines.sqlite_path(url).exists():
-        raise schema.SchemaNotCurrent(f"There is no database {engines.sqlite_path(url)}: `priohook serve` makes it.")
+        raise schema.SchemaNotCurrent(f"There is no database {engines.sqlite_path(url)}: `priohook serve` creates it.")
     async with engines.engine_for(url, within=within, writes=writes) as engine:
         await schema.check_schema(engine)
         yield engine
@@ -42,7 +42,7 @@ async def opened(
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[AsyncConnection]:
-    """A connection to read by."""
+    """A connection for reading."""
     async with opened(load_settings(), writes=False) as engine, engine.connect() as connection:
         yield connection
 

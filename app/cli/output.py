@@ -1,4 +1,4 @@
-"""How commands print. What comes from outside (events, consumers, endpoints, errors) never reaches a terminal raw."""
+"""How commands print. Text from outside (events, consumers, endpoints, errors) reaches a terminal only escaped."""
 
 import json
 import sys
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Prints lines of text; control characters but line ends and tabs are shown escaped."""
+    """Prints text. Control characters are escaped, except line ends and tabs."""
     click.echo(printable(text, keep="\n\t"), err=err)
 
 
 def say_json(value: object, *, indent: int | None = None) -> None:
-    """Prints the value as JSON, in ASCII: nothing of it is lost, and nothing of it moves a cursor.
+    """Prints the value as JSON in ASCII, so that no encoding loses a part of it and no part controls the terminal.
 
-    A model of the API, and a time or an id, is printed as the API answers it.
+    Models of the API, times and ids look as in answers of the API.
     """
-    # DEL is the one control character that the standard library leaves.
+    # DEL is the only control character that the standard library does not escape.
     click.echo(json.dumps(value, indent=indent, default=to_jsonable_python).replace("\x7f", "\\u007f"))
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, without what its library adds below."""
+    """The first line of the error's text, without the details that its library adds below."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def fields(row: "Row[Any]") -> dict[str, Any]:
-    """A database's row by name."""
+    """The values of a database row by column name."""
     return dict(zip(row._fields, row, strict=True))
 
 
@@ -49,7 +49,7 @@ def print_json_lines(values: Iterable[object]) -> None:
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], shown: Sequence[str]) -> None:
-    """Prints the columns `shown` of each row: a table on a terminal, else separated by tabs."""
+    """Prints the columns `shown` of each row: as a table on a terminal, otherwise separated by tabs."""
     if sys.stdout.isatty():
         _print_table(rows, shown)
     else:
@@ -65,7 +65,7 @@ def print_fields(thing: Mapping[str, Any]) -> None:
 
 
 def cell(value: object) -> str:
-    """The value in a table, on one line."""
+    """The value as text on one line."""
     return "" if value is None else printable(_text(value))
 
 
@@ -74,7 +74,7 @@ def _text(value: object) -> str:
 
 
 def _print_table(rows: Iterable[Mapping[str, Any]], shown: Sequence[str]) -> None:
-    # A narrow terminal folds the other columns: an id is for copying.
+    # A narrow terminal folds other columns, but an id must stay on one line to be copied.
     table = Table(*(Column(name, no_wrap=name == "id", overflow="fold") for name in shown), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell(row[name])) for name in shown))

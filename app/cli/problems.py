@@ -1,4 +1,4 @@
-"""The errors that a command can end with. They are imported after a failure only, as they bring half of the program."""
+"""The errors that a command can end with. Imported only after a failure, since they import half of the program."""
 
 import asyncpg
 from alembic.util import CommandError

@@ -1,4 +1,4 @@
-"""The command `priohook events release`. A module of its own: it needs the receiver, which lists of events do not."""
+"""The command `priohook events release`, apart from `priohook events list` because only it needs the receiver."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -16,13 +16,13 @@ from app.receiver.release import release as release_event
 @click.command()
 @click.argument("event_id", metavar="ID", type=click.UUID)
 def release(event_id: UUID) -> None:
-    """Judge a quarantined event again, by its bytes alone; accept it if they can be read."""
+    """Judge a quarantined event again by its bytes, and accept it if they can be read."""
     try:
         released = asyncio.run(_release(event_id))
     except NotReleased as refusal:
         raise click.ClickException(str(refusal)) from None
     if released.duplicate:
-        say(f"It is a copy of event {released.id}, where it is counted now.")
+        say(f"It is a copy of event {released.id} and is now counted there.")
     else:
         say(f"Event {released.id} is accepted.")
 

@@ -48,15 +48,19 @@ DEFAULT_RATE = 50.0
 @click.option(
     "--ids",
     type=click.File(encoding="latin-1"),
-    help="Instead of a filter: a file with an event id a line; - for stdin.",
+    help="Instead of a filter: a file with one event id on each line; - for stdin.",
 )
-@click.option("--to", help="A destination's name, or a URL such as that of a laptop; else the only destination.")
-@click.option("--rate", default=DEFAULT_RATE, show_default=True, type=click.FloatRange(0.01, 10_000), help="A second.")
-@click.option("--dry-run", is_flag=True, help="Show the plan only.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--detach", is_flag=True, help="Do not follow it on a terminal.")
-@click.option("--wait", is_flag=True, help="Follow it without a terminal too; exit 1 unless all is delivered.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: the plan, and the replay that it began.")
+@click.option("--to", help="A destination's name, or a URL such as your laptop's; by default the only destination.")
+@click.option(
+    "--rate", default=DEFAULT_RATE, show_default=True, type=click.FloatRange(0.01, 10_000), help="Deliveries a second."
+)
+@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--detach", is_flag=True, help="On a terminal: do not follow the replay.")
+@click.option(
+    "--wait", is_flag=True, help="Follow the replay without a terminal too; exit 1 unless everything is delivered."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: the plan, and the replay if one was started.")
 def replay(
     *,
     ids: Any,
@@ -69,13 +73,13 @@ def replay(
     as_json: bool,
     **narrowing: Any,
 ) -> None:
-    """Deliver stored events again, in the order of arrival for each reference; live events go first."""
+    """Deliver stored events again, for each reference in the order of arrival. Live events go first."""
     if detach and wait:
-        raise click.UsageError("--detach and --wait exclude each other.")
+        raise click.UsageError("--detach and --wait cannot be used together.")
     name, url = _target(to)
     narrowed, chosen = EventFilter(**narrowing), _ids(ids)
     if chosen is not None and narrowed != EventFilter():
-        raise click.UsageError("--ids stands instead of the other filters.")
+        raise click.UsageError("--ids cannot be used together with other filters.")
     planned = _planned(narrowed, chosen)
     plan = PlanShown.model_validate(planned)
     answer = ReplayAnswer(to=name, seconds=planned.events / rate, plan=plan, replay=None)
@@ -91,7 +95,7 @@ def replay(
         answer.replay = ReplayShown.model_validate(asyncio.run(find(replay_id)))
         say_json(answer)
     else:
-        say(f"Replay {replay_id} runs.")
+        say(f"Replay {replay_id} is running.")
     if wait or (sys.stderr.isatty() and not detach and not as_json):
         follow(replay_id)
     elif not as_json:
@@ -100,7 +104,7 @@ def replay(
 
 @click.group()
 def replays() -> None:
-    """See and control bulk replays."""
+    """List, show, pause, resume and cancel replays."""
 
 
 @replays.command(name="list")
@@ -117,12 +121,12 @@ def list_(*, limit: int, as_json: bool) -> None:
     if as_json:
         print_json_lines(listed)
     else:
-        print_rows((each.model_dump() for each in listed), SHOWN)
+        print_rows((replay.model_dump() for replay in listed), SHOWN)
 
 
 @replays.command()
 @click.argument("replay_id", metavar="ID", type=click.UUID)
-@click.option("--follow", "followed", is_flag=True, help="With a progress bar until it has ended.")
+@click.option("--follow", "followed", is_flag=True, help="Follow the replay to its end, with a progress bar.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
     """Show how far a replay is."""
@@ -138,7 +142,7 @@ def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
 @replays.command()
 @click.argument("replay_id", metavar="ID", type=click.UUID)
 def pause(replay_id: UUID) -> None:
-    """Make no more deliveries until it is resumed; those made are sent."""
+    """Make no more deliveries until the replay is resumed. Those already made are sent."""
     _set(replay_id, ReplayStatus.PAUSED)
     say(f"Replay {replay_id} is paused.")
 
@@ -146,27 +150,26 @@ def pause(replay_id: UUID) -> None:
 @replays.command()
 @click.argument("replay_id", metavar="ID", type=click.UUID)
 def resume(replay_id: UUID) -> None:
-    """Go on where it was paused."""
+    """Go on with a paused replay."""
     _set(replay_id, ReplayStatus.RUNNING)
-    say(f"Replay {replay_id} goes on.")
+    say(f"Replay {replay_id} is resumed.")
 
 
 @replays.command()
 @click.argument("replay_id", metavar="ID", type=click.UUID)
 def cancel(replay_id: UUID) -> None:
-    """End it; what it made and is not being sent is dropped."""
+    """End a replay. Its pending deliveries are dropped, except those that are being sent."""
     _set(replay_id, ReplayStatus.CANCELLED)
     say(f"Replay {replay_id} is cancelled.")
 
 
 def _target(to: str | None) -> tuple[str, str | None]:
-    """The destination's name, and its URL where it is in no settings. A name has no password: it is logged."""
+    """The destination's name, and its URL if it is not in the settings. A name is logged, so it has no password."""
     known = load_settings().destinations
     if to is None:
         if len(known) != 1:
-            raise click.UsageError(
-                f"Say where with --to: {', '.join(sorted(known)) or 'no destination is'} configured."
-            )
+            names = ", ".join(sorted(known)) or "none"
+            raise click.UsageError(f"Give a destination with --to. Configured destinations: {names}.")
         return next(iter(known)), None
     if to in known:
         return to, None
@@ -175,7 +178,7 @@ def _target(to: str | None) -> tuple[str, str | None]:
     except ValidationError:
         names = ", ".join(sorted(known)) or "none"
         raise click.UsageError(
-            f"{masked(to)} is neither a destination ({names}) nor a URL: http(s)://… or python:…."
+            f"{masked(to)} is neither a configured destination ({names}) nor a valid URL (http(s)://… or python:…)."
         ) from None
     return short_name(to), to
 
@@ -184,16 +187,16 @@ def _ids(file: Any) -> list[UUID] | None:
     if file is None:
         return None
     try:
-        lines = decoded(file.read().encode("latin-1")).splitlines()  # which keeps each byte
+        lines = decoded(file.read().encode("latin-1")).splitlines()  # latin-1 kept each byte
     except UnicodeDecodeError:
-        raise click.UsageError("--ids takes text in UTF-8, or in UTF-16 with its byte order mark.") from None
+        raise click.UsageError("--ids takes text in UTF-8, or in UTF-16 with a byte order mark.") from None
     ids = []
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
                 ids.append(UUID(line.strip()))
         except ValueError:
-            raise click.UsageError(f"--ids takes an event id a line, and line {number} is none.") from None
+            raise click.UsageError(f"--ids takes one event id on each line. Line {number} is not a valid id.") from None
     return ids
 
 
@@ -238,7 +241,7 @@ def _print_plan(planned: Plan, name: str, rate: float) -> None:
         say(f"oldest   {cell(planned.oldest)}\nnewest   {cell(planned.newest)}")
         say(f"takes    {_duration(planned.events / rate)} at {rate:g} a second")
     if planned.quarantined:
-        say(f"{planned.quarantined} quarantined events match too and are left out: release them first.")
+        say(f"{planned.quarantined} quarantined events match too but are left out. To replay them, release them first.")
 
 
 def _duration(seconds: float) -> str:

@@ -8,13 +8,13 @@ from app.settings.values import new_signing_secret
 
 @click.group()
 def secrets() -> None:
-    """What signs deliveries."""
+    """Make a secret that signs deliveries."""
 
 
 @secrets.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def new(*, as_json: bool) -> None:
-    """Make a secret that signs deliveries and print it, once. Nothing is saved: give it to the consumer too."""
+    """Make a secret and print it once. Nothing is saved: paste it into priohook.toml and give it to the consumer."""
     secret = new_signing_secret()
     if as_json:
         say_json({"secret": secret})

@@ -43,36 +43,46 @@ EXAMPLE = {
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; 0.0.0.0 or :: for all.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 for any free one.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 or :: for all addresses."
+)
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 for any free port.",
+)
 @click.option(
     "--processes",
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Receivers on this port; PostgreSQL only.",
+    help="How many processes receive on this port; more than one needs PostgreSQL.",
 )
-@click.option("--no-worker", is_flag=True, help="Only receive; `priohook worker` delivers.")
+@click.option("--no-worker", is_flag=True, help="Only receive. `priohook worker` delivers.")
 def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
-    """Receive webhooks, and deliver them, until SIGTERM, then finish what was begun and exit 0."""
+    """Receive and deliver webhooks until SIGTERM, then finish what was begun and exit 0."""
     configured = load_settings()
     complete(configured)  # a clash is refused before anything is begun
     if processes > 1 and engines.is_sqlite(configured.database_url):
-        raise click.UsageError("SQLite has one writer: --processes needs PostgreSQL, see database_url.")
+        raise click.UsageError("--processes needs PostgreSQL, as SQLite has only one writer. See database_url.")
     for name in unknown_variables(os.environ):
-        say(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
+        say(f"priohook: {name} is set, but there is no such setting. Is it misspelt?", err=True)
     exit_when_told()
     outlive_output()
     listener = listen(host, port)  # before the first clients are made, whose secrets are shown once
     asyncio.run(_prepare(configured))
     make_first_key(configured)
-    made = first_clients(configured)  # last, as what fails after it keeps their secrets from being shown
+    made = first_clients(configured)  # last: if a later step failed, their secrets would never be shown
     settings = complete(configured)
     log = stderr_writer(settings.log_format)
     for path, reason in ignored_files(configured).items():
         log.write("file_ignored", {"file": str(path), "reason": reason}, level="warning")
     if not settings.token_keys:
-        log.write("tokens_are_off", {"reason": "No token_keys: `priohook keys new` makes one."}, level="warning")
+        log.write(
+            "tokens_are_off", {"reason": "There are no token_keys: `priohook keys new` makes one."}, level="warning"
+        )
     app = create_app(settings, log=log)
 
     def started(url: str) -> None:
@@ -100,7 +110,7 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
 
 @contextmanager
 def _worker(log: LogWriter, *, wanted: bool) -> Iterator[tuple[Callable[[], object], Callable[[], None]]]:
-    """Keeps a worker beside this process; gives what must be called from time to time, and what tells it to end."""
+    """Keeps a worker beside this process. Gives a function to call regularly, and one that tells the worker to end."""
     if not wanted:
         yield ended_children, lambda: None
         return
@@ -113,13 +123,13 @@ def _worker(log: LogWriter, *, wanted: bool) -> Iterator[tuple[Callable[[], obje
 
 
 async def _prepare(settings: Settings) -> None:
-    """SQLite migrates here, as one process owns it; PostgreSQL may serve others, so it is only checked."""
+    """Migrates SQLite, which only this process uses. PostgreSQL may serve others, so its schema is only checked."""
     url = settings.database_url
     async with engines.engine_for(url, within=engines.STATEMENT) as engine:
         if engines.is_sqlite(url):
             await schema.migrate(engine)
         await schema.check_schema(engine)
-        async with writing.writing(engine) as connection:  # before the first event, which they are to have
+        async with writing.writing(engine) as connection:  # before the first event, so that they get it
             await register(connection, settings.destinations, now=datetime.now(UTC))
 
 

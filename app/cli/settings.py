@@ -17,7 +17,7 @@ from app.settings.model import ClientSettings, DestinationSettings, Settings, un
 from app.settings.values import masked
 
 HARMLESS = ("host", "port", "sslmode", "target_session_attrs")
-"""The parameters of a database URL whose values may be shown; libpq takes passwords there too."""
+"""The parameters of a database URL whose values may be shown; others may be passwords."""
 
 
 @click.command()
@@ -43,11 +43,11 @@ def settings(*, as_json: bool) -> None:
             say(f"{row['name']} = {value}{' ' + str(row['unit']) if row['unit'] else ''}  ({row['source']})")
             say(f"    {row['description']}")
     for name in unknown_variables(os.environ):
-        say(f"priohook: {name} is set and no setting reads it: is it misspelt?", err=True)
+        say(f"priohook: {name} is set, but there is no such setting. Is it misspelt?", err=True)
 
 
 def _in_force() -> tuple[Settings, dict[str, str]]:
-    """The settings with what a first start keeps beside the database, and where each comes from."""
+    """The settings, with the clients and keys that a first start made, and the source of each setting."""
     settings, sources = load_settings(), value_sources()
     completed = complete(settings)
     if kept_clients(settings):

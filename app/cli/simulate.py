@@ -24,30 +24,39 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @click.command()
 @click.argument("url", default=URL)
-@click.option("--user", metavar="USERNAME:SECRET", help="Credentials; else those of a configured client.")
+@click.option(
+    "--user", metavar="USERNAME:SECRET", help="The credentials to use; by default those of a configured client."
+)
 @click.option("--count", type=click.IntRange(1), help=f"Events to send; {DEFAULT_COUNT} unless --seconds is given.")
 @click.option("--seconds", type=click.FloatRange(0.1, 86_400), help="How long to send.")
-@click.option("--rate", type=click.FloatRange(0.01, 100_000), help="Requests a second; else as fast as it can.")
-@click.option("--connections", default=8, show_default=True, type=click.IntRange(1, 1000), help="Requests at once.")
+@click.option("--rate", type=click.FloatRange(0.01, 100_000), help="Requests a second; by default as many as possible.")
+@click.option(
+    "--connections", default=8, show_default=True, type=click.IntRange(1, 1000), help="How many requests run at once."
+)
 @click.option(
     "--shape",
     default="mixed",
     show_default=True,
     type=click.Choice(("notification", "order", "both", "mixed")),
-    help="What a body holds.",
+    help="What each body holds.",
 )
-@click.option("--duplicates", default=0.0, type=SHARE, help="Share of events that are sent once more.")
-@click.option("--out-of-order", default=0.0, type=SHARE, help="Share of events that come after their successor.")
-@click.option("--bad", default=0.0, type=SHARE, help="Share of events with a bad request beside.")
+@click.option("--duplicates", default=0.0, type=SHARE, help="Share of events that are sent twice, from 0 to 1.")
+@click.option(
+    "--out-of-order",
+    default=0.0,
+    type=SHARE,
+    help="Share of events that are sent after the next event of their order, from 0 to 1.",
+)
+@click.option("--bad", default=0.0, type=SHARE, help="Share of events that are followed by a bad request, from 0 to 1.")
 @click.option(
     "--retry",
     is_flag=True,
-    help=f"Send again what got no right answer: Prioticket's seven days, in {sum(RETRY_PAUSES):.0f} seconds.",
+    help=f"Send again what got a wrong answer: Prioticket's seven days in {sum(RETRY_PAUSES):.0f} seconds.",
 )
 @click.option("--seed", type=int, help="The same seed sends the same bodies on the same day.")
-@click.option("--json", "as_json", is_flag=True, help="The closing table as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def simulate(*, url: str, user: str | None, seed: int | None, as_json: bool, **options: Any) -> None:
-    """Send what Prioticket sends: orders from their first notification to the gate. Exit 1 if an answer was wrong."""
+    """Send made-up orders as Prioticket does, from the first notification to the gate. Exit 1 if an answer is wrong."""
     mixture = Mixture(**{name: options.pop(name) for name in ("shape", "duplicates", "out_of_order", "bad")})
     if options["count"] is None and options["seconds"] is None:
         options["count"] = DEFAULT_COUNT
@@ -76,7 +85,7 @@ async def _run(plan: Plan, mixture: Mixture, seed: int) -> dict[str, Any]:
 
         def end() -> None:
             simulation.end()
-            for number in SIGNALS:  # a second one ends it at once
+            for number in SIGNALS:  # a second signal ends the process at once
                 loop.remove_signal_handler(number)
 
         for number in SIGNALS:

@@ -1,4 +1,4 @@
-"""Standard input, output and error, whatever they were given as: closed, full, or in another coding than UTF-8."""
+"""Standard input, output and error, made usable even if they are closed, full or not in UTF-8."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ INPUT, OUTPUT, ERROR = 0, 1, 2
 
 
 class Stream(FileIO):
-    """A stream whose trouble is raised once at most, with its name; what comes after that is dropped.
+    """A stream that raises at most one error, which names it; what is written after that is dropped.
 
-    It has no buffer: Python would try to write that once more at its end and exit with 120, or abort while another
+    It has no buffer. At its exit Python would try to write the buffer again and end with 120, or abort if another
     thread waits for a reader.
     """
 
@@ -21,7 +21,7 @@ class Stream(FileIO):
         self._raises = raises
 
     def write(self, content: Any) -> int:
-        """Writes all of it."""
+        """Writes the whole content."""
         left = memoryview(content).cast("B")
         size = len(left)
         try:
@@ -35,29 +35,28 @@ class Stream(FileIO):
 
 
 def open_streams() -> None:
-    """Makes the three usable: output raises what is wrong with it, error never does, and none is missing.
+    """Makes all three usable: output raises an error once, error never does, and none is missing.
 
-    A closed one is /dev/null from here on: else the next file that is opened, such as the database, would take its
-    place.
+    A closed one becomes /dev/null. Otherwise the next file that is opened, such as the database, would get its number.
     """
     for number in (INPUT, OUTPUT, ERROR):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     sys.stdin = sys.stdin or open(INPUT, closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stdout = _opened(OUTPUT, sys.stdout, raises=True)
     sys.stderr = _opened(ERROR, sys.stderr, raises=False)
 
 
 def outlive_output() -> None:
-    """For what must go on without its standard output: what cannot be written there is dropped."""
+    """From here on, output that cannot be written is dropped: a server must go on without it."""
     sys.stdout = _opened(OUTPUT, sys.stdout, raises=False)
 
 
 def _opened(number: int, before: TextIO | None, *, raises: bool) -> TextIO:
     stream = Stream(number, title="standard output" if number == OUTPUT else "standard error", raises=raises)
-    # What the coding cannot show is replaced; on standard error Python itself writes it as an escape.
+    # Characters that the encoding lacks are replaced; on standard error they are escaped, as Python does.
     errors = "replace" if number == OUTPUT else "backslashreplace"
     encoding = before.encoding if before else "utf-8"
     return TextIOWrapper(stream, encoding=encoding, errors=errors, line_buffering=True)

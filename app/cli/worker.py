@@ -22,12 +22,12 @@ from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 
 NICENESS = 10
-"""On a machine that is busy, acknowledgements go before deliveries."""
-OWNER_ONLY = 0o600  # of the lock: who else could open it could hold it
+"""On a busy machine, acknowledgements come before deliveries."""
+OWNER_ONLY = 0o600  # of the lock file: another user who could open it could hold the lock
 
 
 class WorkerRuns(click.ClickException):
-    """Another worker has this SQLite file."""
+    """Another worker uses this SQLite file."""
 
 
 @click.command()
@@ -37,7 +37,7 @@ def worker(*, beside: int | None) -> None:
     exit_when_told()
     outlive_output()
     if beside is not None:
-        ending_with(beside, within=ENDS_WITHIN)  # before all else, which may take long or hang
+        ending_with(beside, within=ENDS_WITHIN)  # first, as everything else may take long or hang
     settings = load_settings()
     sys.path.append(str(Path.cwd()))  # where a python: destination's module is
     log = stderr_writer(settings.log_format)
@@ -52,7 +52,7 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
     for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     url = settings.database_url
-    if not engines.is_sqlite(url):  # there it would keep the receiver waiting for the lock that it holds
+    if not engines.is_sqlite(url):  # on SQLite the receiver waits for a lock that the worker holds
         os.nice(NICENESS)
     async with opened(settings, within=engines.STATEMENT) as engine, watching(engine, Health(), commits=False):
         work = Worker(engine, url, settings.destinations)
@@ -63,7 +63,7 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
 
 @contextmanager
 def _alone(url: str) -> Iterator[None]:
-    """On SQLite the only worker of its file; on PostgreSQL any number share the work."""
+    """Makes sure that a SQLite file has only one worker. On PostgreSQL any number share the work."""
     if not engines.is_sqlite(url):
         yield
         return
@@ -74,8 +74,8 @@ def _alone(url: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkerRuns(
-                f"A worker runs for {path} already, and SQLite has room for one: `serve` brings its own unless it is "
-                "started with --no-worker. PostgreSQL takes any number."
+                f"A worker already runs for {path}, and SQLite allows only one. `serve` starts its own unless it gets "
+                "--no-worker. PostgreSQL allows any number."
             ) from None
         except OSError as error:  # a file system without locks
             raise OSError(error.errno, error.strerror, str(lock)) from None

@@ -13,7 +13,7 @@ from tests.conftest import CLIENTS, SECRET
 def test_what_is_no_url_is_a_usage_error_that_does_not_repeat_it(run, url):
     done = run("check", url)
     assert done.status == 2
-    assert "That is no URL of a receiver" in done.errors
+    assert "The receiver's URL is invalid" in done.errors
     assert url not in done.errors
 
 

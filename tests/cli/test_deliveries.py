@@ -64,7 +64,7 @@ def test_a_list_into_a_pipe_is_tabs_and_newest_first(run, four):
         ["ORDER_CREATE", "A", "erp", "delivered", "1"],
     ]
     assert [row[8] for row in rows] == ["", "", "500", "200"]
-    assert rows[1][7] == "waits behind another"
+    assert rows[1][7] == "waits for another"
     assert rows[3][7] == ""
 
 
@@ -115,9 +115,7 @@ def test_retry_says_of_each_what_became_of_it_and_is_status_1_if_one_is_left(run
     done = run("deliveries", "retry", four[1], four[0])
     assert done.status == 1
     assert done.text == f"Delivery {four[1]} is tried again.\n"
-    assert done.errors == (
-        f"priohook: Delivery {four[0]} was delivered: `priohook replay` makes a new one of its event.\n"
-    )
+    assert done.errors == (f"priohook: Delivery {four[0]} was delivered: `priohook replay` delivers its event again.\n")
 
 
 def test_retry_of_one_that_waits_behind_another_says_how_to_find_that(run, four):
@@ -125,7 +123,7 @@ def test_retry_of_one_that_waits_behind_another_says_how_to_find_that(run, four)
     command = "deliveries list --status pending --destination erp --reference B"
     assert done.status == 1
     assert done.errors == (
-        f"priohook: Delivery {four[2]} waits behind another one of B: retry the one that is due, "
+        f"priohook: Delivery {four[2]} waits behind another one of B. Retry the one that is due; "
         f"see `priohook {command}`.\n"
     )
     assert four[1] in run(*command.split()).text
@@ -138,7 +136,7 @@ def test_retry_of_one_is_status_0(run, dead):
 
 def test_retry_of_a_destination_takes_all_its_dead_ones(run, dead):
     done = run("deliveries", "retry", "--destination", "erp")
-    assert done == (0, b"Dead deliveries of erp that are pending again: 2.\n", "")
+    assert done == (0, b"Dead deliveries to erp that are pending again: 2.\n", "")
     assert statuses(run) == ["pending", "pending"]
 
 
@@ -151,7 +149,7 @@ def test_drop_gives_up_one(run, four):
 def test_drop_of_many_needs_yes_where_nobody_can_be_asked(run, dead):
     done = run("deliveries", "drop", "--destination", "erp", "--status", "dead")
     assert (done.status, done.written) == (2, b"")
-    assert "Drop 2 dead deliveries of erp? There is no terminal to ask on: give --yes." in done.errors
+    assert "Drop 2 dead deliveries to erp? There is no terminal to ask on: give --yes." in done.errors
     assert statuses(run) == ["dead", "dead"]
 
 
@@ -167,7 +165,7 @@ def test_an_unknown_destination_is_status_2_and_lists_the_known_ones(run, workin
     working(lambda workers: workers.register("crm"))
     done = run("deliveries", *command, "--destination", "nobody")
     assert done.status == 2
-    assert done.errors.endswith("There is no destination nobody; known: crm, erp.\n")
+    assert done.errors.endswith("There is no destination nobody. Known destinations: crm, erp.\n")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_pause_keeps_the_reason_and_resume_ends_it(run, working, configured):
     assert run("destinations", "pause", "erp", "--reason", "Moving house.").status == 0
     assert listed(run)["erp"]["paused_reason"] == "Moving house."
     assert ": Moving house.\t" in run("destinations", "list").text
-    assert run("destinations", "resume", "erp") == (0, b"erp goes on.\n", "")
+    assert run("destinations", "resume", "erp") == (0, b"erp is resumed.\n", "")
     assert listed(run)["erp"]["paused_at"] is None
 
 
@@ -72,7 +72,7 @@ def test_an_unknown_destination_is_status_1_and_says_where_the_names_are(run, fi
     assert done == (
         1,
         b"",
-        "Error: There is no destination nobody: `priohook destinations list` has their names.\n",
+        "Error: There is no destination nobody: `priohook destinations list` shows their names.\n",
     )
 
 
@@ -90,10 +90,10 @@ def test_one_that_left_the_settings_is_removed_with_what_is_pending(run, working
 
     working(fill)
     refused = run("destinations", "remove", "erp")
-    assert (refused.status, "Drop 1 pending deliveries of erp" in refused.errors) == (2, True)
+    assert (refused.status, "Drop 1 pending deliveries to erp" in refused.errors) == (2, True)
     done = run("destinations", "remove", "--yes", "erp")
     assert done.status == 0
-    assert "Pending deliveries of erp that were dropped: 1." in done.text
+    assert "Pending deliveries to erp that were dropped: 1." in done.text
     assert listed(run) == {}
     assert "dropped" in run("deliveries", "list", "--destination", "erp").text
     assert run("destinations", "remove", "erp").status == 2

@@ -220,7 +220,7 @@ def test_release_of_a_copy_counts_it_on_the_first(run, fill):
     first, copy = fill(refused_event("a", NOTIFICATION), refused_event("b", NOTIFICATION))
     run("events", "release", str(first))
     done = run("events", "release", str(copy))
-    assert done == (0, f"It is a copy of event {first}, where it is counted now.\n".encode(), "")
+    assert done == (0, f"It is a copy of event {first} and is now counted there.\n".encode(), "")
     assert json.loads(run("events", "show", "--json", str(first)).text)["duplicates"] == 1
 
 

@@ -65,6 +65,6 @@ def test_a_command_reads_its_settings_once(run, tmp_path, monkeypatch):
 
 
 def test_a_bug_is_a_traceback(run, monkeypatch):
-    monkeypatch.setitem(main.COMMANDS, "keys", ("app.no_such_module:keys", "What signs tokens."))
+    monkeypatch.setitem(main.COMMANDS, "keys", ("app.no_such_module:keys", "Make a key that signs tokens."))
     with pytest.raises(ModuleNotFoundError):
         run("keys")

@@ -145,7 +145,10 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_traceback(sqlite):
 
 def test_a_worker_makes_no_file(run, tmp_path):
     done = run("worker")
-    assert (done.status, done.errors) == (1, "priohook: There is no database priohook.db: `priohook serve` makes it.\n")
+    assert (done.status, done.errors) == (
+        1,
+        "priohook: There is no database priohook.db: `priohook serve` creates it.\n",
+    )
     assert not (tmp_path / "priohook.db").exists()
 
 

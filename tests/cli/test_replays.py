@@ -43,7 +43,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(run, three):
         "oldest   2026-08-12T12:00:00.000+00:00",
         "newest   2026-08-12T13:00:00.000+00:00",
         "takes    0:01:40 at 0.02 a second",
-        "1 quarantined events match too and are left out: release them first.",
+        "1 quarantined events match too but are left out. To replay them, release them first.",
     ]
     assert replays(run) == []
 
@@ -132,7 +132,7 @@ def test_a_line_that_is_no_id_is_named(run, three, tmp_path, text):
     (tmp_path / "ids").write_text(text)
     done = run("replay", "--ids", str(tmp_path / "ids"))
     assert done.status == 2
-    assert f"line {len(text.splitlines())} is none" in done.errors
+    assert f"Line {len(text.splitlines())} is not a valid id" in done.errors
 
 
 def test_ids_and_a_filter_exclude_each_other(run, three, tmp_path):
@@ -152,7 +152,7 @@ def test_a_url_of_ones_own_is_a_destination_without_its_password(run, three):
 def test_an_unknown_destination_is_status_2_and_lists_the_known_ones(run, three, to):
     done = run("replay", "--yes", "--to", to)
     assert done.status == 2
-    assert "is neither a destination (erp) nor a URL: http(s)://… or python:…" in done.errors
+    assert "is neither a configured destination (erp) nor a valid URL (http(s)://… or python:…)" in done.errors
 
 
 @pytest.mark.parametrize("known", [{}, {"erp": {"url": URL}, "crm": {"url": URL}}])

@@ -118,7 +118,7 @@ def test_a_misspelt_variable_is_pointed_out(run, monkeypatch):
     monkeypatch.setenv("PRIOHOOK_MAX_BODY_BITES", "1")
     done = run("settings")
     assert done.status == 0
-    assert done.errors == "priohook: PRIOHOOK_MAX_BODY_BITES is set and no setting reads it: is it misspelt?\n"
+    assert done.errors == "priohook: PRIOHOOK_MAX_BODY_BITES is set, but there is no such setting. Is it misspelt?\n"
 
 
 @pytest.mark.parametrize("command", [["settings"], ["migrate"], ["events", "list"], ["serve"]])
