@@ -17,7 +17,7 @@ from app.auth.token_request import SCOPE
 from app.auth.tokens import COMPACT
 from app.deliveries.destinations.http import retry_after
 from app.prioticket.payloads import UNPRINTABLE
-from app.server.connection import HOST, REQUEST_LINE
+from app.server.head import HOST, REQUEST_LINE
 from app.web.body import content_coding
 from app.web.etags import has_current
 from app.web.negotiation import accepts_json, is_json

@@ -29,13 +29,25 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.server.connections import Connections
+from app.server.head import (
+    LARGEST_HEAD_BYTES,
+    LONGEST_TARGET_BYTES,
+    MOST_FIELDS,
+    HeadTooLarge,
+    HeadTooSlow,
+    TargetTooLong,
+    check_size,
+    expects_continue,
+    problem_of,
+    target,
+    without_upgrade,
+)
 from app.server.wire import Wire
 from app.telemetry.logs import LogWriter
 from app.telemetry.middleware import new_request_id
-from app.web.problems import MethodNotImplemented, NotFound, Problem, Unavailable
+from app.web.problems import Problem, Unavailable
 from app.web.response_headers import SECURITY_HEADERS
 
-LARGEST_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT = timedelta(seconds=10)
 WRITE_TIMEOUT = timedelta(seconds=15)
 """How long a peer may take nothing of what is written to it, see `Wire`."""
@@ -51,39 +63,6 @@ MOST_OF_ADDRESS = 2048
 PIECE_BYTES = 8 * 1024
 """How much is parsed at once: of pipelined requests what does not fit here waits as bytes, since a parsed one is a
 hundred times as large."""
-
-LONGEST_TARGET_BYTES = 8 * 1024  # RFC 9112, section 3, wants 8000 at least
-MOST_FIELDS = 100
-
-REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([^\s?]++)(\?\S*+)? HTTP/1\.[01]\r?\n")
-HOST = re.compile(rb"(\[[0-9A-Za-z:.%_~-]++\]|[0-9A-Za-z._~%!$&'()*+,;=-]*+)(:[0-9]*+)?")
-"""RFC 9110, section 7.2; it may be empty."""
-
-VERSIONS = ("1.1", "1.0")
-
-
-class MalformedRequest(Problem):
-    """What arrived is no HTTP/1.1."""
-
-    status = 400
-
-
-class HeadTooLarge(Problem):
-    """The request line and headers are over `LARGEST_HEAD_BYTES`, or there are more than `MOST_FIELDS`."""
-
-    status = 431
-
-
-class TargetTooLong(Problem):
-    """The request's target is over `LONGEST_TARGET_BYTES`."""
-
-    status = 414
-
-
-class HeadTooSlow(Problem):
-    """The request line and headers did not arrive within `HEAD_TIMEOUT`."""
-
-    status = 408
 
 
 class TooManyConnections(Unavailable):
@@ -208,15 +187,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The body follows; its own deadline is the receiver's."""
-        if (
-            self._received + PIECE_BYTES > LARGEST_HEAD_BYTES  # else the sum cannot be larger
-            and sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_BYTES
-        ):
-            raise HeadTooLarge("The request's head is too large.", "Send fewer and shorter headers.")
+        if self._received + PIECE_BYTES > LARGEST_HEAD_BYTES:  # else it cannot be larger
+            check_size(self.headers)
         if self._offers_upgrade():
             return
-        self._judge_head()
-        self._judge_target()
+        self.expect_100_continue = expects_continue(self.parser.get_http_version(), self.headers)
+        self.url = target(self.url)
         if self._headers_sent is not None:
             self.headers[:] = self._headers_sent
             self._headers_sent = None
@@ -262,41 +238,11 @@ class Protocol(HttpToolsProtocol):
                 rest = data[end.args[0] :]
                 data = self._without_upgrade() + rest if self._offers_upgrade() else rest
             except httptools.HttpParserError as error:
-                self._refuse(self._problem(error, data))
+                begins_here = self._received == len(data)
+                self._refuse(problem_of(error, data if begins_here else b"", self.paths))
                 return
             else:
                 return
-
-    def _judge_head(self) -> None:
-        """Refuses what another server could read differently, RFC 9112, sections 2.3, 3.2 and 6.1."""
-        version = self.parser.get_http_version()
-        if version not in VERSIONS:
-            raise MalformedRequest("This is not HTTP/1.1.", "Send the request as HTTP/1.1.")
-        hosts, codings = [], []
-        for name, value in self.headers:
-            if name == b"host":
-                hosts.append(value)
-            elif name == b"transfer-encoding":
-                codings.append(value.strip(b" \t").lower())
-            elif name == b"expect":
-                # HTTP/1.0 has no interim answers; RFC 9110, section 10.1.1.
-                self.expect_100_continue = version == "1.1" and value.strip(b" \t").lower() == b"100-continue"
-        if len(hosts) != 1 and (hosts or version == "1.1"):
-            raise MalformedRequest("There is not exactly one Host header.", "Send one.")
-        if hosts and not HOST.fullmatch(hosts[0].strip(b" \t")):
-            raise MalformedRequest("The Host header is not valid.", "Send a host, and a port if need be.")
-        if codings and (codings != [b"chunked"] or version == "1.0"):
-            why = "Send Content-Length, or HTTP/1.1 with Transfer-Encoding: chunked alone."
-            raise MalformedRequest("The transfer coding is not valid here.", why)
-
-    def _judge_target(self) -> None:
-        """Refuses a fragment, and gives `http://host` the path that it means, RFC 9112, section 3.2.1."""
-        if b"#" in self.url:
-            raise MalformedRequest("The request's target has a fragment.", "Leave out what begins with #.")
-        if not self.url.startswith(b"/"):
-            target = httptools.parse_url(self.url)
-            if target.schema is not None and target.path is None:
-                self.url = b"/" if target.query is None else b"/?" + target.query
 
     def _offers_upgrade(self) -> bool:
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
@@ -307,28 +253,11 @@ class Protocol(HttpToolsProtocol):
         The old one takes what follows for that protocol and would lose the body. Java's HttpClient offers h2c with
         every first request, and RFC 9110, section 7.8, lets a server ignore it.
         """
-        start = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
-        kept = (header for header in self.headers if header[0] != b"upgrade")
+        head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
         self._headers_sent = self.headers
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        return start + b"".join(b"%s: %s\r\n" % header for header in kept) + b"\r\n"
-
-    def _problem(self, error: httptools.HttpParserError, data: bytes) -> Problem:
-        """Why the parser did not take `data`."""
-        if isinstance(error.__context__, Problem):
-            return error.__context__
-        begins_here = self._received == len(data)
-        request = REQUEST_LINE.match(data) if begins_here else None
-        if isinstance(error, httptools.HttpParserInvalidMethodError) and request:
-            return self._unknown_method(request[2].decode("latin-1"))
-        why = "its target is no URL" if isinstance(error, httptools.HttpParserCallbackError) else error
-        return MalformedRequest("This is no valid HTTP/1.1 request.", f"In detail: {why}.")
-
-    def _unknown_method(self, path: str) -> Problem:
-        if not any(known.match(path) for known in self.paths):
-            return NotFound("There is nothing at this URL.", "docs/api.md lists the URLs.")
-        return MethodNotImplemented("HTTP does not define this method.", "docs/api.md lists the URLs and methods.")
+        return head
 
     def _address(self) -> str:
         return self.client[0] if self.client else "unknown"

@@ -13,8 +13,9 @@ from typing import Any
 import uvicorn
 from starlette.routing import Route, Router
 
-from app.server.connection import LARGEST_HEAD_BYTES, Protocol
+from app.server.connection import Protocol
 from app.server.connections import Connections
+from app.server.head import LARGEST_HEAD_BYTES
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
 
