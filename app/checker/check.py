@@ -1,4 +1,4 @@
-"""Asks an endpoint everything, and says where its answers differ."""
+"""Sends all probes to an endpoint, and says where its answers differ."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PATH = "/webhooks/prioticket"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One row: what was asked, what came back, how it differs from what was promised, and what to do."""
+    """The result of one probe: what came back, how it differs from what was promised, and what to do."""
 
     probe: Probe
     got: str
@@ -23,7 +23,7 @@ class Finding:
 
     @property
     def expected(self) -> str:
-        """In words."""
+        """The promised answer in words."""
         words = [str(self.probe.status), *(f"{name}: {value}" for name, value in self.probe.headers if value != "*")]
         return " ".join([*words, {"empty": "no body", "error": "ErrorModel", "any": ""}[self.probe.body]]).strip()
 
@@ -31,13 +31,13 @@ class Finding:
 def check(
     url: str, *, username: str | None, password: str | None, read_only: bool, timeout: float
 ) -> Iterator[Finding]:
-    """One finding after the other.
+    """Sends one probe after the other and gives the finding of each.
 
     Args:
-        url: The webhook's.
-        username: Of a client that may send; without it only what needs none is asked.
-        password: Its secret.
-        read_only: Whether to leave out what would be stored.
+        url: The webhook's URL.
+        username: A client that may send. Without it, only the probes that need no credentials are sent.
+        password: The client's secret.
+        read_only: Whether to leave out probes that would be stored.
         timeout: Seconds to wait for each answer.
 
     Raises:
@@ -63,14 +63,14 @@ def check(
         differences = tuple(_differences(probe, answer))
         event_id = answer.headers.get("event-id", "")
         if probe.group is not None and event_ids.setdefault(probe.group, event_id) != event_id:
-            differences += (f"Event-Id is {event_id}, and was {event_ids[probe.group]} before",)
+            differences += (f"Event-Id is {event_id}, but was {event_ids[probe.group]} before",)
         yield Finding(probe, _in_words(answer), differences, advice(probe, answer))
 
 
 def _request(target: SplitResult, probe: Probe) -> Iterator[bytes]:
     path = target.path if probe.path is None else target.path.removesuffix(PATH).rstrip("/") + probe.path
     lines = [f"{probe.method} {path} HTTP/1.1", f"Host: {target.netloc}", "Connection: close"]
-    lines.append("User-Agent: priohook-check")  # some proxies refuse whoever has none
+    lines.append("User-Agent: priohook-check")  # some proxies refuse a request without one
     lines += [f"{name}: {value}" for name, value in probe.sent]
     named = {name for name, _ in probe.sent}
     if isinstance(probe.content, bytes):
@@ -97,9 +97,9 @@ def _differences(probe: Probe, answer: Answer) -> Iterator[str]:
     if probe.body != "error" or tolerated:
         return
     if answer.error_reference is None:
-        yield f"the body is no ErrorModel, it begins {answer.body[:40]!r}"
+        yield f"the body is not an ErrorModel; it begins with {answer.body[:40]!r}"
     elif answer.error_reference != answer.headers.get("x-request-id"):
-        yield "error_reference is not X-Request-Id"
+        yield "error_reference differs from X-Request-Id"
 
 
 def _in_words(answer: Answer) -> str:

@@ -1,4 +1,4 @@
-"""What a deployed endpoint is asked, what it promised to answer, and what to do where it does not."""
+"""The requests of a check: what to send, what the endpoint promised to answer, and what to do if it differs."""
 
 import gzip
 import json
@@ -12,23 +12,23 @@ from uuid import uuid4
 
 CHALLENGE = 'Basic realm="priohook", charset="UTF-8"'
 MARK = "PRIOHOOK_CHECK"
-"""The type of the events that a check leaves behind, and their reference with a dash. What it leaves in quarantine has
-it too and is the same each time, so that the next check's are copies."""
+"""The type of the events that a check leaves behind; their reference is the same with a dash. What it leaves in
+quarantine holds this mark too. It has the same bytes each time, so that a later check leaves only copies."""
 
 MEGABYTE = 1024 * 1024
 OVER_ANY_LIMIT = 66
 """Megabytes; no receiver can be configured to take more than 64."""
 
 ENOUGH_TO_REFUSE = 64 * 1024
-"""Bytes of a body that is declared too large, after which priohook does not wait for the rest."""
+"""After so many bytes of a body that is declared too large, priohook answers without waiting for the rest."""
 
 Headers = tuple[tuple[str, str], ...]
 
 NOT_KEPT = ("Accept", "text/html")
-"""Goes with what must be refused at the door: behind a proxy that presents credentials of its own it is 406, which
-nothing is kept of."""
+"""Sent with what must be refused for its credentials. If a proxy adds good credentials of its own, the answer is 406
+and nothing is stored."""
 
-CAP = "A proxy with a limit of its own answers before priohook does, and what was sent is not kept: raise its limit."
+CAP = "A proxy with a limit of its own answers before priohook does, so nothing is kept. Raise its limit."
 PROXY_BODY = "Something before priohook answers with its own page. Let it pass priohook's answers through unchanged."
 
 
@@ -37,19 +37,19 @@ class Probe:
     """One request.
 
     Attributes:
-        name: What it is about.
+        name: Its name in the output.
         advice: The likely cause of another answer, and what to do.
-        status: What the answer must have.
-        body: What the answer's body must be.
-        headers: What the answer's headers must be; `*` is anything.
+        status: The right status.
+        body: What kind of body the answer must have.
+        headers: The headers that the answer must have; `*` allows any value.
         method: The request's method.
-        path: Instead of the webhook's, from the beginning of the deployment.
+        path: A path of its own instead of the webhook's.
         sent: The request's headers.
         content: The request's body.
-        kept: Whether the receiver stores something; `--read-only` leaves it out.
-        tolerable: Whether 200 is right too, where the receiver is told to accept what it cannot read.
-        credentials: Whether it needs them.
-        group: Probes of one group are answered with the same Event-Id.
+        kept: Whether the receiver stores something; `--read-only` leaves the probe out.
+        tolerable: Whether 200 is right too, because the receiver may accept what it cannot read.
+        credentials: Whether the probe sends the client's credentials.
+        group: All probes of a group must get the same Event-Id.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Probe:
 
     @property
     def asked(self) -> str:
-        """In words, without the secret."""
+        """The request in words, without the secret."""
         words = [f"{self.method} {self.path}" if self.path else self.method]
         for name, value in self.sent:
             words.append(f"{name}: {value.partition(' ')[0]} …" if name == "Authorization" else f"{name}: {value}")
@@ -78,7 +78,7 @@ class Probe:
 
 
 def probes(username: str | None, password: str | None) -> Iterator[Probe]:
-    """All probes, the harmless ones first; those with credentials only where there are some."""
+    """All probes, the harmless ones first. Without a username, only those that need no credentials."""
     yield from _open_doors()
     yield from _refusals()
     if username is not None and password is not None:
@@ -87,7 +87,7 @@ def probes(username: str | None, password: str | None) -> Iterator[Probe]:
 
 
 def event(kind: str = MARK, *, padding: int = 0) -> bytes:
-    """The body of an event that nobody's business logic knows."""
+    """The body of an event whose type no business logic knows."""
     notification = {
         "notification_id": str(uuid4()),
         "notification_event": kind,
@@ -98,11 +98,11 @@ def event(kind: str = MARK, *, padding: int = 0) -> bytes:
 
 
 def _open_doors() -> Iterator[Probe]:
-    advice = "Route this path to priohook too: a balancer asks it whether the receiver is well."
+    advice = "Route this path to priohook too: a load balancer needs it to tell whether the receiver is well."
     yield Probe(name="alive", advice=advice, status=200, body="any", method="GET", path="/healthz")
     yield Probe(
         name="ready",
-        advice="503 says that the database is away or its schema is old: run `priohook migrate`. Else as above.",
+        advice="503: the database is away, or its schema is old (run `priohook migrate`). Route this path too.",
         status=200,
         body="any",
         method="GET",
@@ -111,7 +111,7 @@ def _open_doors() -> Iterator[Probe]:
     yield Probe(name="unknown path", advice=PROXY_BODY, status=404, path="/priohook-check-nothing-is-here")
     yield Probe(
         name="GET",
-        advice="A proxy that allows some methods only answers 405 itself; let all methods through.",
+        advice="A proxy that allows only some methods answers 405 itself. Let all methods through.",
         status=405,
         headers=(("allow", "POST"),),
         method="GET",
@@ -119,7 +119,7 @@ def _open_doors() -> Iterator[Probe]:
     for method in ("PROPFIND", "BREW"):
         yield Probe(
             name=f"{method}, no method of HTTP",
-            advice="A proxy refuses it before priohook does. Harmless, if it does so for no other method.",
+            advice="A proxy refuses the method before priohook does. That is harmless for this method only.",
             status=501,
             method=method,
         )
@@ -130,7 +130,7 @@ def _refusals() -> Iterator[Probe]:
     yield Probe(
         sent=(NOT_KEPT,),
         name="no credentials",
-        advice="A proxy that strips WWW-Authenticate or adds a page of its own hides the challenge: pass both through.",
+        advice="A proxy hides the challenge: it removes WWW-Authenticate or adds a page. Let both pass unchanged.",
         status=401,
         body="empty",
         headers=challenge,
@@ -143,7 +143,7 @@ def _refusals() -> Iterator[Probe]:
     for name, authorization in wrong.items():
         yield Probe(
             name=name,
-            advice="If a proxy authenticates by itself, let it leave Authorization alone.",
+            advice="If a proxy authenticates by itself, let it pass Authorization on unchanged.",
             status=401,
             headers=challenge,
             sent=(("Authorization", authorization), NOT_KEPT),
@@ -154,7 +154,7 @@ def _with_credentials(authorization: tuple[str, str]) -> Iterator[Probe]:
     typed = (authorization, ("Content-Type", "application/json"))
     yield Probe(
         name="two Authorization headers",
-        advice="A proxy drops one of them, and may have looked at the other one. Let it refuse both or pass both on.",
+        advice="A proxy drops one of them, and may have checked the other one. Let it refuse both or pass both on.",
         status=401,
         headers=(("www-authenticate", CHALLENGE),),
         sent=(authorization, authorization, NOT_KEPT),
@@ -162,7 +162,7 @@ def _with_credentials(authorization: tuple[str, str]) -> Iterator[Probe]:
     )
     yield Probe(
         name="Accept without JSON",
-        advice="A proxy changes Accept: let it pass on as it is.",
+        advice="A proxy changes Accept. Let it pass the header on unchanged.",
         status=406,
         sent=(*typed, NOT_KEPT),
         credentials=True,
@@ -180,19 +180,19 @@ def _stored(typed: Headers) -> Iterator[Probe]:
         name="an event",
         content=body,
         group="copies",
-        advice="503 says that the database is away. A proxy must pass Event-Id on, and add no body.",
+        advice="503 means that the database is away. A proxy must pass Event-Id on and add no body.",
     )
     yield stored(
         name="the same again",
         content=body,
         group="copies",
-        advice="Another Event-Id says that not all receivers have the same database.",
+        advice="If the Event-Id differs, not all receivers use the same database.",
     )
     yield stored(
         name="an event in gzip",
         content=gzip.compress(event(), mtime=0),
         sent=(*typed, ("Content-Encoding", "gzip")),
-        advice="A proxy refuses the coding or undoes it; let it pass bodies on as they are.",
+        advice="A proxy refuses or decompresses the body. Let it pass bodies on unchanged.",
     )
     yield stored(
         name="an event of 900 KiB",
@@ -209,7 +209,7 @@ def _quarantined(authorization: tuple[str, str], typed: Headers) -> Iterator[Pro
         status=413,
         sent=(*typed, ("Content-Length", str(2**40))),
         content=mark.ljust(ENOUGH_TO_REFUSE),
-        advice=f"{CAP} No answer says that it waits for the whole body first.",
+        advice=f"{CAP} If no answer comes, the proxy waits for the whole body first.",
     )
     yield refused(
         name="over the limit, counted",
@@ -242,8 +242,8 @@ def _quarantined(authorization: tuple[str, str], typed: Headers) -> Iterator[Pro
         status=408,
         sent=(*typed, ("Content-Length", str(len(mark) + 10))),
         content=mark,
-        advice="A proxy that collects bodies gives up before priohook does, and nothing is kept: let it pass bodies on "
-        "as they come. No answer says that it, or body_timeout, waits longer than --timeout.",
+        advice="A proxy that buffers bodies gives up before priohook does, and nothing is kept. Let it pass bodies on "
+        "unbuffered. If no answer comes, the proxy or body_timeout waits longer than --timeout.",
     )
 
 
@@ -255,9 +255,9 @@ def _chunks() -> Iterator[bytes]:
     chunk = f"{MARK} in chunks".encode().ljust(MEGABYTE)
     for _ in range(OVER_ANY_LIMIT):
         yield b"%x\r\n%b\r\n" % (MEGABYTE, chunk)
-    yield b"0\r\n\r\n"  # a proxy that collects bodies waits for it
+    yield b"0\r\n\r\n"  # a proxy that buffers bodies waits for it
 
 
 def _bomb() -> bytes:
-    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # 16: in gzip's wrapping
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # + 16: gzip
     return b"".join([*(packer.compress(bytes(MEGABYTE)) for _ in range(OVER_ANY_LIMIT)), packer.flush()])

@@ -1,4 +1,4 @@
-"""One request on a connection of its own, byte by byte, and what came back."""
+"""Sends one request byte by byte on a connection of its own, and reads the answer."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ class NoConnection(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; names of headers are in lower case, repeated ones joined by commas."""
+    """An answer. The names of its headers are in lower case; values of repeated headers are joined by commas."""
 
     status: int
     headers: dict[str, str]
@@ -25,7 +25,7 @@ class Answer:
 
     @property
     def error_reference(self) -> str | None:
-        """That of the ErrorModel in the body, or None where the body is none."""
+        """`error_reference` of the ErrorModel in the body; None if the body is not an ErrorModel."""
         try:
             model = json.loads(self.body)
             return str(model["error_reference"]) if isinstance(model["error"], str) else None
@@ -35,22 +35,22 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No answer; the text says what happened instead."""
+    """No answer came; `why` says what happened instead."""
 
     why: str
 
 
 def exchange(url: SplitResult, parts: Iterable[bytes], *, method: str, timeout: float) -> Answer | Silence:
-    """Sends the parts until they end or the connection does, and reads the answer.
+    """Sends the parts until they or the connection end, and reads the answer.
 
     Args:
-        url: Says where to connect.
+        url: The URL to connect to.
         parts: The request's bytes.
-        method: The request's; the answer to HEAD has no body.
+        method: The request's method; the answer to HEAD has no body.
         timeout: Seconds for each step.
 
     Raises:
-        NoConnection: there is no connection, or no trust in its certificate.
+        NoConnection: the server cannot be reached, or its certificate cannot be trusted.
     """
     connection = _connect(url, timeout)
     try:
@@ -58,7 +58,7 @@ def exchange(url: SplitResult, parts: Iterable[bytes], *, method: str, timeout: 
             try:
                 connection.sendall(part)
             except OSError:
-                break  # it may have answered before it closed
+                break  # the server may have answered before it closed
         response = HTTPResponse(connection, method=method)
         response.begin()
         headers: dict[str, str] = {}
@@ -82,9 +82,9 @@ def _connect(url: SplitResult, timeout: float) -> socket.socket:
         return ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
     except ssl.SSLCertVerificationError as error:
         raise NoConnection(
-            f"The certificate of {host} cannot be trusted: {error.verify_message}. Nor would Prioticket."
+            f"The certificate of {host} cannot be trusted: {error.verify_message}. Prioticket would refuse it too."
         ) from None
     except ssl.SSLError as error:
-        raise NoConnection(f"{url.netloc} does not speak TLS: {error.reason}. Is it http:// there?") from None
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot have
-        raise NoConnection(f"{url.geturl()} cannot be reached: {error}. Does it run there?") from None
+        raise NoConnection(f"{url.netloc} does not speak TLS: {error.reason}. Is it an http:// URL?") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: the host's name is not valid in DNS
+        raise NoConnection(f"{url.geturl()} cannot be reached: {error}. Is priohook running there?") from None

@@ -99,4 +99,4 @@ def _close(findings: list[Finding], username: str | None) -> None:
     wrong = sum(bool(each.differences) for each in findings)
     say(f"\n{len(findings)} rows, {wrong} differ. 403 and 503 cannot be checked from outside.")
     if username is None:
-        say("Only the rows that need no credentials were checked. Give --user USERNAME:SECRET for the rest.")
+        say("Without credentials, only the rows that need none were checked. Give --user USERNAME:SECRET for the rest.")

@@ -1,4 +1,4 @@
-"""Orders of a made-up reseller, walked through their lives. Pure: the same seed and day give the same orders."""
+"""The lives of a made-up reseller's orders. Pure: the same seed and day give the same orders."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -13,12 +13,12 @@ from app.simulator.sales import move, new_order, stamp
 
 LOCALES = ["en_GB", "nl_NL", "de_DE", "fr_FR", "it_IT", "es_ES"]
 OPEN_ORDERS = 12
-"""How many orders take their steps in turn."""
+"""How many orders are under way at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A moment in the life of an order: what Prioticket would call the event, and the order as it is then."""
+    """A step in the life of an order: the name of Prioticket's event, and the order after it."""
 
     event: str
     reference: str
@@ -34,13 +34,13 @@ class _Life:
 
 
 def lives(seed: int, day: datetime) -> Iterator[Step]:
-    """Steps of many orders without end, those of one order in order and those of several interleaved.
+    """The steps of many orders, without end. Steps of one order come in order, mixed with those of other orders.
 
     Args:
-        seed: Different seeds have different orders.
+        seed: Different seeds give different orders.
         day: When the first order is made.
     """
-    random = Random(seed)  # noqa: S311 - it makes tickets up, and must make the same ones again
+    random = Random(seed)  # noqa: S311 - it makes tickets up, and the same ones for the same seed
     faker = Faker(LOCALES)
     faker.seed_instance(seed)
     numbers = iter(range(1, 10**9))
@@ -77,13 +77,13 @@ def _path(random: Random, bookings: int) -> list[str]:
 
 
 def _change(life: _Life, status: str, booking: str | None = None) -> None:
-    """A new version of the order, and of its bookings that are not cancelled."""
+    """Makes a new version of the order and of its bookings that are not cancelled."""
     now = stamp(life.at)
     life.order |= {"order_status": status, "order_version": life.order["order_version"] + 1, "order_modified": now}
-    for each in _live(life):
-        each |= {"booking_version": each["booking_version"] + 1, "booking_modified": now}
+    for live in _live(life):
+        live |= {"booking_version": live["booking_version"] + 1, "booking_modified": now}
         if booking is not None:
-            each["booking_status"] = booking
+            live["booking_status"] = booking
 
 
 def _create(life: _Life, _: Random) -> None:

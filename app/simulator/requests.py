@@ -1,4 +1,4 @@
-"""The requests of a simulated Prioticket: events in their shapes, copies, changed orders, and bad ones."""
+"""The requests of a simulated Prioticket: events of each shape, copies, events out of order, and bad requests."""
 
 import json
 import zlib
@@ -16,27 +16,27 @@ from app.simulator.orders import Step, lives
 
 API_VERSION = "3.8.0"
 ENDED = 0
-"""In place of a status: the connection ended without an answer."""
+"""Instead of a status: the connection ended without an answer."""
 
 TOO_LATE = -1
-"""In place of a status: no answer in time."""
+"""Instead of a status: no answer in time."""
 
 JSON = "application/json"
 MEGABYTE = 1024 * 1024
 BOMB_MEGABYTES = 70
-"""What a bomb becomes: more than any receiver can be configured to take."""
+"""The size of a bomb after decompression: more than any receiver can be configured to take."""
 
 FILE_NAME = b"\x08"
-"""The flag in a gzip header that a file name follows it."""
+"""The flag in a gzip header which says that a file name follows."""
 
 COPY_BEHIND = 15
-"""How many requests later a copy comes, at most."""
+"""A copy comes at most this many requests after its event."""
 
 HELD_FOR = 60
-"""Events of other orders after which one that was held back goes, though no successor came: it was the last."""
+"""An event that is held back is sent after this many events of other orders, as it may be the last of its order."""
 
 STALLS = 8
-"""The most stalls of one run: each waits for the receiver's patience, ten seconds by default."""
+"""The most stalls of one run: each lasts for the receiver's `body_timeout`, ten seconds by default."""
 
 Shape = Literal["notification", "order", "both", "mixed"]
 Kind = Literal["event", "copy", "credentials", "json", "envelope", "type", "bomb", "stall"]
@@ -47,12 +47,12 @@ class Request:
     """One request.
 
     Attributes:
-        kind: What it is.
-        key: The same for an event and its copies; its place in the stream.
-        reference: The order's; those of one order are sent one after the other.
-        expected: Statuses that are right answers.
-        kept: Whether a right answer means that it is kept in quarantine.
-        withheld: Bytes at the end of the body that are never sent.
+        kind: What kind of request it is.
+        key: Its place in the stream; a copy has the key of its event.
+        reference: The order's reference. Requests of one order are sent one after the other.
+        expected: The statuses that are right answers.
+        kept: Whether a right answer means that the request is kept in quarantine.
+        withheld: How many bytes at the end of the body are never sent.
     """
 
     kind: Kind
@@ -67,7 +67,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """What is sent: shares are of the events, between 0 and 1; a bad request comes beside an event."""
+    """What is sent. The three numbers are shares of the events, from 0 to 1; bad requests are sent in addition."""
 
     shape: Shape = "mixed"
     duplicates: float = 0.0
@@ -76,11 +76,11 @@ class Mixture:
 
 
 def requests(mixture: Mixture, *, seed: int, day: datetime) -> Iterator[Request]:
-    """Requests without end. The same arguments give the same ones.
+    """Requests without end. The same arguments give the same requests.
 
     Args:
-        mixture: What they are.
-        seed: Chooses them.
+        mixture: What kinds of requests.
+        seed: Different seeds give different requests.
         day: When the first order is made.
     """
     random = Random(seed)  # noqa: S311 - as in orders
@@ -91,7 +91,7 @@ def requests(mixture: Mixture, *, seed: int, day: datetime) -> Iterator[Request]
         yield event
         if random.random() < mixture.duplicates:
             waiting.append((number + random.randint(0, COPY_BEHIND), event))
-        for due, original in [each for each in waiting if each[0] <= number]:
+        for due, original in [copy for copy in waiting if copy[0] <= number]:
             waiting.remove((due, original))
             yield _copy(original)
         if random.random() < mixture.bad:
@@ -105,7 +105,7 @@ def _copy(event: Request) -> Request:
 def _events(shape: Shape, random: Random, seed: int, day: datetime, keys: Iterator[int]) -> Iterator[Request]:
     shapes: dict[str, str] = {}
     for step in lives(seed, day):
-        # A webhook is registered with payload or without, so an order keeps its shape.
+        # A webhook is registered with or without payload, so all events of an order have one shape.
         chosen = shapes.setdefault(
             step.reference, random.choice(("notification", "order", "both")) if shape == "mixed" else shape
         )
@@ -129,7 +129,7 @@ def _body(step: Step, shape: str, random: Random) -> bytes:
 
 
 def _changed_order(events: Iterator[Request], mixture: Mixture, random: Random) -> Iterator[Request]:
-    """Holds some events back until the next one of the same order has gone."""
+    """Holds some events back until the next event of the same order has been sent."""
     held: dict[str, tuple[int, Request]] = {}
     for number, event in enumerate(events):
         _, earlier = held.pop(event.reference, (0, None))
@@ -174,7 +174,7 @@ def _credentials(key: int, name: str) -> Request:
 
 
 def _bomb(key: int, name: str) -> Request:
-    # The file name in its header, RFC 1952, makes its bytes unlike another bomb's: two that are alike are one event.
+    # A file name in the gzip header (RFC 1952) makes each bomb different: two equal ones would be copies of one event.
     head, rest = _zeros()[:10], _zeros()[10:]
     body = head[:3] + FILE_NAME + head[4:] + name.encode() + b"\0" + rest
     headers = (("Content-Type", JSON), ("Content-Encoding", "gzip"))
@@ -183,7 +183,7 @@ def _bomb(key: int, name: str) -> Request:
 
 @cache
 def _zeros() -> bytes:
-    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # 16: in gzip's wrapping
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # + 16: gzip
     return b"".join([*(packer.compress(bytes(MEGABYTE)) for _ in range(BOMB_MEGABYTES)), packer.flush()])
 
 

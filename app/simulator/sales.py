@@ -1,4 +1,4 @@
-"""A new order as a made-up reseller sells it, with the keys that Prioticket's own have. Pure."""
+"""A new order of a made-up reseller, with the keys of Prioticket's own orders. Pure."""
 
 from datetime import datetime, timedelta
 from random import Random
@@ -21,7 +21,7 @@ VAT_PERCENT = 9
 
 
 def new_order(random: Random, faker: Faker, *, reference: str, at: datetime) -> dict[str, Any]:
-    """An order that was made just now and has no version yet."""
+    """A new order, at version 0."""
     language = random.choice(("en", "nl", "de", "fr"))
     bookings = [_booking(random, reference, place, language, at) for place in range(random.choice((1, 1, 1, 2, 3)))]
     total = sum(round(float(each["booking_pricing"]["price_total"]) * 100) for each in bookings)
@@ -73,7 +73,7 @@ def stamp(at: datetime) -> str:
 
 
 def move(booking: dict[str, Any], travels: datetime) -> None:
-    """Gives the booking this time of travel, and the availability that belongs to it."""
+    """Sets the booking's time of travel, and the availability that belongs to it."""
     booking["booking_travel_date"] = stamp(travels)
     booking["product_availability_id"] = f"{booking['product_id']}-{travels:%Y%m%d%H%M}"
     booking["product_availability_from_date_time"] = stamp(travels)

@@ -1,4 +1,4 @@
-"""Sends a simulated Prioticket's requests, as fast as it may."""
+"""Sends the requests of a simulated Prioticket, as fast as its plan allows."""
 
 import asyncio
 from base64 import b64encode
@@ -21,7 +21,7 @@ SHOWN_CHARACTERS = 200
 
 
 class Unreachable(Exception):
-    """Nothing listens at the URL; the text says what happened."""
+    """The URL cannot be reached; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +29,14 @@ class Plan:
     """How to send.
 
     Attributes:
-        url: Where to.
-        username: Of the credentials.
-        password: Of the credentials.
-        count: Events to send; None for no end.
-        seconds: How long to send; None for no end.
-        rate: Requests a second; None for as fast as it can.
-        connections: Requests at once.
-        retry: Whether what got no right answer is sent again, as Prioticket does.
+        url: The receiver's URL.
+        username: The username to send with.
+        password: The password to send with.
+        count: How many events to send; None for no limit.
+        seconds: How long to send; None for no limit.
+        rate: Requests a second; None for as many as possible.
+        connections: How many requests run at once.
+        retry: Whether to send again what got a wrong answer, as Prioticket does.
     """
 
     url: str
@@ -50,12 +50,12 @@ class Plan:
 
 
 class Simulation:
-    """One run; `tally` counts while it goes on.
+    """One run; `tally` counts during the run.
 
     Args:
         plan: How to send.
         requests: What to send.
-        progress: Called after each event that got its answer.
+        progress: Called after the answer to each event.
     """
 
     def __init__(self, plan: Plan, requests: Iterator[Request], *, progress: Callable[[], None]) -> None:
@@ -67,11 +67,11 @@ class Simulation:
         self._orders: dict[str, asyncio.Lock] = {}
 
     def end(self) -> None:
-        """Sends nothing new and nothing again; the answers to what was sent are waited for."""
+        """Stops sending, retries too; `run` still waits for the answers to what was sent."""
         self._ended.set()
 
     async def run(self) -> None:
-        """Sends until the plan's end.
+        """Sends until the plan is carried out.
 
         Raises:
             Unreachable: not even one connection could be made.
@@ -91,9 +91,9 @@ class Simulation:
             async with session.get(self._plan.url):
                 return
         except TimeoutError:
-            raise Unreachable(f"{self._plan.url} gave no answer within {ANSWER_WITHIN:.0f} seconds.") from None
+            raise Unreachable(f"{self._plan.url} did not answer within {ANSWER_WITHIN:.0f} seconds.") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{self._plan.url} cannot be reached: {error}. Does it run there?") from None
+            raise Unreachable(f"{self._plan.url} cannot be reached: {error}. Is priohook running there?") from None
 
     async def _paced(self) -> AsyncIterator[Request]:
         began = monotonic()
@@ -110,7 +110,7 @@ class Simulation:
             yield request
 
     async def _pause(self, seconds: float) -> None:
-        """Waits so long, or until the end."""
+        """Waits for this time, or until `end` is called."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), timeout=max(seconds, 0))
 
@@ -118,7 +118,7 @@ class Simulation:
         if not request.reference:
             await self._until_right(session, request)
             return
-        # Prioticket promises no order; a simulation that mixes it up does so on purpose, not by its connections.
+        # Events of one order go one after the other: only `out_of_order` mixes them up, not the connections.
         async with self._orders.setdefault(request.reference, asyncio.Lock()):
             await self._until_right(session, request)
         if request.kind == "event":
@@ -140,13 +140,13 @@ class Simulation:
             kind = RETRY
 
     async def _post(self, session: aiohttp.ClientSession, request: Request) -> tuple[int, str, str]:
-        """Status, event id and the beginning of the body."""
+        """The answer's status, event id and beginning of the body."""
         password = "wrong" if request.kind == "credentials" else self._plan.password
         credential = b64encode(f"{self._plan.username}:{password}".encode()).decode()
         headers = dict(request.headers) | {"Authorization": f"Basic {credential}"}
         content = _stalled(request) if request.withheld else request.body
         try:
-            # A redirect is a wrong answer: Prioticket takes 200 only.
+            # A redirect is a wrong answer: Prioticket accepts only 200.
             async with session.post(self._plan.url, data=content, headers=headers, allow_redirects=False) as response:
                 body = (await response.text(errors="replace"))[:SHOWN_CHARACTERS]
                 return response.status, response.headers.get("Event-Id", ""), body
@@ -157,6 +157,6 @@ class Simulation:
 
 
 async def _stalled(request: Request) -> AsyncIterator[bytes]:
-    """The beginning of a body whose end never comes."""
+    """The body without its end, which never comes."""
     yield request.body[: -request.withheld]
     await asyncio.sleep(ANSWER_WITHIN)

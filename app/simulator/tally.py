@@ -15,11 +15,11 @@ class Tally:
     """Counts of one run.
 
     Attributes:
-        answers: By kind of request, `retry` for what is sent again, and status.
-        ids: The id that each event was told, by its key.
+        answers: How many answers came, by kind of request (`retry` for what was sent again) and status.
+        ids: The `Event-Id` of each event, by its key.
         quarantined: How many refused requests the receiver keeps.
-        unexpected: How many requests came to a wrong end.
-        examples: What the first of them were.
+        unexpected: How many requests ended with a wrong answer.
+        examples: Descriptions of the first of them.
     """
 
     def __init__(self) -> None:
@@ -31,25 +31,25 @@ class Tally:
         self._seconds: list[float] = []
 
     def answered(self, kind: str, *, status: int, seconds: float | None) -> None:
-        """One answer came, after so long; None where the time says nothing about the receiver."""
+        """Counts one answer. `seconds` is None if the time does not depend on the receiver."""
         self.answers[kind, status] += 1
         if seconds is not None and status not in NAMES:
             self._seconds.append(seconds)
 
     def judged(self, request: Request, *, status: int, event_id: str, body: str) -> None:
-        """One request came to its end, after its retries."""
+        """Counts one request by its last answer."""
         if status not in request.expected:
             wanted = " or ".join(_name(each) for each in sorted(request.expected, reverse=True))
             self._wrong(f"{request.kind}: {_name(status)} instead of {wanted}. {body}".strip())
         elif request.kept:
-            self.quarantined += status != ENDED  # nobody said that it was kept
+            self.quarantined += status != ENDED  # without an answer nobody knows whether it was kept
         elif status == 200:  # noqa: PLR2004
             first = self.ids.setdefault(request.key, event_id)
             if not event_id or first != event_id:
-                self._wrong(f"{request.kind}: Event-Id is {event_id!r}, and {first!r} for the same event before.")
+                self._wrong(f"{request.kind}: Event-Id is {event_id!r}, but was {first!r} for the same event before.")
 
     def as_json(self) -> dict[str, Any]:
-        """The closing table: counts, and milliseconds."""
+        """The result of the run: counts, and latencies in milliseconds."""
         return {
             "sent": {
                 kind: {_name(status): number for (of, status), number in sorted(self.answers.items()) if of == kind}

@@ -160,7 +160,7 @@ def answers_502_for_413(status: int, headers: dict[str, str], body: bytes) -> tu
     ("spoil", "row", "difference"),
     [
         (strips_the_challenge, "no credentials", "there is no www-authenticate"),
-        (rewrites_405, "GET", "the body is no ErrorModel"),
+        (rewrites_405, "GET", "the body is not an ErrorModel"),
         (adds_a_body_to_401, "no credentials", "there is a body of 18 bytes"),
         (adds_a_challenge, "no credentials", "www-authenticate is Basic"),
         (strips_the_event_id, "an event", "there is no event-id"),
@@ -201,7 +201,7 @@ def test_a_proxy_that_swallows_authorization_is_told_from_wrong_credentials(serv
     with proxy(server.address[1], authorization=None) as url:
         done = priohook("check", url, "--user", USER, "--read-only", "--json")
     assert done.returncode == 1
-    assert "swallows Authorization" in rows(done)["Accept without JSON"]["advice"]
+    assert "removes Authorization" in rows(done)["Accept without JSON"]["advice"]
 
 
 class Handler(BaseHTTPRequestHandler):

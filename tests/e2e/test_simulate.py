@@ -60,7 +60,7 @@ def test_a_wrong_answer_is_exit_1_with_an_example(serve, priohook, sqlite_url):
 def test_nobody_at_the_url_is_one_sentence(priohook):
     done = priohook("simulate", "http://127.0.0.1:9", "--user", USER)
     assert done.returncode == 1
-    assert "Does it run there?" in done.stderr
+    assert "Is priohook running there?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
