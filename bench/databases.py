@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
-from app.database import engines, schema
+from app.database import engines, migrations
 from tests import postgres
 
 BYTES_PER_ROW = 800
@@ -186,7 +186,7 @@ def _open(url: str) -> sqlite3.Connection:
 
 async def _migrate(url: str) -> None:
     async with engines.engine_for(url) as engine:
-        await schema.migrate(engine)
+        await migrations.migrate(engine)
 
 
 async def _execute(url: str, statement: str) -> None:

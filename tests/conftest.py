@@ -22,7 +22,7 @@ from starlette.types import Scope as ASGIScope
 
 from app.application import create_app
 from app.auth.tokens import issue
-from app.database import columns, engines, schema
+from app.database import columns, engines, migrations
 from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
 from app.events.tables import Event
 from app.settings.model import ClientSettings, Scope, Settings
@@ -127,7 +127,7 @@ def migrated_postgres(postgres_server_url: str) -> str:
         await connection.execute("CREATE DATABASE priohook_test")
         await connection.close()
         async with engines.engine_for(url) as engine:
-            await schema.migrate(engine)
+            await migrations.migrate(engine)
 
     url = postgres_server_url.rpartition("/")[0] + "/priohook_test"
     asyncio.run(make())
@@ -147,7 +147,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def make() -> None:
         async with engines.engine_for(f"sqlite+aiosqlite:///{path}") as engine:
-            await schema.migrate(engine)
+            await migrations.migrate(engine)
 
     asyncio.run(make())
     return path

@@ -6,7 +6,7 @@ import click
 
 from app.cli.opened import load_settings
 from app.cli.output import say
-from app.database import engines, schema
+from app.database import engines, migrations
 
 
 @click.command()
@@ -24,4 +24,4 @@ def migrate(revision: str) -> None:
 
 async def _migrate(url: str, revision: str) -> None:
     async with engines.engine_for(url) as engine:
-        await schema.migrate(engine, revision=revision)
+        await migrations.migrate(engine, revision=revision)

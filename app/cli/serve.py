@@ -19,7 +19,7 @@ from app.auth.keys import make_first_key
 from app.cli.opened import load_settings
 from app.cli.output import say
 from app.cli.streams import outlive_output
-from app.database import engines, schema, writing
+from app.database import engines, migrations, schema, writing
 from app.deliveries.dispatch import register
 from app.server.beside import Beside
 from app.server.processes import end_within, ended_children, exit_when_told, run_processes
@@ -127,7 +127,7 @@ async def _prepare(settings: Settings) -> None:
     url = settings.database_url
     async with engines.engine_for(url, within=engines.STATEMENT) as engine:
         if engines.is_sqlite(url):
-            await schema.migrate(engine)
+            await migrations.migrate(engine)
         await schema.check_schema(engine)
         async with writing.writing(engine) as connection:  # before the first event, so that they get it
             await register(connection, settings.destinations, now=datetime.now(UTC))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.database import engines, schema
+from app.database import engines, migrations
 from tests.database.test_engines import HEAD
 
 PROJECT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ COMMANDS = [LIST, ["events", "show", "01987f6e-0000-7000-8000-000000000000"]]
 def downgrade(url: str) -> None:
     async def go() -> None:
         async with engines.engine_for(url) as engine:
-            await schema.migrate(engine, revision="base")
+            await migrations.migrate(engine, revision="base")
 
     asyncio.run(go())
 
@@ -26,7 +26,7 @@ def downgrade(url: str) -> None:
 def upgrade(url: str) -> None:
     async def go() -> None:
         async with engines.engine_for(url) as engine:
-            await schema.migrate(engine)
+            await migrations.migrate(engine)
 
     asyncio.run(go())
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.database import schema
+from app.database import migrations
 from app.database.engines import engine_for
 from app.database.postgres import CannotConnect, DatabaseProblem, connect_postgres
 from app.events.store import StoreUnavailable
@@ -37,7 +37,7 @@ def own_server() -> Iterator[postgres.Server]:
 
 async def migrate(url: str) -> None:
     async with engine_for(url) as engine:
-        await schema.migrate(engine)
+        await migrations.migrate(engine)
 
 
 async def execute(url: str, *statements: str) -> None:

@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import insert, update
 
 from app.database.engines import engine_for
-from app.database.schema import check_schema, migrate
+from app.database.migrations import migrate
+from app.database.schema import check_schema
 from app.database.writing import writing
 from app.events.tables import Event, Status
 from tests.database.test_engines import empty_url

@@ -19,7 +19,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.database import engines, schema
+from app.database import engines, migrations, schema
 from tests.conftest import CLIENTS, WEBHOOK, basic_header
 
 LISTENS = "priohook listens at "
@@ -291,7 +291,7 @@ def empty_postgres_url(postgres_server_url: str) -> Iterator[str]:
 def migrate(url: str) -> None:
     async def run() -> None:
         async with engines.engine_for(url) as engine:
-            await schema.migrate(engine)
+            await migrations.migrate(engine)
 
     asyncio.run(run())
 

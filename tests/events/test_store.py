@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Engine, event, text
 
-from app.database import engines, schema
+from app.database import engines, migrations
 from app.database.engines import is_sqlite, sqlite_path
 from app.events import sqlite as sqlite_writer
 from app.events.sqlite import CHECKPOINT_BYTES
@@ -426,7 +426,7 @@ def own_server() -> Iterator[postgres.Server]:
 
 async def migrate(url: str) -> None:
     async with engines.engine_for(url) as engine:
-        await schema.migrate(engine)
+        await migrations.migrate(engine)
 
 
 def send(signal_: signal.Signals, server: postgres.Server) -> None:
@@ -471,8 +471,8 @@ async def test_the_store_recovers_when_a_frozen_postgresql_goes_on(own_server):
 
 async def test_a_postgresql_without_tables_is_recovered_from_too(own_server):
     async with running(own_server.url()) as store, engines.engine_for(own_server.url()) as engine:
-        await schema.migrate(engine, revision="base")
+        await migrations.migrate(engine, revision="base")
         with pytest.raises(StoreUnavailable):
             await store.append(new_event("no table"))
-        await schema.migrate(engine)
+        await migrations.migrate(engine)
         assert not (await store.append(new_event("no table"))).duplicate
