@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from app.checker.answers import table
 from app.cli.main import priohook
 from app.settings.model import Settings
 
@@ -36,6 +37,11 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def answers_table() -> str:
+    rows = [f"| {row.request} | {row.answer} |" for row in table()]
+    return "\n".join(["| request | answer |", "| --- | --- |", *rows])
+
+
 def commands_list() -> str:
     """A section for each command: what it does, its usage, its options."""
     return "\n\n".join(_command(name, context) for name, context in commands())
@@ -52,7 +58,7 @@ def written(text: str, generated: str) -> str:
     return f"{before}{BEGIN}\n\n{generated}\n\n{END}{rest.partition(END)[2]}"
 
 
-GENERATED = {"settings": settings_table, "commands": commands_list}
+GENERATED = {"settings": settings_table, "commands": commands_list, "receiving": answers_table}
 
 
 def _commands(context: click.Context) -> Iterator[tuple[str, click.Context]]:

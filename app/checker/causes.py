@@ -1,6 +1,6 @@
 """Why an answer differs from what was promised, and what to do."""
 
-from app.checker.probes import Probe
+from app.checker.answers import SENDER, Request, Row
 from app.checker.wire import Answer
 
 UNREACHED = (
@@ -18,15 +18,15 @@ DESPITE_CREDENTIALS = {
 }
 
 
-def advice(probe: Probe, answer: Answer) -> str:
-    """The likely cause by the status; if the status tells nothing, the cause that the probe names."""
-    if answer.status == probe.status:
-        return probe.advice
+def advice(row: Row, request: Request, answer: Answer) -> str:
+    """The likely cause by the status; if the status tells nothing, the cause that the request names."""
+    if answer.status == row.status:
+        return request.advice
     if 300 <= answer.status < 400:  # noqa: PLR2004 - HTTP's class of redirects
         where = answer.headers.get("location", "another URL")
         return f"It redirects to {where}. Register that URL, as Prioticket may not follow redirects."
     if answer.status == 413 and answer.error_reference is not None:  # noqa: PLR2004 - as in the table
         return "max_body_bytes is smaller than this body. Raise it."
-    if probe.credentials and answer.status in DESPITE_CREDENTIALS:
+    if SENDER in request.authorization and answer.status in DESPITE_CREDENTIALS:
         return DESPITE_CREDENTIALS[answer.status]
-    return CAUSES.get(answer.status, probe.advice)
+    return CAUSES.get(answer.status, request.advice)

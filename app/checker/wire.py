@@ -3,11 +3,14 @@
 import json
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from urllib.parse import SplitResult
 
+from app.checker.answers import Headers, Request
+
+PATH = "/webhooks/prioticket"
 MOST_READ = 64 * 1024  # bytes of an answer
 
 
@@ -24,13 +27,21 @@ class Answer:
     body: bytes
 
     @property
+    def error(self) -> str | None:
+        """`error` of the ErrorModel in the body; None if the body is not an ErrorModel."""
+        return self._error_model()[0]
+
+    @property
     def error_reference(self) -> str | None:
         """`error_reference` of the ErrorModel in the body; None if the body is not an ErrorModel."""
+        return self._error_model()[1]
+
+    def _error_model(self) -> tuple[str, str] | tuple[None, None]:
         try:
             model = json.loads(self.body)
-            return str(model["error_reference"]) if isinstance(model["error"], str) else None
+            return (model["error"], str(model["error_reference"])) if isinstance(model["error"], str) else (None, None)
         except (ValueError, TypeError, KeyError):
-            return None
+            return None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,30 @@ class Silence:
     """No answer came; `why` says what happened instead."""
 
     why: str
+
+
+def parts(
+    request: Request, url: SplitResult, *, credentials: Mapping[str, str], headers: Headers = ()
+) -> Iterator[bytes]:
+    """The bytes of a request.
+
+    Args:
+        request: The request to send.
+        url: The webhook's URL.
+        credentials: The values of Authorization in place of `SENDER` and `STRANGER`.
+        headers: Headers that go before the request's own.
+    """
+    path = url.path if request.path is None else url.path.removesuffix(PATH).rstrip("/") + request.path
+    lines = [f"{request.method} {path} HTTP/1.1", f"Host: {url.netloc}"]
+    lines += [f"{name}: {value}" for name, value in (*headers, *request.fields(credentials))]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    if isinstance(request.content, bytes):
+        yield head + request.content
+        return
+    yield head
+    for chunk in request.content:
+        yield b"%x\r\n%b\r\n" % (len(chunk), chunk)
+    yield b"0\r\n\r\n"  # a proxy that buffers bodies waits for it
 
 
 def exchange(url: SplitResult, parts: Iterable[bytes], *, method: str, timeout: float) -> Answer | Silence:

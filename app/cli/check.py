@@ -61,8 +61,8 @@ def _credentials(user: str | None) -> tuple[str, str] | tuple[None, None]:
 
 def _row(finding: Finding) -> dict[str, Any]:
     row = {
-        "row": finding.probe.name,
-        "sent": finding.probe.asked,
+        "row": finding.request.name,
+        "sent": finding.request.asked,
         "expected": finding.expected,
         "got": finding.got,
         "ok": not finding.differences,
@@ -73,9 +73,9 @@ def _row(finding: Finding) -> dict[str, Any]:
 
 def _lines(finding: Finding) -> str:
     state = "differs" if finding.differences else "ok"
-    lines = [f"{state:<8} {finding.probe.name}: {finding.got}"]
+    lines = [f"{state:<8} {finding.request.name}: {finding.got}"]
     if finding.differences:
-        lines.append(f"         sent {finding.probe.asked}")
+        lines.append(f"         sent {finding.request.asked}")
         lines.append(f"         expected {finding.expected}; {'; '.join(finding.differences)}.")
         lines.append(f"         {finding.advice}")
     return "\n".join(map(cell, lines))
@@ -87,7 +87,7 @@ def _print(findings: list[Finding]) -> None:
         differs = "; ".join(finding.differences)
         table.add_row(
             Text("✗" if differs else "✓", style="red" if differs else "green"),
-            Text.assemble(finding.probe.name, "\n", (finding.probe.asked, "dim")),
+            Text.assemble(finding.request.name, "\n", (finding.request.asked, "dim")),
             Text(finding.expected),
             Text(cell(f"{finding.got}; {differs}" if differs else finding.got)),
             Text(cell(finding.advice) if differs else ""),
@@ -97,6 +97,6 @@ def _print(findings: list[Finding]) -> None:
 
 def _close(findings: list[Finding], username: str | None) -> None:
     wrong = sum(bool(each.differences) for each in findings)
-    say(f"\n{len(findings)} rows, {wrong} differ. 403 and 503 cannot be checked from outside.")
+    say(f"\n{len(findings)} rows, {wrong} differ. 403, 429 and 503 cannot be checked from outside.")
     if username is None:
         say("Without credentials, only the rows that need none were checked. Give --user USERNAME:SECRET for the rest.")

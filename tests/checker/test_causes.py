@@ -2,11 +2,12 @@ import json
 
 import pytest
 
+from app.checker.answers import Request, Row
 from app.checker.causes import advice
-from app.checker.probes import Probe
 from app.checker.wire import Answer
 
-PROBE = Probe(name="an event", advice="Its own.", status=200, credentials=True)
+ROW = Row(request="an event", status=200)
+REQUEST = Request(name="an event", advice="Its own.")
 MODEL = json.dumps({"error": "CONTENT_TOO_LARGE", "error_reference": "1"}).encode()
 
 
@@ -25,9 +26,9 @@ MODEL = json.dumps({"error": "CONTENT_TOO_LARGE", "error_reference": "1"}).encod
     ],
 )
 def test_the_status_tells_the_cause(status, cause):
-    assert cause in advice(PROBE, Answer(status, {"location": "https://there"}, b""))
+    assert cause in advice(ROW, REQUEST, Answer(status, {"location": "https://there"}, b""))
 
 
 @pytest.mark.parametrize(("body", "cause"), [(MODEL, "max_body_bytes"), (b"<html>", "Its own."), (b"[1]", "Its own.")])
 def test_a_limit_of_ours_is_told_from_a_proxys(body, cause):
-    assert cause in advice(PROBE, Answer(413, {}, body))
+    assert cause in advice(ROW, REQUEST, Answer(413, {}, body))

@@ -42,7 +42,7 @@ def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
 def findings(url: str, *, read_only: bool = True) -> dict[str, Finding]:
     """What the command finds, without the time that a process takes."""
     found = check(url + WEBHOOK, username="prioticket", password=SECRET, read_only=read_only, timeout=3)
-    return {finding.probe.name: finding for finding in found}
+    return {finding.request.name: finding for finding in found}
 
 
 async def test_a_receiver_answers_all_as_promised(serve, priohook, sqlite_url):
@@ -50,10 +50,11 @@ async def test_a_receiver_answers_all_as_promised(serve, priohook, sqlite_url):
     done = priohook("check", server.url, "--user", USER, "--json")
     assert {name for name, row in rows(done).items() if not row["ok"]} == set()
     assert done.returncode == 0
-    assert len(rows(done)) == 26
-    assert await statuses(sqlite_url) == {"accepted": 3, "quarantined": 10}
+    assert len(rows(done)) == 29
+    assert basic_header()["Authorization"].removeprefix("Basic ") not in done.stdout
+    assert await statuses(sqlite_url) == {"accepted": 3, "quarantined": 12}
     findings(server.url, read_only=False)
-    assert await statuses(sqlite_url) == {"accepted": 6, "quarantined": 10}, "refused bytes were no copies"
+    assert await statuses(sqlite_url) == {"accepted": 6, "quarantined": 12}, "refused bytes were no copies"
 
 
 async def test_read_only_stores_nothing(serve, priohook, sqlite_url):
@@ -159,11 +160,11 @@ def answers_502_for_413(status: int, headers: dict[str, str], body: bytes) -> tu
 @pytest.mark.parametrize(
     ("spoil", "row", "difference"),
     [
-        (strips_the_challenge, "no credentials", "there is no www-authenticate"),
+        (strips_the_challenge, "no credentials", "there is no WWW-Authenticate"),
         (rewrites_405, "GET", "the body is not an ErrorModel"),
         (adds_a_body_to_401, "no credentials", "there is a body of 18 bytes"),
-        (adds_a_challenge, "no credentials", "www-authenticate is Basic"),
-        (strips_the_event_id, "an event", "there is no event-id"),
+        (adds_a_challenge, "no credentials", "WWW-Authenticate is Basic"),
+        (strips_the_event_id, "an event", "there is no Event-Id"),
         (answers_502_for_413, "over the limit, unpacked", "the status is 502"),
     ],
 )

@@ -1,15 +1,18 @@
-"""Each row of the table of a webhook's answers, and what stands below it: HTTP itself, byte by byte."""
+"""Each row of the table of answers over a socket, and what stands below it: HTTP itself, byte by byte."""
 
 import gzip
 import json
-import re
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 
+from app.checker.check import differences
+from app.checker.wire import Answer, parts
 from app.web.response_headers import SECURITY_HEADERS
+from tests.answers import ASKED, CREDENTIALS
 from tests.conftest import WEBHOOK, basic_header, payload
 from tests.e2e.conftest import (
-    AUTHORIZATION,
     JSON,
     configured,
     dial,
@@ -21,7 +24,6 @@ from tests.e2e.conftest import (
 )
 
 LIMIT = 1024 * 1024
-BOMB = gzip.compress(b" " * 100 * LIMIT, 1)
 UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
 
 
@@ -60,10 +62,8 @@ def assert_error(reply, status: int, error: str) -> None:
 
 BODY = payload("01-notification-order-create")
 WRONG = "Authorization: " + basic_header(secret="wrong")["Authorization"]
-READER = "Authorization: " + basic_header("reader")["Authorization"]
 
 OPEN = {  # the connection can be used again
-    "unknown path": (request(BODY, target="/nowhere"), 404, "NOT_FOUND"),
     "slash at the end": (request(BODY, target="/webhooks/prioticket/"), 404, "NOT_FOUND"),
     "two slashes in front": (request(BODY, target="//webhooks/prioticket"), 404, "NOT_FOUND"),
     "encoded dot segment": (request(BODY, target="/webhooks/%2e/prioticket"), 404, "NOT_FOUND"),
@@ -72,34 +72,17 @@ OPEN = {  # the connection can be used again
     "path in another case": (request(BODY, target="/Webhooks/Prioticket"), 404, "NOT_FOUND"),
     "path with NUL": (request(BODY, target="/webhooks/prioticket%00"), 404, "NOT_FOUND"),
     "asterisk": (request(method="OPTIONS", target="*"), 404, "NOT_FOUND"),
-    "GET": (request(method="GET"), 405, "METHOD_NOT_ALLOWED"),
     "PUT": (request(BODY, method="PUT"), 405, "METHOD_NOT_ALLOWED"),
     "OPTIONS": (request(method="OPTIONS"), 405, "METHOD_NOT_ALLOWED"),
-    "PROPFIND": (request(BODY, method="PROPFIND"), 501, "NOT_IMPLEMENTED"),
     "PROPFIND of an unknown path": (request(BODY, method="PROPFIND", target="/nowhere"), 404, "NOT_FOUND"),
-    "wrong password": (request(BODY, authorization=WRONG), 401, "AUTHENTICATION_FAILED"),
-    "Bearer": (request(BODY, authorization="Authorization: Bearer abc"), 401, "AUTHENTICATION_FAILED"),
-    "two Authorization headers": (request(BODY, AUTHORIZATION), 401, "AUTHENTICATION_FAILED"),
     "right, then wrong Authorization": (request(BODY, WRONG), 401, "AUTHENTICATION_FAILED"),
-    "a client without the scope": (request(BODY, authorization=READER), 403, "FORBIDDEN"),
-    "Accept without JSON": (request(BODY, "Accept: text/html"), 406, "NOT_ACCEPTABLE"),
-    "XML": (request(BODY, content_type="Content-Type: text/xml"), 415, "UNSUPPORTED_MEDIA_TYPE"),
-    "brotli": (request(BODY, "Content-Encoding: br"), 415, "UNSUPPORTED_MEDIA_TYPE"),
-    "empty": (request(b""), 400, "INVALID_REQUEST"),
-    "no JSON": (request(b'{"data":'), 400, "INVALID_REQUEST"),
-    "no UTF-8": (request(b'{"data":"\xff"}'), 400, "INVALID_REQUEST"),
-    "no gzip": (request(BODY, "Content-Encoding: gzip"), 400, "INVALID_REQUEST"),
-    "no object": (request(b"[]"), 422, "UNPROCESSABLE_ENTITY"),
-    "an ErrorModel": (request(payload("11-error-body")), 422, "UNPROCESSABLE_ENTITY"),
 }
 
 CLOSED = {  # the answer is followed by the end of the connection
-    "BREW": (request(BODY, method="BREW"), 501, "NOT_IMPLEMENTED"),
     "BREW without credentials": (request(BODY, method="BREW", authorization=None), 501, "NOT_IMPLEMENTED"),
     "BREW with a query": (request(BODY, method="BREW", target="/webhooks/prioticket?a=b"), 501, "NOT_IMPLEMENTED"),
     "lower case": (request(BODY, method="post"), 501, "NOT_IMPLEMENTED"),
     "BREW of an unknown path": (request(BODY, method="BREW", target="/nowhere"), 404, "NOT_FOUND"),
-    "body that inflates too far": (request(BOMB, "Content-Encoding: gzip"), 413, None),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 100, 400, "INVALID_REQUEST"),
     "words": (b"hello there\r\n\r\n", 400, "INVALID_REQUEST"),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "INVALID_REQUEST"),
@@ -143,6 +126,20 @@ CLOSED = {  # the answer is followed by the end of the connection
 }
 
 
+@pytest.mark.parametrize("name", ASKED)
+def test_a_request_gets_the_answer_of_its_row_and_the_next_on_its_connection_is_served(wire, server, name):
+    row, asked = ASKED[name]
+    address = ("X-Forwarded-For", f"198.51.100.{list(ASKED).index(name)}")  # failures count by address
+    for _ in range(asked.times):
+        with suppress(OSError):  # what is too large may be answered before its end
+            wire.send(*parts(asked, urlsplit(server.url + WEBHOOK), credentials=CREDENTIALS, headers=(address,)))
+        reply = wire.reply()
+    assert (reply.status, list(differences(row, Answer(reply.status, reply.headers, reply.body)))) == (row.status, [])
+    closes = row.closes or asked.method == "BREW"  # which the parser does not know
+    assert (reply.headers.get("connection") == "close") == closes
+    assert wire.ended() if closes else wire.send(request(new_event())).reply().status == 200
+
+
 @pytest.mark.parametrize(("sent", "status", "error"), OPEN.values(), ids=OPEN)
 def test_a_refused_request_is_told_why_and_the_next_on_its_connection_is_served(wire, sent, status, error):
     assert_error(wire.send(sent).reply(), status, error)
@@ -152,7 +149,7 @@ def test_a_refused_request_is_told_why_and_the_next_on_its_connection_is_served(
 @pytest.mark.parametrize(("sent", "status", "error"), CLOSED.values(), ids=CLOSED)
 def test_what_spoils_the_connection_is_told_why_before_it_ends(wire, sent, status, error):
     reply = wire.send(sent).reply()
-    assert_error(reply, status, error or reply.error["error"])
+    assert_error(reply, status, error)
     assert reply.headers["connection"] == "close"
     assert wire.ended()
 
@@ -164,47 +161,15 @@ def test_every_answer_has_the_security_headers_and_a_request_id(wire, sent):
     assert headers.items() >= {name.decode(): value.decode() for name, value in SECURITY_HEADERS}.items()
 
 
-def test_an_accepted_event_gets_an_empty_200_with_its_id(wire):
-    reply = wire.send(request(new_event())).reply()
-    assert (reply.status, reply.body, reply.headers["content-length"]) == (200, b"", "0")
-    assert re.fullmatch(r"[0-9a-f-]{36}", reply.headers["event-id"])
-    assert re.fullmatch(r"[0-9a-f]+", reply.headers["x-request-id"])
-
-
-def test_a_copy_gets_the_first_events_id(wire):
-    event = new_event()
-    first = wire.send(request(event)).reply()
-    again = wire.send(request(event)).reply()
-    assert (again.status, again.headers["event-id"]) == (200, first.headers["event-id"])
-
-
-def test_a_method_the_path_lacks_is_told_which_it_has(wire):
-    assert wire.send(request(method="DELETE")).reply().headers["allow"] == "POST"
-
-
 def test_head_gets_no_body(wire):
     assert wire.send(request(method="HEAD")).reply(to="HEAD").status == 405
     assert wire.send(request(new_event())).reply().status == 200
 
 
-def test_no_credentials_get_a_challenge_without_a_body(wire):
-    reply = wire.send(request(BODY, authorization=None)).reply()
-    assert (reply.status, reply.body) == (401, b"")
-    assert reply.headers["www-authenticate"] == 'Basic realm="priohook", charset="UTF-8"'
-
-
-def test_a_wrong_credential_gets_the_same_challenge(wire):
-    reply = wire.send(request(BODY, authorization=WRONG)).reply()
-    assert reply.headers["www-authenticate"] == 'Basic realm="priohook", charset="UTF-8"'
-
-
-def test_an_address_that_fails_too_often_waits_and_a_right_credential_passes(wire):
+def test_an_address_is_the_one_that_a_trusted_proxy_names(wire):
     address = "X-Forwarded-For: 203.0.113.9"
-    replies = [wire.send(request(BODY, address, authorization=WRONG)).reply() for _ in range(61)]
-    assert [reply.status for reply in replies] == [401] * 60 + [429]
-    assert_error(replies[-1], 429, "LIMIT_REACHED")
-    assert 1 <= int(replies[-1].headers["retry-after"]) <= 60
-    assert wire.send(request(new_event(), address)).reply().status == 200
+    statuses = [wire.send(request(BODY, address, authorization=WRONG)).reply().status for _ in range(61)]
+    assert statuses == [401] * 60 + [429]
     assert wire.send(request(BODY, authorization=WRONG)).reply().status == 401
 
 
@@ -248,10 +213,6 @@ def test_a_content_type_that_is_repeated_with_one_value_is_one(wire):
     assert wire.send(request(new_event(), JSON)).reply().status == 200
 
 
-def test_a_gzip_body_is_read(wire):
-    assert wire.send(request(gzip.compress(new_event()), "Content-Encoding: gzip")).reply().status == 200
-
-
 def test_who_asks_first_is_told_to_continue(wire):
     event = new_event()
     head = request(b"", "Expect: 100-continue", length=len(event))
@@ -262,13 +223,6 @@ def test_who_asks_first_is_told_to_continue(wire):
 def test_who_asks_first_with_a_wrong_credential_is_refused_before_the_body(wire):
     head = request(b"", "Expect: 100-continue", length=LIMIT, authorization=WRONG)
     assert wire.send(head).reply().status == 401
-
-
-def test_a_body_that_stalls_gets_408(wire):
-    reply = wire.send(request(b'{"data":', length=100)).reply()
-    assert_error(reply, 408, "REQUEST_TIMEOUT")
-    assert reply.headers["connection"] == "close"
-    assert wire.ended()
 
 
 def test_pipelined_requests_are_answered_in_order(wire):

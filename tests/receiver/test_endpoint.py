@@ -3,21 +3,20 @@ import gzip
 import json
 import sqlite3
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import select, update
-from starlette.types import ASGIApp, Message
 
 from app.database.engines import is_sqlite, sqlite_path
 from app.database.writing import writing
 from app.events.tables import Event
 from tests.conftest import WEBHOOK, basic_header, payload
+from tests.receiver.sender import Sender
 
 NOTIFICATION = payload("01-notification-order-create")
 OTHER = payload("02-notification-order-cancel-partial")
@@ -25,49 +24,6 @@ ERROR = payload("11-error-body")
 LIMIT = 100_000
 TOO_LONG = b"x" * (LIMIT + 1)
 SOON = timedelta(seconds=0.1)
-
-
-@dataclass
-class Sender:
-    """One request as ASGI shows it: chunks of a body, after which the sender ends it, hangs up or stalls."""
-
-    headers: dict[str, str] = field(default_factory=basic_header)
-    chunks: Sequence[bytes] = (NOTIFICATION,)
-    ends: bool = True
-    stalls: bool = False
-    method: str = "POST"
-    path: str = WEBHOOK
-    status: int | None = None
-    answer: bytes = b""
-    answer_headers: dict[str, str] = field(default_factory=dict)
-
-    async def send_to(self, app: ASGIApp) -> "Sender":
-        self._left = list(self.chunks)
-        self._answered = asyncio.Event()
-        scope = {
-            "type": "http",
-            "method": self.method,
-            "path": self.path,
-            "headers": [(name.lower().encode(), value.encode()) for name, value in self.headers.items()],
-            "client": ("127.0.0.1", 50000),
-        }
-        await app(scope, self._receive, self._send)
-        return self
-
-    async def _receive(self) -> Message:
-        if self._left:
-            chunk = self._left.pop(0)
-            return {"type": "http.request", "body": chunk, "more_body": bool(self._left) or not self.ends}
-        if self.stalls:
-            await self._answered.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.answer_headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
-            self._answered.set()
-        self.answer += message.get("body", b"")
 
 
 @asynccontextmanager
@@ -202,98 +158,13 @@ async def test_a_refused_event_keeps_its_headers_without_credentials_too(client,
     assert not {"authorization", "cookie"} & {name for name, _ in event.headers}
 
 
-# The table of answers, row by row
-
-
-@pytest.mark.parametrize("path", ["/", "/webhooks", "/webhooks/prioticket/", "/Webhooks/Prioticket", "/nothing"])
-@pytest.mark.parametrize("method", ["GET", "POST", "PROPFIND"])
-async def test_an_unknown_path_is_404(client, method, path):
-    assert_error_model(await client.request(method, path), 404, "NOT_FOUND")
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
-async def test_a_method_the_path_does_not_have_is_405_with_allow(client, method):
-    reply = await client.request(method, WEBHOOK)
-    assert reply.status_code == 405
-    assert reply.headers["Allow"] == "POST"
-
-
-async def test_a_405_tells_what_the_path_takes(client):
-    assert_error_model(await client.get(WEBHOOK), 405, "METHOD_NOT_ALLOWED")
-
-
-@pytest.mark.parametrize("method", ["PROPFIND", "BREW", "post"])
-async def test_a_method_http_does_not_define_is_501(serve, sqlite_url, method):
-    async with serve(sqlite_url) as app:
-        reply = await Sender(method=method).send_to(app)
-    assert reply.status == 501
-    assert json.loads(reply.answer)["error"] == "NOT_IMPLEMENTED"
-    assert json.loads(reply.answer)["error_reference"] == reply.answer_headers["x-request-id"]
-
-
-async def test_no_authorization_is_401_with_the_challenge_and_no_body(client):
-    reply = await client.post(WEBHOOK, content=NOTIFICATION)
-    assert (reply.status_code, reply.content) == (401, b"")
-    assert reply.headers["WWW-Authenticate"] == 'Basic realm="priohook", charset="UTF-8"'
-    assert "X-Request-Id" in reply.headers
-
-
-@pytest.mark.parametrize("value", ["Bearer abc", "Basic", "Basic !", "Basic bm9ib2R5", "Basic bm86Ym9keQ=="])
-async def test_a_credential_that_is_not_valid_is_401_with_the_challenge(client, value):
-    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers={"Authorization": value})
-    assert_error_model(reply, 401, "AUTHENTICATION_FAILED")
-    assert reply.headers["WWW-Authenticate"] == 'Basic realm="priohook", charset="UTF-8"'
-
-
-async def test_two_authorization_headers_are_401(client):
-    both = [*basic_header().items(), *basic_header().items()]
-    assert_error_model(await client.post(WEBHOOK, headers=both), 401, "AUTHENTICATION_FAILED")
-
-
-async def test_after_60_failures_the_next_is_429_with_retry_after(client):
-    wrong = basic_header(secret="wrong-horse")
-    statuses = [(await client.post(WEBHOOK, headers=wrong)).status_code for _ in range(60)]
-    reply = await client.post(WEBHOOK, headers=wrong)
-    assert set(statuses) == {401}
-    assert_error_model(reply, 429, "LIMIT_REACHED")
-    assert 0 < int(reply.headers["Retry-After"]) <= 60
-
-
-async def test_a_right_credential_passes_after_any_number_of_failures(client):
-    for _ in range(61):
-        await client.post(WEBHOOK, headers=basic_header(secret="wrong-horse"))
-    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
-    assert reply.status_code == 200
-
-
-async def test_a_right_credential_without_the_scope_is_403(client):
-    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header("reader"))
-    assert_error_model(reply, 403, "FORBIDDEN")
-
-
-async def test_an_accept_that_excludes_json_is_406(client):
-    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Accept": "text/html"})
-    assert_error_model(reply, 406, "NOT_ACCEPTABLE")
+# What test_answers.py does not ask of a row
 
 
 async def test_two_accept_fields_count_as_one_list(client):
     accept = [("Accept", "text/html"), ("Accept", "application/json")]
     reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=[*basic_header().items(), *accept])
     assert reply.status_code == 200
-
-
-async def chunked(*chunks: bytes) -> AsyncIterator[bytes]:
-    for chunk in chunks:
-        yield chunk
-
-
-@pytest.mark.parametrize("body", [TOO_LONG, pytest.param((TOO_LONG, b"more"), id="undeclared")])
-async def test_a_body_over_the_limit_is_413_and_closes_the_connection(start, database_url, body):
-    async with start(database_url, max_body_bytes=LIMIT) as client:
-        content = chunked(*body) if isinstance(body, tuple) else body
-        reply = await client.post(WEBHOOK, content=content, headers=basic_header())
-    assert_error_model(reply, 413, "CONTENT_TOO_LARGE")
-    assert reply.headers["Connection"] == "close"
 
 
 async def test_a_body_exactly_at_the_limit_is_taken(start, sqlite_url):
@@ -332,116 +203,11 @@ async def test_a_bomb_is_413_and_its_first_bytes_are_kept(serve, stored, databas
     assert (event.body, event.body_bytes) == (bomb, len(bomb))
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded"])
-async def test_a_content_type_that_is_not_json_is_415(client, content_type):
-    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Content-Type": content_type})
-    assert_error_model(reply, 415, "UNSUPPORTED_MEDIA_TYPE")
-
-
-@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.api+json", ""])
-async def test_a_json_content_type_or_none_is_taken(client, content_type):
-    reply = await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Content-Type": content_type})
-    assert reply.status_code == 200
-
-
 @pytest.mark.parametrize("coding", ["br", "compress", "zstd", "gzip, br", "gzip, gzip", "gzidentityip", "utf-8"])
 async def test_an_unknown_content_coding_is_415(client, coding):
     body = gzip.compress(NOTIFICATION)
     reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": coding})
     assert_error_model(reply, 415, "UNSUPPORTED_MEDIA_TYPE")
-
-
-async def test_a_body_that_does_not_arrive_in_time_is_408_and_closes_the_connection(serve, stored, database_url):
-    async with serve(database_url, body_timeout=SOON) as app:
-        reply = await Sender(chunks=[b'{"data"'], ends=False, stalls=True).send_to(app)
-    (event,) = await stored()
-    assert (reply.status, reply.answer_headers["connection"]) == (408, "close")
-    assert json.loads(reply.answer)["error"] == "REQUEST_TIMEOUT"
-    assert (event.status, event.body, event.reason[:4]) == ("quarantined", b'{"data"', "408:")
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b" ", b"{", b"NaN", b'{"data": {},}', "{}".encode("utf-16"), b'{"a": "\xff"}', b"[" * 100_000]
-)
-async def test_what_is_not_json_is_400(client, body):
-    assert_error_model(await client.post(WEBHOOK, content=body, headers=basic_header()), 400, "INVALID_REQUEST")
-
-
-@pytest.mark.parametrize("body", [NOTIFICATION, b"\x1f\x8b", gzip.compress(NOTIFICATION)[:-1]])
-async def test_what_is_not_of_its_coding_is_400(client, body):
-    reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": "gzip"})
-    assert_error_model(reply, 400, "INVALID_REQUEST")
-
-
-@pytest.mark.parametrize("body", [b"[]", b"null", b"5", b"{}", b'{"data": []}', ERROR])
-async def test_json_without_an_envelope_is_422(client, body):
-    assert_error_model(await client.post(WEBHOOK, content=body, headers=basic_header()), 422, "UNPROCESSABLE_ENTITY")
-
-
-FAULTS: list[tuple[int, dict[str, Any], dict[str, str]]] = [
-    # The contract's rows in their order: the status, what is wrong with the request, and its headers.
-    (404, {"path": "/nothing"}, {}),
-    (405, {"method": "GET"}, {}),
-    (401, {}, basic_header(secret="wrong-horse")),
-    (403, {}, basic_header("reader")),
-    (406, {}, {"Accept": "text/html"}),
-    (413, {"chunks": [TOO_LONG]}, {"Content-Length": str(len(TOO_LONG))}),
-    (415, {}, {"Content-Type": "text/plain"}),
-    (408, {"ends": False, "stalls": True}, {}),
-    (400, {"chunks": [b"{"]}, {}),
-    (422, {"chunks": [b"{}"]}, {}),
-]
-
-
-@pytest.mark.parametrize("row", range(len(FAULTS)), ids=[str(status) for status, *_ in FAULTS])
-async def test_of_several_faults_the_first_row_answers(serve, sqlite_url, row):
-    sender = Sender()
-    for _, wrong, headers in reversed(FAULTS[row:]):
-        vars(sender).update(wrong)
-        sender.headers.update(headers)
-    async with serve(sqlite_url, max_body_bytes=LIMIT, body_timeout=SOON) as app:
-        await sender.send_to(app)
-    assert sender.status == FAULTS[row][0]
-
-
-@pytest.mark.parametrize("later", FAULTS[6:], ids=[str(status) for status, *_ in FAULTS[6:]])
-async def test_every_body_fault_comes_after_413(serve, sqlite_url, later):
-    _, wrong, headers = later
-    bomb = gzip.compress(b"{" + bytes(10 * LIMIT))
-    sender = Sender(**{**wrong, "ends": True, "chunks": [bomb]})
-    sender.headers.update({**headers, "Content-Encoding": "gzip"})
-    async with serve(sqlite_url, max_body_bytes=LIMIT) as app:
-        await sender.send_to(app)
-    assert sender.status == 413
-
-
-async def test_an_unknown_method_on_an_unknown_path_is_404_and_on_a_known_one_501_without_credentials(client):
-    assert (await client.request("BREW", "/nothing")).status_code == 404
-    assert (await client.request("BREW", WEBHOOK)).status_code == 501
-
-
-async def test_an_unknown_coding_and_a_bad_body_is_415(client):
-    reply = await client.post(WEBHOOK, content=b"{", headers={**basic_header(), "Content-Encoding": "br"})
-    assert reply.status_code == 415
-
-
-async def test_a_wrong_content_type_of_a_body_that_is_not_of_its_coding_is_415(client):
-    wrong = {"Content-Encoding": "gzip", "Content-Type": "text/plain"}
-    assert (await client.post(WEBHOOK, content=b"{", headers={**basic_header(), **wrong})).status_code == 415
-
-
-@pytest.mark.parametrize("headers", [{}, basic_header(secret="wrong-horse"), basic_header("reader")])
-async def test_nothing_of_an_unauthenticated_request_is_read_or_kept(serve, count, database_url, headers):
-    sender = Sender(headers=headers, chunks=[])
-    async with serve(database_url) as app:
-        await sender.send_to(app)
-    assert sender.status in {401, 403}
-    assert await count() == 0
-
-
-async def test_a_406_is_not_kept(client, count):
-    await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), "Accept": "text/html"})
-    assert await count() == 0
 
 
 # Quarantine
@@ -470,18 +236,6 @@ async def test_a_refused_body_is_quarantined_with_its_reason(start, stored, data
     assert (event.status, event.type, event.client) == ("quarantined", None, "prioticket")
     assert event.reason.startswith(f"{status}: {reply.json()['error_message']}")
     assert (event.body, event.body_bytes) == (body[: 64 * 1024], len(body))
-
-
-@pytest.mark.parametrize("refused", REFUSED, ids=REFUSED_IDS)
-async def test_identical_refused_bodies_are_one_row_with_a_count(start, stored, database_url, refused):
-    status, headers, body = refused
-    async with start(database_url, max_body_bytes=LIMIT) as client:
-        for _ in range(3):
-            reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), **headers})
-            assert reply.status_code == status
-    (event,) = await stored()
-    assert event.duplicates == 2
-    assert event.last_duplicate_at > event.received_at
 
 
 async def test_a_body_over_the_limit_is_one_row_however_it_is_cut_on_its_way(serve, stored, database_url):
@@ -515,24 +269,6 @@ async def test_a_refused_body_does_not_make_the_same_body_a_copy_once_it_is_righ
     refused, accepted = await stored()
     assert (refused.status, accepted.status) == ("quarantined", "accepted")
     assert reply.headers["Event-Id"] == str(accepted.id)
-
-
-@pytest.mark.parametrize("refused", REFUSED[1:], ids=REFUSED_IDS[1:])
-async def test_what_is_unprocessable_is_200_where_the_operator_says_so(start, stored, database_url, refused):
-    status, headers, body = refused
-    async with start(database_url, on_unprocessable="accept") as client:
-        reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), **headers})
-    (event,) = await stored()
-    assert (reply.status_code, reply.content, reply.headers["Event-Id"]) == (200, b"", str(event.id))
-    assert (event.status, event.reason[:4]) == ("quarantined", f"{status}:")
-
-
-async def test_too_large_and_too_slow_are_refused_even_where_the_rest_is_accepted(serve, sqlite_url):
-    accept_all = {"on_unprocessable": "accept", "max_body_bytes": LIMIT, "body_timeout": SOON}
-    async with serve(sqlite_url, **accept_all) as app:
-        large = await Sender(chunks=[TOO_LONG]).send_to(app)
-        slow = await Sender(ends=False, stalls=True).send_to(app)
-    assert (large.status, slow.status) == (413, 408)
 
 
 # Copies

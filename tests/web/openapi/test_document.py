@@ -12,6 +12,7 @@ from app.settings.model import Scope
 from app.web.openapi.document import SCOPES, answers, describe
 from app.web.openapi.operations import ErrorModel, Route
 from app.web.problems import NotFound
+from tests.answers import ROWS
 from tests.conftest import WEBHOOK, basic_header
 from tests.test_application import OPEN, application
 from tests.web.openapi.raised import raised_by
@@ -83,6 +84,11 @@ def test_nobody_is_told_over_http_to_type_a_command(package):
         if path.name != "first_clients.py":  # the command line's alone
             strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
             assert not [each for each in strings if isinstance(each, str) and re.search(r"priohook [a-z]+ [a-z]", each)]
+
+
+def test_a_webhook_is_described_with_every_status_of_the_table_of_answers():
+    described = {int(status) for status in DOCUMENT["paths"][WEBHOOK]["post"]["responses"]}
+    assert described == {row.status for row in ROWS} - {404, 405, 501} | {500}
 
 
 def test_every_scope_of_a_token_has_a_meaning():

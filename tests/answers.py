@@ -1,0 +1,8 @@
+"""The table of answers as the tests ask it: in this process and over a socket."""
+
+from app.checker.answers import SENDER, STRANGER, table
+from tests.conftest import basic_header
+
+ROWS = table()
+ASKED = {f"{row.status} {asked.name}": (row, asked) for row in ROWS for asked in row.asked}
+CREDENTIALS = {SENDER: basic_header()["Authorization"], STRANGER: basic_header("reader")["Authorization"]}
