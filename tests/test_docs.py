@@ -7,6 +7,7 @@ from starlette.routing import Route
 
 from app.settings.model import Settings
 from app.web.openapi.document import describe
+from tests.logcalls import LogEvent, log_events
 from tests.pages import DOCS, GENERATED, PAGES, PROJECT, README, blocks, commands, page, written
 from tests.test_application import application
 from tests.web.openapi.test_document import ROUTES
@@ -68,6 +69,14 @@ def test_the_api_page_names_every_url_and_no_other():
     routes = [route for route in application().routes if isinstance(route, Route)]
     urls = {f"{method} {route.path_format}" for route in routes for method in (route.methods or set()) - {"HEAD"}}
     assert set(re.findall(r"^\| `([A-Z]+ /[^`]+)` \|", page("api"), re.MULTILINE)) == urls
+
+
+def test_the_operating_page_has_each_log_event_with_its_levels_and_fields():
+    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| ([`\w ]+) \| .+ \|$", page("operating"), re.MULTILINE)
+    documented = {
+        name: LogEvent(set(levels.split(" or ")), set(fields[1:-1].split("` `"))) for name, levels, fields in rows
+    }
+    assert documented == log_events()
 
 
 def test_contributing_names_every_dependency():
