@@ -2,11 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,8 +12,7 @@ from app.api.state import State
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows
-from app.deliveries.queries import list_destinations
-from app.events.ids import made_at
+from app.deliveries.queries import ListedDestination, list_destinations
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
 from app.web.problems import NotFound
@@ -139,17 +135,13 @@ async def _change(request: Request[State], operation: Callable[..., Awaitable[No
     return answer(next(each for each in destinations if each.name == name))
 
 
-def shown_destinations(rows: Iterable[Row[Any]], configured: Collection[str]) -> list[DestinationShown]:
+def shown_destinations(rows: Iterable[ListedDestination], configured: Collection[str]) -> list[DestinationShown]:
     """Those that the database knows, and those of the settings that no worker has seen yet."""
-    known = {row.name: _known(row) for row in rows}
+    known = {row.name: row._asdict() | {"oldest_pending_at": row.oldest_pending_at} for row in rows}
     return [
         DestinationShown.model_validate(known.get(name, {"name": name}) | {"configured": name in configured})
         for name in sorted({*known, *configured})
     ]
-
-
-def _known(row: Row[Any]) -> dict[str, Any]:
-    return row._asdict() | {"oldest_pending_at": made_at(UUID(row.oldest)) if row.oldest else None}
 
 
 async def _all(connection: AsyncConnection, configured: Collection[str]) -> list[DestinationShown]:

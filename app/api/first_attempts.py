@@ -4,13 +4,11 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import chain, repeat
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.deliveries.queries import DeliveryFilter, list_deliveries
+from app.deliveries.queries import DeliveryFilter, KnownDestination, ListedDelivery, list_deliveries
 from app.deliveries.tables import AttemptResult, DeliveryStatus
 from app.web.problems import Problem, Unavailable
 from app.web.transactions import DatabaseAway, reading
@@ -36,14 +34,14 @@ class NotTaken(Unavailable):
     """With `wait`: no worker took the delivery in time; it waits for one."""
 
 
-async def made_by(connection: AsyncConnection, replays: Sequence[UUID]) -> list[Row[Any]]:
+async def made_by(connection: AsyncConnection, replays: Sequence[UUID]) -> list[ListedDelivery]:
     """The delivery of each of these replays of one event."""
     return [
         row for each in replays for row in await list_deliveries(connection, DeliveryFilter(replay_id=each), limit=1)
     ]
 
 
-async def first_attempts(engine: AsyncEngine, replays: Sequence[UUID], *, within: timedelta) -> list[Row[Any]]:
+async def first_attempts(engine: AsyncEngine, replays: Sequence[UUID], *, within: timedelta) -> list[ListedDelivery]:
     """The deliveries as soon as each has an answer to its first attempt, or as they are after that time.
 
     Raises:
@@ -59,7 +57,7 @@ async def first_attempts(engine: AsyncEngine, replays: Sequence[UUID], *, within
     raise AssertionError  # the loop above has no other end
 
 
-async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[Row[Any]]:
+async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[ListedDelivery]:
     try:
         async with reading(engine) as connection:
             return await made_by(connection, replays)
@@ -70,11 +68,11 @@ async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[Row[A
         ) from None
 
 
-def _answered(row: Row[Any]) -> bool:
+def _answered(row: ListedDelivery) -> bool:
     return row.status != DeliveryStatus.PENDING or row.last_result is not None
 
 
-def raise_for_broken(destinations: Iterable[Row[Any]]) -> None:
+def raise_for_broken(destinations: Iterable[KnownDestination]) -> None:
     """Raises what is known without waiting: while a circuit is open nothing is sent but a probe now and then.
 
     Raises:
@@ -88,7 +86,7 @@ def raise_for_broken(destinations: Iterable[Row[Any]]) -> None:
             )
 
 
-async def raise_for(engine: AsyncEngine, rows: Sequence[Row[Any]]) -> None:
+async def raise_for(engine: AsyncEngine, rows: Sequence[ListedDelivery]) -> None:
     """Raises what the first delivery that is not delivered deserves.
 
     Raises:
@@ -115,7 +113,7 @@ async def raise_for(engine: AsyncEngine, rows: Sequence[Row[Any]]) -> None:
         raise await _held_back(engine, row)
 
 
-async def _held_back(engine: AsyncEngine, row: Row[Any]) -> Problem:
+async def _held_back(engine: AsyncEngine, row: ListedDelivery) -> Problem:
     """What the delivery that this one waits behind deserves."""
     narrowed = DeliveryFilter(destination=row.destination, reference=row.reference, status=DeliveryStatus.PENDING.value)
     async with reading(engine) as connection:

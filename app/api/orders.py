@@ -7,14 +7,13 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.events import KEEP_PRIVATE, EventSummary
 from app.api.state import State
 from app.events.differences import MOST_CHANGES, differences
-from app.events.queries import EventFilter, get_bodies, list_events
+from app.events.queries import EventBody, EventFilter, ListedEvent, get_bodies, list_events
 from app.events.timeline import Placed, timeline
 from app.prioticket.contents import read_object
 from app.web.openapi.operations import Answer, Operation
@@ -106,7 +105,7 @@ async def show(request: Request[State]) -> Response:
     return answer(order, headers=KEEP_PRIVATE)
 
 
-def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[Row[Any]]) -> Order:
+def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[EventBody]) -> Order:
     objects = _objects(bodies)
     ids = [each.event.id for each in placed if objects.get(each.event.id) is not None]
     changed = {new: differences(objects[old], objects[new]) for old, new in pairwise(ids)}
@@ -121,7 +120,7 @@ def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[Row[Any]])
     )
 
 
-def _objects(bodies: Sequence[Row[Any]]) -> dict[UUID, dict[str, Any] | None]:
+def _objects(bodies: Sequence[EventBody]) -> dict[UUID, dict[str, Any] | None]:
     """Of as many as there is room for, decoded: a small body may hold a large one."""
     objects: dict[UUID, dict[str, Any] | None] = {}
     room = MOST_BYTES
@@ -138,7 +137,7 @@ def _no_such_order() -> NoSuchOrder:
     return NoSuchOrder("No event has this reference.", "References are case-sensitive; GET /api/events?q=… searches.")
 
 
-def _newest(events: Sequence[Row[Any]]) -> list[UUID]:
+def _newest(events: Sequence[ListedEvent]) -> list[UUID]:
     """Those whose bodies are read: the newest versions, within bounds."""
     chosen, room = [], MOST_BYTES
     for event in reversed(events[-MOST_BODIES:]):

@@ -6,7 +6,6 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,9 +13,9 @@ from starlette.responses import Response
 from app.api.replay import UnknownDestination
 from app.api.replays import ReplayShown
 from app.api.state import State
-from app.deliveries.queries import get_replay
-from app.deliveries.replays import InQuarantine, NotReplayable, plan, start
-from app.deliveries.tables import Destination
+from app.deliveries.plans import InQuarantine, NotReplayable, plan
+from app.deliveries.queries import get_replay, known_destinations
+from app.deliveries.replays import start
 from app.events.queries import EventFilter
 from app.events.tables import Status
 from app.settings.model import DestinationSettings
@@ -165,10 +164,7 @@ async def _target(connection: AsyncConnection, to: str | None, configured: Mappi
         if len(configured) != 1:
             raise UnknownDestination("There is not exactly one destination.", "Name one with `to`.")
         return next(iter(configured))
-    # One with a URL of its own is an operator's at the shell, and no request's.
-    here = select(Destination.name).where(Destination.name == to, Destination.url.is_(None))
-    known = await connection.scalar(here)
-    if known is None and to not in configured:
+    if to not in configured and to not in await known_destinations(connection):
         raise UnknownDestination(f"There is no destination {to}.", "GET /api/destinations lists them.")
     return to
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row, select
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,9 +13,9 @@ from app.api.events import EventPath, NoSuchEvent
 from app.api.first_attempts import BadAnswer, NoAnswer, NotTaken, first_attempts, made_by, raise_for, raise_for_broken
 from app.api.state import State
 from app.deliveries.dispatch import register, wants
+from app.deliveries.queries import KnownDestination, known_destinations
 from app.deliveries.replays import replay_one
-from app.deliveries.tables import Destination
-from app.events.queries import get_summary
+from app.events.queries import ListedEvent, get_summary
 from app.events.tables import Status
 from app.settings.model import DestinationSettings
 from app.web.openapi.operations import Answer, Operation
@@ -106,7 +105,7 @@ async def _replay(request: Request[State], query: ReplayQuery) -> Response:
         event = await get_summary(connection, event_id) if event_id else None
         if event is None:
             raise NoSuchEvent
-        destinations = {row.name: row for row in await connection.execute(KNOWN)}
+        destinations = await known_destinations(connection)
         names = _chosen(event, query, destinations, configured=configured)
         await register(connection, names, now=now)  # all at once, before any of them is locked
         replays = [await replay_one(connection, event.id, event.reference, destination=name, now=now) for name in names]
@@ -120,9 +119,9 @@ async def _replay(request: Request[State], query: ReplayQuery) -> Response:
 
 
 def _chosen(
-    event: Row[Any],
+    event: ListedEvent,
     query: ReplayQuery,
-    known: Mapping[str, Row[Any]],
+    known: Mapping[str, KnownDestination],
     *,
     configured: Mapping[str, DestinationSettings],
 ) -> list[str]:
@@ -149,7 +148,3 @@ def _chosen(
 
 def _longest(names: Sequence[str], configured: Mapping[str, DestinationSettings]) -> timedelta:
     return max(configured[name].timeout if name in configured else DEFAULT_TIMEOUT for name in names)
-
-
-# One with a URL of its own is an operator's at the shell, and no request's.
-KNOWN = select(*Destination.__table__.columns).where(Destination.url.is_(None))

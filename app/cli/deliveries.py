@@ -9,22 +9,24 @@ from typing import Any
 from uuid import UUID
 
 import click
-from sqlalchemy import Row
 
 from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
 from app.cli.opened import load_settings, opened, reading
-from app.cli.output import fields, print_fields, print_json_lines, print_rows, say, say_json
+from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json
 from app.database.writing import Courtesy, writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import (
     DeliveryFilter,
+    ListedAttempt,
+    ListedDelivery,
     get_delivery,
     list_attempts,
     list_deliveries,
     list_destinations,
 )
 from app.deliveries.tables import DeliveryStatus
+from app.deliveries.transitions import is_in_flight
 from app.telemetry.printing import printable
 
 SHOWN = (
@@ -63,7 +65,7 @@ def deliveries() -> None:
 def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
     """List deliveries, newest first. In JSON, a pending one without due_at waits for another of its reference."""
 
-    async def rows() -> Sequence[Row[Any]]:
+    async def rows() -> Sequence[ListedDelivery]:
         async with reading() as connection:
             return await list_deliveries(connection, DeliveryFilter(**narrowing), limit=limit, before=before)
 
@@ -72,7 +74,7 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
     if as_json:
         print_json_lines(DeliverySummary.model_validate(row) for row in found)
     else:
-        print_rows((_shown(fields(row), now) for row in found), SHOWN)
+        print_rows((_shown(delivery, now) for delivery in found), SHOWN)
 
 
 @deliveries.command()
@@ -81,7 +83,7 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
 def show(delivery_id: UUID, *, as_json: bool) -> None:
     """Show a delivery and all its attempts."""
 
-    async def found() -> tuple[Row[Any] | None, Sequence[Row[Any]]]:
+    async def found() -> tuple[ListedDelivery | None, Sequence[ListedAttempt]]:
         async with reading() as connection:
             return await get_delivery(connection, delivery_id), await list_attempts(connection, delivery_id)
 
@@ -92,7 +94,7 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
     if as_json:
         say_json(DeliveryDetail(delivery=DeliverySummary.model_validate(delivery), attempts=tries))
         return
-    print_fields(fields(delivery) | {"due_at": _due(fields(delivery), datetime.now(UTC))})
+    print_fields(delivery._asdict() | {"due_at": _due(delivery, datetime.now(UTC))})
     for attempt in tries:
         say(f"\nattempt {attempt.number}")
         print_fields({name: value for name, value in attempt if name not in ("number", "answer")})
@@ -207,24 +209,24 @@ async def count(destination: str, status: str) -> int:
         click.UsageError: there is no such destination.
     """
     async with reading() as connection:
-        queues = {row.name: row for row in await list_destinations(connection, now=datetime.now(UTC))}
+        queues = {queue.name: queue for queue in await list_destinations(connection, now=datetime.now(UTC))}
     if destination not in queues:
         known = ", ".join(queues) or "none"
         raise click.UsageError(f"There is no destination {destination}. Known destinations: {known}.")
-    return int(getattr(queues[destination], status))
+    return queues[destination].dead if status == "dead" else queues[destination].pending
 
 
-def _shown(row: dict[str, Any], now: datetime) -> dict[str, Any]:
-    last = (str(row[name]) for name in ("last_status", "last_error") if row[name] is not None)
-    return row | {"due": _due(row, now), "last": " ".join(last)}
+def _shown(delivery: ListedDelivery, now: datetime) -> dict[str, Any]:
+    last = (str(each) for each in (delivery.last_status, delivery.last_error) if each is not None)
+    return delivery._asdict() | {"due": _due(delivery, now), "last": " ".join(last)}
 
 
-def _due(row: dict[str, Any], now: datetime) -> object:
-    if row["status"] != DeliveryStatus.PENDING:
+def _due(delivery: ListedDelivery, now: datetime) -> datetime | str | None:
+    if delivery.status != DeliveryStatus.PENDING:
         return None
-    if row["due_at"] is None:
+    if delivery.due_at is None:
         return "waits for another"
-    return "is being sent" if row["claimed_by"] is not None and row["due_at"] > now else row["due_at"]
+    return "is being sent" if is_in_flight(delivery, now=now) else delivery.due_at
 
 
 def _beginning(answer: str) -> str:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from sqlalchemy import Row
 
 from app.api.destinations import DestinationShown, shown_destinations
 from app.cli.deliveries import apply_to_all, confirm, count
@@ -15,7 +14,7 @@ from app.cli.output import print_json_lines, print_rows, say
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows, NotDone
-from app.deliveries.queries import list_destinations
+from app.deliveries.queries import ListedDestination, list_destinations
 from app.settings.model import DestinationSettings
 from app.settings.values import masked
 
@@ -81,7 +80,7 @@ async def _remove(name: str) -> None:
         raise click.ClickException(f"{error} End what goes on and try again.") from None
 
 
-async def _known(now: datetime) -> Sequence[Row[Any]]:
+async def _known(now: datetime) -> Sequence[ListedDestination]:
     async with reading() as connection:
         return await list_destinations(connection, now=now)
 

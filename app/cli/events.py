@@ -7,14 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import click
-from sqlalchemy import Row
 
 from app.api.events import EventDetail, EventSummary
 from app.cli.filters import choosing_events
 from app.cli.lazy import LazyGroup
 from app.cli.opened import reading
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
-from app.events.queries import EventFilter, get_event, list_events
+from app.events.queries import EventFilter, ListedEvent, WholeEvent, get_event, list_events
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
 RELEASE = (
@@ -70,12 +69,12 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     say(f"\n{_readable(event.body)}")
 
 
-async def _list(narrowed: EventFilter, *, limit: int, before: UUID | None) -> Sequence[Row[Any]]:
+async def _list(narrowed: EventFilter, *, limit: int, before: UUID | None) -> Sequence[ListedEvent]:
     async with reading() as connection:
         return await list_events(connection, narrowed, limit=limit, before=before)
 
 
-async def _get(event_id: UUID) -> Row[Any] | None:
+async def _get(event_id: UUID) -> WholeEvent | None:
     async with reading() as connection:
         return await get_event(connection, event_id)
 

@@ -4,18 +4,16 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
 from uuid import UUID
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.cli.opened import load_settings, opened, reading
 from app.cli.output import cell, say
-from app.deliveries.queries import get_replay, list_destinations
+from app.deliveries.queries import ListedReplay, get_replay, list_destinations
 from app.deliveries.tables import ReplayStatus
 
 CONTROLS = "`priohook replays show --follow {0}` follows it; `replays pause {0}` and `replays cancel {0}` stop it."
@@ -37,7 +35,7 @@ def follow(replay_id: UUID) -> None:
         sys.exit(1)
 
 
-async def find(replay_id: UUID) -> Row[Any]:
+async def find(replay_id: UUID) -> ListedReplay:
     """The replay.
 
     Raises:
@@ -47,7 +45,7 @@ async def find(replay_id: UUID) -> Row[Any]:
         return await _get(connection, replay_id)
 
 
-async def _ended(replay_id: UUID) -> Row[Any]:
+async def _ended(replay_id: UUID) -> ListedReplay:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     terminal = sys.stderr.isatty()
     async with opened(load_settings()) as engine:
@@ -69,14 +67,14 @@ async def _ended(replay_id: UUID) -> Row[Any]:
                 await asyncio.sleep(LOOK_EVERY)
 
 
-async def _get(connection: AsyncConnection, replay_id: UUID) -> Row[Any]:
+async def _get(connection: AsyncConnection, replay_id: UUID) -> ListedReplay:
     row = await get_replay(connection, replay_id)
     if row is None:
         raise click.ClickException(f"There is no replay {replay_id}.")
     return row
 
 
-async def _why(engine: AsyncEngine, replay: Row[Any]) -> str:
+async def _why(engine: AsyncEngine, replay: ListedReplay) -> str:
     """Why a replay makes no progress, and what to do."""
     if replay.status == ReplayStatus.PAUSED:
         return f"The replay is paused: `priohook replays resume {replay.id}` resumes it."

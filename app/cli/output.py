@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from pydantic_core import to_jsonable_python
@@ -13,9 +13,6 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from app.telemetry.printing import printable
-
-if TYPE_CHECKING:
-    from sqlalchemy import Row
 
 
 def say(text: str = "", *, err: bool = False) -> None:
@@ -35,11 +32,6 @@ def say_json(value: object, *, indent: int | None = None) -> None:
 def first_line(error: Exception) -> str:
     """The first line of the error's text, without the details that its library adds below."""
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def fields(row: "Row[Any]") -> dict[str, Any]:
-    """The values of a database row by column name."""
-    return dict(zip(row._fields, row, strict=True))
 
 
 def print_json_lines(values: Iterable[object]) -> None:

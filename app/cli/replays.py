@@ -10,7 +10,6 @@ from uuid import UUID
 
 import click
 from pydantic import ValidationError
-from sqlalchemy import Row
 
 from app.api.plans import PlanShown, ReplayAnswer
 from app.api.replays import ReplayShown
@@ -19,9 +18,10 @@ from app.cli.filters import choosing_events
 from app.cli.following import CONTROLS, find, follow
 from app.cli.opened import changing, load_settings, reading
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
-from app.deliveries.queries import list_replays
-from app.deliveries.replays import InQuarantine, NotReplayable, Plan, ReplayHasEnded, set_status, start
-from app.deliveries.replays import plan as plan_replay
+from app.deliveries.plans import InQuarantine, NotReplayable, Plan
+from app.deliveries.plans import plan as plan_replay
+from app.deliveries.queries import ListedReplay, list_replays
+from app.deliveries.replays import ReplayHasEnded, set_status, start
 from app.deliveries.tables import ReplayStatus
 from app.events.queries import EventFilter
 from app.settings.files import decoded
@@ -113,7 +113,7 @@ def replays() -> None:
 def list_(*, limit: int, as_json: bool) -> None:
     """List replays, newest first."""
 
-    async def rows() -> Sequence[Row[Any]]:
+    async def rows() -> Sequence[ListedReplay]:
         async with reading() as connection:
             return await list_replays(connection, limit=limit)
 

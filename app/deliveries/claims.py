@@ -1,11 +1,12 @@
 """Claims: which deliveries of a destination a worker may send now."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, exists, func, or_, select
+from sqlalchemy import Select, bindparam, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -50,28 +51,66 @@ class Claim(NamedTuple):
     superseded: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A delivery that may be a worker's."""
+
+    delivery_id: UUID
+    attempts: int
+    attempts_before: int
+    lost: int
+    claimed_by: str | None
+    """If it is due, the worker that died with its attempt."""
+    claimed_at: datetime | None
+    replay_id: UUID | None
+    reference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due(Held):
+    """A delivery to send, with its event."""
+
+    event_id: UUID
+    type: str | None
+    headers: list[list[str]]
+    body: bytes
+    superseded: bool
+
+    def claim(self) -> Claim:
+        """What becomes of it when it is claimed."""
+        return Claim(
+            delivery_id=self.delivery_id,
+            attempt=self.attempts + 1,
+            tries=self.attempts - self.attempts_before + 1,
+            lost=self.lost,
+            event_id=self.event_id,
+            type=self.type,
+            reference=self.reference,
+            replay_id=self.replay_id,
+            headers=self.headers,
+            body=self.body,
+            superseded=self.superseded,
+        )
+
+
+_held = (
+    Delivery.id,
+    Delivery.attempts,
+    Delivery.attempts_before,
+    Delivery.lost,
+    Delivery.claimed_by,
+    Delivery.claimed_at,
+    Delivery.replay_id,
+    Delivery.reference,
+)
 _newer = aliased(Event)
 _of_this_order = exists().where(_newer.reference == Event.reference)
 _superseded = or_(  # two that an index answers each with one look, however many events the order has
     _of_this_order.where(_newer.order_version > Event.order_version),
     _of_this_order.where(_newer.order_version == Event.order_version, _newer.order_modified > Event.order_modified),
 )
-_due = (
-    select(
-        Delivery.id,
-        Delivery.attempts,
-        Delivery.attempts_before,
-        Delivery.lost,
-        Delivery.claimed_by,
-        Delivery.claimed_at,
-        Delivery.replay_id,
-        Delivery.reference,
-        Event.id.label("event_id"),
-        Event.type,
-        Event.headers,
-        Event.body,
-        _superseded.label("superseded"),
-    )
+_due: Select[*tuple[Any, ...]] = (
+    select(*_held, Event.id, Event.type, Event.headers, Event.body, _superseded)
     .join(Event, Event.id == Delivery.event_id)
     .where(Delivery.destination == bindparam("destination"), PENDING, Delivery.due_at <= bindparam("now"))
     .order_by(Delivery.due_at)
@@ -93,7 +132,7 @@ IN_FLIGHT = (
     .select_from(Delivery)
     .where(Delivery.destination == bindparam("destination"), in_flight(bindparam("now")))
 )
-MINE = select(*Delivery.__table__.columns).where(
+MINE = select(*_held).where(
     Delivery.destination == bindparam("destination"), Delivery.claimed_by == bindparam("worker")
 )
 
@@ -117,62 +156,69 @@ async def claim(
     if flying.alone:
         return []
     while True:
-        rows: list[Row[Any]] = []
+        found: list[Due] = []
         for query in DUE:
-            if len(rows) < free:
-                due = {"destination": limits.name, "now": now, "most": free - len(rows)}
-                rows.extend(await connection.execute(query, due))
-        lost = [row for row in rows if row.claimed_by is not None]
+            if len(found) < free:
+                values = {"destination": limits.name, "now": now, "most": free - len(found)}
+                found += [Due(*row) for row in await connection.execute(query, values)]
+        lost = [due for due in found if due.claimed_by is not None]
         if not lost:
             break
-        await lose(connection, limits.name, lost, now=now)
-    suspect = next((place for place, row in enumerate(rows) if row.lost), None)
+        await _lose(connection, limits.name, lost, now=now)
+    suspect = next((place for place, due in enumerate(found) if due.lost), None)
     if suspect is not None:
-        rows = rows[: suspect or (0 if flying.all else 1)]
-    if rows:
+        found = found[: suspect or (0 if flying.all else 1)]
+    if found:
         until = now + limits.timeout + MARGIN
-        ids = [row.id for row in rows]
+        ids = [due.delivery_id for due in found]
         await connection.execute(CLAIM, {"ids": ids, "worker": worker, "at": now, "until": until})
-    return [_claim(row) for row in rows]
+    return [due.claim() for due in found]
 
 
-async def lose(
-    connection: AsyncConnection, name: str, lost: Sequence[Row[Any]], *, now: datetime, blameless: bool = False
+async def give_back(connection: AsyncConnection, name: str, *, worker: str, now: datetime) -> None:
+    """Ends the claims of a worker, as attempts whose answer is not known. None of them can have ended the worker."""
+    rows = await connection.execute(MINE, {"destination": name, "worker": worker})
+    if mine := [Held(*row) for row in rows]:
+        await _lose(connection, name, mine, now=now, blameless=True)
+
+
+async def _lose(
+    connection: AsyncConnection, name: str, lost: Sequence[Held], *, now: datetime, blameless: bool = False
 ) -> None:
     """Records attempts whose answer nobody will know. They do not count towards dead: a worker takes many along.
 
     Args:
         connection: In a transaction that holds the destination's lock.
         name: The destination's.
-        lost: Its claimed deliveries, as `DUE` or `MINE` selects them.
+        lost: Its claimed deliveries.
         now: The time.
         blameless: Whether none of them can have ended the worker: then they are due at once and not tried alone.
     """
     attempts = [
         {
-            "delivery_id": row.id,
-            "number": row.attempts,
-            "started_at": row.claimed_at,
+            "delivery_id": each.delivery_id,
+            "number": each.attempts,
+            "started_at": each.claimed_at,
             "result": AttemptResult.LOST.value,
             "error": LOST,
         }
-        for row in lost
+        for each in lost
     ]
     await insert_new(connection, Attempt, attempts)
     changes = [
-        {"delivery_id": row.id, "due": now, "losses": row.lost}
+        {"delivery_id": each.delivery_id, "due": now, "losses": each.lost}
         if blameless
         else {
-            "delivery_id": row.id,
-            "due": now + delay_after_loss(row.attempts - row.attempts_before, lost=row.lost),
-            "losses": row.lost + 1,
+            "delivery_id": each.delivery_id,
+            "due": now + delay_after_loss(each.attempts - each.attempts_before, lost=each.lost),
+            "losses": each.lost + 1,
         }
-        for row in lost
+        for each in lost
     ]
     await connection.execute(LOSE, changes)
-    replayed = [row for row in lost if row.replay_id is not None]
-    await drop_cancelled(connection, [(row.id, row.replay_id) for row in replayed], now=now)
-    await prefer_live(connection, name, {row.reference for row in replayed if row.reference is not None}, now=now)
+    replayed = [each for each in lost if each.replay_id is not None]
+    await drop_cancelled(connection, [(each.delivery_id, each.replay_id) for each in replayed], now=now)
+    await prefer_live(connection, name, {each.reference for each in replayed if each.reference is not None}, now=now)
 
 
 async def count_in_flight(connection: AsyncConnection, name: str, *, now: datetime) -> Flying:
@@ -184,19 +230,3 @@ async def next_due(connection: AsyncConnection, name: str, *, now: datetime) -> 
     """When the next delivery of the destination becomes due, or its claim ends."""
     found = (await connection.execute(NEXT_DUE, {"destination": name, "now": now})).one()
     return min((at for at in found if at is not None), default=None)
-
-
-def _claim(row: Row[Any]) -> Claim:
-    return Claim(
-        delivery_id=row.id,
-        attempt=row.attempts + 1,
-        tries=int(row.attempts - row.attempts_before) + 1,
-        lost=row.lost,
-        event_id=row.event_id,
-        type=row.type,
-        reference=row.reference,
-        replay_id=row.replay_id,
-        headers=row.headers,
-        body=row.body,
-        superseded=row.superseded,
-    )

@@ -64,7 +64,7 @@ async def set_right(
         claimed = here.where(CLAIMED, Delivery.due_at > now + LONGEST_CLAIM + AHEAD)
         mended += (await connection.execute(waiting.values(due_at=now))).rowcount
         mended += (await connection.execute(claimed.values(due_at=now + LONGEST_CLAIM))).rowcount
-    changes = {}
+    changes: dict[str, datetime] = {}
     if too_far(state.probe_at, LONGEST_PROBE, now=now):
         changes["probe_at"] = now
     if too_far(state.failing_since, timedelta(0), now=now):

@@ -38,6 +38,14 @@ PASSED_OVER = select(PassedOver.event_id, PassedOver.destination).where(
 )
 
 
+class Arrived(NamedTuple):
+    """An event to dispatch."""
+
+    id: UUID
+    type: str | None
+    reference: str | None
+
+
 class Wanted(NamedTuple):
     """An event that a destination is to have."""
 
@@ -136,7 +144,7 @@ async def dispatch(
         free = await connection.scalar(select(func.pg_try_advisory_xact_lock(DISPATCH_LOCK)))
         if not free:
             return 0
-    events = (await connection.execute(UNDISPATCHED, {"most": most})).all()
+    events = [Arrived(*row) for row in await connection.execute(UNDISPATCHED, {"most": most})]
     if not events:
         return 0
     ids = [event.id for event in events]

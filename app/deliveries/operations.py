@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.queue import lock, promote
+from app.deliveries.queue import State, lock, promote
 from app.deliveries.tables import (
     DEAD,
     PENDING,
@@ -26,6 +26,29 @@ BATCH = 1000
 """The most deliveries that one transaction changes."""
 
 
+class Chosen(NamedTuple):
+    """A delivery that an operator means."""
+
+    id: UUID
+    event_id: UUID
+    destination: str
+    reference: str | None
+    status: str
+    due_at: datetime | None
+    claimed_by: str | None
+
+
+CHOSEN = select(
+    Delivery.id,
+    Delivery.event_id,
+    Delivery.destination,
+    Delivery.reference,
+    Delivery.status,
+    Delivery.due_at,
+    Delivery.claimed_by,
+)
+
+
 class NotDone(Exception):
     """It stays as it is; the text says why, and the surface what to do."""
 
@@ -33,7 +56,7 @@ class NotDone(Exception):
 class WasDelivered(NotDone):
     """Only a replay makes a new delivery of its event."""
 
-    def __init__(self, delivery: Row[Any]) -> None:
+    def __init__(self, delivery: Chosen) -> None:
         super().__init__(f"Delivery {delivery.id} was delivered.")
         self.event_id = delivery.event_id
 
@@ -41,10 +64,10 @@ class WasDelivered(NotDone):
 class WaitsBehind(NotDone):
     """An earlier delivery of the same reference goes first."""
 
-    def __init__(self, delivery: Row[Any]) -> None:
+    def __init__(self, delivery: Chosen) -> None:
         super().__init__(f"Delivery {delivery.id} waits behind another one of {delivery.reference}.")
         self.destination = delivery.destination
-        self.reference = delivery.reference
+        self.reference = delivery.reference or ""  # without one none waits
 
 
 class NobodyKnows(NotDone):
@@ -60,13 +83,13 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
     Raises:
         NotDone: there is no such delivery, it is delivered, or it is being sent or behind another one.
     """
-    delivery = await _locked(connection, delivery_id)
-    if await lock(connection, delivery.destination) is None:
+    delivery, state = await _locked(connection, delivery_id)
+    if state is None:
         raise NotDone(f"Destination {delivery.destination} was removed, or was a replay's that is over.")
     if delivery.status == DeliveryStatus.DELIVERED:
         raise WasDelivered(delivery)
     if delivery.status != DeliveryStatus.PENDING:
-        await _revive(connection, [delivery], now=now)
+        await _revive(connection, delivery.destination, [delivery], now=now)
         return
     if is_in_flight(delivery, now=now):
         raise NotDone(f"Delivery {delivery_id} is being sent now.")
@@ -81,19 +104,19 @@ async def drop(connection: AsyncConnection, delivery_id: UUID, *, now: datetime)
     Raises:
         NotDone: there is no such delivery, it has ended, or it is being sent.
     """
-    delivery = await _locked(connection, delivery_id)
+    delivery, _ = await _locked(connection, delivery_id)
     if delivery.status not in (DeliveryStatus.PENDING, DeliveryStatus.DEAD):
         raise NotDone(f"Delivery {delivery_id} is {delivery.status}: there is nothing to drop.")
     if is_in_flight(delivery, now=now):
         raise NotDone(f"Delivery {delivery_id} is being sent now.")
-    await _drop(connection, [delivery], now=now)
+    await _drop(connection, delivery.destination, [delivery], now=now)
 
 
 async def retry_dead(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
     """Makes up to `BATCH` dead deliveries of a destination pending again, the oldest first; how many."""
     await lock(connection, destination)
     rows = await _some(connection, destination, DEAD)
-    await _revive(connection, rows, now=now)
+    await _revive(connection, destination, rows, now=now)
     return len(rows)
 
 
@@ -101,7 +124,7 @@ async def drop_dead(connection: AsyncConnection, destination: str, *, now: datet
     """Gives up to `BATCH` dead deliveries of a destination up, the oldest first; how many."""
     await lock(connection, destination)
     rows = await _some(connection, destination, DEAD)
-    await _drop(connection, rows, now=now)
+    await _drop(connection, destination, rows, now=now)
     return len(rows)
 
 
@@ -113,7 +136,7 @@ async def drop_pending(connection: AsyncConnection, destination: str, *, now: da
     await lock(connection, destination)
     for part in PENDING_PARTS:
         if rows := await _some(connection, destination, part & idle(now)):
-            await _drop(connection, rows, now=now)
+            await _drop(connection, destination, rows, now=now)
             return len(rows)
     return 0
 
@@ -166,37 +189,35 @@ async def _change(connection: AsyncConnection, name: str, **values: Any) -> None
     await connection.execute(update(Destination).where(Destination.name == name).values(values))
 
 
-async def _locked(connection: AsyncConnection, delivery_id: UUID) -> Row[Any]:
-    """The delivery, its destination locked."""
+async def _locked(connection: AsyncConnection, delivery_id: UUID) -> tuple[Chosen, State | None]:
+    """The delivery, and how its destination stands, which is locked; None if it was removed."""
     destination = await connection.scalar(select(Delivery.destination).where(Delivery.id == delivery_id))
     if destination is None:
         raise NotDone(f"There is no delivery {delivery_id}.")
-    await lock(connection, destination)
-    query = select(*Delivery.__table__.columns).where(Delivery.id == delivery_id)
-    return (await connection.execute(query)).one()
+    state = await lock(connection, destination)
+    return Chosen(*(await connection.execute(CHOSEN.where(Delivery.id == delivery_id))).one()), state
 
 
-async def _some(connection: AsyncConnection, destination: str, which: ColumnElement[bool]) -> Sequence[Row[Any]]:
-    query = select(*Delivery.__table__.columns).where(Delivery.destination == destination, which)
-    rows: Sequence[Row[Any]] = (await connection.execute(query.order_by(Delivery.id).limit(BATCH))).all()
-    return rows
+async def _some(connection: AsyncConnection, destination: str, which: ColumnElement[bool]) -> list[Chosen]:
+    query = CHOSEN.where(Delivery.destination == destination, which).order_by(Delivery.id).limit(BATCH)
+    return [Chosen(*row) for row in await connection.execute(query)]
 
 
-async def _revive(connection: AsyncConnection, rows: Sequence[Row[Any]], *, now: datetime) -> None:
-    alone = [row.id for row in rows if row.reference is None]
-    ids = [row.id for row in rows]
+async def _revive(
+    connection: AsyncConnection, destination: str, deliveries: Sequence[Chosen], *, now: datetime
+) -> None:
+    alone = [delivery.id for delivery in deliveries if delivery.reference is None]
+    ids = [delivery.id for delivery in deliveries]
     await connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(revived()))
     await connection.execute(update(Delivery).where(Delivery.id.in_(alone)).values(due_at=now))
-    await _promote(connection, rows, now=now)
+    await promote(connection, destination, _references(deliveries), now=now)
 
 
-async def _drop(connection: AsyncConnection, rows: Sequence[Row[Any]], *, now: datetime) -> None:
-    ids = [row.id for row in rows]
+async def _drop(connection: AsyncConnection, destination: str, deliveries: Sequence[Chosen], *, now: datetime) -> None:
+    ids = [delivery.id for delivery in deliveries]
     await connection.execute(update(Delivery).where(Delivery.id.in_(ids)).values(dropped(now=now).values()))
-    await _promote(connection, rows, now=now)
+    await promote(connection, destination, _references(deliveries), now=now)
 
 
-async def _promote(connection: AsyncConnection, rows: Sequence[Row[Any]], *, now: datetime) -> None:
-    for destination in {row.destination for row in rows}:
-        references = {row.reference for row in rows if row.destination == destination and row.reference is not None}
-        await promote(connection, destination, references, now=now)
+def _references(deliveries: Sequence[Chosen]) -> set[str]:
+    return {delivery.reference for delivery in deliveries if delivery.reference is not None}

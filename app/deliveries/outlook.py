@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database.rows import columns, read
 from app.deliveries.clocks import LONGEST_CLAIM, too_far
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
 from app.deliveries.tables import PENDING, Delivery, Destination
@@ -30,20 +31,37 @@ class Outlook(NamedTuple):
     """From when on its next turn is worth it; None while it is paused or has nothing to send."""
 
 
+class Times(NamedTuple):
+    """A destination, and the times that say what it has to do."""
+
+    name: str
+    url: str | None
+    paused_at: datetime | None
+    paused_reason: str | None
+    failing_since: datetime | None
+    probe_at: datetime | None
+    next_at: datetime | None
+    live_at: datetime | None
+    replay_at: datetime | None
+    live_until: datetime | None
+    replay_until: datetime | None
+    claimed_until: datetime | None
+
+
 async def outlooks(connection: AsyncConnection, *, now: datetime) -> list[Outlook]:
     """Those of all destinations; costs a few index look-ups for each."""
     return [
         Outlook(
-            row.name,
-            row.url,
-            row.paused_at,
-            row.paused_reason,
-            row.probe_at is not None,
-            pending=bool(due := [at for at in (row.live_at, row.replay_at) if at is not None]),
-            ahead=_ahead(row, now=now),
-            at=_at(row.paused_at, due, [row.probe_at, row.next_at], now=now),
+            times.name,
+            times.url,
+            times.paused_at,
+            times.paused_reason,
+            times.probe_at is not None,
+            pending=bool(due := [at for at in (times.live_at, times.replay_at) if at is not None]),
+            ahead=_ahead(times, now=now),
+            at=_at(times.paused_at, due, [times.probe_at, times.next_at], now=now),
         )
-        for row in await connection.execute(LOOK)
+        for times in await read(connection, LOOK, Times)
     ]
 
 
@@ -56,15 +74,15 @@ def _at(
     return max([min(due), *believed])
 
 
-def _ahead(row: Any, *, now: datetime) -> bool:
-    bounds = {
-        "live_until": LONGEST_DELAY,
-        "replay_until": LONGEST_DELAY,
-        "claimed_until": LONGEST_CLAIM,
-        "probe_at": LONGEST_PROBE,
-        "failing_since": timedelta(0),
-    }
-    return any(too_far(getattr(row, name), longest, now=now) for name, longest in bounds.items())
+def _ahead(times: Times, *, now: datetime) -> bool:
+    bounds = (
+        (times.live_until, LONGEST_DELAY),
+        (times.replay_until, LONGEST_DELAY),
+        (times.claimed_until, LONGEST_CLAIM),
+        (times.probe_at, LONGEST_PROBE),
+        (times.failing_since, timedelta(0)),
+    )
+    return any(too_far(at, longest, now=now) for at, longest in bounds)
 
 
 def _first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
@@ -80,7 +98,7 @@ def _last_due(which: ColumnElement[bool], *, claimed: bool) -> ColumnElement[dat
 
 LIVE, REPLAYED = Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None)
 LOOK = select(
-    *Destination.__table__.columns,
+    *columns(Destination, Times),
     _first_due(LIVE).label("live_at"),
     _first_due(REPLAYED).label("replay_at"),
     _last_due(LIVE, claimed=False).label("live_until"),

@@ -1,15 +1,15 @@
 """Reads of deliveries, destinations and replays. Each takes the connection first and loads no body of an event."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, String, and_, case, cast, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database.rows import columns, read, read_one
 from app.deliveries.tables import (
     DEAD,
     DROPPED,
@@ -23,6 +23,7 @@ from app.deliveries.tables import (
     Replay,
 )
 from app.deliveries.transitions import CLAIMED, in_flight
+from app.events.ids import made_at
 from app.events.tables import Event
 
 WRITTEN_OUT: dict[str, ColumnElement[bool]] = {
@@ -52,6 +53,88 @@ class DeliveryFilter:
         return conditions + [getattr(Delivery, name) == value for name, value in wanted if value is not None]
 
 
+class ListedDelivery(NamedTuple):
+    """A delivery with its event's type and the outcome of its last attempt."""
+
+    id: UUID
+    event_id: UUID
+    destination: str
+    reference: str | None
+    replay_id: UUID | None
+    status: str
+    due_at: datetime | None
+    claimed_by: str | None
+    claimed_at: datetime | None
+    attempts: int
+    attempts_before: int
+    lost: int
+    finished_at: datetime | None
+    type: str | None
+    last_status: int | None
+    last_result: str | None
+    last_error: str | None
+
+
+class ListedAttempt(NamedTuple):
+    """An attempt that is over."""
+
+    number: int
+    started_at: datetime
+    duration_ms: int | None
+    status: int | None
+    result: str
+    error: str | None
+    answer: bytes | None
+
+
+class KnownDestination(NamedTuple):
+    """A destination, and whether it works."""
+
+    name: str
+    paused_at: datetime | None
+    failing_since: datetime | None
+    probe_at: datetime | None
+
+
+class ListedDestination(NamedTuple):
+    """A destination and its queue."""
+
+    name: str
+    url: str | None
+    since: datetime
+    paused_at: datetime | None
+    paused_reason: str | None
+    failures: int
+    failing_since: datetime | None
+    probe_at: datetime | None
+    pending: int
+    due: int
+    in_flight: int
+    dead: int
+    oldest: str | None
+    """The id of the oldest pending delivery."""
+
+    @property
+    def oldest_pending_at(self) -> datetime | None:
+        """When the oldest pending delivery was made."""
+        return made_at(UUID(self.oldest)) if self.oldest else None
+
+
+class ListedReplay(NamedTuple):
+    """A replay, and how far it is."""
+
+    id: UUID
+    destination: str
+    narrowed: dict[str, Any]
+    rate: float
+    status: str
+    events: int
+    made: int
+    finished_at: datetime | None
+    pending: int
+    dead: int
+
+
 _ENDED_PROCESS = ("The function's process ended", "It did not return in time and held up")
 _TOOK_TOO_LONG = ("It did not answer within", "It did not return within", "It could not be connected to within")
 
@@ -77,7 +160,7 @@ RESULT = func.coalesce(
 _begun = case((CLAIMED, 1), else_=0)  # an attempt that is not over
 _SUMMARY: Select[Any] = (
     select(
-        *Delivery.__table__.columns,
+        *columns(Delivery, ListedDelivery),
         Event.type,
         Attempt.status.label("last_status"),
         case((Attempt.number.is_not(None), RESULT)).label("last_result"),
@@ -90,7 +173,7 @@ _SUMMARY: Select[Any] = (
 
 async def list_deliveries(
     connection: AsyncConnection, narrowed: DeliveryFilter, *, limit: int, before: UUID | None = None
-) -> Sequence[Row[Any]]:
+) -> list[ListedDelivery]:
     """Deliveries with the outcome of their last attempt, newest first; `before` continues behind an earlier call.
 
     Every filter has an index that finds its rows, but the status delivered, which is that of nearly all.
@@ -104,23 +187,30 @@ async def list_deliveries(
         query = _of_replay(narrowed, limit=limit, before=before)
     elif narrowed.status == DeliveryStatus.PENDING and narrowed.event_id is None and narrowed.replay_id is None:
         query = query.where(Delivery.id.in_(_newest_pending(narrowed, limit=limit, before=before)))
-    return await _rows(connection, query)
+    return await read(connection, query, ListedDelivery)
 
 
-async def get_delivery(connection: AsyncConnection, delivery_id: UUID) -> Row[Any] | None:
+async def get_delivery(connection: AsyncConnection, delivery_id: UUID) -> ListedDelivery | None:
     """One delivery, as in a list."""
-    return next(iter(await _rows(connection, _SUMMARY.where(Delivery.id == delivery_id))), None)
+    return await read_one(connection, _SUMMARY.where(Delivery.id == delivery_id), ListedDelivery)
 
 
-async def list_attempts(connection: AsyncConnection, delivery_id: UUID) -> Sequence[Row[Any]]:
+async def list_attempts(connection: AsyncConnection, delivery_id: UUID) -> list[ListedAttempt]:
     """The attempts of a delivery that are over, in order."""
-    columns = [column for column in Attempt.__table__.columns if column.name not in ("delivery_id", "result")]
-    query = select(*columns, RESULT.label("result")).where(Attempt.delivery_id == delivery_id).order_by(Attempt.number)
-    return await _rows(connection, query)
+    kept = (column for column in columns(Attempt, ListedAttempt) if column.name != "result")
+    query = select(*kept, RESULT.label("result")).where(Attempt.delivery_id == delivery_id).order_by(Attempt.number)
+    return await read(connection, query, ListedAttempt)
 
 
-async def list_destinations(connection: AsyncConnection, *, now: datetime) -> Sequence[Row[Any]]:
-    """Destinations with their queues: what is pending, due, in flight and dead, and the id of the oldest pending one.
+async def known_destinations(connection: AsyncConnection) -> dict[str, KnownDestination]:
+    """By name, those that a request may mean: one with a URL of its own is an operator's at the shell."""
+    query = select(Destination.name, Destination.paused_at, Destination.failing_since, Destination.probe_at)
+    rows = await connection.execute(query.where(Destination.url.is_(None)))
+    return {known.name: known for known in (KnownDestination(*row) for row in rows)}
+
+
+async def list_destinations(connection: AsyncConnection, *, now: datetime) -> list[ListedDestination]:
+    """Destinations with their queues: what is pending, due, in flight and dead.
 
     Costs as much as there are deliveries that are pending or dead.
     """
@@ -142,27 +232,22 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> Se
     dead = select(func.count()).where(Delivery.destination == Destination.name, DEAD).scalar_subquery()
     counts = (func.coalesce(queues.c[name], 0).label(name) for name in ("pending", "due", "in_flight"))
     query = (
-        select(*Destination.__table__.columns, *counts, dead.label("dead"), queues.c.oldest)
+        select(*columns(Destination, ListedDestination), *counts, dead.label("dead"), queues.c.oldest)
         .outerjoin(queues, queues.c.destination == Destination.name)
         .order_by(Destination.name)
     )
-    return await _rows(connection, query)
+    return await read(connection, query, ListedDestination)
 
 
-async def list_replays(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> Sequence[Row[Any]]:
+async def list_replays(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> list[ListedReplay]:
     """Replays, newest first, with what is pending and dead of each; `before` continues behind an earlier call."""
     query = _REPLAYS.order_by(Replay.id.desc()).limit(limit)
-    return await _rows(connection, query if before is None else query.where(Replay.id < before))
+    return await read(connection, query if before is None else query.where(Replay.id < before), ListedReplay)
 
 
-async def get_replay(connection: AsyncConnection, replay_id: UUID) -> Row[Any] | None:
+async def get_replay(connection: AsyncConnection, replay_id: UUID) -> ListedReplay | None:
     """One replay, as in a list; costs as much as its destination has dead deliveries."""
-    return next(iter(await _rows(connection, _REPLAYS.where(Replay.id == replay_id))), None)
-
-
-async def _rows(connection: AsyncConnection, query: Select[Any]) -> Sequence[Row[Any]]:
-    rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-    return rows
+    return await read_one(connection, _REPLAYS.where(Replay.id == replay_id), ListedReplay)
 
 
 def _of_replay(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> Select[Any]:
@@ -191,5 +276,5 @@ def _of_each_replay(which: ColumnElement[bool]) -> ColumnElement[int]:
 
 
 _REPLAYS: Select[Any] = select(
-    *Replay.__table__.columns, _of_each_replay(PENDING).label("pending"), _of_each_replay(DEAD).label("dead")
+    *columns(Replay, ListedReplay), _of_each_replay(PENDING).label("pending"), _of_each_replay(DEAD).label("dead")
 )

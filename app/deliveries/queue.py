@@ -7,13 +7,14 @@ and keeps this true: of the pending deliveries of one reference, exactly one has
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, String, column, func, literal_column, select, update, values
+from sqlalchemy import String, column, func, literal_column, select, update, values
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
+from app.deliveries.retry import Circuit
 from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayStatus
 from app.deliveries.transitions import HAS_TIME, UNCLAIMED, WAITS, dropped
 from app.deliveries.wake import notify
@@ -22,8 +23,24 @@ ORDER = (Delivery.replay_id, Delivery.event_id)
 """In which the deliveries of one reference go, live ones apart from those of replays; as the index has it."""
 
 
-async def lock(connection: AsyncConnection, name: str) -> Row[Any] | None:
-    """The destination's row, locked until the transaction ends; None if nobody has registered it.
+class State(NamedTuple):
+    """How a destination stands: what turns and people change of its row."""
+
+    paused_at: datetime | None
+    paused_reason: str | None
+    failures: int
+    failing_since: datetime | None
+    probe_at: datetime | None
+    next_at: datetime | None
+
+    @property
+    def circuit(self) -> Circuit:
+        """Its circuit breaker."""
+        return Circuit(self.failures, self.failing_since, self.probe_at)
+
+
+async def lock(connection: AsyncConnection, name: str) -> State | None:
+    """How the destination stands, its row locked until the transaction ends; None if nobody has registered it.
 
     The commit tells all workers to look: whoever takes this lock changes deliveries or their destination.
     """
@@ -31,10 +48,18 @@ async def lock(connection: AsyncConnection, name: str) -> Row[Any] | None:
     return await lock_for_turn(connection, name)
 
 
-async def lock_for_turn(connection: AsyncConnection, name: str) -> Row[Any] | None:
+async def lock_for_turn(connection: AsyncConnection, name: str) -> State | None:
     """As `lock`, for a worker's own turn: it leaves nothing that another worker should hear of."""
-    query = select(*Destination.__table__.columns).where(Destination.name == name).with_for_update()
-    return (await connection.execute(query)).one_or_none()
+    query = select(
+        Destination.paused_at,
+        Destination.paused_reason,
+        Destination.failures,
+        Destination.failing_since,
+        Destination.probe_at,
+        Destination.next_at,
+    )
+    row = (await connection.execute(query.where(Destination.name == name).with_for_update())).one_or_none()
+    return None if row is None else State(*row)
 
 
 async def promote(connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime) -> None:

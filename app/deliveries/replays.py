@@ -1,18 +1,20 @@
-"""Replays: a plan of what would be delivered again, a job that workers carry out, and its controls."""
+"""Replays: jobs that workers carry out, and their controls."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from math import ceil, floor
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, Select, delete, exists, func, insert, literal_column, select, update
+from sqlalchemy import Select, delete, exists, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database.rows import columns, read
 from app.database.writing import insert_new
 from app.deliveries.clocks import too_far
 from app.deliveries.dispatch import Wanted, add, register
+from app.deliveries.plans import NotReplayable, Plan, batches
 from app.deliveries.queue import lock, promote
 from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayEvent, ReplayStatus
 from app.deliveries.transitions import dropped, idle
@@ -24,51 +26,28 @@ from app.events.tables import Event, Status
 BATCH = 250
 """The most deliveries that one transaction makes."""
 
-IDS_AT_ONCE = 5000
 RUNNING = Replay.status == literal_column("'running'")
 FILTER = TypeAdapter(EventFilter)
 NEWEST = select(Event.id).order_by(Event.id.desc()).limit(1)
 
 
-class NotReplayable(Exception):
-    """There is nothing that could be replayed so; the text says why, and the surface what to do."""
-
-
-class InQuarantine(NotReplayable):
-    """Events must be released before they can be delivered."""
-
-
-class UnknownEvents(NotReplayable):
-    """Some ids are no event's."""
-
-    def __init__(self, ids: Collection[UUID]) -> None:
-        more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-        super().__init__(f"Unknown event id: {min(ids)}{more}.")
-
-
 class ReplayHasEnded(NotReplayable):
     """It is done or cancelled, for good."""
 
-    def __init__(self, replay: Row[Any]) -> None:
-        super().__init__(f"Replay {replay.id} is {replay.status}.")
+    def __init__(self, replay_id: UUID, status: str) -> None:
+        super().__init__(f"Replay {replay_id} is {status}.")
 
 
-class Plan(NamedTuple):
-    """What a replay would deliver.
+class Running(NamedTuple):
+    """A replay that goes on."""
 
-    Attributes:
-        events: How many.
-        types: How many of each type.
-        oldest: When the first of them arrived.
-        newest: When the last of them arrived.
-        quarantined: How many more match, and are left out.
-    """
-
-    events: int
-    types: dict[str, int]
-    oldest: datetime | None
-    newest: datetime | None
-    quarantined: int
+    id: UUID
+    destination: str
+    narrowed: dict[str, Any]
+    rate: float
+    made: int
+    last_event_id: UUID | None
+    next_at: datetime | None
 
 
 class Advanced(NamedTuple):
@@ -76,35 +55,6 @@ class Advanced(NamedTuple):
 
     made: int
     next_at: datetime | None
-
-
-async def plan(connection: AsyncConnection, narrowed: EventFilter, ids: Collection[UUID] | None = None) -> Plan:
-    """Counts what a replay would deliver, in constant memory.
-
-    Args:
-        connection: The database's.
-        narrowed: Which events.
-        ids: These events instead.
-
-    Raises:
-        InQuarantine: quarantined events were asked for.
-        UnknownEvents: an id is no event's.
-    """
-    if narrowed.status == Status.QUARANTINED:
-        raise InQuarantine("Quarantined events are not replayed.")
-    if ids is None:
-        return _summed(await _counted(connection, select(Event).where(*narrowed.conditions())))
-    rows: list[Row[Any]] = []
-    unknown = set(ids)
-    for some in _batches(sorted(unknown)):
-        unknown.difference_update(await connection.scalars(select(Event.id).where(Event.id.in_(some))))
-        rows += await _counted(connection, select(Event).where(Event.id.in_(some)))
-    found = _summed(rows)
-    if found.quarantined:
-        raise InQuarantine(f"{found.quarantined} of these events are quarantined.")
-    if unknown:
-        raise UnknownEvents(unknown)
-    return found
 
 
 async def start(
@@ -148,7 +98,7 @@ async def start(
     }
     await connection.execute(insert(Replay), values)
     await notify(connection)
-    for some in _batches(sorted(set(ids or ()))):
+    for some in batches(sorted(set(ids or ()))):
         await connection.execute(insert(ReplayEvent), [{"replay_id": replay_id, "event_id": each} for each in some])
     return replay_id
 
@@ -181,9 +131,9 @@ async def advance(connection: AsyncConnection, *, now: datetime) -> Advanced:
     A replay keeps as many deliveries open as its rate gives in a second: so much may come at once after its destination
     was away, and no more is in the way of a pause.
     """
-    running = select(*Replay.__table__.columns).where(RUNNING).with_for_update(skip_locked=True)
+    running = select(*columns(Replay, Running)).where(RUNNING).with_for_update(skip_locked=True)
     # Several destinations in one transaction: in the order in which dispatch takes their locks, not the database's.
-    replays = sorted(await connection.execute(running), key=lambda replay: (replay.destination, replay.id))
+    replays = sorted(await read(connection, running, Running), key=lambda replay: (replay.destination, replay.id))
     steps = [await _advance(connection, replay, now=now) for replay in replays]
     times = [step.next_at for step in steps if step.next_at is not None]
     return Advanced(sum(step.made for step in steps), min(times, default=None))
@@ -217,25 +167,26 @@ async def set_status(connection: AsyncConnection, replay_id: UUID, status: Repla
         NotReplayable: there is no such replay.
         ReplayHasEnded: it has ended.
     """
-    query = select(*Replay.__table__.columns).where(Replay.id == replay_id).with_for_update()
-    replay = (await connection.execute(query)).one_or_none()
-    if replay is None:
+    query = select(Replay.destination, Replay.status).where(Replay.id == replay_id).with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
         raise NotReplayable(f"There is no replay {replay_id}.")
-    if replay.status in (ReplayStatus.CANCELLED, ReplayStatus.DONE):
-        raise ReplayHasEnded(replay)
+    destination, was = row
+    if was in (ReplayStatus.CANCELLED, ReplayStatus.DONE):
+        raise ReplayHasEnded(replay_id, was)
     ended = status is ReplayStatus.CANCELLED
     values = {"status": status.value, "finished_at": now if ended else None, "next_at": None}
     await connection.execute(update(Replay).where(Replay.id == replay_id).values(values))
     await notify(connection)
     if ended:
-        await lock(connection, replay.destination)
+        await lock(connection, destination)
         waiting = (Delivery.replay_id == replay_id, PENDING, idle(now))
         references = await connection.scalars(select(Delivery.reference).where(*waiting))
         await connection.execute(update(Delivery).where(*waiting).values(dropped(now=now).values()))
-        await promote(connection, replay.destination, {each for each in references if each is not None}, now=now)
+        await promote(connection, destination, {each for each in references if each is not None}, now=now)
 
 
-async def _advance(connection: AsyncConnection, replay: Row[Any], *, now: datetime) -> Advanced:
+async def _advance(connection: AsyncConnection, replay: Running, *, now: datetime) -> Advanced:
     ahead = too_far(replay.next_at, timedelta(seconds=1 / replay.rate), now=now)
     since = max(now if ahead or replay.next_at is None else replay.next_at, now - timedelta(seconds=1))
     if since > now:
@@ -245,14 +196,13 @@ async def _advance(connection: AsyncConnection, replay: Row[Any], *, now: dateti
     room = min(BATCH, max(1, ceil(replay.rate)) - pending, floor((now - since).total_seconds() * replay.rate) + 1)
     if room <= 0:
         return Advanced(0, now + timedelta(seconds=min(1.0, max(0.2, 10 / replay.rate))))
-    events = (await connection.execute(_next_events(replay, room))).all()
+    events = [Wanted(*row) for row in await connection.execute(_next_events(replay, room))]
     changes: dict[str, Any] = {}
     if events:
         await lock(connection, replay.destination)
-        wanted = [Wanted(event.id, event.reference) for event in events]
-        await add(connection, replay.destination, wanted, replay_id=replay.id, now=now)
+        await add(connection, replay.destination, events, replay_id=replay.id, now=now)
         next_at = since + timedelta(seconds=len(events) / replay.rate)
-        changes = {"made": replay.made + len(events), "last_event_id": events[-1].id, "next_at": next_at}
+        changes = {"made": replay.made + len(events), "last_event_id": events[-1].event_id, "next_at": next_at}
     elif not pending:
         changes = {"status": ReplayStatus.DONE.value, "finished_at": now}
     if changes:
@@ -262,7 +212,7 @@ async def _advance(connection: AsyncConnection, replay: Row[Any], *, now: dateti
     return Advanced(len(events), changes.get("next_at"))
 
 
-def _next_events(replay: Row[Any], most: int) -> Select[UUID, str | None]:
+def _next_events(replay: Running, most: int) -> Select[UUID, str | None]:
     query = select(Event.id, Event.reference).where(Event.status == Status.ACCEPTED.value)
     if replay.narrowed:
         query = query.where(*FILTER.validate_python(replay.narrowed).conditions())
@@ -271,42 +221,3 @@ def _next_events(replay: Row[Any], most: int) -> Select[UUID, str | None]:
     if replay.last_event_id is not None:
         query = query.where(Event.id > replay.last_event_id)
     return query.order_by(Event.id).limit(most)
-
-
-async def _counted(connection: AsyncConnection, query: Select[Any]) -> Sequence[Row[Any]]:
-    matching = query.subquery()
-    grouped = (
-        select(
-            matching.c.type,
-            matching.c.status,
-            func.count().label("events"),
-            func.min(matching.c.received_at).label("oldest"),
-            func.max(matching.c.received_at).label("newest"),
-        )
-        .group_by(matching.c.type, matching.c.status)
-        .order_by(matching.c.type)
-    )
-    return (await connection.execute(grouped)).all()
-
-
-def _summed(rows: Iterable[Row[Any]]) -> Plan:
-    types: dict[str, int] = {}
-    quarantined = 0
-    accepted = []
-    for row in rows:
-        if row.status == Status.QUARANTINED:
-            quarantined += row.events
-            continue
-        accepted.append(row)
-        types[row.type or "-"] = types.get(row.type or "-", 0) + row.events
-    return Plan(
-        events=sum(types.values()),
-        types=types,
-        oldest=min((row.oldest for row in accepted), default=None),
-        newest=max((row.newest for row in accepted), default=None),
-        quarantined=quarantined,
-    )
-
-
-def _batches(ids: Sequence[UUID]) -> Iterable[Sequence[UUID]]:
-    return (ids[at : at + IDS_AT_ONCE] for at in range(0, len(ids), IDS_AT_ONCE))

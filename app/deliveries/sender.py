@@ -115,6 +115,7 @@ class Sender:
             "destination": self.limits.name,
             "event_id": str(ended.claim.event_id),
             "attempt": ended.claim.attempt,
+            "result": ended.outcome.result.value,
             "status": ended.outcome.status,
             "ms": ended.duration // timedelta(milliseconds=1),
         }

@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from math import floor
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.claims import MINE, Claim, Limits, claim, count_in_flight, lose, next_due
+from app.deliveries.claims import Claim, Limits, claim, count_in_flight, give_back, next_due
 from app.deliveries.clocks import too_far
-from app.deliveries.queue import lock
+from app.deliveries.queue import State, lock
 from app.deliveries.results import Ended, record
 from app.deliveries.retry import Circuit
 from app.deliveries.tables import AttemptResult, Delivery, Destination
@@ -37,7 +37,7 @@ class News(NamedTuple):
 async def take_turn(
     connection: AsyncConnection,
     limits: Limits,
-    state: Row[Any] | None,
+    state: State | None,
     ended: Sequence[Ended],
     *,
     worker: str,
@@ -49,7 +49,7 @@ async def take_turn(
     Args:
         connection: In a transaction that may write.
         limits: The destination's.
-        state: Its row, locked; None if it was removed.
+        state: How it stands, its row locked; None if it was removed.
         ended: Attempts of claims that this worker made.
         worker: Its name, different from every other's.
         now: The time.
@@ -57,14 +57,12 @@ async def take_turn(
     """
     if state is None:
         return Turn([], None)
-    changes = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
-    circuit = Circuit(*(changes.get(name, getattr(state, name)) for name in Circuit._fields))
+    became = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
     turn = Turn([], None)
-    if (changes.get("paused_at") or state.paused_at) is None:
-        turn, next_at = await _claim(connection, limits, circuit, next_at=state.next_at, worker=worker, now=now)
-        changes |= {"next_at": next_at} if next_at != state.next_at else {}
-    if changes:
-        await connection.execute(update(Destination).where(Destination.name == limits.name).values(changes))
+    if became.paused_at is None:
+        turn, next_at = await _claim(connection, limits, became, worker=worker, now=now)
+        became = became._replace(next_at=next_at)
+    await _change(connection, limits.name, state, became)
     return turn
 
 
@@ -81,12 +79,9 @@ async def leave(
     state = await lock(connection, limits.name)
     if state is None:
         return
-    changes = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
-    if changes:
-        await connection.execute(update(Destination).where(Destination.name == limits.name).values(changes))
-    mine = (await connection.execute(MINE, {"destination": limits.name, "worker": worker})).all()
-    if mine:
-        await lose(connection, limits.name, mine, now=now, blameless=True)
+    became = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
+    await _change(connection, limits.name, state, became)
+    await give_back(connection, limits.name, worker=worker, now=now)
 
 
 async def take_back(connection: AsyncConnection, *, now: datetime) -> None:
@@ -98,28 +93,35 @@ async def _record(
     connection: AsyncConnection,
     limits: Limits,
     ended: Sequence[Ended],
-    state: Row[Any],
+    state: State,
     *,
     worker: str,
     now: datetime,
     news: list[News] | None,
-) -> dict[str, Any]:
-    """Records the attempts; what changes at the destination."""
+) -> State:
+    """Records the attempts; how the destination stands after them."""
     if not ended:
-        return {}
+        return state
     dead = await record(connection, limits, ended, worker=worker, now=now)
-    circuit = Circuit(state.failures, state.failing_since, state.probe_at)
+    circuit = state.circuit
     for each in ended:
         failed = each.outcome.result is not AttemptResult.DELIVERED
         circuit = circuit.after(failed=failed, now=each.started_at + each.duration)
-    changes = {name: value for name, value in circuit._asdict().items() if value != getattr(state, name)}
     if news is not None:
         news.extend(News("delivery_dead", _dead(limits.name, each)) for each in dead)
         news.extend(_of_circuit(limits.name, state, circuit, now=now))
     gone = next((each for each in ended if each.outcome.result is AttemptResult.GONE), None)
-    if gone is not None:
-        changes |= {"paused_at": now, "paused_reason": f"It answered 410 Gone to event {gone.claim.event_id}."}
-    return changes
+    became = state._replace(**circuit._asdict())
+    if gone is None:
+        return became
+    return became._replace(paused_at=now, paused_reason=f"It answered 410 Gone to event {gone.claim.event_id}.")
+
+
+async def _change(connection: AsyncConnection, name: str, state: State, became: State) -> None:
+    pairs = zip(State._fields, state, became, strict=True)
+    changes = {column: new for column, old, new in pairs if new != old}
+    if changes:
+        await connection.execute(update(Destination).where(Destination.name == name).values(changes))
 
 
 def _dead(destination: str, ended: Ended) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def _dead(destination: str, ended: Ended) -> dict[str, Any]:
     }
 
 
-def _of_circuit(destination: str, before: Row[Any], circuit: Circuit, *, now: datetime) -> Iterator[News]:
+def _of_circuit(destination: str, before: State, circuit: Circuit, *, now: datetime) -> Iterator[News]:
     if before.probe_at is None and circuit.probe_at is not None:
         yield News("circuit_opened", {"destination": destination, "failures": circuit.failures})
     if before.probe_at is not None and circuit.probe_at is None:
@@ -146,13 +148,13 @@ def _of_circuit(destination: str, before: Row[Any], circuit: Circuit, *, now: da
 async def _claim(
     connection: AsyncConnection,
     limits: Limits,
-    circuit: Circuit,
+    state: State,
     *,
-    next_at: datetime | None,
     worker: str,
     now: datetime,
 ) -> tuple[Turn, datetime | None]:
     """The turn, and when `rate` allows the next attempt."""
+    circuit, next_at = state.circuit, state.next_at
     flying = await count_in_flight(connection, limits.name, now=now)
     free = circuit.allows(limits.max_in_flight - flying.all, in_flight=flying.all, now=now)
     if free <= 0:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, LargeBinary, Row, Select, func, literal_column, select, true
+from sqlalchemy import ColumnElement, LargeBinary, func, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database.rows import columns, read, read_one
 from app.events.ids import id_floor
 from app.events.tables import Event, Status
 from app.web.body import SLICE_BYTES
@@ -16,10 +17,6 @@ from app.web.body import SLICE_BYTES
 SEARCHED = 10_000
 QUARANTINED = Event.status == literal_column("'quarantined'")
 """A literal: with a parameter, neither database would use its partial index."""
-
-SUMMARY = [column for column in Event.__table__.columns if column.name not in ("headers", "body", "dedup_key")]
-
-WITH_HEADERS = [column for column in Event.__table__.columns if column.name not in ("body", "dedup_key")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +53,60 @@ class EventFilter:
         return conditions
 
 
+@dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """An event without headers and body."""
+
+    id: UUID
+    received_at: datetime
+    client: str
+    status: str
+    reason: str | None
+    type: str | None
+    reference: str | None
+    order_version: int | None
+    order_modified: datetime | None
+    notification_id: str | None
+    api_version: str | None
+    shape: str | None
+    body_bytes: int
+    duplicates: int
+    last_duplicate_at: datetime | None
+    released_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SummarizedEvent(ListedEvent):
+    """An event without its body."""
+
+    headers: list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeEvent(SummarizedEvent):
+    """An event with all that is stored of it."""
+
+    body: bytes
+    dedup_key: bytes
+
+
+class KeptBytes(NamedTuple):
+    """What was kept of an event, as far as it says how to serve the body."""
+
+    headers: list[list[str]]
+    body_bytes: int
+    kept: int
+    beginning: bytes
+
+
+class EventBody(NamedTuple):
+    """The body of an event, with the headers that say how to read it."""
+
+    id: UUID
+    headers: list[list[str]]
+    body: bytes
+
+
 async def last_events(connection: AsyncConnection) -> dict[str, datetime]:
     """When each client's last event arrived. No index has the client, so only the newest `SEARCHED` events count."""
     newest = select(Event.client, Event.received_at).order_by(Event.id.desc()).limit(SEARCHED).subquery()
@@ -65,38 +116,32 @@ async def last_events(connection: AsyncConnection) -> dict[str, datetime]:
 
 async def list_events(
     connection: AsyncConnection, narrowed: EventFilter, *, limit: int, before: UUID | None = None
-) -> Sequence[Row[Any]]:
+) -> list[ListedEvent]:
     """Events without headers and body, newest first; the last id of a page, as `before`, gives the next page."""
-    query = _narrowed(select(*SUMMARY), narrowed).order_by(Event.id.desc()).limit(limit)
+    query = select(*columns(Event, ListedEvent)).where(*narrowed.conditions()).order_by(Event.id.desc()).limit(limit)
     if before is not None:
         query = query.where(Event.id < before)
-    rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-    return rows
+    return await read(connection, query, ListedEvent)
 
 
-async def get_event(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
+async def get_event(connection: AsyncConnection, event_id: UUID) -> WholeEvent | None:
     """One event with its headers and body."""
-    return (await connection.execute(select(*Event.__table__.columns).where(Event.id == event_id))).one_or_none()
+    return await read_one(connection, select(*columns(Event, WholeEvent)).where(Event.id == event_id), WholeEvent)
 
 
-async def get_summary(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
+async def get_summary(connection: AsyncConnection, event_id: UUID) -> SummarizedEvent | None:
     """One event with its headers but without its body."""
-    return (await connection.execute(select(*WITH_HEADERS).where(Event.id == event_id))).one_or_none()
+    query = select(*columns(Event, SummarizedEvent)).where(Event.id == event_id)
+    return await read_one(connection, query, SummarizedEvent)
 
 
-async def kept_bytes(connection: AsyncConnection, event_id: UUID) -> Row[Any] | None:
+async def kept_bytes(connection: AsyncConnection, event_id: UUID) -> KeptBytes | None:
     """An event's headers, the beginning of its body, and two sizes: `body_bytes` arrived, `kept` are stored."""
     beginning = func.substr(Event.body, 1, SLICE_BYTES, type_=LargeBinary).label("beginning")
-    columns: list[Any] = [Event.headers, Event.body_bytes, func.length(Event.body).label("kept"), beginning]
-    return (await connection.execute(select(*columns).where(Event.id == event_id))).one_or_none()
+    query = select(Event.headers, Event.body_bytes, func.length(Event.body).label("kept"), beginning)
+    return await read_one(connection, query.where(Event.id == event_id), KeptBytes)
 
 
-async def get_bodies(connection: AsyncConnection, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+async def get_bodies(connection: AsyncConnection, ids: Sequence[UUID]) -> list[EventBody]:
     """Id, headers and body of each event; the caller limits how many."""
-    query = select(*(Event.__table__.c[name] for name in ("id", "headers", "body"))).where(Event.id.in_(ids))
-    rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-    return rows
-
-
-def _narrowed(query: Select[Any], narrowed: EventFilter) -> Select[Any]:
-    return query.where(*narrowed.conditions())
+    return await read(connection, select(*columns(Event, EventBody)).where(Event.id.in_(ids)), EventBody)

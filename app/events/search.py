@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, exists, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.events.queries import SUMMARY, EventFilter
+from app.database.rows import columns, read
+from app.events.queries import EventFilter, ListedEvent
 from app.events.tables import Event
 
 WINDOW = 10_000
@@ -23,7 +24,7 @@ LONGEST_ID = 32
 class Found(NamedTuple):
     """Events, newest first. `last` is the `before` of the next page; None if there is no next page."""
 
-    rows: Sequence[Row[Any]]
+    rows: list[ListedEvent]
     last: UUID | None
 
 
@@ -67,8 +68,8 @@ async def search_events(
 async def _page(
     connection: AsyncConnection, where: Sequence[ColumnElement[bool]], *, limit: int, floor: UUID | None
 ) -> Found:
-    query = select(*SUMMARY).where(*where).order_by(Event.id.desc()).limit(limit + 1)
-    rows = (await connection.execute(query)).all()
+    query = select(*columns(Event, ListedEvent)).where(*where).order_by(Event.id.desc()).limit(limit + 1)
+    rows = await read(connection, query, ListedEvent)
     if len(rows) > limit:
         return Found(rows[:limit], rows[limit - 1].id)
     return Found(rows, floor)

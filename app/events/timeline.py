@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Row
+from app.events.queries import ListedEvent
 
 LOWEST = (-(2**63), datetime.min.replace(tzinfo=UTC))
 """Lower than the version and time of any order."""
@@ -18,11 +18,11 @@ class Placed(NamedTuple):
         late: It arrived after a newer version of the order.
     """
 
-    event: Row[Any]
+    event: ListedEvent
     late: bool
 
 
-def timeline(events: Iterable[Row[Any]]) -> list[Placed]:
+def timeline(events: Iterable[ListedEvent]) -> list[Placed]:
     """Sorts the events by `order_version`, then by `order_modified`, then by arrival.
 
     An event without a version, such as a notification without payload, gets the newest version that arrived before it.
@@ -38,7 +38,7 @@ def timeline(events: Iterable[Row[Any]]) -> list[Placed]:
     return [place for _, place in sorted(placed, key=lambda pair: pair[0])]
 
 
-def _at(event: Row[Any], newest: tuple[int, datetime]) -> tuple[int, datetime]:
+def _at(event: ListedEvent, newest: tuple[int, datetime]) -> tuple[int, datetime]:
     version = newest[0] if event.order_version is None else event.order_version
     if event.order_modified is not None:
         return version, event.order_modified

@@ -1,6 +1,7 @@
 """Every value that a column can hold, by each way that writes it, comes back by each way that reads it."""
 
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -141,7 +142,7 @@ async def test_what_the_store_writes_every_reader_reads(database_url, engine):
         for event_id, whole in expected.items():
             found = await get_event(connection, event_id)
             assert found is not None
-            assert found._asdict() == whole
+            assert asdict(found) == whole
     assert [row.id for row in listed] == sorted(expected, reverse=True)
     assert {placed.event.id for placed in timeline(listed)} == set(expected)
 

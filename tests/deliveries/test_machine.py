@@ -14,7 +14,7 @@ from sqlalchemy import Row, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import columns, engines
-from app.deliveries.replays import NotReplayable
+from app.deliveries.plans import NotReplayable
 from app.deliveries.retry import MOST_ATTEMPTS
 from app.deliveries.tables import AttemptResult, ReplayStatus
 from tests.deliveries.workers import Workers

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.deliveries.plans import InQuarantine, NotReplayable, Plan, plan
 from app.deliveries.queue import lock
-from app.deliveries.replays import InQuarantine, NotReplayable, Plan, ReplayHasEnded, advance, plan
+from app.deliveries.replays import ReplayHasEnded, advance
 from app.deliveries.tables import ReplayStatus
 from app.events.ids import new_id
 from app.events.queries import EventFilter

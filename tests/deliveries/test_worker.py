@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import event, select
 
 from app.database.writing import writing
-from app.deliveries.replays import plan, start
+from app.deliveries.plans import plan
+from app.deliveries.replays import start
 from app.deliveries.tables import Destination
 from app.deliveries.worker import Worker
 from app.events.queries import EventFilter
@@ -69,6 +70,23 @@ async def test_a_pause_and_its_end_are_warnings_of_the_worker_whoever_did_it(eng
         ("destination_paused", {"destination": "erp", "reason": "By hand."}),
         ("destination_resumed", {"destination": "erp"}),
     ]
+
+
+async def test_the_log_line_of_an_attempt_says_what_the_attempt_was(engine, database_url, own, caplog):
+    caplog.set_level("INFO", logger="app.deliveries")
+    workers = Workers(engine)
+    await workers.register()
+    await workers.store("A")
+
+    def attempts():
+        return [each.fields for each in caplog.records if each.message == "attempt"]
+
+    async def was_made():
+        return bool(attempts())
+
+    async with Worker(engine, database_url, {"erp": DestinationSettings(url="python:idle_business:take")}).running():
+        await until(was_made)
+    assert [(line["destination"], line["attempt"], line["result"]) for line in attempts()] == [("erp", 1, "delivered")]
 
 
 async def test_a_destination_with_nothing_to_do_takes_no_turn(engine, database_url, own):

@@ -16,6 +16,7 @@ from app.deliveries.claims import Claim, Limits
 from app.deliveries.clocks import set_right
 from app.deliveries.dispatch import dispatch, register
 from app.deliveries.outlook import outlooks
+from app.deliveries.plans import plan
 from app.deliveries.queue import lock_for_turn
 from app.deliveries.replays import Advanced
 from app.deliveries.results import Ended, Outcome
@@ -100,7 +101,7 @@ class Workers:
     ) -> UUID:
         narrowed = narrowed or EventFilter()
         async with writing(self.engine) as connection:
-            planned = await replay.plan(connection, narrowed, ids)
+            planned = await plan(connection, narrowed, ids)
             return await replay.start(
                 connection, narrowed, ids=ids, destination=destination, rate=rate, planned=planned, now=self.now + TICK
             )
