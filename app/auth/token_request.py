@@ -145,7 +145,7 @@ def _json(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise InvalidRequest("The body is not JSON.", "Send an object, or a form.") from None
     if not isinstance(parsed, dict):
-        raise Unprocessable("The body is JSON and no object.", "Send an object with grant_type.")
+        raise Unprocessable("The body is JSON but not an object.", "Send an object with grant_type.")
     return parsed
 
 

@@ -63,7 +63,7 @@ def parse_payload(content: bytes) -> Payload:
     """
     envelope = parse_json(content)
     if not isinstance(envelope, dict):
-        raise NoEnvelope("the body is JSON and no object")
+        raise NoEnvelope("the body is JSON but not an object")
     data = envelope.get("data")
     if not isinstance(data, dict):
         what = "an error object" if "error" in envelope else "an object without an envelope's `data`"

@@ -15,21 +15,20 @@ KEPT_BYTES = 64 * 1024
 """How much is kept of a body over the limit: enough to see what it was."""
 
 CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-"""By name (RFC 9110, section 8.4.1) zlib's window bits."""
+"""Names of content codings (RFC 9110, section 8.4.1), each with zlib's window bits for it."""
 
 RAW_DEFLATE = -15
 SLICE_BYTES = 16 * 1024
-"""How much is inflated at once: zlib copies all that is left of a slice for each of thousands of tiny members."""
+"""How much is inflated at once: for each gzip member zlib copies the rest of the slice, and members can be tiny."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-
 LONGEST_LENGTH = 18
-"""Digits of a Content-Length that is believed: what is longer fits no column, and is counted instead."""
+"""The most digits of a Content-Length that is believed. No column holds more; such a body is counted instead."""
 
 
 class ClientGone(Exception):
-    """The sender hung up before its body was complete: there is nobody to answer, and it will try again."""
+    """The sender hung up before its body was complete: nobody waits for an answer, and the sender will try again."""
 
 
 class Ending(Enum):
@@ -42,12 +41,12 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What arrived.
+    """What arrived of a body.
 
     Attributes:
-        content: The bytes; of a body that is too large the first `KEPT_BYTES` at most.
-        size: How many arrived, or were declared where that is more.
-        unread: Whether more may be on its way.
+        content: The bytes; only the first `KEPT_BYTES` of a body that is too large.
+        size: How many bytes arrived or were declared, whichever is more.
+        unread: Whether more of the body may still arrive.
     """
 
     content: bytes
@@ -57,25 +56,25 @@ class Body:
 
 
 class UndecodableBody(ValueError):
-    """The bytes are not what their content coding says."""
+    """The bytes are not in the content coding that was declared."""
 
 
 class InflatesTooFar(ValueError):
-    """The body is over the limit once its coding is undone."""
+    """The body is over the limit once it is decompressed."""
 
 
 def declared_length(field: bytes | None) -> int | None:
-    """The length that a Content-Length field declares; None if it declares none that can be believed."""
+    """The length that a Content-Length field declares; None if there is none, or none to be believed."""
     return int(field) if field and field.isdigit() and len(field) <= LONGEST_LENGTH else None
 
 
 async def read_body(receive: Receive, *, declared: int | None, limit: int, timeout: timedelta) -> Body:
-    """The body, or how far it came.
+    """The body, or the part of it that arrived.
 
-    A declared length over the limit ends the reading at `KEPT_BYTES`, before the rest is taken.
+    If the declared length is over the limit, reading stops after `KEPT_BYTES`.
 
     Raises:
-        ClientGone: the connection ended first.
+        ClientGone: the connection ended before the body was complete.
     """
     too_large = declared is not None and declared > limit
     first = _begin(receive)
@@ -108,10 +107,10 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
 
 
 def _begin(receive: Receive) -> MutableMapping[str, Any] | Awaitable[Message] | None:
-    """What `receive` gives without waiting, as it does for most bodies: a deadline for each would cost 5 us.
+    """The first message, if `receive` has it ready, as it has for most bodies: a deadline for each would cost 5 us.
 
-    Else what is to be awaited, or None: then `receive` is to be called again. ASGI promises an awaitable; only a
-    coroutine can be tried, and one that begins to wait can be left, as it has taken nothing yet.
+    Otherwise an awaitable for that message, or None if `receive` must be called again. ASGI promises an awaitable, but
+    only a coroutine can be tried without waiting. One that begins to wait is closed: it has taken nothing yet.
     """
     receiving: Any = receive()
     if not isinstance(receiving, CoroutineType):
@@ -132,7 +131,7 @@ def without_mark(content: bytes) -> bytes:
 
 
 def content_coding(field: bytes) -> bytes:
-    """The name that a Content-Encoding field gives, empty for none; of several codings all, joined by commas."""
+    """The coding that a Content-Encoding field names: empty if none, joined by commas if several."""
     if not field:
         return field
     names = (each.strip() for each in field.lower().split(b","))
@@ -140,20 +139,20 @@ def content_coding(field: bytes) -> bytes:
 
 
 def claimed_coding(headers: Sequence[Sequence[str]]) -> bytes:
-    """As `content_coding`, of stored headers."""
+    """The coding that stored headers name, as `content_coding` gives it."""
     return content_coding(",".join(value for name, value in headers if name == "content-encoding").encode("latin-1"))
 
 
 def coding_of(content: bytes, claimed: bytes) -> bytes:
-    """The coding that bytes are really in: a proxy may have undone one and kept the header, or lost the header.
+    """The coding that the bytes are really in: a proxy may have decoded them but kept the header, or lost the header.
 
     Args:
         content: The bytes, or their beginning.
-        claimed: What their Content-Encoding says, as `content_coding` gives it. It is asked only about deflate without
-            its wrapping, which nothing else tells from other bytes.
+        claimed: What their Content-Encoding says, as `content_coding` gives it. It matters only for raw deflate, which
+            cannot be recognised by its bytes.
     """
     if without_mark(content[:SLICE_BYTES]).lstrip()[:1] in (b"{", b"["):
-        return b""  # as no coding of JSON begins
+        return b""  # no compressed JSON begins like this
     codings = [(b"gzip", CODINGS[b"gzip"]), (b"deflate", CODINGS[b"deflate"])]
     if claimed == b"deflate":
         codings.append((claimed, RAW_DEFLATE))
@@ -167,17 +166,17 @@ def coding_of(content: bytes, claimed: bytes) -> bytes:
 
 
 def decode(content: bytes, coding: bytes, *, limit: int, padded: bool = False) -> bytes:
-    """The bytes with their content coding undone; never makes more than `limit` of them, whatever a bomb holds.
+    """The decoded bytes. Decoding stops soon after `limit`, so a decompression bomb cannot fill the memory.
 
     Args:
         content: The bytes.
         coding: A key of `CODINGS`, or empty for none.
-        limit: The most bytes that are made.
-        padded: Whether zeros may stand behind, as `gzip` too overlooks them.
+        limit: The most bytes that may come out.
+        padded: Whether zeros may follow the compressed bytes; `gzip` ignores them too.
 
     Raises:
-        UndecodableBody: it is not of that coding, or ends too early.
-        InflatesTooFar: it is larger than the limit.
+        UndecodableBody: the bytes are not in that coding, or end too early.
+        InflatesTooFar: more than `limit` bytes would come out.
     """
     if not coding:
         return content
@@ -185,7 +184,7 @@ def decode(content: bytes, coding: bytes, *, limit: int, padded: bool = False) -
         return _inflate(content, CODINGS[coding], limit, padded=padded)
     except zlib.error as error:
         if coding == b"deflate":
-            # Half the world sends raw deflate under this name; RFC 9110, section 8.4.1.2, says so in a note.
+            # Many senders send raw deflate under this name; RFC 9110, section 8.4.1.2, has a note on it.
             try:
                 return _inflate(content, RAW_DEFLATE, limit, padded=padded)
             except zlib.error:

@@ -15,7 +15,7 @@ def etag_of(content: bytes) -> str:
 def has_current(request: Request[Any], etag: str) -> bool:
     """Whether `If-None-Match` names the tag, so that 304 is enough.
 
-    Weak comparison, RFC 9110, section 13.1.2: a proxy that compresses may have made it weak.
+    The comparison is weak (RFC 9110, section 13.1.2): a proxy that compresses may have made the tag weak.
     """
     field = ",".join(request.headers.getlist("If-None-Match"))
     return field.strip() == "*" or etag in re.findall(r'"[^"]*"', field)

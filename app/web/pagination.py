@@ -1,4 +1,4 @@
-"""Pages of a list, one after the other by key: an opaque cursor, and the link to the next page."""
+"""Pages of a list: an opaque cursor that continues after an id, and the link to the next page."""
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -17,12 +17,12 @@ MOST_ITEMS = 500
 FINGERPRINT_BYTES = 8
 CURSOR_BYTES = 16 + FINGERPRINT_BYTES
 LONGEST_CURSOR = 64
-LINK = {"Link": 'The next page, `rel="next"`; none on the last one.'}
+LINK = {"Link": 'The next page, with `rel="next"`; not sent on the last page.'}
 """The header of a page, for its description."""
 
 
 class CursorNotUsable(Problem):
-    """The cursor is none of this list, or of the same list with other filters."""
+    """The cursor is invalid, or belongs to other filters."""
 
     status = 400
 
@@ -32,20 +32,20 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: int = Field(default=50, ge=1, le=MOST_ITEMS, description="Items on a page.")
+    limit: int = Field(default=50, ge=1, le=MOST_ITEMS, description="The most items on a page.")
     cursor: str | None = Field(
         default=None,
         min_length=1,
         max_length=LONGEST_CURSOR,
-        description="Where to go on, from the `next` of the page before; the filters stay as they were.",
+        description="Where this page begins, from the `next` of the previous page; keep the filters unchanged.",
     )
 
     def filters(self) -> dict[str, Any]:
-        """All but the page itself, as JSON has it."""
+        """The filters as JSON values, without `limit` and `cursor`."""
         return self.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True)
 
     def before(self) -> UUID | None:
-        """The id behind which this page begins; None for the first page.
+        """The last id of the previous page; None on the first page.
 
         Raises:
             CursorNotUsable: 400.
@@ -54,7 +54,7 @@ class PageQuery(BaseModel):
 
 
 def new_cursor(last: UUID, filters: Mapping[str, Any]) -> str:
-    """A cursor behind an id; it fits the same filters only."""
+    """A cursor for the page after this id; it is valid only with the same filters."""
     return urlsafe_b64encode(last.bytes + _fingerprint(filters)).decode()
 
 
@@ -69,16 +69,18 @@ def read_cursor(cursor: str, filters: Mapping[str, Any]) -> UUID:
     except (BadBase64, UnicodeEncodeError):
         content = b""
     if len(content) != CURSOR_BYTES or urlsafe_b64encode(content).decode() != cursor:
-        raise CursorNotUsable("The parameter cursor is no cursor.", "Take it from the `next` of a page, or leave it.")
+        raise CursorNotUsable(
+            "The parameter cursor is invalid.", "Use the `next` value of a page unchanged, or leave `cursor` out."
+        )
     if content[16:] != _fingerprint(filters):
         raise CursorNotUsable(
-            "The parameter cursor belongs to other filters.", "Leave the filters as they were, or begin without it."
+            "The cursor belongs to other filters.", "Keep the filters unchanged, or leave `cursor` out to begin again."
         )
     return UUID(bytes=content[:16])
 
 
 def next_page(path: str, query: PageQuery, last: UUID | None) -> str | None:
-    """The next page's address without scheme and host, which a proxy may have changed; None where `last` is."""
+    """The next page's path and query, without the host, which a proxy may change; None if `last` is None."""
     if last is None:
         return None
     filters = query.filters()

@@ -1,4 +1,4 @@
-"""What a request of the API says, in its path, query and body, read by pydantic models."""
+"""Reads the path, query and body of an API request with pydantic models."""
 
 import re
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, Unprocessa
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_BYTES = 1024 * 1024  # ten thousand ids are 400 kB
-MOST_FIELDS = 20  # of an object in the body's object
+MOST_FIELDS = 20  # of an object within the body
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+ -]\d\d:\d\d)?)?")
 DIGITS = 6  # of a second's fraction
 
 
 class InvalidParameter(Problem):
-    """A parameter is unknown, repeated or not usable; the message names it."""
+    """A parameter is unknown, repeated or invalid; the message names it."""
 
     status = 400
 
@@ -35,16 +35,16 @@ BODY_PROBLEMS = (NotReadable, TooSlow, TooLarge, UnsupportedMediaType, Unprocess
 
 def _without_controls(value: str) -> str:
     if CONTROL.search(value):
-        raise ValueError("has control characters, which nothing stored has")
+        raise ValueError("control characters are not allowed")
     return value
 
 
 def _moment(value: object) -> object:
-    """A day or RFC 3339; UTC without a zone. A `+` that was not percent-encoded has become a space, and is meant."""
+    """A day or an RFC 3339 time, UTC if it has no zone. A `+` that was not percent-encoded arrives as a space."""
     if not isinstance(value, str):
-        raise ValueError("is no string")  # noqa: TRY004 - pydantic's own
+        raise ValueError("not a string")  # noqa: TRY004 - pydantic's own
     if not (match := MOMENT.fullmatch(value)):
-        raise ValueError("is no time: write 2026-08-12 or 2026-08-12T10:15:00+02:00")
+        raise ValueError("not a time: write 2026-08-12 or 2026-08-12T10:15:00+02:00")
     text = re.sub(r" (?=\d\d:\d\d$)", "+", value) if len(value) > len("2026-08-12 10:15") else value
     if fraction := match[3]:
         text = text.replace(fraction, fraction[: DIGITS + 1])
@@ -52,11 +52,11 @@ def _moment(value: object) -> object:
         at = datetime.fromisoformat(text.upper())
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise ValueError("is no time of the calendar") from None
+        raise ValueError("there is no such date or time") from None
 
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_controls)]
-"""As the texts that are stored."""
+"""Bounded like the texts that are stored."""
 
 Moment = Annotated[
     datetime,
@@ -66,7 +66,7 @@ Moment = Annotated[
 
 
 def read_query(request: Request[Any], model: type[Model]) -> Model:
-    """The query's parameters; only fields that are lists may be repeated.
+    """The query's parameters; only list fields may be repeated.
 
     Raises:
         InvalidParameter: 400.
@@ -74,7 +74,7 @@ def read_query(request: Request[Any], model: type[Model]) -> Model:
     values: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         field = model.model_fields.get(name)
-        if field is None:  # before pydantic makes an error of each of thousands
+        if field is None:  # before pydantic makes an error for each of thousands
             raise _unknown(name, model)
         if get_origin(field.annotation) is list:
             values.setdefault(name, []).append(value)
@@ -89,7 +89,7 @@ def read_query(request: Request[Any], model: type[Model]) -> Model:
 
 
 def read_id(request: Request[Any], name: str) -> UUID | None:
-    """The id in the path; None where there is none, so that there is nothing with it either."""
+    """The id in the path; None if it is not a UUID, so that nothing can have it."""
     try:
         return UUID(request.path_params[name])
     except ValueError:
@@ -97,7 +97,7 @@ def read_id(request: Request[Any], name: str) -> UUID | None:
 
 
 async def read_json(request: Request[Any], model: type[Model]) -> Model:
-    """The body's JSON; a body that is empty is an empty object.
+    """The body as JSON; an empty body counts as an empty object.
 
     Raises:
         Problem: one of `BODY_PROBLEMS`.
@@ -112,13 +112,15 @@ async def read_json(request: Request[Any], model: type[Model]) -> Model:
         return _validated(model, {})
     kind = ",".join(request.headers.getlist("content-type"))
     if not is_json(kind.encode("latin-1")) or request.headers.get("content-encoding"):
-        raise UnsupportedMediaType("The body is not said to be plain JSON.", "Send application/json without a coding.")
+        raise UnsupportedMediaType(
+            "The body is not declared as plain JSON.", "Send Content-Type: application/json, uncompressed."
+        )
     try:
         parsed = from_json(without_mark(body.content), allow_inf_nan=False)
     except ValueError as error:
         raise NotReadable("The body is not JSON.", f"In detail: {error}.") from None
     if not isinstance(parsed, dict):
-        raise Unprocessable("The body is JSON and no object.", "Send an object.")
+        raise Unprocessable("The body is JSON but not an object.", "Send an object.")
     if len(parsed) > len(model.model_fields):  # each would become an error of its own
         raise Unprocessable("The object has too many fields.", f"Known: {', '.join(model.model_fields)}.")
     for name, value in parsed.items():
@@ -137,20 +139,18 @@ def _validated(model: type[Model], value: dict[str, Any]) -> Model:
         return model.model_validate(value)
     except ValidationError as error:
         where, why = _first(error)
-        message = f"The field {where[:100]} is not usable." if where else "The body is not usable."
+        message = f"The field {where[:100]} is invalid." if where else "The body is invalid."
         raise Unprocessable(message, f"In detail: {why}.") from None
 
 
 def _invalid(error: ValidationError) -> InvalidParameter:
     where, why = _first(error)
     name = where.partition(".")[0]
-    return InvalidParameter(f"The parameter {name} is not usable.", f"In detail: {why}.")
+    return InvalidParameter(f"The parameter {name} is invalid.", f"In detail: {why}.")
 
 
 def _unknown(name: str, model: type[BaseModel]) -> InvalidParameter:
-    return InvalidParameter(
-        f"The parameter {name[:100]} is not known here.", f"Known: {', '.join(model.model_fields)}."
-    )
+    return InvalidParameter(f"The parameter {name[:100]} is unknown.", f"Known: {', '.join(model.model_fields)}.")
 
 
 def _first(error: ValidationError) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""What a request that fails is answered: Prioticket's ErrorModel, unless the door of the URL says it in other words.
+"""The answers to requests that fail: Prioticket's ErrorModel, unless the URL's door renders them differently.
 
-Problem                      any status; each feature declares its own beside the line that raises it
+Problem                      any status; each feature defines its own beside the line that raises it
 ├── NotReadable              400
 ├── NotFound                 404
 ├── MethodNotAllowed         405, with Allow
@@ -25,7 +25,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 DEFINED_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
-"""RFC 9110, section 9.3, and RFC 5789. WebDAV's and others' are registered, yet not HTTP's own: 501."""
+"""RFC 9110, section 9.3, and RFC 5789. Methods of other standards, such as WebDAV's, are answered 501."""
 
 CODES = {
     400: "INVALID_REQUEST",
@@ -33,7 +33,7 @@ CODES = {
     403: "FORBIDDEN",
     405: "METHOD_NOT_ALLOWED",
     406: "NOT_ACCEPTABLE",
-    413: "CONTENT_TOO_LARGE",  # older Pythons call it otherwise
+    413: "CONTENT_TOO_LARGE",  # older Pythons have another name for it
     414: "URI_TOO_LONG",
     422: "UNPROCESSABLE_ENTITY",
     429: "LIMIT_REACHED",
@@ -43,8 +43,8 @@ CODES = {
     503: "SERVICE_UNAVAILABLE",
     504: "GATEWAY_TIMEOUT",
 }
-"""Prioticket documents INVALID_REQUEST; the others go by its names for its responses. A status that is not here uses
-HTTP's own phrase, as in NOT_FOUND."""
+"""Prioticket documents INVALID_REQUEST; the others follow its names for responses. Any other status uses HTTP's own
+phrase, such as NOT_FOUND."""
 
 RETRY_AFTER = timedelta(seconds=10)
 """Long enough for a database to restart, short enough that a ticket is not late."""
@@ -64,8 +64,8 @@ class Problem(Exception):
         message: What was wrong.
         description: What to do about it.
         headers: Further response headers.
-        close: Whether the connection ends here.
-        unread: Whether a part of the request may still be on its way.
+        close: Whether the connection is closed after the answer.
+        unread: Whether more of the request may still arrive.
     """
 
     status = 500
@@ -97,13 +97,13 @@ class Problem(Exception):
 
 
 class NotReadable(Problem):
-    """The body is not JSON, or not in the coding that it claims."""
+    """The body is not JSON, or not in the content coding that was declared."""
 
     status = 400
 
 
 class NotAcceptable(Problem):
-    """The sender takes no JSON, and every answer that has a body is JSON."""
+    """The sender does not accept JSON, and every answer with a body is JSON."""
 
     status = 406
 
@@ -121,13 +121,13 @@ class TooLarge(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    """The body's content type or content coding is not one that this URL takes."""
+    """This URL does not take the body's content type or content coding."""
 
     status = 415
 
 
 class Unprocessable(Problem):
-    """The body is JSON, and not what this URL takes; the message says why."""
+    """The body is JSON, but not what this URL takes; the message says why."""
 
     status = 422
 
@@ -139,25 +139,25 @@ class NotFound(Problem):
 
 
 class MethodNotAllowed(Problem):
-    """The URL exists and does not have this method."""
+    """The URL does not have this method."""
 
     status = 405
 
 
 class MethodNotImplemented(Problem):
-    """The method is not one that HTTP defines."""
+    """HTTP does not define this method."""
 
     status = 501
 
 
 class InternalError(Problem):
-    """Something failed that nobody foresaw; the log has it under the request id."""
+    """Something unexpected failed; the log has it under the request id."""
 
     status = 500
 
 
 class Unavailable(Problem):
-    """Our own trouble, and a passing one: the sender should try again."""
+    """A temporary problem of ours: the sender should try again."""
 
     status = 503
 
@@ -170,10 +170,10 @@ class Unavailable(Problem):
 
 
 class LingeringResponse(Response):
-    """A response to a request whose rest may still be on its way.
+    """A response to a request of which more may still arrive.
 
-    What the sender still has on its way is read and thrown away for a moment first. A socket closed with unread bytes
-    is reset, and the reset can overtake the answer: the sender would see a broken connection instead of its 413.
+    Before the connection closes, what arrives is read and thrown away for a moment. Closing a socket that has unread
+    bytes resets it, and the reset can overtake the answer: the sender would see a broken connection instead of its 413.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
@@ -197,9 +197,9 @@ async def _drain(receive: Receive) -> None:
 
 
 def problem_for(error: Exception, *, method: str) -> Problem | None:
-    """The problem that an exception stands for, or None where it is a bug of ours.
+    """The problem to answer for an exception; None if the exception is a bug of ours.
 
-    Starlette's router raises 404 and 405; the latter is 501 for methods that HTTP does not define.
+    Starlette's router raises 404 and 405. A 405 becomes a 501 if HTTP does not define the method.
     """
     if isinstance(error, Problem):
         return error

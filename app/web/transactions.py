@@ -1,4 +1,4 @@
-"""Transactions of requests: bounded in time, and the database's trouble is our own: 503."""
+"""Transactions of requests: bounded in time; a failure of the database is answered 503."""
 
 import asyncio
 import logging
@@ -19,10 +19,10 @@ from app.web.problems import Unavailable
 logger = logging.getLogger(__name__)
 
 DEADLINE = timedelta(seconds=5)
-"""For all statements of a request, and for its turn to make them."""
+"""For all statements of a request, and for the wait before the first."""
 
 MARGIN = timedelta(seconds=1)
-"""How much later than the database this process gives up: what the database ends itself costs it no connection."""
+"""How much later than the database this process gives up: a statement that the database ends costs no connection."""
 
 BUGS = (ProgrammingError, DataError, IntegrityError)
 TROUBLE = (DBAPIError, NoConnection, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -34,7 +34,7 @@ class DatabaseAway(Unavailable):
 
 @asynccontextmanager
 async def reading(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> AsyncIterator[AsyncConnection]:
-    """A connection to read by.
+    """A connection to read with.
 
     Raises:
         DatabaseAway: 503.
@@ -49,7 +49,7 @@ async def reading(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> Async
     except BUGS:
         raise
     except TROUBLE as error:
-        raise _away(error, "Ask again: nothing was changed.") from error
+        raise _away(error, "Nothing was changed: ask again.") from error
 
 
 @asynccontextmanager
@@ -57,7 +57,7 @@ async def changing(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> Asyn
     """A transaction that commits at the end.
 
     Raises:
-        DatabaseAway: 503; what was asked for may have been done or not.
+        DatabaseAway: 503; the change may have been made or not.
     """
     try:
         async with (
@@ -69,12 +69,12 @@ async def changing(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> Asyn
     except BUGS:
         raise
     except TROUBLE as error:
-        raise _away(error, "It may have been done or not: look before you ask again.") from error
+        raise _away(error, "The change may have been made or not: look before you ask again.") from error
 
 
 @asynccontextmanager
 async def _ended_after(connection: AsyncConnection, within: timedelta) -> AsyncIterator[None]:
-    """Statements that take longer are ended where they run, so that nothing goes on for nobody."""
+    """Cancels a slow statement in the database, so that it does not run on after its client has been answered."""
     if connection.dialect.name == "postgresql":
         await connection.execute(text(f"SET LOCAL statement_timeout = {int(within.total_seconds() * 1000)}"))
         yield
@@ -89,7 +89,7 @@ async def _ended_after(connection: AsyncConnection, within: timedelta) -> AsyncI
 
 
 def _away(error: Exception, what_now: str) -> DatabaseAway:
-    # No warning: while the database is lost each request says this, and `database_lost` was told once.
+    # Not a warning: `database_lost` was logged once, and until the database is back every request comes here.
     logger.info("database_away", extra={"fields": {"error": type(error).__name__}})
     what = str(error) if isinstance(error, DatabaseProblem) else "The database does not answer."
     return DatabaseAway(what, what_now)

@@ -200,7 +200,7 @@ def test_a_sample_damaged_anywhere_is_read_or_refused(sample, data):
 
 @pytest.mark.parametrize("body", [b"null", b"true", b"1", b'"data"', b"[]", b'[{"data": {}}]'])
 def test_json_that_is_no_object_is_no_envelope(body):
-    with pytest.raises(NoEnvelope, match="no object"):
+    with pytest.raises(NoEnvelope, match="not an object"):
         parse_payload(body)
 
 

@@ -163,7 +163,7 @@ async def test_an_event_whose_coding_is_no_coding_is_read_as_it_is(client, store
     "case",
     [
         ({}, payload("11-error-body"), "an error object"),
-        ({}, b"[]", "no object"),
+        ({}, b"[]", "not an object"),
         ({}, b"{", "not JSON"),
         ({"Content-Encoding": "gzip"}, b"not gzip", "not gzip"),
         ({"Content-Encoding": "gzip", **PLAIN_TEXT}, gzip.compress(bytes(100_001)), "over the limit"),

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1, from the URL table and the models of its operations, so that it says what is there."""
+"""Makes the OpenAPI 3.1 document from the URL table and its operations."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,13 +25,13 @@ SCOPES = {
 DESCRIPTION = """\
 Receives Prioticket's webhooks, commits each with its exact bytes, and only then answers 200.
 
-HTTP Basic secures the webhook and gets a token; all of `/api` takes that token as Bearer.
+The webhook and the token endpoint take HTTP Basic; everything under `/api` takes a token as Bearer.
 
-Every URL has answers that are not listed below: 404 to an unknown path, 405 with `Allow` to a method that the URL does
-not have, 501 to a method that HTTP does not define, and, before a request is read whole, 400 (it is no HTTP/1.1), 408
-(its head came too slowly) and 431 (its head is too large).
+These answers are not listed below: 404 for an unknown path, 405 with `Allow` for a method that the URL does not have,
+501 for a method that HTTP does not define, and, before a request is complete, 400 (it is not valid HTTP/1.1), 408 (its
+head arrived too slowly) and 431 (its head is too large).
 
-Error bodies are ErrorModel, and RFC 6749's at the token endpoint. The request id is in `X-Request-Id`, in
+Error bodies are ErrorModel, or RFC 6749's at the token endpoint. The request id is in `X-Request-Id`, in
 `error_reference` and in the log.
 """
 
@@ -41,7 +41,7 @@ HEADERS = {
     429: {"Retry-After": "Seconds."},
     503: {"Retry-After": "Seconds."},
 }
-"""Those that always come with a status, wherever it comes from."""
+"""Headers that always come with a status."""
 
 Model = type[BaseModel]
 References = Mapping[tuple[Any, JsonSchemaMode], dict[str, Any]]
@@ -86,7 +86,7 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
 
 
 def _schemas(routes: list[Route]) -> tuple[References, dict[str, Any]]:
-    """A reference for each model, and what they refer to."""
+    """A reference to each model, and the schemas that the references name."""
     models: dict[tuple[Model, JsonSchemaMode], None] = {(ErrorModel, "serialization"): None}
     for route in routes:
         if route.door:
@@ -134,7 +134,7 @@ def _operation(route: Route, schemas: References, definitions: Mapping[str, Any]
 
 
 def answers(operation: Operation, door: Door | None) -> dict[int, Answer]:
-    """Each status that an operation may end with; its own words go before the door's."""
+    """Each status that an operation may answer; its own description replaces that of a problem."""
     problems: list[type[Problem]] = [*(door.problems if door else ()), *operation.problems]
     model = door.errors if door else ErrorModel
     found: dict[int, Answer] = {InternalError.status: Answer(description=_meaning(InternalError), model=ErrorModel)}
@@ -143,7 +143,7 @@ def answers(operation: Operation, door: Door | None) -> dict[int, Answer]:
         found[status] = Answer(description=" ".join(meanings), model=model)
     if 401 in found and model is ErrorModel:  # noqa: PLR2004
         # RFC 6750, section 3.1. OpenAPI has no word for a body that may be missing.
-        meaning = f"{found[401].description} No body where no credential was presented, else ErrorModel."
+        meaning = f"{found[401].description} ErrorModel, but no body if no credential was sent."
         found[401] = Answer(description=meaning, media_type=None)
     return found | dict(operation.answers)
 
@@ -188,7 +188,7 @@ def _parameters(route: Route, schemas: References, definitions: Mapping[str, Any
 def _fields(
     model: Model, schemas: References, definitions: Mapping[str, Any]
 ) -> dict[str, tuple[dict[str, Any], bool]]:
-    """The schema of each field, and whether it is required; what may be left out cannot be sent as null."""
+    """The schema of each field, and whether it is required. An optional field may be left out, but not sent as null."""
     schema = definitions[_name(schemas[model, "validation"])]
     required = schema.get("required", [])
     return {name: (_without_null(each), name in required) for name, each in schema["properties"].items()}

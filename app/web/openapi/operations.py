@@ -1,4 +1,4 @@
-"""What describes a URL, for `app.web.openapi.document`: a handler carries its operation, a route its door."""
+"""The description of a URL: a handler carries its operation, a route its door."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class ErrorModel(BaseModel):
                     "error": "UNPROCESSABLE_ENTITY",
                     "error_reference": "5f2c9a61d04b0000000001",
                     "error_message": "The body is not a Prioticket webhook.",
-                    "error_description": "In detail: the body is JSON and no object.",
+                    "error_description": "In detail: the body is JSON but not an object.",
                 }
             ]
         }
@@ -37,22 +37,22 @@ class ErrorModel(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One status: what it means, and the model of its body; no media type where it has no body."""
+    """What one status means, and the model of its body; without a body its media type is None."""
 
     description: str
     model: type[BaseModel] | None = None
     media_type: str | None = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Its own headers, each with what it says."""
+    """Its own headers, each with a description."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What a handler takes and answers, as its decorator.
+    """A decorator that says what a handler takes and answers.
 
-    `path` and `query` are models whose fields are the parameters, `body` is the request's. `problems` are those that
-    the handler raises: their status and the first line of their docstring are the description. What the door answers
-    need not be here.
+    `path` and `query` are models whose fields are the parameters; `body` is the model of the request's body. `problems`
+    are what the handler raises: each is described by its status and the first line of its docstring. The door's
+    problems are added to them.
     """
 
     summary: str
@@ -65,20 +65,21 @@ class Operation:
     body_types: tuple[str, ...] = ("application/json",)
     body_required: bool = True
     examples: Mapping[str, Any] = field(default_factory=dict)
-    """Request bodies, each by a name."""
+    """Request bodies by name."""
     problems: tuple[type[Problem], ...] = ()
 
     def __call__(self, handler: Handler) -> Handler:
-        """The handler, described: a function, a method, or a class whose instances are ASGI applications."""
+        """The handler with its description: a function, a method, or a class whose instances are ASGI applications."""
         handler.operation = self  # type: ignore[attr-defined] # any callable may have it, and `Route` wants it
         return handler
 
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """Who may come in, and what others are answered; no middleware where the handler asks for itself.
+    """Who may come in, and what everyone else is answered; no middleware if the handler checks credentials itself.
 
-    `behind` is the middleware for those who came in. `errors` is the model in which the middleware renders problems.
+    `behind` is the middleware for requests that were let in. `errors` is the model in which its
+    middleware renders problems.
     """
 
     scheme: Literal["basic", "bearer"]
@@ -90,7 +91,7 @@ class Door:
 
 
 class Route(routing.Route):
-    """One method of one URL, with a handler that says what it does; open to anyone without a door."""
+    """One method of one URL, and the handler with its description; without a door it is open to anyone."""
 
     operation: Operation
 

@@ -1,4 +1,4 @@
-"""The description for people: one page of plain HTML, without scripts, and its OpenAPI document."""
+"""Serves the description: one page of plain HTML without scripts, and the OpenAPI document."""
 
 import json
 import re
@@ -18,9 +18,9 @@ from app.web.openapi.document import describe
 from app.web.openapi.operations import Answer, Operation, Route
 from app.web.response_headers import page_policy
 
-FRESH_FOR = 300  # seconds; after an upgrade a stale description is soon gone
-ETAG = {"ETag": "Which version it is."}
-HAS_IT = Answer(description="What `If-None-Match` names is current.", media_type=None, headers=ETAG)
+FRESH_FOR = 300  # seconds; after an upgrade the new description is soon seen
+ETAG = {"ETag": "The version of the content."}
+HAS_IT = Answer(description="The version in `If-None-Match` is still current.", media_type=None, headers=ETAG)
 
 
 FIRST_STEPS = """\
@@ -33,7 +33,7 @@ curl --header "Authorization: Bearer $TOKEN" $PRIOHOOK/api/events</pre>
 
 
 class Description:
-    """The description of a URL table as document and as page, each made once, when it is first asked for."""
+    """The description of a URL table, as a document and as a page; each is made once, at its first request."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
@@ -186,8 +186,8 @@ def _table(title: str, rows: Iterable[tuple[str, str, str]]) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    for each in filter(None, text.strip().split("\n\n")):
-        yield f"<p>{_marked(each)}</p>"
+    for paragraph in filter(None, text.strip().split("\n\n")):
+        yield f"<p>{_marked(paragraph)}</p>"
 
 
 def _marked(text: str) -> str:
