@@ -1,4 +1,4 @@
-"""HTTP Basic (RFC 7617), exactly, and with the same work for every failure."""
+"""HTTP Basic (RFC 7617), read strictly, with the same work for every failure."""
 
 import re
 from binascii import Error as BadBase64
@@ -19,21 +19,21 @@ from app.web.problems import NO_STORE, Problem
 
 CHALLENGE = 'Basic realm="priohook", charset="UTF-8"'
 WHITE_SPACE = b" \t\r\n"
-"""None of it ends a field value (RFC 9110, section 5.5), and helpers that encode base64 like to end with some."""
+"""Some encoders of base64 append it, and it is no part of a field value (RFC 9110, section 5.5)."""
 
 CONTROL_CHARACTERS = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class AuthenticationFailed(Problem):
-    """Not one valid Basic credential; never says what was wrong with it."""
+    """There is no valid credential."""
 
     status = 401
 
 
 class NothingPresented(AuthenticationFailed):
-    """No credentials at all: the challenge comes alone.
+    """There are no credentials: the answer is the challenge without a body.
 
-    RFC 6750, section 3.1, and Prioticket's headers page: no error information for whoever presented nothing.
+    RFC 6750, section 3.1, and Prioticket's headers page: a request without credentials gets no error information.
     """
 
     def __init__(self, challenge: str) -> None:
@@ -46,13 +46,13 @@ class NothingPresented(AuthenticationFailed):
 
 
 class TooManyFailures(Problem):
-    """A credential that is not valid, from an address that failed too often."""
+    """The credential is not valid, and its address has failed too often."""
 
     status = 429
 
 
 class Forbidden(Problem):
-    """A right credential that may not do this."""
+    """The credential is valid, but may not do this."""
 
     status = 403
 
@@ -62,13 +62,13 @@ PROBLEMS = (AuthenticationFailed, TooManyFailures, Forbidden)
 
 
 def credential(headers: list[bytes]) -> bytes | None:
-    """The `username:password` in the values of all Authorization headers, or None where it is not exactly one.
+    """The `username:password` in the values of all Authorization headers; None unless there is exactly one.
 
     A credential that was base64-encoded twice is read too: whether Prioticket encodes the registered `webhook_auth`
-    once more is UNKNOWN. No guess is involved, since base64 has no colon and `username:password` has one.
+    again is UNKNOWN. This cannot be ambiguous, since base64 has no colon and `username:password` has one.
     """
     if len(headers) != 1:
-        return None  # a proxy may look at another one than we do
+        return None  # a proxy may read a different one than we do
     scheme, _, token = headers[0].partition(b" ")
     if scheme.lower() != b"basic":
         return None
@@ -81,7 +81,7 @@ def credential(headers: list[bytes]) -> bytes | None:
 
 
 def _decode(token: bytes) -> bytes | None:
-    """The bytes, or None where this is not how anybody encodes them: Python's strict mode lets `YTpi=` pass."""
+    """The bytes; None if encoding them gives another token: Python's strict mode lets `YTpi=` pass."""
     try:
         decoded = a2b_base64(token)
     except BadBase64:
@@ -90,9 +90,9 @@ def _decode(token: bytes) -> bytes | None:
 
 
 def form_decoded(presented: bytes) -> bytes | None:
-    """The credential where username and password were form-encoded first; None where nothing was.
+    """The credential, form-decoded; None if it was not form-encoded.
 
-    RFC 6749, section 2.3.1, wants it of clients at the token endpoint; few do it.
+    RFC 6749, section 2.3.1, wants clients to form-encode username and password for the token endpoint; few do it.
     """
     parts = presented.replace(b"+", b" ").partition(b":")
     decoded = b"".join(unquote_to_bytes(part) for part in parts)
@@ -102,22 +102,22 @@ def form_decoded(presented: bytes) -> bytes | None:
 def authenticate(
     scope: Scope, *, clients: Clients, failures: Limit, now: datetime, form_encoded: bool = False
 ) -> Client:
-    """The client whose credential the request's Authorization header holds.
+    """The client whose credential is in the request's Authorization header.
 
     Args:
-        form_encoded: Whether `form_decoded` is tried too; every request then takes the time of two.
+        form_encoded: Whether to try `form_decoded` too; every request then takes the time of two.
 
     Raises:
         NothingPresented: 401 with the challenge and no body.
         AuthenticationFailed: 401 with the challenge.
-        TooManyFailures: 429 in its place.
+        TooManyFailures: 429 instead of 401.
     """
     headers = authorization(scope)
     if not headers:
         note(scope, lambda: Refused(Reason.MISSING))
         raise NothingPresented(CHALLENGE)
     presented = credential(headers)
-    # What cannot be a credential is compared all the same, so that its refusal takes as long.
+    # Text that cannot be a credential is compared too, so that refusing it takes as long.
     spellings = [presented or b""]
     client = clients.match(spellings[0], now=now)
     if form_encoded:
@@ -149,7 +149,7 @@ def _refusal(wait: int | None) -> Problem:
 
 
 def too_many_failures(wait: int) -> TooManyFailures:
-    """The refusal of an address that has to wait, in seconds."""
+    """The refusal for an address that must wait this many seconds."""
     return TooManyFailures(
         "Too many failed authentications from this address.",
         f"Wait {wait} seconds, or send a valid credential: that always passes.",
@@ -158,7 +158,7 @@ def too_many_failures(wait: int) -> TooManyFailures:
 
 
 class BasicDoor:
-    """ASGI: lets a client with the scope through, as `state["client"]`, before anything of the body is read.
+    """ASGI: lets a client with the scope through before the body is read, and puts it into `state["client"]`.
 
     Raises:
         AuthenticationFailed, TooManyFailures: as `authenticate`.

@@ -1,4 +1,4 @@
-"""Bearer tokens (RFC 6750): the door of everything but the webhook and the token endpoint."""
+"""Bearer tokens (RFC 6750): the door of everything under /api."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ B64TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
 class MalformedRequest(Problem):
-    """A token that is no token, more than one, or one in the query."""
+    """The Authorization header does not hold exactly one token, or the query holds one."""
 
     status = 400
 
@@ -43,14 +43,14 @@ PROBLEMS = (MalformedRequest, AuthenticationFailed, TooManyFailures, Forbidden)
 
 
 class BearerDoor:
-    """ASGI: lets a token with the scope through, its client as `state["client"]`, before anything of the body is read.
+    """ASGI: lets a token with the scope through before the body is read, and puts its client into `state["client"]`.
 
-    A client that was removed or has expired opens nothing, and a scope that it lost is lost to its tokens.
+    Tokens of a client that was removed or has expired are refused, and they lose every scope that their client loses.
 
     Raises:
         NothingPresented: 401 with the challenge and no body.
         AuthenticationFailed: 401, no valid token.
-        TooManyFailures: 429 in its place; a valid token always passes.
+        TooManyFailures: 429 instead of 401; a valid token always passes.
         MalformedRequest: 400.
         Forbidden: 403, the token lacks the scope.
     """
@@ -92,7 +92,7 @@ class BearerDoor:
         if self._scope not in token.scopes & client.scopes:
             raise Forbidden(
                 "This token may not do this.",
-                f"It needs the scope {self._scope}: ask for one that has it, with a client that may have it.",
+                f"Get a token with the scope {self._scope}, for a client that has this scope.",
                 headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{self._scope}"'},
             )
         scope["state"]["client"] = client
@@ -101,10 +101,10 @@ class BearerDoor:
     def _client(self, token: Token, now: datetime) -> Client:
         client = next((each for each in self._clients if each.name == token.client), None)
         if client is None:
-            raise InvalidToken("The token's client is gone", Reason.UNKNOWN_CLIENT)
+            raise InvalidToken("The token's client is not valid any more", Reason.UNKNOWN_CLIENT)
         if not client.valid_at(now):
             reason = Reason.EXPIRED if client.validity(now) is Validity.ENDED else Reason.NOT_YET_VALID
-            raise InvalidToken("The token's client is gone", reason, client.name)
+            raise InvalidToken("The token's client is not valid any more", reason, client.name)
         return client
 
     def _refusal(self, scope: Scope, reason: str) -> Problem:
@@ -113,42 +113,42 @@ class BearerDoor:
             return too_many_failures(wait)
         return AuthenticationFailed(
             f"{reason}.",
-            "POST /oauth2/token gives a new one.",
+            "Get a new one: POST /oauth2/token.",
             headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token", error_description="{reason}"'},
         )
 
 
 def _presented(scope: Scope) -> str:
-    """The one token that the request presents; only its header may.
+    """The one token in the Authorization header.
 
     Raises:
         NothingPresented: there are no credentials.
-        AuthenticationFailed: there are some, of another scheme. RFC 6750, section 3.1, wants no error code for it.
-        MalformedRequest: there is not exactly one, or it is in the query.
+        AuthenticationFailed: they are of another scheme. RFC 6750, section 3.1, wants no error code for that.
+        MalformedRequest: there is not exactly one token, or one is in the query.
     """
     headers = authorization(scope)
     if any(_is_token(field) for field in scope["query_string"].split(b"&")):
         # URLs end up in logs and histories; RFC 6750, section 2.3.
-        raise MalformedRequest("The query holds a token.", "Send it in the Authorization header, and get a new one.")
+        raise MalformedRequest("The query holds a token.", "Get a new one, and send it in the Authorization header.")
     if not headers:
         raise NothingPresented(CHALLENGE)
     if len(headers) > 1:
-        raise MalformedRequest("There are two Authorization headers.", "Send one, with one Bearer token.")
+        raise MalformedRequest("There is more than one Authorization header.", "Send one, with one Bearer token.")
     scheme, _, value = headers[0].partition(b" ")
     if scheme.lower() != b"bearer":
         raise AuthenticationFailed(
             "This URL takes a Bearer token.",
-            "POST /oauth2/token gives one to a client that sends its HTTP Basic credential.",
+            "Get one with a client's HTTP Basic credential: POST /oauth2/token.",
             headers={"WWW-Authenticate": CHALLENGE},
         )
     value = value.strip(WHITE_SPACE)
     if not B64TOKEN.fullmatch(value):
-        raise MalformedRequest("The Authorization header holds no Bearer token.", "Send one token, as it was given.")
+        raise MalformedRequest("The Bearer token is malformed.", "Send one token, exactly as you got it.")
     return value.decode()
 
 
 def _is_token(field: bytes) -> bool:
-    """Whether this part of a query is a token's; the whole query is not decoded for a stranger."""
+    """Whether a part of a query is named `access_token`; only a name that could be it is decoded."""
     name = field.partition(b"=")[0]
     return name == b"access_token" or (
         len(name) > len(b"access_token") and b"%" in name and unquote_to_bytes(name) == b"access_token"

@@ -1,4 +1,4 @@
-"""The one registry of clients, behind every Basic door."""
+"""The registry of clients, the same for every door."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from secrets import token_urlsafe
 from app.settings.model import UNFIT_FOR_BASIC, ClientSettings, Scope, SettingsProblem
 
 NOBODYS = bytes(32)
-"""The digest of no credential that anybody will ever find."""
+"""A digest for which nobody will ever find a credential."""
 
 
 class Validity(Enum):
-    """Where a moment lies; both ends of a validity are included."""
+    """Whether a client is valid at a moment; `not_before` and `not_after` themselves are included."""
 
     NOT_BEGUN = auto()
     VALID = auto()
@@ -28,7 +28,7 @@ class Client:
 
     Attributes:
         name: What the operator calls it, unique.
-        username: What it sends before the colon; clients that take turns at a rotation share one.
+        username: What it sends before the colon. Several clients may share one, so that secrets can be rotated.
         digest: SHA-256 of `username:secret`, 32 bytes.
         username_digest: SHA-256 of the username.
     """
@@ -45,7 +45,7 @@ class Client:
         object.__setattr__(self, "username_digest", sha256(self.username.encode()).digest())
 
     def validity(self, now: datetime) -> Validity:
-        """Whether the client may come in now, not yet or no more."""
+        """Whether the client may come in now, not yet or no longer."""
         if self.not_before is not None and now < self.not_before:
             return Validity.NOT_BEGUN
         return Validity.VALID if self.not_after is None or now <= self.not_after else Validity.ENDED
@@ -59,7 +59,7 @@ class Clients:
     """All clients.
 
     Raises:
-        SettingsProblem: two clients have the same credentials, so that nobody could say which one came.
+        SettingsProblem: two clients have the same credentials, so that nobody could tell them apart.
     """
 
     def __init__(self, clients: Iterable[Client]) -> None:
@@ -80,12 +80,12 @@ class Clients:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """In the order of the clients."""
+        """Their names, in the order of the clients."""
         return tuple(client.name for client in self._clients)
 
     @property
     def usernames(self) -> Mapping[str, str]:
-        """By name."""
+        """The username of each client, by its name."""
         return {client.name: client.username for client in self._clients}
 
     def match(self, presented: bytes, *, now: datetime) -> Client | None:
@@ -98,8 +98,8 @@ class Clients:
         digest = sha256(presented).digest()
         matched = None
         for client in self._clients:
-            # Comparing with nothing out of its time, since a compare that is True takes 11 ns longer than a False one,
-            # and whoever sees them knows that his guess was right once.
+            # An expired client is compared with a digest that nobody has: a successful compare takes 11 ns longer than
+            # a failed one and would reveal that an old secret was once right.
             if compare_digest(digest, client.digest if client.valid_at(now) else NOBODYS):
                 matched = client
         return matched
@@ -133,7 +133,7 @@ def client_from(name: str, settings: ClientSettings) -> Client:
 
 
 def digest(username: str, secret: str) -> bytes:
-    """What is kept of a credential. A fast digest suffices, as secrets are random and not chosen by people."""
+    """What is kept of a credential. A fast digest is enough, since secrets are random and not chosen by people."""
     return sha256(f"{username}:{secret}".encode()).digest()
 
 

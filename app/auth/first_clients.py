@@ -1,6 +1,6 @@
-"""The clients of a first start: on SQLite nobody should have to configure anything to try it.
+"""The clients that a first start on SQLite makes, so that priohook can be tried without any configuration.
 
-They are kept beside the database and count together with those in the settings, whichever came first.
+They are kept beside the database and are valid together with those in the settings, whichever came first.
 """
 
 import json
@@ -30,10 +30,10 @@ class FirstClients:
 
 
 def first_clients(settings: Settings) -> FirstClients | None:
-    """The clients beside the database, made if there are none anywhere; None where all are in the settings.
+    """The clients beside the database, made if there are none anywhere; None if all are in the settings.
 
     Raises:
-        SettingsProblem: the database is not SQLite, so that the clients must be configured, or the file is unusable.
+        SettingsProblem: the file cannot be used, or no client is configured and the database is not SQLite.
     """
     path = kept_path(settings, "clients")
     if settings.clients and (path is None or not path.exists()):
@@ -51,7 +51,7 @@ def first_clients(settings: Settings) -> FirstClients | None:
 
 
 def kept_clients(settings: Settings) -> Mapping[str, ClientSettings]:
-    """The clients beside the database that an earlier start made; none where there was no such start."""
+    """The clients that an earlier start made beside the database, if there are any."""
     path = kept_path(settings, "clients")
     return _read(path) if path is not None and path.exists() else {}
 
@@ -60,14 +60,14 @@ def with_kept_clients(settings: Settings) -> Settings:
     """The settings with all clients in force: those configured, and those beside the database.
 
     Raises:
-        SettingsProblem: both have a client of one name, and the entries differ.
+        SettingsProblem: both have a client of the same name, with different entries.
     """
     kept = kept_clients(settings)
     for name in kept.keys() & settings.clients.keys():
         if client_from(name, kept[name]) != client_from(name, settings.clients[name]):
             raise SettingsProblem(
-                f"The client {name} is in the settings and in {kept_path(settings, 'clients')}, and the two differ. "
-                "Give one of them another name, with `username` if it is to stay the same, or remove one."
+                f"The client {name} is in the settings and in {kept_path(settings, 'clients')}, with different "
+                "entries. Remove one of them, or rename it and keep its username with `username`."
             )
     return settings.model_copy(update={"clients": {**settings.clients, **kept}}) if kept else settings
 

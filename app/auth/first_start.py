@@ -1,4 +1,4 @@
-"""Settings as the application takes them: with what a first start on SQLite keeps beside the database."""
+"""Adds to the settings what a first start on SQLite keeps beside the database."""
 
 from app.auth.first_clients import with_kept_clients
 from app.auth.keys import kept_keys
@@ -6,10 +6,10 @@ from app.settings.model import Settings
 
 
 def complete(settings: Settings) -> Settings:
-    """The settings with all clients and token keys in force; nothing is made here.
+    """The settings with all valid clients and token keys; makes none.
 
     Raises:
-        SettingsProblem: a file beside the database cannot be used, or has a client that the settings have differently.
+        SettingsProblem: a file beside the database cannot be used, or its entry for a client differs from the settings.
     """
     clients = with_kept_clients(settings)
     return clients if settings.token_keys else clients.model_copy(update={"token_keys": kept_keys(settings)})

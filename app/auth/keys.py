@@ -12,29 +12,29 @@ from app.settings.values import TokenKeys
 
 
 def token_keys(settings: Settings) -> tuple[bytes, ...]:
-    """The keys as they sign, the one that signs first."""
+    """The keys as bytes; the first one signs."""
     return tuple(key.get_secret_value().encode() for key in settings.token_keys)
 
 
 def make_first_key(settings: Settings) -> None:
-    """Makes a key beside the database, unless there is one; not on PostgreSQL, where several receivers must agree."""
+    """Makes a key beside a SQLite database, unless there is one; on PostgreSQL several receivers must share one."""
     path = kept_path(settings, "keys")
     if path is not None and not settings.token_keys and not path.exists():
         keep(path, f"token_keys = {json.dumps([new_key()])}\n")
 
 
 def kept_keys(settings: Settings) -> TokenKeys:
-    """The keys beside the database; none where there was no first start.
+    """The keys beside the database, if there are any.
 
     Raises:
-        SettingsProblem: their file is unusable.
+        SettingsProblem: their file cannot be used.
     """
     path = kept_path(settings, "keys")
     return _read(path) if path is not None and path.exists() else ()
 
 
 def new_key() -> str:
-    """A key of 384 random bits, more than HS256 takes in, made of letters, digits, `-` and `_`."""
+    """A key of 384 random bits, more than HS256 needs, made of letters, digits, `-` and `_`."""
     return new_secret() + new_secret()
 
 

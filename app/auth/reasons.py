@@ -1,7 +1,7 @@
-"""Why a credential was refused: for the log, never for whoever presented it.
+"""Why a credential was refused: for the log, never for the sender.
 
-It is found out after the answer is on its way. Before, it would be in the answer's time: a compare that is True takes
-some nanoseconds longer than a False one, and whoever sees them knows that his guess was right once.
+The reason is only found once the answer is on its way, so that the answer's time cannot give it away: a successful
+compare takes some nanoseconds longer than a failed one and would reveal that a guess was once right.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from app.auth.limits import address_of
 
 
 class Reason(StrEnum):
-    """What was wrong. Those of tokens alone stand last."""
+    """What was wrong; the last three are for tokens only."""
 
     MISSING = "missing"
     MALFORMED = "malformed"
@@ -32,24 +32,24 @@ class Reason(StrEnum):
 
 
 RANKS = (Reason.UNKNOWN_USERNAME, Reason.WRONG_SECRET, Reason.EXPIRED, Reason.NOT_YET_VALID)
-"""The further down, the closer it came."""
+"""From the worst guess to the closest."""
 
 RIGHT_SECRET = {Validity.VALID: 1, Validity.ENDED: 2, Validity.NOT_BEGUN: 3}
-"""The rank that a right secret takes. It is refused only if its client is not valid; any other is in the wrong form."""
+"""The rank of a right secret. If its client is valid now, the credential was refused for its form."""
 
 
 class Refused(NamedTuple):
-    """The reason, and the name of the client that was meant if it is a configured one."""
+    """The reason, and the name of the client that was meant, if it is configured."""
 
     reason: Reason
     client: str | None = None
 
 
 def reason_for(presented: Sequence[bytes], clients: Clients, *, now: datetime) -> Refused:
-    """Why none of these spellings of one `username:secret` is let in.
+    """Why none of these spellings of one `username:secret` was let in.
 
-    The work is the same whatever is wrong, as what is asked next waits for it: each client's username and secret are
-    compared in full, and what comes of it is reckoned with, not branched on.
+    The work is the same whatever is wrong, because the next request waits for it: each client's username and secret
+    are compared in full, and the results enter a sum instead of branches.
     """
     closest = 0
     for spelling in presented:
@@ -65,7 +65,7 @@ def reason_for(presented: Sequence[bytes], clients: Clients, *, now: datetime) -
 
 
 def note(scope: Scope, refused: Callable[[], Refused]) -> None:
-    """Puts the address into the request's log line, and after its answer the reason."""
+    """Adds the address to the request's log line, and the reason once the answer is on its way."""
     line = scope["state"]["line"]
     line["address"] = address_of(scope)
 

@@ -37,19 +37,19 @@ from app.web.problems import (
 )
 
 MOST_BYTES = 8 * 1024
-"""Of a body: a hundred times what a request needs."""
+"""The largest body: a hundred times what a request needs."""
 
 CLIENT_ERRORS = range(400, 500)
 
 
 class TooManyRequests(Problem):
-    """Too many requests, or failed ones, of a client or of an address without credentials."""
+    """Too many requests, or too many failed ones, from a client or from an address."""
 
     status = 429
 
 
 class NoKeys(Problem):
-    """There is no key that could sign a token."""
+    """No key to sign tokens is configured."""
 
     status = 503
 
@@ -59,23 +59,24 @@ class TokenQuestion(BaseModel):
 
     grant_type: Literal["client_credentials"] = Field(description="How the client proves who it is: by HTTP Basic.")
     scope: str = Field(
-        default="", description="Of the client's scopes, with a space between two. Without it the token has all."
+        default="",
+        description="Some of the client's scopes, separated by spaces. Without it the token has all of them.",
     )
 
 
 class TokenAnswer(BaseModel):
     """The token."""
 
-    access_token: str = Field(description="A JWT, to be sent as Authorization: Bearer.")
+    access_token: str = Field(description="A JWT. Send it as Authorization: Bearer.")
     token_type: Literal["Bearer"]
     expires_in: int = Field(description="Seconds.")
-    scope: str = Field(default="", description="What the token may do, where the question did not say it.")
+    scope: str = Field(default="", description="The token's scopes, if they are not exactly those asked for.")
 
 
 @Operation(
     summary="Get a token",
     tag="token",
-    description="A token for all of /api, by client credentials: RFC 6749, section 4.4.",
+    description="A token for everything under /api, by client credentials: RFC 6749, section 4.4.",
     body=TokenQuestion,
     body_types=("application/x-www-form-urlencoded", "application/json"),
     examples={
@@ -87,7 +88,7 @@ class TokenAnswer(BaseModel):
             description="The token.",
             model=TokenAnswer,
             headers={
-                "Cache-Control": "no-store: a token is kept by whoever asked for it alone.",
+                "Cache-Control": "no-store: only the client that asked may keep the token.",
                 "Pragma": "no-cache: the same for caches of HTTP/1.0.",
             },
         ),
@@ -109,10 +110,10 @@ class TokenAnswer(BaseModel):
     ),
 )
 class TokenEndpoint:
-    """The endpoint, and the door before it, as plain ASGI.
+    """The endpoint and its authentication, as plain ASGI.
 
-    An address fails by wrong credentials, which never keeps a right one out, and a client by requests that it sent
-    itself: so nobody can lock a client out by failing in its name, nor from its address.
+    Wrong credentials count against their address, and a right one passes all the same. Bad requests count against the
+    client that sent them. So nobody can lock a client out by failing in its name or from its address.
     """
 
     def __init__(
@@ -161,15 +162,15 @@ class TokenEndpoint:
             raise
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The body of a request that may have one.
+        """The body, unless the request is refused before it is read.
 
         Raises:
             Problem: 406, 408, 413, 415 or 503.
         """
         if not self._keys:
             raise NoKeys(
-                "No key signs tokens here.",
-                "The operator of this receiver has to configure token_keys.",
+                "No key to sign tokens is configured.",
+                "The operator of this receiver must configure token_keys.",
                 headers={"Retry-After": str(int(RETRY_AFTER.total_seconds()))},
             )
         if not accepts_json(_header(scope, b"accept") or b""):
@@ -211,7 +212,7 @@ def _whole(body: Body, *, coding: bytes) -> bytes:
 def _wait(seconds: int | None) -> None:
     if seconds is not None:
         raise TooManyRequests(
-            "Too many requests, or too many that failed, within a minute.",
+            "Too many requests, or too many failed ones, within a minute.",
             f"Wait {seconds} seconds.",
             headers={"Retry-After": str(seconds)},
         )

@@ -1,4 +1,4 @@
-"""The words of RFC 6749, section 5.2, in which the door of the token endpoint renders every problem."""
+"""Renders every problem of the token endpoint as RFC 6749, section 5.2, defines it."""
 
 import json
 from typing import Literal
@@ -11,7 +11,7 @@ from app.auth.token_request import TokenRefused
 from app.web.problems import NO_STORE, LingeringResponse, Problem
 
 OF_STATUS = {401: "invalid_client", 429: "temporarily_unavailable", 503: "temporarily_unavailable"}
-"""RFC 6749's errors for problems that are not the token endpoint's alone; all others are `invalid_request`."""
+"""RFC 6749's errors for problems that other URLs have too; any other status is `invalid_request`."""
 
 
 class TokenError(BaseModel):
@@ -45,7 +45,7 @@ class InWordsOfOAuth(Problem):
 
 
 class TokenDoor:
-    """ASGI: renders what the token endpoint raises, which asks for the credential itself."""
+    """ASGI: renders what the token endpoint raises; the endpoint itself authenticates."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

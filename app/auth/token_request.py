@@ -1,4 +1,4 @@
-"""What a client asks of the token endpoint (RFC 6749, section 4.4.2), read from a form or from JSON."""
+"""Reads a request for a token (RFC 6749, section 4.4.2) from a form or from JSON."""
 
 import json
 import re
@@ -16,37 +16,37 @@ SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 """RFC 6749, section 3.3."""
 
 OF_TOKENS = frozenset((Scope.READ, Scope.REPLAY, Scope.CONSOLE))
-"""What a token may carry: webhooks are sent with HTTP Basic alone, as that is all that Prioticket can send."""
+"""The scopes that a token may have. Webhooks are sent with HTTP Basic: Prioticket can send nothing else."""
 
 
 class TokenRefused(Problem):
-    """Why there is no token, where RFC 6749, section 5.2, has a word for it."""
+    """A refusal for which RFC 6749, section 5.2, has an error code."""
 
     error: ClassVar = "invalid_request"
 
 
 class InvalidRequest(TokenRefused):
-    """A parameter is missing, repeated or malformed, or credentials come twice."""
+    """A parameter is missing, repeated or malformed, or credentials are sent twice."""
 
     status = 400
 
 
 class UnsupportedGrantType(TokenRefused):
-    """A grant type other than client_credentials."""
+    """The grant type is not client_credentials."""
 
     status = 400
     error = "unsupported_grant_type"
 
 
 class InvalidScope(TokenRefused):
-    """A scope that is unknown, or that the client does not have."""
+    """A scope is unknown, or the client does not have it."""
 
     status = 400
     error = "invalid_scope"
 
 
 class UnauthorizedClient(TokenRefused):
-    """A client without any scope that a token can carry."""
+    """The client has no scope that a token can have."""
 
     status = 400
     error = "unauthorized_client"
@@ -56,7 +56,7 @@ class TokenRequest(NamedTuple):
     """What is asked for.
 
     Attributes:
-        scopes: In the client's words; None where it left the choice to the server.
+        scopes: As the client wrote them; None if it wrote none.
     """
 
     grant_type: str
@@ -66,7 +66,7 @@ class TokenRequest(NamedTuple):
 def read_request(content: bytes, *, content_type: bytes | None, client: Client) -> TokenRequest:
     """The request of an authenticated client.
 
-    Unknown parameters are ignored, and those without a value are as good as absent: RFC 6749, section 3.2.
+    Unknown parameters and those without a value are ignored: RFC 6749, section 3.2.
 
     Raises:
         TokenRefused: 400.
@@ -75,41 +75,41 @@ def read_request(content: bytes, *, content_type: bytes | None, client: Client) 
     """
     parameters = {name: value for name, value in _parameters(content, content_type).items() if value not in ("", None)}
     if any(name in parameters for name in ("client_secret", "client_assertion")):
-        raise InvalidRequest("The body holds credentials too.", "Send them in the Authorization header only.")
+        raise InvalidRequest("The body also holds credentials.", "Send them in the Authorization header only.")
     if parameters.get("client_id", client.username) != client.username:
         raise InvalidRequest("The body names another client than the Authorization header.", "Leave out client_id.")
     grant_type, scope = parameters.get("grant_type"), parameters.get("scope")
     if grant_type is None:
         raise InvalidRequest("There is no grant_type.", "Send grant_type=client_credentials.")
     if not isinstance(grant_type, str):
-        raise InvalidRequest("The grant_type is no string.", "Send grant_type=client_credentials.")
+        raise InvalidRequest("The grant_type is not a string.", "Send grant_type=client_credentials.")
     if grant_type != "client_credentials":
-        raise UnsupportedGrantType("This grant_type is not known here.", "Send grant_type=client_credentials.")
+        raise UnsupportedGrantType("This grant_type is unknown.", "Send grant_type=client_credentials.")
     if scope is None:
         return TokenRequest(grant_type, None)
     if not isinstance(scope, str):
-        raise InvalidRequest("The scope is no string.", "Send scopes in one string, with a space between two.")
+        raise InvalidRequest("The scope is not a string.", "Send the scopes in one string, separated by spaces.")
     if not SCOPE.fullmatch(scope):
-        raise InvalidScope("The scope is malformed.", "Send scopes with one space between two.")
+        raise InvalidScope("The scope is malformed.", "Separate the scopes by single spaces.")
     return TokenRequest(grant_type, frozenset(scope.split(" ")))
 
 
 def granted(asked: frozenset[str] | None, client: Client) -> frozenset[Scope]:
-    """The scopes of the token: those asked for, or without a choice all that the client may have.
+    """The token's scopes: those asked for, or all that the client may have if it asked for none.
 
-    A scope that is not ours is refused rather than left out, Prioticket's own
-    (`https://www.prioticketapis.com/auth/distributor.booking`) too: it is a right in Prioticket's API, which no token
-    of ours gives, and whoever asks for it has the wrong server. Who left scopes out would find out at a 403 later.
+    An unknown scope is refused, not left out: the client would only notice at a later 403. This includes Prioticket's
+    own (`https://www.prioticketapis.com/auth/distributor.booking`): they are rights in Prioticket's API, which no token
+    of ours gives, so a client that asks for them has the wrong server.
 
     Raises:
-        UnauthorizedClient: the client may have none.
-        InvalidScope: the client may not have one of them, or nobody may.
+        UnauthorizedClient: the client has no scope that a token can have.
+        InvalidScope: one of the scopes is unknown, or the client does not have it.
     """
     available = client.scopes & OF_TOKENS
     names = " ".join(sorted(available))
     if not available:
         raise UnauthorizedClient(
-            "This client may not have tokens: it has no scope that a token can carry.",
+            "This client cannot get a token: it has no scope that a token can have.",
             f"Give it one of {' '.join(sorted(OF_TOKENS))}.",
         )
     if asked is not None and not asked <= available:
@@ -152,5 +152,5 @@ def _json(content: bytes) -> dict[str, Any]:
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     parameters = dict(pairs)
     if len(parameters) < len(pairs):
-        raise InvalidRequest("A parameter is repeated.", "Send each once.")
+        raise InvalidRequest("A parameter is repeated.", "Send each one once.")
     return parameters

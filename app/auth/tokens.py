@@ -12,16 +12,15 @@ from app.auth.reasons import Reason
 from app.settings.model import Scope
 
 ALGORITHM = "HS256"
-"""The one that is made and the one that is read, whatever a token's header names: whoever reads tokens makes them too,
-so that a shared key is enough."""
+"""The only one for making and reading tokens, whatever a token's header names. Nobody else reads them, so a shared key is enough."""
 
 ISSUER = "priohook"
 AUDIENCE = "priohook"
 CLAIMS = ["iss", "sub", "aud", "exp", "iat", "jti", "scope"]
 
 COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
-"""A JWT with a signature of 32 bytes. The last of its 43 characters has two bits that no byte takes: where they are
-set, decoders read the same bytes, and one token would have several spellings."""
+"""A JWT with a signature of 32 bytes, 43 characters. The last two bits of the last one belong to no byte, and decoders
+ignore them: if they could be set, one token would have several spellings."""
 
 SKEW = timedelta(minutes=1)
 """How far the clock of the receiver that made a token may be ahead of the one that reads it."""
@@ -40,7 +39,7 @@ class Token(NamedTuple):
 
 
 class InvalidToken(Exception):
-    """The token opens nothing; the text says why, in words for whoever presented it.
+    """The token is not valid; the text says why, in words for the sender.
 
     Args:
         text: What is wrong.
@@ -57,7 +56,7 @@ class InvalidToken(Exception):
 def issue(
     client: str, scopes: frozenset[Scope], *, keys: Sequence[bytes], lifetime: timedelta, token_id: str, now: datetime
 ) -> str:
-    """A token signed with the first key. Its times are whole seconds, so that it may live up to one more."""
+    """A token signed with the first key. Its times are whole seconds, so it may live up to one second longer."""
     claims = {
         "iss": ISSUER,
         "sub": client,
@@ -73,10 +72,10 @@ def issue(
 def verify(token: str, *, keys: Sequence[bytes], now: datetime) -> Token:
     """What the token says, if one of the keys signed it and it is valid now.
 
-    Scopes that this release does not know are left out: a newer one may have made it.
+    Scopes that this release does not know are left out: a newer release may have made the token.
 
     Raises:
-        InvalidToken: it was not signed here, is for others, expired or not valid yet.
+        InvalidToken: it was not signed here, was made for others, has expired or is not valid yet.
     """
     claims = _claims(token, keys)
     try:
@@ -103,7 +102,7 @@ def _claims(token: str, keys: Sequence[bytes]) -> dict[str, Any]:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                # The times are judged by `verify`, whose clock is its caller's.
+                # `verify` judges the times, by the clock of its caller.
                 options={"require": CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
         except jwt.InvalidSignatureError:

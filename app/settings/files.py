@@ -29,6 +29,6 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises:
         UnicodeDecodeError: it is no text.
-        tomllib.TOMLDecodeError: it is no TOML.
+        tomllib.TOMLDecodeError: it is not valid TOML.
     """
     return tomllib.loads(decoded(path.read_bytes()).replace("\r\n", "\n"))

@@ -128,8 +128,8 @@ def test_on_postgresql_clients_must_be_configured_and_it_says_how():
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"[clients.prioticket\nsecret = 'swordfish'", "is no TOML"),
-        (b"\xff swordfish", "is no TOML"),
+        (b"[clients.prioticket\nsecret = 'swordfish'", "is not valid TOML"),
+        (b"\xff swordfish", "is not valid TOML"),
         (b"", "holds no clients"),
         (b"[clients.prioticket]\nsecret = 'swordfish'\nscopes = ['console']", "prioticket.secret"),
     ],
