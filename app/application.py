@@ -44,10 +44,10 @@ class State(receiver.State, health.State, api.State):
 
 
 class Application(Router):
-    """The URL table behind one middleware.
+    """The URL table, and one middleware around it.
 
-    Starlette's own application has three more, and its router tries one pattern after the other: together a quarter of
-    what a request costs. A path without parameters is looked up instead.
+    Starlette's own application has three more, and its router tries one pattern after another: together a quarter of
+    what a request costs. Here a path without parameters is looked up in a dictionary.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Application(Router):
                 self._by_path.setdefault(route.path, []).append(route)
 
     async def app(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Hands over to the route."""
+        """Calls the handler of the route."""
         scope["app"] = self
         here = self._by_path.get(scope.get("path", ""))
         if here is None or scope["type"] != "http":
@@ -85,7 +85,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
     """The application of one process; nothing is opened before its lifespan starts.
 
     Args:
-        settings: All of them: `first_start.complete` adds what is kept beside a SQLite database.
+        settings: As `first_start.complete` gives them, with what is kept beside a SQLite database.
         log: Where its log lines go.
 
     Raises:
@@ -101,7 +101,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
     async def lifespan(_: Application) -> AsyncIterator[State]:
         with log.running(), logging_to(log):
             known = Health()
-            # Two engines: whatever holds the API's connections, a balancer must not take the receiver for dead.
+            # Two engines: even if the API uses all its connections, a balancer must not take the receiver for dead.
             url = settings.database_url
             async with (
                 engine_for(url, within=STATEMENT, writes=False) as engine,
@@ -188,7 +188,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
 
 @asynccontextmanager
 async def _notifier(url: str) -> AsyncIterator[Callable[[], None]]:
-    """What is called after each commit, so that workers look; those of a SQLite file see it themselves."""
+    """What to call after each commit, so that workers look for events; on SQLite they notice by themselves."""
     if is_sqlite(url):
         yield lambda: None
         return

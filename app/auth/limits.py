@@ -21,11 +21,11 @@ SENDERS = 10_000
 class Limit:
     """Counts what each sender does, in a sliding window; the sender that has been quiet longest is forgotten first.
 
-    A count takes 8 bytes, a sender about 500 besides.
+    A count takes 8 bytes; each sender takes about 500 more.
 
     Args:
         most: How often a sender may do it within the window.
-        window: How long a count counts.
+        window: How long each count is kept.
         senders: The most senders that are remembered.
     """
 
@@ -36,7 +36,7 @@ class Limit:
         self._times: OrderedDict[str, array[float]] = OrderedDict()
 
     def wait(self, sender: str, *, now: float) -> int | None:
-        """The whole seconds that a sender that has used up its share has to wait, or None.
+        """The whole seconds to wait for a sender that has reached the limit; None for any other.
 
         Args:
             sender: A client's name, or an address as `sender_of` gives it.
@@ -48,7 +48,7 @@ class Limit:
         return max(1, ceil(times[-self._most] + self._window - now))
 
     def count(self, sender: str, *, now: float) -> int | None:
-        """Counts once more, unless the sender has to wait; gives what `wait` gave before."""
+        """Counts once more, unless the sender must wait; gives what `wait` gave before the count."""
         wait = self.wait(sender, now=now)
         times = self._times.setdefault(sender, array("d"))
         self._times.move_to_end(sender)
@@ -61,14 +61,14 @@ class Limit:
 
 
 def sender_of(scope: Scope) -> str:
-    """Whom a request is counted to as long as nobody is known by name: its address, or the network of it."""
+    """The sender of a request whose client is not known: its address, as `network` gives it."""
     return network(address_of(scope))
 
 
 def address_of(scope: Scope) -> str:
     """The address that a request came from, as far as the server knows it.
 
-    A proxy may pass on as an address what its client wrote; what is none is `unknown`.
+    A proxy may pass on whatever its client wrote; anything that is not an address becomes `unknown`.
     """
     host = scope["client"][0].partition("%")[0] if scope.get("client") else ""
     try:
@@ -78,7 +78,7 @@ def address_of(scope: Scope) -> str:
 
 
 def network(address: str) -> str:
-    """The address, or its /64 where it is IPv6: one host owns that many. `::ffff:192.0.2.1` is IPv4."""
+    """The address, or the /64 of an IPv6 address: one host owns that many. `::ffff:192.0.2.1` counts as IPv4."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -12,7 +12,8 @@ from app.auth.reasons import Reason
 from app.settings.model import Scope
 
 ALGORITHM = "HS256"
-"""The only one for making and reading tokens, whatever a token's header names. Nobody else reads them, so a shared key is enough."""
+"""The only one for making and reading tokens, whatever a token's header names. Nobody else reads them, so a shared key
+is enough."""
 
 ISSUER = "priohook"
 AUDIENCE = "priohook"

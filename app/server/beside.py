@@ -12,13 +12,13 @@ from app.server.processes import ended_children, read_status
 from app.telemetry.logs import LogWriter
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a worker that ended is started again
-ENDS_WITHIN = 15.0  # seconds; a worker waits less for its attempts
+ENDS_WITHIN = 15.0  # seconds; a worker waits for its attempts less than that
 
 
 class Beside:
-    """A worker in a process of its own, as no destination, and no function of a user's, may slow the receiver.
+    """A worker in a process of its own, so that no destination and no user's function can slow the receiver.
 
-    A pair of sockets joins the two: the kernel closes this end when this process ends, however that comes about.
+    A pair of sockets joins the two processes: the kernel closes this end when this process ends, however it ends.
     """
 
     def __init__(self, log: LogWriter) -> None:
@@ -30,7 +30,7 @@ class Beside:
         self._start()
 
     def look(self) -> None:
-        """Starts it again if it has ended, later each time; costs microseconds."""
+        """Starts the worker again if it has ended, later each time; costs microseconds."""
         for child, code in ended_children():
             if self._process is not None and child == self._process.pid:
                 self._process.returncode = code
@@ -42,7 +42,7 @@ class Beside:
             self._start()
 
     def tell(self) -> None:
-        """Tells it to end; does not wait."""
+        """Tells the worker to end; does not wait."""
         if self._told:
             return
         self._told = monotonic()
@@ -50,7 +50,7 @@ class Beside:
             self._process.terminate()
 
     def end(self) -> None:
-        """Waits until it has ended, `ENDS_WITHIN` after it was first told at most."""
+        """Waits until the worker has ended, at most `ENDS_WITHIN` after it was told."""
         self.tell()
         if self._process is None:
             return
@@ -82,7 +82,7 @@ class Beside:
         self._put_off()
 
     def _put_off(self) -> None:
-        """Says when to start the next: at once after one that lived long, else later each time."""
+        """Sets when to start the next worker: at once after one that lived long, otherwise later each time."""
         if monotonic() - self._started > LONGEST_WAIT:
             self._wait = FIRST_WAIT
         self._due = self._started + self._wait

@@ -1,4 +1,4 @@
-"""One connection to a sender: bounded in bytes and time, with our error bodies also before ASGI begins.
+"""One connection to a sender: bounded in bytes and time, with our error bodies even before ASGI begins.
 
     accepted ── no room ──────────────────────────────▶ refused, 503
        │
@@ -14,9 +14,10 @@
      │ ▼ complete
      └ idle ─── nothing comes within IDLE_TIMEOUT ────▶ closed
 
-Refused: earlier answers are written first, then the refusal unless this request's answer has begun, then it is closed.
-In each state: a peer that takes nothing for WRITE_TIMEOUT is dropped, and so is the connection that has waited longest
-when another one needs its room. A peer that half-closes gets the answers to what arrived whole.
+Refused: answers to earlier requests are written first, then the refusal, unless the answer to this request has begun;
+then the connection is closed.
+In each state: a peer that takes nothing for WRITE_TIMEOUT is dropped. If a new connection needs room, the one that has
+waited longest is dropped. A peer that half-closes still gets the answers to all its complete requests.
 """
 
 import re
@@ -53,24 +54,24 @@ WRITE_TIMEOUT = timedelta(seconds=15)
 """How long a peer may take nothing of what is written to it, see `Wire`."""
 
 LAST_WRITE_TIMEOUT = timedelta(seconds=1)
-"""The same once the server ends."""
+"""The same while the server shuts down."""
 
 MAPPED = "::ffff:"
-"""How IPv6 writes an address of IPv4; RFC 4291, section 2.5.5.2."""
+"""How an IPv4 address begins if it is written as IPv6; RFC 4291, section 2.5.5.2."""
 
 MOST_CONNECTIONS = 4096
 MOST_OF_ADDRESS = 2048
 PIECE_BYTES = 8 * 1024
-"""How much is parsed at once: of pipelined requests what does not fit here waits as bytes, since a parsed one is a
-hundred times as large."""
+"""How much is parsed at once. What else arrived of pipelined requests waits as bytes: a parsed request is a hundred
+times as large."""
 
 
 class TooManyConnections(Unavailable):
-    """Every connection that there is room for has a request under way."""
+    """There is no room for another connection: every open one has a request under way."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. The class attributes are set by `server_for`, as uvicorn makes the instances."""
+    """One connection. `server_for` sets the class attributes, since uvicorn makes the instances."""
 
     paths: ClassVar[tuple[re.Pattern[str], ...]]
     log: ClassVar[LogWriter]
@@ -80,22 +81,22 @@ class Protocol(HttpToolsProtocol):
     write_timeout: ClassVar[timedelta] = WRITE_TIMEOUT
 
     transport: Wire  # type: ignore[assignment] # all of a transport that uvicorn uses
-    _since = 0.0  # on the loop's clock: when the connection, the last answer or the peer's reluctance to read began
+    _since = 0.0  # on the loop's clock: when it last began to wait, for a request or for a peer that does not read
     _received = 0  # bytes of the request under way
-    _between = 0  # bytes since the last one of a body: chunk extensions and trailers
+    _between = 0  # bytes after the last piece of a body: chunk extensions and trailers
     _in_head = True
     _head_timer: TimerHandle | None = None
-    _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed once more
+    _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed again
     _refusal: Problem | None = None  # waits for the answers to earlier requests
     _unparsed = b""  # waits for them too
     _half_closed = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Starts waiting for a head, if there is room."""
-        stalled = partial(self.drop, "It takes no answer.")
+        stalled = partial(self.drop, "The peer does not read its answers.")
         wire = Wire(transport, self.loop, patience=self.write_timeout, stalled=stalled)
         super().connection_made(wire)  # type: ignore[arg-type] # all of a transport that uvicorn uses
-        if self.client and self.client[0].startswith(MAPPED):  # of a socket that serves IPv6 and IPv4
+        if self.client and self.client[0].startswith(MAPPED):  # the socket serves IPv6 and IPv4
             self.client = (self.client[0].removeprefix(MAPPED), self.client[1])
         self._since = self.loop.time()
         if self.open.admit(self, self._address()):
@@ -111,7 +112,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.forget()
 
     def waiting_since(self) -> float | None:
-        """Since when nothing of its request is being worked on; None while something is."""
+        """Since when it has waited for its peer; None while its request is being worked on."""
         answered = self.cycle is None or self.cycle.response_complete
         return self._since if answered or self.flow.write_paused else None
 
@@ -121,13 +122,13 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Gives the peer a time to take what is written."""
+        """Begins to watch whether the peer takes what is written."""
         super().pause_writing()
         self._since = self.loop.time()
         self.transport.watch()
 
     def shutdown(self) -> None:
-        """Ends the connection after its answer, sooner when nobody takes the answer."""
+        """Ends the connection after its answer, sooner if the peer does not take it."""
         super().shutdown()
         self.transport.hurry(LAST_WRITE_TIMEOUT)
 
@@ -177,10 +178,10 @@ class Protocol(HttpToolsProtocol):
             raise TargetTooLong("The request's target is too long.", f"Send {LONGEST_TARGET_BYTES} bytes at most.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a field of the head; one of the trailers is thrown away, RFC 9110, section 6.5.1."""
+        """Takes a field of the head; trailers are thrown away, RFC 9110, section 6.5.1."""
         if not self._in_head:
             return
-        # Each costs thirty times its bytes when it is short.
+        # A short field costs thirty times its bytes.
         if len(self.headers) >= MOST_FIELDS:
             raise HeadTooLarge("The request has too many header fields.", f"Send {MOST_FIELDS} at most.")
         self.headers.append((name.lower(), value))
@@ -202,7 +203,7 @@ class Protocol(HttpToolsProtocol):
         self._stop_waiting()
 
     def on_body(self, body: bytes) -> None:
-        """Starts counting what is between two pieces of the body anew: the parser gathers it without a bound."""
+        """Resets the count of what comes between two pieces of a body, which the parser gathers without a bound."""
         self._between = 0
         super().on_body(body)
 
@@ -216,7 +217,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Refuses what came behind the request that was answered now."""
+        """Goes on with what arrived after the request that is now answered."""
         super().on_response_complete()
         self._since = self.loop.time()
         if self.transport.is_closing():
@@ -228,7 +229,7 @@ class Protocol(HttpToolsProtocol):
         elif self._refusal is not None:
             self._refuse(self._refusal)
         elif not self._in_head and self.cycle.response_complete:
-            self._wait_for_head()  # and for the rest of a body that was refused early, which nobody else waits for
+            self._wait_for_head()  # and for the rest of a body that was refused early: nothing else waits for it
 
     def _parse(self, data: bytes) -> None:
         while data:
@@ -248,9 +249,9 @@ class Protocol(HttpToolsProtocol):
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _without_upgrade(self) -> bytes:
-        """The head once more, without its offer to speak another protocol, for a new parser.
+        """The head without its offer to speak another protocol, for a new parser.
 
-        The old one takes what follows for that protocol and would lose the body. Java's HttpClient offers h2c with
+        The old parser takes what follows for that protocol, so the body would be lost. Java's HttpClient offers h2c with
         every first request, and RFC 9110, section 7.8, lets a server ignore it.
         """
         head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
@@ -267,7 +268,7 @@ class Protocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.head_timeout.total_seconds(), self._head_is_late)
 
     def _wait_for_next(self) -> None:
-        """Waits on as uvicorn does after an answer: the rest of a request that was refused early ended its waiting."""
+        """Waits as uvicorn does after an answer: the rest of a request that was refused early has ended that wait."""
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _stop_waiting(self) -> None:
@@ -283,7 +284,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
-        """Answers outside ASGI and ends the connection, after all earlier answers; one request never gets two."""
+        """Answers outside ASGI, after all earlier answers, and ends the connection; no request gets two answers."""
         self._stop_waiting()
         self._refusal = problem
         if self._waits_for_answer():
@@ -304,6 +305,6 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def _waits_for_answer(self) -> bool:
-        """Whether a request that arrived whole is not answered yet."""
+        """Whether a complete request is not answered yet."""
         whole = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
         return whole or bool(self.pipeline)

@@ -1,4 +1,4 @@
-"""How many connections are open: bounded together and by address, where the one that waited longest makes room."""
+"""Bounds the open connections, in total and by address; the one that has waited longest makes room."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -9,26 +9,26 @@ from typing import Protocol
 from app.auth.limits import network
 
 COMPARED = 32
-"""How many that wait are compared: all would be a millisecond for each of thousands that come at once."""
+"""How many waiting ones are compared: with thousands at once, comparing all would take a millisecond for each."""
 
 
 class Connection(Protocol):
-    """What is counted."""
+    """A connection, as it is counted here."""
 
     def waiting_since(self) -> float | None:
-        """Since when nothing of its request is being worked on; None while something is."""
+        """Since when it has waited for its peer; None while its request is being worked on."""
 
     def drop(self, why: str) -> None:
         """Ends it at once."""
 
 
 class Connections:
-    """Those that are open.
+    """The open connections.
 
     Args:
-        most: Of all addresses together.
-        most_of_address: Of one address, or one /64 of IPv6; a proxy's are bounded by `most` alone.
-        proxies: Where proxies are.
+        most: How many all addresses together may have.
+        most_of_address: How many one address, or one /64 of IPv6, may have; a proxy is only bound by `most`.
+        proxies: The networks of proxies.
     """
 
     def __init__(self, *, most: int, most_of_address: int, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
@@ -39,7 +39,7 @@ class Connections:
         self._by_address: dict[str, dict[Connection, None]] = {}
 
     def admit(self, connection: Connection, address: str) -> bool:
-        """Whether there is room for the connection, which then counts until it is `left`."""
+        """Whether there is room for the connection; if so, it counts until `left` is called."""
         key = network(address)
         here = self._by_address.get(key, {})
         if len(here) >= self._most_of_address and not self._is_proxy(address):
@@ -52,7 +52,7 @@ class Connections:
         return room
 
     def left(self, connection: Connection) -> None:
-        """Counts the connection no longer, if it was admitted."""
+        """Stops counting the connection, if it was admitted."""
         key = self._addresses.pop(connection, None)
         if key is not None:
             del self._by_address[key][connection]
@@ -60,14 +60,14 @@ class Connections:
                 del self._by_address[key]
 
     def _make_room(self, among: Iterable[Connection]) -> bool:
-        """Ends the connection that waited longest, of those among the oldest; False when none waits."""
+        """Drops the connection that has waited longest, compared among the oldest; False if none waits."""
         waiting = ((since, each) for each in among if (since := each.waiting_since()) is not None)
         oldest = list(islice(waiting, COMPARED))
         if not oldest:
             return False
         _, longest = min(oldest, key=itemgetter(0))
         self.left(longest)
-        longest.drop("It waited longest, and a new one needed room.")
+        longest.drop("It had waited longest, and a new connection needed room.")
         return True
 
     def _is_proxy(self, address: str) -> bool:

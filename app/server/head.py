@@ -1,4 +1,4 @@
-"""The head of a request: what is refused because another server could read it differently, or because of its size."""
+"""Refuses the head of a request if another server could read it differently, or if it is too large."""
 
 import re
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def expects_continue(version: str, fields: Fields) -> bool:
     if len(hosts) != 1 and (hosts or version == "1.1"):
         raise MalformedRequest("There is not exactly one Host header.", "Send one.")
     if hosts and not HOST.fullmatch(hosts[0].strip(b" \t")):
-        raise MalformedRequest("The Host header is not valid.", "Send a host, and a port if need be.")
+        raise MalformedRequest("The Host header is not valid.", "Send a host, with a port if needed.")
     if codings and (codings != [b"chunked"] or version == "1.0"):
         why = "Send Content-Length, or HTTP/1.1 with Transfer-Encoding: chunked alone."
         raise MalformedRequest("The transfer coding is not valid here.", why)
@@ -97,7 +97,7 @@ def target(url: bytes) -> bytes:
 
 
 def without_upgrade(method: bytes, url: bytes, version: str, fields: Fields) -> bytes:
-    """The head once more, without its offer to speak another protocol."""
+    """The head without its offer to speak another protocol."""
     kept = (b"%s: %s\r\n" % field for field in fields if field[0] != b"upgrade")
     return b"%s %s HTTP/%s\r\n" % (method, url, version.encode()) + b"".join(kept) + b"\r\n"
 
@@ -108,7 +108,7 @@ def problem_of(error: httptools.HttpParserError, received: bytes, paths: Sequenc
     Args:
         error: The parser's, which may have been raised by one of its callbacks.
         received: The request from its beginning, or nothing.
-        paths: Of the URLs that there are.
+        paths: The patterns of all known URLs.
     """
     if isinstance(error.__context__, Problem):
         return error.__context__
@@ -117,5 +117,5 @@ def problem_of(error: httptools.HttpParserError, received: bytes, paths: Sequenc
         if not any(known.match(request[2].decode("latin-1")) for known in paths):
             return NotFound("There is nothing at this URL.", "docs/api.md lists the URLs.")
         return MethodNotImplemented("HTTP does not define this method.", "docs/api.md lists the URLs and methods.")
-    why = "its target is no URL" if isinstance(error, httptools.HttpParserCallbackError) else error
-    return MalformedRequest("This is no valid HTTP/1.1 request.", f"In detail: {why}.")
+    why = "its target is not a valid URL" if isinstance(error, httptools.HttpParserCallbackError) else error
+    return MalformedRequest("This is not a valid HTTP/1.1 request.", f"In detail: {why}.")

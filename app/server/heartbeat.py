@@ -1,8 +1,8 @@
-"""The heartbeat of a worker: how a process that hangs is ended, and says what it was doing.
+"""The heartbeat of a worker: a worker that hangs is ended, and the log says what it was doing.
 
-Once a second the worker's event loop puts off a watchdog, which is C and needs none of Python's locks, and tells the
-process beside it what is under way. If the loop hangs, the watchdog writes where every thread is and ends the process;
-one that cannot even do that, since it was stopped for example, is killed by the process beside it.
+Once a second the worker's event loop resets a watchdog and tells the process beside it what is under way. The watchdog
+is written in C and needs none of Python's locks. If the loop hangs, the watchdog writes where every thread is and ends
+the process. If the watchdog cannot run either, for example in a stopped process, the process beside it kills the worker.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 BEAT = 1.0  # seconds
-HUNG = 30.0  # seconds that the loop may hang; a busy machine holds it up for less
+HUNG = 30.0  # seconds that the loop may hang; a busy machine delays it for less
 KILLED_AFTER = HUNG + 5.0  # seconds without a beat
 BEGINS_WITHIN = 180.0  # seconds until the first beat
 MOST_WORDS = 64 * 1024  # bytes
@@ -27,7 +27,7 @@ async def beating(doing: Callable[[], Any], *, line: int | None, hung: float = H
     """Ends this process with status 1 if the event loop hangs.
 
     Args:
-        doing: What is under way, as JSON; its last answer is in the log of the process beside this one.
+        doing: Gives what is under way, for JSON; the process beside this one logs the last answer.
         line: The socket to that process; without one, the watchdog writes to standard error.
         hung: Seconds that the loop may hang.
     """
@@ -49,8 +49,8 @@ class Pulse:
         self._patience = BEGINS_WITHIN
 
     def beats(self) -> bool:
-        """Whether the worker was heard of lately; costs microseconds."""
-        with suppress(OSError):  # nothing more is there, or it has ended
+        """Whether the worker was heard lately; costs microseconds."""
+        with suppress(OSError):  # there is nothing more, or the worker has ended
             while words := self._line.recv(MOST_WORDS, socket.MSG_DONTWAIT):
                 self._words = (self._words + words)[-MOST_WORDS:]
                 self._heard, self._patience = monotonic(), KILLED_AFTER
@@ -72,7 +72,7 @@ async def _beat(doing: Callable[[], Any], *, line: int | None, hung: float) -> N
         if line is not None:
             words = json.dumps({"doing": doing()}).encode() + b"\n"
             beside = socket.socket(fileno=line)
-            with suppress(OSError):  # it reads later, or is gone
+            with suppress(OSError):  # the other process reads later, or is gone
                 beside.send(words, socket.MSG_DONTWAIT)
             beside.detach()
         await asyncio.sleep(BEAT)

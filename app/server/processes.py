@@ -1,4 +1,4 @@
-"""Processes that begin and end together: several receivers behind one port, and what belongs to a process."""
+"""Processes that begin and end together, such as several receivers on one port; and how a process is ended."""
 
 import os
 import signal
@@ -18,13 +18,13 @@ LOOK = 0.1  # seconds between looks at the processes
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Those that end a process in good order; not SIGHUP where `nohup` has it ignored."""
+    """The signals that end a process in good order; without SIGHUP if `nohup` lets the process ignore it."""
     wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     return [number for number in wanted if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 def exit_when_told() -> None:
-    """Makes the signals end this process with status 0, until somebody else handles them."""
+    """Makes the signals end this process with status 0, until other code handles them."""
 
     def end(*_: object) -> NoReturn:
         sys.exit(0)
@@ -34,14 +34,14 @@ def exit_when_told() -> None:
 
 
 def ending_with(descriptor: int, *, within: float) -> None:
-    """Ends this process when the other end of a pipe is closed, as it is when the process there ends, however.
+    """Ends this process when the other end of a pipe is closed, as it is when the process there ends, however it ends.
 
-    It gets SIGTERM from itself, and is ended at once if it still runs `within` seconds later.
+    It sends itself SIGTERM, and exits at once if it still runs `within` seconds later.
     """
     os.set_inheritable(descriptor, False)
 
     def watch() -> None:
-        with suppress(OSError):  # a reset, where it ended with something unread
+        with suppress(OSError):  # a reset: the other process ended with something unread
             while os.read(descriptor, 1):
                 pass
         os.kill(os.getpid(), signal.SIGTERM)
@@ -52,20 +52,20 @@ def ending_with(descriptor: int, *, within: float) -> None:
 
 
 def end_within(seconds: float, log: LogWriter) -> None:
-    """Ends this process with status 1 if it still runs so many seconds later."""
+    """Ends this process with status 1 if it still runs after so many seconds."""
 
     def end() -> None:
         sleep(seconds)
         log.write("ended_by_force", {"after": seconds}, level="error")
-        sleep(LOOK)  # in which the line is written
+        sleep(LOOK)  # until the line is written
         os._exit(1)
 
-    with suppress(RuntimeError):  # no thread is left: then its end is nobody's but its own
+    with suppress(RuntimeError):  # no thread is left: then it must end by itself
         Thread(target=end, name="end-within", daemon=True).start()
 
 
 def ended_children() -> list[tuple[int, int]]:
-    """The children that ended, with status or negative signal, and orphans that process 1 of a container inherited."""
+    """The children that ended, with status or negative signal; in process 1 of a container, orphans too."""
     found = []
     with suppress(ChildProcessError):  # there is none
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -84,16 +84,16 @@ def read_status(code: int) -> int | str:
 
 
 def run_processes(work: Callable[[int], None], *, count: int, within: float, log: LogWriter) -> None:
-    """Runs `work(number)` in `count` processes until a signal ends them all, and starts one that dies anew.
+    """Runs `work(number)` in `count` processes until a signal ends them all; one that dies is started again.
 
-    They end when this process does, however that comes about. Call it before any thread or event loop is started:
-    they do not survive a fork.
+    They end when this process ends, however it ends. Call this before any thread or event loop is started, since those
+    do not survive a fork.
 
     Args:
         within: Seconds that a process may take to end.
 
     Raises:
-        SystemExit: 1, a process ended as soon as it had first begun, or badly when it was told to end.
+        SystemExit: 1, a process ended right after its first start, or failed when it was told to end.
     """
     ending = False
 
@@ -125,7 +125,7 @@ def run_processes(work: Callable[[int], None], *, count: int, within: float, log
 
 @dataclass(slots=True)
 class _Place:
-    """One of the processes: which it is, and when to start the next if it has ended."""
+    """The place of one process: its number, its child, and when to start the next one."""
 
     number: int
     child: int = 0
@@ -133,10 +133,10 @@ class _Place:
     due: float = 0.0
     wait: float = FIRST_WAIT
     proven: bool = False
-    """Whether one here lived long enough: after that, one that ends sooner is started again later."""
+    """Whether one here has lived long enough: from then on, one that ends too soon is started again after a wait."""
 
     def start(self, begin: Callable[[int], None], log: LogWriter) -> None:
-        """Starts its process if there is none and it is time."""
+        """Starts the process if there is none and it is time."""
         now = monotonic()
         if self.child or now < self.due:
             return
@@ -148,7 +148,7 @@ class _Place:
             _say(log, "receiver_not_started", {"error": str(error), "again_in": self.wait})
 
     def ended(self) -> None:
-        """Notes that it ended, and how long to wait."""
+        """Notes that the process ended, and how long to wait for the next."""
         now = monotonic()
         lived = now - self.began if self.child else 0.0
         self.child = 0
@@ -158,7 +158,7 @@ class _Place:
 
 
 def _end(places: Sequence[_Place]) -> bool:
-    """Ends them all; whether any ended badly."""
+    """Ends all processes; whether any of them failed."""
     failed = False
     for place in places:
         if place.child:
@@ -170,7 +170,7 @@ def _end(places: Sequence[_Place]) -> bool:
 
 
 def _ended(places: Sequence[_Place]) -> list[tuple[_Place, int]]:
-    """Those whose process ended, with its status or negative signal."""
+    """The places whose process ended, each with its status or negative signal."""
     found = []
     for child, code in ended_children():
         for place in places:
@@ -181,7 +181,7 @@ def _ended(places: Sequence[_Place]) -> list[tuple[_Place, int]]:
 
 
 def _fork(begin: Callable[[int], None], number: int) -> int:
-    """The new process's id. A signal that comes before the process handles it waits for that, and ends it with 0."""
+    """The new process's id. A signal that comes too early waits until the process handles it, and ends it with 0."""
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
     try:
         child = os.fork()

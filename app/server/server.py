@@ -26,14 +26,14 @@ SPARE_FILES = 64
 """Open files besides connections: the database's, the log, the program's own."""
 
 SENT_AHEAD_BYTES = 128 * 1024
-"""What the system keeps of answers that nobody has read yet, twice: Linux would keep 4 MB of each connection."""
+"""What the system buffers of answers that the peer has not read. Linux doubles it; by default it takes up to 4 MB."""
 
 OVERHEAD = 16
-"""How many times the body limit a request may hold on the wire: chunks of one byte cost six."""
+"""How many times the body limit a request may take on the wire: chunks of one byte take six times."""
 
 
 class CannotListen(Exception):
-    """The address cannot be listened at; the text says why and what to do."""
+    """The server cannot listen at this address; the text says why and what to do."""
 
 
 class Server(uvicorn.Server):
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         except SystemExit:  # uvicorn's, with an exit status of its own
             raise SystemExit(1) from None
         if self.started:
-            # Else the garbage collector walks the whole program every second or so, and 50 ms long nothing is answered.
+            # Otherwise the garbage collector walks the whole program every second or so, and nothing is answered for 50 ms.
             gc.collect()
             gc.freeze()
             listener = self.servers[0].sockets[0]
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Ends in good order also when the terminal closes, unless `nohup` has that ignored."""
+        """Ends in good order also when the terminal closes, unless `nohup` lets the process ignore that."""
         with super().capture_signals():
             before = signal.getsignal(signal.SIGHUP)
             if before != signal.SIG_IGN:
@@ -89,7 +89,7 @@ class Server(uvicorn.Server):
                 signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Ends in good order; uvicorn would raise the signal once more at the end, and exit with its number."""
+        """Ends in good order; uvicorn would raise the signal again at the end, and exit with its number."""
         super().handle_exit(sig, frame)
         self._captured_signals.clear()
 
@@ -98,7 +98,7 @@ def listen(host: str, port: int) -> socket:
     """A socket that several processes can accept from; at `::` it takes IPv4 too, whatever the system's default.
 
     Raises:
-        CannotListen: another process listens there, or it is no address of this machine.
+        CannotListen: another process listens there, or the address is not one of this machine.
     """
     try:
         listener = create_server(
@@ -108,7 +108,7 @@ def listen(host: str, port: int) -> socket:
             dualstack_ipv6=host == "::" and has_dualstack_ipv6(),
         )
     except OSError as error:
-        raise CannotListen(f"It cannot listen: {error}. Choose another --port or --host.") from None
+        raise CannotListen(f"The server cannot listen: {error}. Choose another --port or --host.") from None
     listener.setsockopt(SOL_SOCKET, SO_SNDBUF, SENT_AHEAD_BYTES)  # its connections inherit it
     return listener
 
@@ -122,9 +122,9 @@ def server_for(
     tick: Callable[[], object] = lambda: None,
     ending: Callable[[], None] = lambda: None,
 ) -> Server:
-    """The server of one process; `.run([listener])` returns after SIGTERM, SIGINT or SIGHUP, when all is answered.
+    """The server of one process; `.run([listener])` returns after SIGTERM, SIGINT or SIGHUP, once all is answered.
 
-    `started` is called with its URL, `tick` about ten times a second, `ending` when it begins to end.
+    `started` is called with its URL, `tick` about ten times a second, `ending` when it begins to shut down.
     """
     paths = tuple(route.path_regex for route in app.routes if isinstance(route, Route))
     attributes = {
@@ -151,12 +151,12 @@ def server_for(
 
 
 def ends_within(settings: Settings) -> int:
-    """Seconds after which what was read is answered: then the server ends, whatever its connections do."""
+    """Seconds after which all that was read is answered: then the server ends, whatever its connections do."""
     return ceil((settings.body_timeout + settings.commit_timeout).total_seconds()) + 1
 
 
 def _connections(settings: Settings) -> Connections:
-    """As many as are wanted, and as there can be open files: without one nobody could connect, nor could SQLite commit.
+    """As many as configured, or fewer if the system allows fewer open files: SQLite needs files too, to commit.
 
     No address may have more than half of them.
     """

@@ -1,4 +1,4 @@
-"""What a connection writes to: it drops what comes too late, and notices a peer that takes nothing."""
+"""The transport of a connection: it drops what is written too late, and notices a peer that stops reading."""
 
 import fcntl
 import struct
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from datetime import timedelta
 
 LEAST_TAKEN_BYTES = 16 * 1024
-"""What a peer takes at least within the patience, or all that there is: else one that takes a byte now and then is kept
-for ever."""
+"""The least that a peer must take within the patience, if there is so much: otherwise a peer that takes a byte now and
+then would be kept for ever."""
 
 
 class Wire:
-    """A transport that drops what comes too late, as asyncio's own do, and calls `stalled` when its peer stops reading.
+    """A transport that drops what is written too late, and calls `stalled` when its peer stops reading.
 
-    uvloop's raise `RuntimeError` once the connection is lost, which uvicorn tells only the last of several pipelined
-    requests: the answers to the others would be logged as bugs.
+    asyncio's own transports drop it too, but uvloop's raise `RuntimeError` once the connection is lost. uvicorn tells
+    only the last of several pipelined requests of the loss, so the answers to the others would be logged as bugs.
     """
 
     def __init__(
@@ -44,27 +44,27 @@ class Wire:
         self.watch()
 
     def pause_reading(self) -> None:
-        """Takes nothing for a while."""
+        """Stops reading."""
         self._unless_lost(self._transport.pause_reading)
 
     def resume_reading(self) -> None:
-        """Takes what comes."""
+        """Reads again."""
         self._unless_lost(self._transport.resume_reading)
 
     def watch(self) -> None:
-        """Calls `stalled` unless the peer goes on taking what is written, until it has taken everything."""
+        """Calls `stalled` if the peer stops reading before it has taken everything."""
         if self._timer is None and self._transport.get_write_buffer_size():
             self._taken = self._taken_by_peer()
             self._timer = self._loop.call_later(self._patience, self._look)
 
     def hurry(self, patience: timedelta) -> None:
-        """Has less patience from now on."""
+        """Watches with less patience from now on."""
         self._patience = patience.total_seconds()
         self.forget()
         self.watch()
 
     def forget(self) -> None:
-        """Watches no longer."""
+        """Stops watching."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -77,7 +77,7 @@ class Wire:
             self.watch()
 
     def _taken_by_peer(self) -> int:
-        """How many bytes the peer's system has acknowledged; our own may take megabytes that the peer never reads."""
+        """How many bytes the peer's system has acknowledged; our own may buffer megabytes that it never reads."""
         queued = 0
         try:
             answer = fcntl.ioctl(self.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
