@@ -67,15 +67,15 @@ class Envelope(BaseModel):
     summary="Receive a webhook",
     tag="webhook",
     description=(
-        "Judged in this order: credential, scope, `Accept`, the body's size, its content type and coding, its arrival "
-        "in time, its JSON, its envelope. From 413 on what arrived is kept in quarantine. A second copy is answered "
-        "200 as the first was. After 503 or a broken connection send the same request again."
+        "Checked in this order: credential, scope, `Accept`, the body's size, its content type and coding, its arrival "
+        "in time, its JSON, its envelope. From 413 on, what arrived is kept in quarantine. A copy is answered "
+        "200, like the first. After 503 or a broken connection, send the same request again."
     ),
     body=Envelope,
     examples={"notification": NOTIFICATION, "order": ORDER},
     answers={
         200: Answer(
-            description="It is stored, after COMMIT; or it is a copy of what was stored before.",
+            description="The event is committed, or it is a copy of one that was committed before.",
             media_type=None,
             headers={"Event-Id": "The id of the stored event."},
         )
@@ -122,7 +122,7 @@ class Receiver:
         try:
             stored = await store.append(event)
         except StoreRefused:
-            # A person looks at it; answered 503, it would come again and again until the sender gives up.
+            # Kept for a person to look at: after a 503 it would come again and again until the sender gives up.
             event = without_what_was_read(event)
             line["quarantined"] = 200
             stored = await store.append(event)
@@ -140,7 +140,7 @@ class Receiver:
 
 
 def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Repeated fields are one, joined by commas, RFC 9110, section 5.3."""
+    """The headers by name; repeated fields are joined by commas, RFC 9110, section 5.3."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         found[name] = found[name] + b"," + value if name in found else value

@@ -1,4 +1,4 @@
-"""What becomes of the body of a webhook: an event, or a refusal whose bytes are kept in quarantine."""
+"""Decides what becomes of a webhook's body: an event, or a refusal whose bytes are kept in quarantine."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,17 +16,17 @@ from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, Unprocessa
 NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 
 REFUSALS = (NotReadable, TooSlow, TooLarge, UnsupportedMediaType, Unprocessable)
-"""Of an authenticated request; its bytes are kept in quarantine."""
+"""Refusals of an authenticated request; its bytes are kept in quarantine."""
 
 TOLERABLE = (NotReadable, UnsupportedMediaType, Unprocessable)
-"""Those in place of which `on_unprocessable = "accept"` answers 200."""
+"""Refusals that `on_unprocessable = "accept"` turns into a 200."""
 
 
 def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
-    """The content of an acceptable body, its coding undone; in the order of the contract's table.
+    """The decoded content of an acceptable body. The order of the checks is documented in docs/receiving.md.
 
     Raises:
-        Problem: one of `REFUSALS`, it is not acceptable.
+        Problem: one of `REFUSALS`.
     """
     coding = content_coding(headers.get(b"content-encoding", b""))
     undecodable = None
@@ -43,11 +43,13 @@ def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
     if not is_json(headers.get(b"content-type")):
         raise UnsupportedMediaType("The content type is not JSON.", "Send Content-Type: application/json.")
     if coding and coding not in CODINGS:
-        raise UnsupportedMediaType("The content coding is unknown.", "Send the body plain, or as gzip or deflate.")
+        raise UnsupportedMediaType(
+            "The content coding is unknown.", "Send the body uncompressed, or as gzip or deflate."
+        )
     if body.ending is Ending.TOO_SLOW:
         raise TooSlow("The body did not arrive in time.", "Send it again, faster.", close=True, unread=True)
     if undecodable:
-        raise NotReadable("The body is not what its Content-Encoding says.", f"It is {undecodable}.")
+        raise NotReadable("The body is not what its Content-Encoding says.", f"In detail: {undecodable}.")
     return content
 
 
@@ -57,7 +59,7 @@ def _too_large(limit: int, *, unread: bool) -> TooLarge:
 
 
 def parse(content: bytes) -> Payload:
-    """As `parse_payload`, with the problems that the sender is told.
+    """As `parse_payload`, but raises the problems that the sender is answered.
 
     Raises:
         Problem: one of `REFUSALS`, 400 or 422.
@@ -74,9 +76,9 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
     """The event that a good request becomes.
 
     Args:
-        content: The body's, its coding undone.
+        content: The decoded body.
         body: What arrived.
-        headers: What came with it.
+        headers: The request's.
         client: Who sent it.
 
     Raises:
@@ -104,7 +106,7 @@ def quarantined(
     *,
     declared: int | None,
 ) -> NewEvent:
-    """What is kept of a refused request. The same bytes refused again are a copy: a sender retries for seven days."""
+    """The event that keeps a refused request. The same bytes refused again are a copy: senders retry for seven days."""
     content = body.content[:KEPT_BYTES] if isinstance(problem, TooLarge) else body.content
     cut = body.ending is Ending.TOO_LARGE
     event_id = new_id()
@@ -122,7 +124,7 @@ def quarantined(
 
 
 def without_what_was_read(event: NewEvent) -> NewEvent:
-    """The event with its bytes and nothing that was read from them, in quarantine: a database refused the whole."""
+    """The event in quarantine, with its bytes only: the database refused what was read from them."""
     reason = event.reason or "200: The database refused what was read from the body; the log says why."
     nothing: dict[str, Any] = dict.fromkeys(Payload._fields[:-1])
     return event._replace(status=Status.QUARANTINED.value, reason=reason, **nothing)

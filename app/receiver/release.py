@@ -25,7 +25,7 @@ class NotReleased(Exception):
 
 
 class Released(NamedTuple):
-    """The accepted event: the released one, or the earlier event of which it is a copy."""
+    """The accepted event: the released one, or the earlier event that it is a copy of."""
 
     id: UUID
     duplicate: bool
@@ -34,12 +34,12 @@ class Released(NamedTuple):
 async def release(
     connection: AsyncConnection, event_id: UUID, *, usernames: Mapping[str, str], limit: int, now: datetime
 ) -> Released:
-    """Accepts a quarantined event whose bytes can be read, whatever its headers said of them. Does not commit.
+    """Accepts a quarantined event whose bytes can be read, whatever its headers say. Does not commit.
 
-    A copy of an accepted event is counted there and stays in quarantine, marked as judged.
+    A copy of an accepted event stays in quarantine, marked as judged, and is counted on that event.
 
     Args:
-        usernames: By client; a copy is one only among the events of the same username.
+        usernames: By client; only events of the same username can be copies of each other.
         limit: The most bytes after decompression.
 
     Raises:
@@ -73,7 +73,7 @@ async def release(
             counted = {"duplicates": Event.duplicates + 1, "last_duplicate_at": event.received_at}
             await connection.execute(update(Event).where(Event.id == first.id).values(**counted))
             return Released(first.id, duplicate=True)
-        # The newer of the two has the key, of which more copies may come.
+        # The newer of the two gets the key, since more copies of it may come.
         if apart > within:
             await connection.execute(update(Event).where(Event.id == first.id).values(dedup_key=first.id.bytes))
         else:

@@ -1,4 +1,4 @@
-"""Log lines, written by a thread of their own: a write per request on the event loop costs half of all throughput."""
+"""Log lines, written by a thread of their own: a write per request on the event loop would halve the throughput."""
 
 import json
 import logging
@@ -20,8 +20,8 @@ from app.telemetry.printing import printable
 
 GATHER = 0.02  # seconds; the lines of that time go out in one write
 
-MOST_LINES = 50_000  # waiting ones, about 50 MB; a reader that stalls costs lines, never the receiver
-LAST_WRITE = 2.0  # seconds that the end waits for a stalled reader
+MOST_LINES = 50_000  # that wait, about 50 MB; a stalled reader costs lines, but never stops the receiver
+LAST_WRITE = 2.0  # seconds to wait for a stalled reader at the end
 
 Line = tuple[float, str, str, Mapping[str, Any]]
 """Unix time, level, event, fields."""
@@ -75,7 +75,7 @@ class LogWriter:
                 self._stream.write(text)
                 self._stream.flush()
             except (OSError, ValueError):
-                continue  # a closed pipe or a full disk must not end the receiver, nor fill its memory
+                continue  # a closed pipe or a full disk must neither end the receiver nor fill its memory
 
 
 def style_for(stream: TextIO, wanted: Literal["auto", "json", "text"]) -> Literal["json", "text"]:
@@ -103,7 +103,7 @@ def logging_to(writer: LogWriter) -> Iterator[None]:
 
 
 def stderr_writer(wanted: Literal["auto", "json", "text"]) -> LogWriter:
-    """The writer of a process: standard error, so that standard output stays a command's own."""
+    """The writer of a process: to standard error, since standard output is for what a command prints."""
     stream = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - another ASGI server may have closed it
     return LogWriter(stream, style=style_for(stream, wanted))
 
@@ -126,7 +126,7 @@ def _as_json(line: Line) -> str:
     stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     whole = {"time": stamp, "level": level, "event": event, **fields}
     try:
-        # A third of the time that the standard library takes; DEL is the one control character it leaves.
+        # Takes a third of the standard library's time; DEL is the only control character that it does not escape.
         return to_json(whole, fallback=str, ensure_ascii=True).decode().replace("\x7f", "\\u007f") + "\n"
     except PydanticSerializationError:  # a lone surrogate
         return json.dumps(whole, default=str).replace("\x7f", "\\u007f") + "\n"

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 HEALTH = frozenset(("/healthz", "/readyz"))
 
 CLIENT_CLOSED_REQUEST = 499
-"""What the line says where the client went away before its answer; nginx's number, never sent."""
+"""The status in the line if the client went away before its answer; nginx's number, never sent."""
 
 
 def new_request_id() -> str:
@@ -41,8 +41,8 @@ os.register_at_fork(after_in_child=_rename_process)
 class RequestLine:
     """Pure ASGI: gives the request its id, turns what was raised into an answer, and writes the line.
 
-    The line's fields are in `state["line"]`; whoever learns something adds it there. What `state["afterwards"]` is set
-    to is called once the answer is on its way: it may add what the answer's time must not tell.
+    The line's fields are in `state["line"]`, where all code adds what it learns. A function in `state["afterwards"]` is
+    called once the answer is on its way: it may add what the answer's time must not reveal.
     """
 
     def __init__(self, app: ASGIApp, *, log: LogWriter) -> None:
@@ -84,7 +84,7 @@ class RequestLine:
                 problem = InternalError("Something failed here.", "The log has it under this reference.")
             if status == CLIENT_CLOSED_REQUEST:
                 await problem.response(request_id)(scope, receive, send_with_id)
-            # The frames in it hold the error: a circle that would wait for the garbage collector, with the body.
+            # Its frames refer to the error: a cycle that would keep the body until the garbage collector runs.
             error.__traceback__ = None
         finally:
             line["status"] = status

@@ -1,10 +1,11 @@
-"""What strangers wrote, as a terminal may show it."""
+"""Makes what strangers wrote safe to print on a terminal."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""The text with `\x1b`, `\u202e` and the like in place of what could move or colour what a terminal shows."""
+    r"""The text with `\x1b`, `\u202e` and the like for characters that could move or colour a terminal's text."""
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        for character in text
     )
