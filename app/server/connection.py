@@ -251,8 +251,8 @@ class Protocol(HttpToolsProtocol):
     def _without_upgrade(self) -> bytes:
         """The head without its offer to speak another protocol, for a new parser.
 
-        The old parser takes what follows for that protocol, so the body would be lost. Java's HttpClient offers h2c with
-        every first request, and RFC 9110, section 7.8, lets a server ignore it.
+        The old parser takes what follows for that protocol, so the body would be lost. Java's HttpClient offers h2c
+        with every first request, and RFC 9110, section 7.8, lets a server ignore it.
         """
         head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
         self._headers_sent = self.headers

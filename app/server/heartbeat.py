@@ -2,7 +2,8 @@
 
 Once a second the worker's event loop resets a watchdog and tells the process beside it what is under way. The watchdog
 is written in C and needs none of Python's locks. If the loop hangs, the watchdog writes where every thread is and ends
-the process. If the watchdog cannot run either, for example in a stopped process, the process beside it kills the worker.
+the process. If the watchdog cannot run either, for example because the worker was stopped, the process beside it kills
+the worker.
 """
 
 import asyncio

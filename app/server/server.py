@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         except SystemExit:  # uvicorn's, with an exit status of its own
             raise SystemExit(1) from None
         if self.started:
-            # Otherwise the garbage collector walks the whole program every second or so, and nothing is answered for 50 ms.
+            # Otherwise the garbage collector walks the whole program every second or so, and delays answers by 50 ms.
             gc.collect()
             gc.freeze()
             listener = self.servers[0].sockets[0]
