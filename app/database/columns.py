@@ -1,4 +1,4 @@
-"""What all tables share: the base, and columns that hold the same on both databases."""
+"""What all tables share: the base, and columns that behave the same on both databases."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,12 +12,12 @@ SQLITE_INSTANT = len("2026-08-12 10:15:00.123456")
 
 
 def sqlite_instant(value: datetime) -> str:
-    """How SQLite holds an instant: its time in UTC, 26 characters for any year, so that texts sort as times do."""
+    """An instant as SQLite stores it: in UTC, 26 characters for any year, so that texts sort as times do."""
     return value.astimezone(UTC).isoformat(" ", "microseconds")[:SQLITE_INSTANT]
 
 
 class _SQLiteDateTime(sqlite.DATETIME):
-    """Reads what `sqlite_instant` writes, and years before 1000 as earlier releases wrote them, without zeros."""
+    """Reads what `sqlite_instant` writes, and years before 1000 as earlier releases wrote them, not padded."""
 
     def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002
         return lambda value: None if value is None else sqlite_instant(value)
@@ -34,7 +34,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         if value is not None and value.tzinfo is None:
-            raise ValueError("a time without a zone says no instant")
+            raise ValueError("a time without a zone is not an instant")
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 SQLITE_BUSY = timedelta(seconds=5)
 """How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
 STATEMENT = timedelta(seconds=20)
-"""How long one of the receiver's or the worker's may take; PostgreSQL ends it then."""
+"""How long a statement of the receiver or the worker may take before PostgreSQL cancels it."""
 
 READ_ONLY_TRANSACTION = "25006"
 
@@ -42,7 +42,7 @@ def is_sqlite(url: str) -> bool:
 
 
 def sqlite_path(url: str) -> Path:
-    """The file behind a SQLite URL."""
+    """The file that a SQLite URL names."""
     return Path(make_url(url).database or "")
 
 
@@ -51,8 +51,8 @@ def open_engine(url: str, *, within: timedelta | None = None, writes: bool = Tru
 
     Args:
         url: The database's.
-        within: How long a statement of PostgreSQL's may take; without, as long as it needs.
-        writes: Without, a host of PostgreSQL's that only reads will do when there is no other.
+        within: How long a statement may take on PostgreSQL; None for as long as it needs.
+        writes: If False, a read-only PostgreSQL host will do when there is no other.
     """
     if is_sqlite(url):
         _make_private(sqlite_path(url))
@@ -74,13 +74,13 @@ def open_engine(url: str, *, within: timedelta | None = None, writes: bool = Tru
 def tell_ignored(url: str) -> None:
     """Logs the parameters of a PostgreSQL URL that change nothing here."""
     if not is_sqlite(url) and (ignored := target(url).ignored):
-        fields = {"parameters": ignored, "reason": "The driver cannot do these, or always does."}
+        fields = {"parameters": ignored, "reason": "The driver does not support these, or always does what they ask."}
         logger.warning("database_parameters_ignored", extra={"fields": fields})
 
 
 @asynccontextmanager
 async def engine_for(url: str, *, within: timedelta | None = None, writes: bool = True) -> AsyncIterator[AsyncEngine]:
-    """`open_engine`, closed at the end; a server that does not answer is left without a farewell."""
+    """`open_engine`, closed at the end; closing does not wait long for a server that does not answer."""
     engine = open_engine(url, within=within, writes=writes)
     try:
         yield engine
@@ -101,10 +101,10 @@ def open_sqlite(url: str) -> tuple[Engine, SQLiteFile]:
 
 
 async def weaknesses(engine: AsyncEngine) -> list[str]:
-    """What the database takes from our promises, a sentence each: that a 200 is durable, that events are delivered.
+    """Why a 200 may not be durable, or events may not be delivered: one sentence for each weakness of the database.
 
-    It starts all the same: a server whose disk keeps what it was given when power fails may run so on purpose, and
-    an event that is stored can be replayed.
+    priohook starts all the same: a server whose disk survives a power failure may run like this on purpose, and a
+    stored event can be replayed.
     """
     if engine.dialect.name == "sqlite":
         return []
@@ -119,10 +119,10 @@ async def weaknesses(engine: AsyncEngine) -> list[str]:
 
 
 def _make_private(path: Path) -> None:
-    """Makes the file, if it is not there, readable by its owner only: it will hold guests' names.
+    """Makes the file, if it is missing, readable by its owner only: it will hold guests' names.
 
-    One that is there is not even opened. Closing it would drop the locks that SQLite holds in this process (POSIX:
-    fcntl), and the next command to end, thinking itself the last, would remove the log with what is committed in it.
+    An existing file is not even opened. Closing it would drop the locks that SQLite holds in this process (POSIX:
+    fcntl). The next command to end would then think that it is the last one, and remove the log with the commits in it.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -131,24 +131,24 @@ def _make_private(path: Path) -> None:
     except OSError as error:
         raise CannotConnect(f"{path}: {error.strerror}") from error
     if path.is_dir():  # aiosqlite's thread would outlive the event loop and write a traceback of its own
-        raise CannotConnect(f"{path} is a folder and no database")
+        raise CannotConnect(f"{path} is a folder, not a database")
 
 
 def _distrust(context: ExceptionContext) -> None:
-    """Throws away connections, and those beside it, to a host that takes no writes any more, or that fell silent."""
+    """Discards the pool's connections to a host that does not take writes any more, or that does not answer."""
     error = context.original_exception
     if isinstance(error, TimeoutError) or getattr(error, "sqlstate", None) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
 
 
 def _leave_read_only(connection: Any, record: Any) -> None:
-    """Keeps no connection to a host that only reads: another one may take writes by the next time."""
+    """Discards a connection to a read-only host: next time another host may take writes."""
     if connection is not None and not takes_writes(connection.driver_connection):
         record.invalidate(soft=True)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    """WAL lets readers and the writer pass each other; FULL makes COMMIT return after fsync."""
+    """WAL lets readers and the writer work at the same time; FULL makes COMMIT return after fsync."""
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY.total_seconds() * 1000)}")
     cursor.execute("PRAGMA journal_mode = WAL")

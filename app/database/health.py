@@ -1,4 +1,4 @@
-"""Whether an event could be committed now: what is known, and a look at the schema from time to time."""
+"""Whether an event could be committed now; checks the schema once a second."""
 
 import asyncio
 import logging
@@ -23,12 +23,12 @@ LOOK_WITHIN = 5.0  # seconds
 class Health:
     """Whether an event could be committed now, as far as this process knows.
 
-    Each part that can fail says so under its own name (`commits`, `schema`), and says when it works again.
+    Each part that can fail reports it under its own name (`commits`, `schema`), and reports when it works again.
     """
 
     def __init__(self) -> None:
         self.warnings: tuple[str, ...] = ()
-        """What weakens a promise without keeping events out."""
+        """What weakens a promise while events are still accepted."""
 
         self._problems: dict[str, str] = {}
         self._lost_at = 0.0
@@ -39,13 +39,13 @@ class Health:
         return next(iter(self._problems.values()), None)
 
     def works(self, part: str) -> None:
-        """This part does what it should."""
+        """Notes that this part works."""
         if self._problems.pop(part, None) is not None and not self._problems:
             fields = {"seconds": round(monotonic() - self._lost_at, 1)}
             logger.warning("database_back", extra={"fields": fields})
 
     def fails(self, part: str, why: str, *, error: BaseException | None = None) -> None:
-        """This part does not.
+        """Notes that this part does not work.
 
         Args:
             part: Its name.
@@ -68,13 +68,13 @@ class Health:
 
 @asynccontextmanager
 async def watching(engine: AsyncEngine, health: Health, *, commits: bool) -> AsyncIterator[None]:
-    """Looks at the schema, and at what the server promises, from time to time.
+    """Checks the schema, and what the server promises, every `LOOK_EVERY` seconds.
 
     Args:
         engine: The database's.
-        health: Hears it.
-        commits: Whether it hears of commits too. Those say better whether the database can be used: while others take
-            all other connections, the one that commits still works.
+        health: Gets the results.
+        commits: Whether `health` also gets the results of commits. They are better evidence: the connection that
+            commits still works while others take all the rest.
     """
     watch = asyncio.create_task(_watch(engine, health, commits=commits))
     try:
@@ -102,5 +102,5 @@ async def _watch(engine: AsyncEngine, health: Health, *, commits: bool) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line: a driver's further lines quote what was to be stored."""
+    """The first line of an error: in further lines a driver quotes what was to be stored."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,4 +1,4 @@
-"""PostgreSQL's URLs as libpq reads them: which parameters are taken, and by whom.
+"""Reads PostgreSQL URLs as libpq does: which parameters are used, and by whom.
 
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
@@ -16,10 +16,10 @@ DRIVERS = frozenset(
         *("ssl_min_protocol_version", "ssl_max_protocol_version"),
     )
 )
-"""Those that asyncpg reads."""
+"""Parameters that asyncpg reads."""
 
 STARTUP = frozenset(("application_name", "options"))
-"""Those that a server must hear before anything else; hosted ones route by `options`."""
+"""Parameters that the server must get before anything else; hosted servers route by `options`."""
 
 WITHOUT_MEANING = frozenset(
     (
@@ -29,12 +29,12 @@ WITHOUT_MEANING = frozenset(
         *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"),
     )
 )
-"""Those of libpq that the driver cannot do, or always does in its own way."""
+"""Parameters of libpq that the driver does not support, or always handles in its own way."""
 
 KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""And what holds without them: a peer that is gone is noticed within 25 seconds."""
+"""Parameters and their defaults: a peer that is gone is noticed within 25 seconds."""
 
-USER_TIMEOUT = 20_000  # milliseconds that what was sent may stay unacknowledged; libpq's tcp_user_timeout
+USER_TIMEOUT = 20_000  # milliseconds that sent bytes may stay unacknowledged; libpq's tcp_user_timeout
 LAST_PORT = 65535
 FILES = ("passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl")
 ADDRESS = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d+))?")
@@ -47,18 +47,18 @@ class Target(NamedTuple):
     """What asyncpg reads; without hosts if `hosts` are given."""
 
     hosts: tuple[tuple[str | None, int | None], ...]
-    """In the order in which they are tried; one of None is what `dsn` or the environment says."""
+    """In the order in which they are tried; None stands for what `dsn` or the environment says."""
 
     connect_timeout: float | None
     """Seconds for one host."""
 
     startup: Mapping[str, str]
     session: Mapping[str, str]
-    """Settings of the server's for the session, as far as it knows them."""
+    """Server settings for the session; those that the server does not know are ignored."""
 
     keepalive: Mapping[str, int]
     files: tuple[str, ...]
-    """Those that the URL names."""
+    """The files that the URL names."""
 
     system_roots: bool
     """`sslrootcert=system`: the certificates that the system trusts, and the host's name is checked."""
@@ -68,7 +68,7 @@ class Target(NamedTuple):
 
 
 def target(url: str) -> Target:
-    """What the URL says.
+    """Where and how to connect, as the URL says.
 
     Raises:
         ValueError: a parameter's value cannot be read; the text names it.
@@ -76,7 +76,7 @@ def target(url: str) -> Target:
     parsed = make_url(url)
     given = {name: value if isinstance(value, str) else ",".join(value) for name, value in parsed.query.items()}
     given = {name: value for name, value in given.items() if value}
-    if given.get("ssl"):  # as others than libpq write it
+    if given.get("ssl"):  # as other libraries write it
         given.setdefault("sslmode", {"true": "require", "1": "require"}.get(given["ssl"], given["ssl"]))
     hosts = _hosts(parsed, given)
     driver = {name: value for name, value in given.items() if name in DRIVERS}
@@ -123,7 +123,7 @@ def _address(text: str) -> tuple[str, int | None]:
         return text, None
     match = ADDRESS.fullmatch(text)
     if match is None:
-        raise ValueError("host is not a name, an address, or one with a port")
+        raise ValueError("host must be a name or an address, with a port if needed")
     return match["v6"] or match["name"] or "localhost", _port(match["port"]) if match["port"] else None
 
 

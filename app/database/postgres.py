@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: to a host that takes writes and keeps what a 200 promises; none is waited for for ever."""
+"""Connections to PostgreSQL: to a host that takes writes and commits durably, within a bounded time."""
 
 import asyncio
 import socket
@@ -17,11 +17,11 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 
 CLOSE_TIMEOUT = timedelta(seconds=2)
 MARGIN = timedelta(seconds=1)
-"""How much later than the server this process gives up: what the server ends itself costs no connection."""
+"""How much later than the server this process gives up: a statement that the server cancels costs no connection."""
 
 DURABLE = ("on", "remote_apply")
-"""Values of `synchronous_commit` with which a COMMIT that returned survives a crash, and the loss of the primary where
-a synchronous standby is."""
+"""Values of `synchronous_commit` with which a COMMIT that returned survives a crash, and with a synchronous standby
+also the loss of the primary."""
 
 SESSION = {
     "synchronous_commit": "on",
@@ -30,7 +30,7 @@ SESSION = {
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
 }
-"""What holds whatever the server's, the database's and the role's defaults are; those that the server knows."""
+"""Set in each session, whatever the server's, the database's and the role's defaults are, if the server knows it."""
 
 SET = """
 SELECT set_config(name, value, false) FROM pg_settings
@@ -42,16 +42,16 @@ SELECT current_setting('synchronous_commit'), current_setting('server_encoding')
     current_setting('session_replication_role'), current_setting('transaction_read_only')
 """
 NO_USER = (
-    "database_url names no user, and the account that runs this has no name: write postgresql://user@host/database."
+    "database_url names no user, and the account that runs priohook has no name: write postgresql://user@host/database."
 )
 READ_ONLY = (
     "The database takes no writes: it is a standby, or default_transaction_read_only is on. Start the host that takes "
-    "them, or name it in database_url; of several hosts the one that does is found."
+    "writes, or name it in database_url; of several hosts, priohook finds the one that does."
 )
 
 
 class DatabaseProblem(ConnectionError):
-    """The database cannot be used as it is; the text says why and what to do, and nothing that is secret."""
+    """The database cannot be used as it is; the text says why and what to do, without any secret."""
 
 
 class CannotConnect(ConnectionError):
@@ -65,12 +65,12 @@ class ReadOnly(DatabaseProblem):
 async def connect_postgres(url: str, *, within: timedelta | None = None, writes: bool = True) -> asyncpg.Connection:
     """A connection that commits durably, to the first host that takes writes.
 
-    Settings go by SET and are read back: a pooler refuses most as startup parameters, and may lose them.
+    Settings are made by SET and read back: a pooler refuses most of them as startup parameters, and may lose them.
 
     Args:
-        url: As libpq writes them; `target_session_attrs` is not asked, since only a host that takes writes is of use.
-        within: How long a statement may take. The server ends it then, and this process gives up `MARGIN` later.
-        writes: Without, a host that only reads will do when there is no other.
+        url: As libpq reads it; `target_session_attrs` is ignored, since only a host that takes writes is useful.
+        within: How long a statement may take. The server cancels it then, and this process gives up `MARGIN` later.
+        writes: If False, a read-only host will do when there is no other.
 
     Raises:
         DatabaseProblem: the URL, or the database, cannot be used as it is.
@@ -90,19 +90,19 @@ async def connect_postgres(url: str, *, within: timedelta | None = None, writes:
 
 
 def takes_writes(connection: asyncpg.Connection) -> bool:
-    """Whether it still does, as far as the server told; it tells with its next answer."""
+    """Whether the host still takes writes, as the server said with its last answer."""
     settings = connection.get_settings()
     return "on" not in (getattr(settings, name, "off") for name in ("in_hot_standby", "default_transaction_read_only"))
 
 
 async def close(connection: asyncpg.Connection) -> None:
-    """Closes it, after the statement under way was cancelled at the server; without a farewell if it is silent."""
+    """Cancels the statement under way at the server and closes the connection; does not wait for a silent server."""
     with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
         await connection.close(timeout=CLOSE_TIMEOUT.total_seconds())
 
 
 async def _connect_any(wanted: Target, within: timedelta | None, attributes: str) -> asyncpg.Connection:
-    """The first host that will do."""
+    """A connection to the first host that will do."""
     _check(wanted.files)
     timeout = wanted.connect_timeout or CONNECT_TIMEOUT.total_seconds() / len(wanted.hosts)
     errors: list[Exception] = []
@@ -139,11 +139,15 @@ async def _connect(
         raise ReadOnly(READ_ONLY) from None
     except asyncpg.exceptions.ClientConfigurationError as error:
         raise DatabaseProblem(f"The database could not be used: {error}. Check database_url in the settings.") from None
-    except KeyError as error:  # the standard library's, when it looks for the account's name
+    except KeyError as error:  # from the standard library, which looks for the account's name
         raise DatabaseProblem(NO_USER) from error
     except DatabaseProblem:
         raise
-    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the last: it ended meanwhile
+    except (
+        OSError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    ) as error:  # the last: the connection ended meanwhile
         where = f"{host or 'database_url'}{f' port {port}' if port else ''}"
         why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
         raise CannotConnect(f"No connection to {where}: {why}") from error
@@ -152,7 +156,7 @@ async def _connect(
 
 
 def _check(files: Sequence[str]) -> None:
-    """Raises an OSError that names the file, as the driver's own does not."""
+    """Raises an OSError that names the file; the driver's own does not."""
     for name in files:
         Path(name).open("rb").close()
 
@@ -163,7 +167,7 @@ async def _prepare(
     milliseconds = int(within.total_seconds() * 1000) if within else 0
     await connection.execute(
         f"SET statement_timeout = {milliseconds}"
-    )  # first: the role's may be too short for the rest
+    )  # first: the role's own may be too short for the rest
     settings = {**session, **SESSION, "statement_timeout": str(milliseconds), "lock_timeout": str(milliseconds)}
     try:
         await connection.execute(SET, list(settings), list(settings.values()))
@@ -172,7 +176,7 @@ async def _prepare(
     commit, encoding, role, read_only = await connection.fetchrow(SHOW)
     if encoding != "UTF8":
         raise DatabaseProblem(
-            f"The database's encoding is {encoding}, which cannot hold every event: make one with "
+            f"The database's encoding is {encoding}, which cannot hold every event. Make a database with "
             "CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'."
         )
     if writes and read_only == "on":
@@ -180,7 +184,7 @@ async def _prepare(
     if role == "replica":
         raise DatabaseProblem(
             "session_replication_role is replica for this role, so that triggers do not fire and nothing would be "
-            "delivered: ALTER ROLE … RESET session_replication_role."
+            "delivered. Run ALTER ROLE … RESET session_replication_role."
         )
     if commit not in DURABLE:
         raise not_durable(commit)
@@ -190,7 +194,7 @@ def not_durable(synchronous_commit: str) -> DatabaseProblem:
     """What is wrong with a session whose commits return too early."""
     return DatabaseProblem(
         f"The server commits with synchronous_commit={synchronous_commit} although it was told otherwise: a 200 would "
-        "not mean durable. Does a pooler share its connections between transactions? It must pool sessions."
+        "not mean durable. If a pooler shares connections between transactions, let it pool sessions instead."
     )
 
 

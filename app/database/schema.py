@@ -17,9 +17,9 @@ class SchemaNotCurrent(Exception):
 
 
 async def check_schema(engine: AsyncEngine) -> None:
-    """Returns when the schema is one that this release can use.
+    """Returns if this release can use the schema.
 
-    A revision that this release does not know is a newer release's: its migrations run beside this one, so it passes.
+    A revision that this release does not know belongs to a newer one, whose schema this release can use.
 
     Raises:
         SchemaNotCurrent: migrations are missing.
@@ -29,7 +29,7 @@ async def check_schema(engine: AsyncEngine) -> None:
         current = await connection.run_sync(_current)
     if current is None or current in revisions[:-1]:
         has = f"is at {current}" if current else "has no tables yet"
-        raise SchemaNotCurrent(f"The database {has}, this release needs {revisions[-1]}: run `priohook migrate`.")
+        raise SchemaNotCurrent(f"The database {has}, but this release needs {revisions[-1]}: run `priohook migrate`.")
 
 
 def known_revisions() -> tuple[str, ...]:

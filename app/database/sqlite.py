@@ -1,4 +1,4 @@
-"""The files of a SQLite database while they are open: still those at their paths, and whole."""
+"""Checks the open files of a SQLite database: whether they are still those at their paths, and whole."""
 
 import sqlite3
 from pathlib import Path
@@ -18,8 +18,8 @@ class DamagedFile(DatabaseProblem):
 class SQLiteFile:
     """The files that the connections of one engine have open: the database, its log `-wal` and the log's index `-shm`.
 
-    Before each transaction and each commit it looks whether they are still those at their paths. What is committed into
-    a file that was removed is lost, and SQLite would mix the old log with a backup that was put in the file's place.
+    Before each transaction and each commit it checks that they are still those at their paths. A commit into a removed
+    file would be lost, and SQLite would mix the old log with a backup that was put in the file's place.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class SQLiteFile:
         self._connections: set[int] = set()
 
     def guard(self, engine: Engine) -> None:
-        """Looks at all that the engine does from now on."""
+        """Checks the files whenever the engine uses them from now on."""
         event.listen(engine, "do_connect", lambda *_: self.check())
         event.listen(engine, "connect", self._opened)
         event.listen(engine, "close", self._closed)
@@ -39,10 +39,10 @@ class SQLiteFile:
         event.listen(engine, "handle_error", self._named, retval=True)
 
     def check(self) -> None:
-        """Returns when the files are those that were opened; costs microseconds.
+        """Returns if the files are those that were opened; costs microseconds.
 
         Raises:
-            DatabaseProblem: they are not. Renamed back, they are used again.
+            DatabaseProblem: they are not. Once they are put back, they are used again.
         """
         now = _identity(self._path)
         if now is None:
@@ -52,12 +52,14 @@ class SQLiteFile:
             )
         if now != self._database:
             self._leave_log()
-            raise DatabaseProblem(f"{self._path.name} was replaced by another file. Restart priohook to use that one.")
+            raise DatabaseProblem(
+                f"{self._path.name} was replaced by another file. Restart priohook to use the new file."
+            )
         if self._connections and self._side_files != [_identity(path) for path in self._side_paths]:
             raise DatabaseProblem(f"{self._path.name}-wal or {self._path.name}-shm was removed. Restart priohook.")
 
     def _opened(self, connection: object, _: object) -> None:
-        if not self._connections:  # before that SQLite itself may have removed them
+        if not self._connections:  # without a connection, SQLite itself may have removed them
             self._side_files = [_identity(path) for path in self._side_paths]
         self._connections.add(id(connection))
 
@@ -65,7 +67,7 @@ class SQLiteFile:
         self._connections.discard(id(connection))
 
     def _leave_log(self) -> None:
-        """Takes away the log of the file that was replaced: SQLite would copy it into the one that is there now."""
+        """Removes the log of the file that was replaced: SQLite would copy it into the new file."""
         for path, opened in zip(self._side_paths, self._side_files, strict=False):
             if opened is not None and _identity(path) == opened:
                 path.unlink(missing_ok=True)

@@ -13,16 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.database.columns import Base
 
 CONTENDED = 0.003
-"""Seconds to begin from which the receiver is taken to be busy; a free lock on an idle machine takes a tenth. Waiting
-for a processor counts on purpose: looking at the lock alone left the receiver half of its rate, not 0.8."""
+"""If a transaction takes this many seconds to begin, the receiver is taken to be busy; on an idle machine it takes a
+tenth. Waiting for a processor counts on purpose: counting the lock alone left the receiver half of its rate, not 0.8.
+"""
 
 COURTESY = 12
 
 
 class Courtesy:
-    """Lets the receiver write a SQLite file first: this process's writers take turns, and rest between two of them.
+    """Lets the receiver write to a SQLite file first: this process's writers take turns, with a rest after each.
 
-    One that found the file locked leaves it to the receiver for `COURTESY` times as long as it then held it itself.
+    A writer that found the file locked leaves it to the receiver for `COURTESY` times as long as it then held the file.
     """
 
     def __init__(self) -> None:
@@ -31,19 +32,19 @@ class Courtesy:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator["Courtesy"]:
-        """Waits for the turn, and for the rest after the one before."""
+        """Waits for the turn, and for the rest after the previous one."""
         async with self._lock:
             await asyncio.sleep(self._rests_until - monotonic())
             yield self
 
     def held(self, seconds: float) -> None:
-        """Notes how long a file was held that somebody else wanted too."""
+        """Notes how long the file was held while somebody else wanted it."""
         self._rests_until = monotonic() + COURTESY * seconds
 
 
 @asynccontextmanager
 async def writing(engine: AsyncEngine, *, courtesy: Courtesy | None = None) -> AsyncIterator[AsyncConnection]:
-    """A transaction that may write from its first statement on; SQLite would let another one write before it does."""
+    """A transaction that can write from its first statement on: on SQLite another one could otherwise write first."""
     if engine.dialect.name != "sqlite":
         async with engine.begin() as connection:
             yield connection

@@ -8,26 +8,26 @@ from app.prioticket.payloads import NoEnvelope, NotJSON, changed_object, parse_j
 from app.web.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of, decode
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Of a decoded body: no event is larger, as `max_body_bytes` cannot be."""
+"""The largest decoded body: the highest value that `max_body_bytes` may have."""
 
 
 def undone(headers: list[list[str]], body: bytes, *, limit: int) -> bytes:
-    """The content of a stored body, whatever coding it claimed to be in.
+    """The decoded content of a stored body, whatever coding its headers claim.
 
     Raises:
-        UndecodableBody: it begins in a coding, and does not go on or end in it.
+        UndecodableBody: it begins in a content coding, but cannot be decoded to its end.
         InflatesTooFar: it is larger than the limit.
     """
     return decode(body, coding_of(body, claimed_coding(headers)), limit=limit, padded=True)
 
 
 def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[dict[str, Any] | None, int]:
-    """The order, payment or other object that came along, as JSON that can be written again, and the decoded size.
+    """The order, payment or other object in a body, as values that JSON can hold, and the decoded size.
 
     Args:
         headers: As they are stored.
         body: As it is stored, in its content coding.
-        limit: The most bytes after decompression; of more there is no object, and the size is one more than that.
+        limit: The most bytes after decompression; a larger body gives no object, and the limit plus one as its size.
     """
     try:
         content = undone(headers, body, limit=limit)
@@ -39,7 +39,7 @@ def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[d
 
 
 def read_order(headers: list[list[str]], body: bytes) -> dict[str, Any] | None:
-    """The order that came along, its text as it was sent; None if there is none, or the body cannot be read.
+    """The order in a body, its texts as they were sent; None if there is none, or the body cannot be read.
 
     Args:
         headers: As they are stored.
@@ -78,7 +78,7 @@ def _cleaned(changed: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _clean(value: Any) -> Any:
-    """Lone surrogates, which JSON can say and UTF-8 cannot, as question marks."""
+    """The value with question marks for lone surrogates, which JSON can express and UTF-8 cannot."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):

@@ -1,6 +1,6 @@
 """Reads Prioticket's envelope: strict about JSON and the envelope, tolerant about everything in it.
 
-What is known of the sender's payloads is little, so one field that cannot be read costs that field, never the event.
+Little is known of Prioticket's payloads, so a field that cannot be read costs only that field, never the event.
 """
 
 import json
@@ -14,15 +14,15 @@ from pydantic_core import from_json
 from app.web.body import without_mark
 
 DEEPEST = 201
-"""The most brackets inside each other; pydantic-core's bound, and more than forty times what an order needs."""
+"""How deep brackets may be nested: pydantic-core's bound, and more than forty times what an order needs."""
 
 LONGEST_TEXT = 200
-"""The most characters kept of a derived text; what is longer is still whole in the body."""
+"""The most characters of a text that a column keeps; the body holds all of it."""
 
 LARGEST_VERSION = 2**63 - 1
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
-"""PostgreSQL takes no NUL, UTF-8 no lone surrogate, and a terminal or a log line none of the others."""
+"""PostgreSQL takes no NUL and UTF-8 no lone surrogate; the others must not reach a terminal or a log line."""
 
 UNKNOWN = "UNKNOWN"
 SHAPES = {(True, False): "notification", (False, True): "object", (True, True): "both"}
@@ -36,11 +36,11 @@ class NotJSON(ValueError):
 
 
 class NoEnvelope(ValueError):
-    """It is JSON and not an envelope with `data`; the text says what it is instead."""
+    """It is JSON, but not an envelope with `data`; the text says what it is instead."""
 
 
 class Payload(NamedTuple):
-    """What the columns of the same names say."""
+    """The values of the columns with the same names."""
 
     type: str
     reference: str | None
@@ -52,10 +52,10 @@ class Payload(NamedTuple):
 
 
 def parse_payload(content: bytes) -> Payload:
-    """What is known about a body, its content coding undone.
+    """What a decoded body says.
 
-    Shapes: `notification` (A), `object` (B, the changed order, payment or product itself), `both`, or None where
-    `data` holds neither. `kind` is not believed: a published order says `location`; what counts is which key is there.
+    Shapes: `notification` (A), `object` (B, the changed order, payment or product itself), `both`, or None if
+    `data` holds neither. `kind` is not trusted, since a published order says `location`: only the keys count.
 
     Raises:
         NotJSON: 400.
@@ -83,8 +83,8 @@ def parse_payload(content: bytes) -> Payload:
 
 
 def changed_object(data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and content of the object that came along; `data.payment` and others are by analogy, UNKNOWN."""
-    # An order first: fields appear within a version, and one of them may hold an object.
+    """The name and content of the object in `data`; names other than `order` are by analogy, UNKNOWN."""
+    # An order first: Prioticket adds fields within a version, and one of them may hold an object.
     for name, value in (("order", data.get("order")), *data.items()):
         if name != "notification" and isinstance(value, dict):
             return name, value
@@ -95,7 +95,7 @@ def parse_json(content: bytes) -> Any:
     """The value. Duplicate names: the last one counts, as everywhere.
 
     Raises:
-        NotJSON: no JSON by RFC 8259 (so no NaN and no trailing comma), not UTF-8, empty, or deeper than `DEEPEST`.
+        NotJSON: not JSON by RFC 8259 (so no NaN and no trailing comma), not UTF-8, empty, or deeper than `DEEPEST`.
     """
     content = without_mark(content)
     if not content.strip():
@@ -107,9 +107,9 @@ def parse_json(content: bytes) -> Any:
 
 
 def _parse_odd_json(content: bytes, refusal: str) -> Any:
-    """The value of JSON that is valid and that the fast parser cannot hold: lone surrogates, thousands of digits.
+    """The value of valid JSON that the fast parser cannot hold: lone surrogates, thousands of digits.
 
-    Each costs its field only. What is no JSON here either is refused in the fast parser's words.
+    Each of these costs only its field. If this parser fails too, the refusal has the fast parser's words.
     """
     if "recursion" in refusal:
         raise NotJSON(f"the body is nested deeper than {DEEPEST} levels")
@@ -139,9 +139,9 @@ def _object(value: object) -> dict[str, Any]:
 def _object_type(name: str, changed: Mapping[str, Any]) -> str | None:
     """The type of an event that came without an event name (shape B): the one place that decides it.
 
-    An order's is its `order_status`, as in `ORDER_CONFIRMED`, but `ORDER_PROCESSING_CANCELLATION` while any of its
-    bookings is being cancelled: the order's own status hides that. An order without a status is `ORDER`, any other
-    object its key in capitals, such as `PAYMENT`.
+    An order's type is its `order_status`, such as `ORDER_CONFIRMED`; but while any of its bookings is being cancelled,
+    which the order's own status hides, it is `ORDER_PROCESSING_CANCELLATION`. Without a status it is `ORDER`. The type
+    of any other object is its key in capitals, such as `PAYMENT`.
     """
     if not name:
         return None
@@ -165,7 +165,7 @@ def _reference(name: str, changed: Mapping[str, Any]) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    """The text in a value that should be one; numbers may stand where texts are documented."""
+    """The text of a value that should be text; a number may come where text is documented."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     try:
@@ -191,7 +191,7 @@ def _version(value: object) -> int | None:
 
 
 def _time(value: object) -> datetime | None:
-    """RFC 3339 with an offset or `Z`; a time without a zone says no instant."""
+    """The instant of an RFC 3339 time; None without an offset or `Z`."""
     if not isinstance(value, str):
         return None
     try:

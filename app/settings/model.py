@@ -38,12 +38,12 @@ SHORTEST_SECRET = 16  # characters; a digest without a slow hash is safe only fo
 DESTINATION_URL = r"^(https?://[^\s/]+|python:[\w.]+:\w+$)"
 LONGEST_TIMEOUT = timedelta(minutes=5)
 AT_IN_PASSWORD = re.compile(r"(?<=[^/])@(?=[^/?#]*@)")
-"""Each @ of a URL but the one that ends the password: SQLAlchemy takes the first for that, the driver the last."""
+"""Each @ of a URL except the last, which ends the password: SQLAlchemy would end it at the first."""
 UNFIT_FOR_BASIC = re.compile(r"[:\x00-\x1f\x7f]")  # in a username; RFC 7617, section 2
 
 
 class SettingsProblem(Exception):
-    """A setting that cannot be used; the text says which one, where it stands and what to do."""
+    """A setting that cannot be used; the text says which one, where it is and what to do."""
 
 
 class Scope(StrEnum):
@@ -71,7 +71,7 @@ class ClientSettings(BaseModel):
     @classmethod
     def _fits_basic(cls, username: str | None) -> str | None:
         if username and UNFIT_FOR_BASIC.search(username):
-            raise ValueError("must have no colon and no control character: HTTP Basic cannot carry them")
+            raise ValueError("must not have a colon or a control character: HTTP Basic cannot carry them")
         return username
 
     @field_validator("secret")
@@ -80,7 +80,7 @@ class ClientSettings(BaseModel):
         if secret and len(secret.get_secret_value()) < SHORTEST_SECRET:
             raise ValueError(f"must have {SHORTEST_SECRET} characters or more; `priohook clients new NAME` makes one")
         if secret and re.search(r"[\x00-\x1f\x7f]", secret.get_secret_value()):
-            raise ValueError("must have no control character: HTTP Basic cannot carry them")
+            raise ValueError("must not have a control character: HTTP Basic cannot carry them")
         return secret
 
     @model_validator(mode="after")
@@ -161,14 +161,14 @@ class Settings(BaseSettings):
     clients: dict[str, ClientSettings] = Field(
         default={},
         repr=False,
-        description="Who may come in, a table by name; `priohook clients new NAME` prints an entry.",
+        description="Who may send requests, a table by name; `priohook clients new NAME` prints an entry.",
     )
     destinations: dict[str, DestinationSettings] = Field(default={}, description="Where events go, a table by name.")
     max_body_bytes: int = Field(
         default=1024 * 1024,
         gt=0,
         le=64 * 1024 * 1024,
-        description="The largest body taken, after decompression.",
+        description="The largest body that is accepted, after decompression.",
         json_schema_extra={"unit": "bytes"},
     )
     body_timeout: Seconds = Field(
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     )
     commit_timeout: Seconds = Field(
         default=timedelta(seconds=5),
-        description="How long an event may wait for its commit before its sender is told 503.",
+        description="How long an event may wait for its commit before its sender is answered 503.",
         json_schema_extra={"unit": "seconds"},
     )
     commit_max_batch: int = Field(
@@ -211,27 +211,29 @@ class Settings(BaseSettings):
     )
     token_keys: TokenKeys = Field(
         default=(),
-        description="One or two keys of tokens: the first signs, both are believed; `priohook keys new` makes one.",
+        description="One or two keys for tokens: the first signs, both are accepted; `priohook keys new` makes one.",
     )
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(words)] = Field(
         default=(),
-        description="Networks whose X-Forwarded-For is believed, such as a balancer's; all others' is ignored.",
+        description="Networks of proxies whose X-Forwarded-For is trusted; from anyone else it is ignored.",
     )
     max_connections: int = Field(
         default=4096,
         gt=0,
         le=1_000_000,
-        description="How many connections a receiver keeps; fewer when the system lets it have fewer open files.",
+        description="How many connections a receiver keeps open; fewer if the system allows fewer open files.",
         json_schema_extra={"unit": "connections"},
     )
     max_connections_per_address: int = Field(
         default=2048,
         gt=0,
         le=1_000_000,
-        description="How many of them one address may have; those of trusted_proxies count together only.",
+        description="How many of these connections one address may have; trusted_proxies may have them all.",
         json_schema_extra={"unit": "connections"},
     )
-    closed_urls: OpenURLs = Field(default=frozenset(), description="Which of /docs and /openapi.json nobody gets.")
+    closed_urls: OpenURLs = Field(
+        default=frozenset(), description="URLs to switch off, any of /docs and /openapi.json: they answer 404."
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="How log lines look: auto is text on a terminal and JSON elsewhere."
     )
@@ -243,7 +245,7 @@ class Settings(BaseSettings):
             parsed = make_url(url if url.startswith("sqlite") else AT_IN_PASSWORD.sub("%40", url))
         except (ArgumentError, ValueError):  # SQLAlchemy's own ValueError shows what it took for the port
             raise ValueError(
-                "is no URL; write sqlite+aiosqlite:///file.db or postgresql://user:password@host/db"
+                "is not a valid URL; write sqlite+aiosqlite:///file.db or postgresql://user:password@host/db"
             ) from None
         backend = parsed.get_backend_name()
         if backend in ("postgresql", "postgres"):
@@ -253,7 +255,7 @@ class Settings(BaseSettings):
         if backend != "sqlite":
             raise ValueError(f"names {backend}; priohook runs on sqlite and on postgresql")
         if parsed.database in (None, "", ":memory:") or parsed.query:
-            raise ValueError("must name a plain SQLite file: what is in memory only is lost at the end")
+            raise ValueError("must name a plain SQLite file: a database in memory would be lost at the end")
         return parsed.set(drivername="sqlite+aiosqlite").render_as_string(hide_password=False)
 
     @classmethod
@@ -272,11 +274,11 @@ class Settings(BaseSettings):
         """The settings of this process.
 
         Raises:
-            SettingsProblem: a source cannot be read, or a value is not usable.
+            SettingsProblem: a source cannot be read, or a value cannot be used.
         """
         path = config_file()
         if CONFIG_VARIABLE in os.environ and not path.is_file():
-            raise SettingsProblem(f"{CONFIG_VARIABLE} names {path}, and there is no such file: correct it or unset it.")
+            raise SettingsProblem(f"{CONFIG_VARIABLE} names {path}, but there is no such file: correct it or unset it.")
         try:
             return cls()
         except ValidationError as error:
@@ -301,7 +303,7 @@ def value_sources() -> dict[str, str]:
 
 
 def client_sources() -> dict[str, str]:
-    """Where each configured client comes from; one may come from several sources, the strongest is first."""
+    """Where each configured client comes from; if there are several sources, the strongest is first."""
     found: dict[str, str] = {}
     for name, source in sources(Settings).items():
         for client in source().get("clients", {}):

@@ -20,7 +20,7 @@ SECRETS_FOLDER = Path("/run/secrets")
 
 
 class SecretFiles(EnvSettingsSource):
-    """The files in `SECRETS_FOLDER` that a setting reads; what else is there belongs to other services."""
+    """The files in `SECRETS_FOLDER` that a setting reads; other files there belong to other services."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         super().__init__(settings_cls, env_ignore_empty=False)
@@ -29,7 +29,7 @@ class SecretFiles(EnvSettingsSource):
         found: dict[str, str | None] = {}
         try:
             paths = sorted(SECRETS_FOLDER.iterdir())
-        except OSError:  # there is none, or it is for others
+        except OSError:  # there is no such folder, or it is not for us
             return found
         prefix = ENV_PREFIX.lower()
         for path in paths:

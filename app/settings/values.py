@@ -32,7 +32,7 @@ def words(value: object) -> object:
 
 
 OpenURLs = Annotated[frozenset[Literal["/docs", "/openapi.json"]], NoDecode, BeforeValidator(words)]
-"""Those that can be closed."""
+"""The URLs that can be switched off."""
 
 
 def _number(value: object) -> object:
@@ -44,7 +44,7 @@ def _number(value: object) -> object:
 
 
 def secrets(value: object) -> object:
-    """One secret as well as several."""
+    """Accepts one secret as well as several."""
     if isinstance(value, SecretStr):
         return (value,)
     return words(value)
@@ -73,7 +73,7 @@ Headers = Annotated[dict[str, str], AfterValidator(_fit_http)]
 
 def _fit_tokens(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if len(keys) > MOST_TOKEN_KEYS:
-        raise ValueError("must be one key, or two while rotating: the first signs, both are believed")
+        raise ValueError("must be one key, or two while rotating: the first signs, both are accepted")
     if any(not TOKEN_KEY.fullmatch(key.get_secret_value()) for key in keys):
         raise ValueError("must have 32 characters or more of A-Z a-z 0-9 - _ + / =; `priohook keys new` makes one")
     return keys
@@ -86,7 +86,7 @@ def signing_key(secret: SecretStr) -> bytes:
     """The key in a secret as Standard Webhooks writes it, `whsec_` and base64.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not such a secret.
     """
     key = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
     if not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
@@ -117,7 +117,7 @@ def http_target(url: str) -> HTTPTarget:
     """The parts of an `http://` or `https://` URL.
 
     Raises:
-        ValueError: it has no host, or one that cannot be; the text does not repeat it, as it may hold a password.
+        ValueError: its host or port is missing or invalid; the text does not repeat the URL, which may hold a password.
     """
     try:
         parts = urlsplit(url)
@@ -152,13 +152,13 @@ def masked(url: str) -> str:
     if not separator:
         return url
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    path, *behind = re.split("(?=[?#])", rest[len(authority) :], maxsplit=1)
+    path, *query = re.split("(?=[?#])", rest[len(authority) :], maxsplit=1)
     user, at, host = authority.rpartition("@")
     name, colon, _ = user.partition(":")
-    if not at and not HOST_AND_PORT.fullmatch(authority):  # no URL; what is behind the colon may be a password
+    if not at and not HOST_AND_PORT.fullmatch(authority):  # not a URL; what is after the colon may be a password
         return f"{scheme}://{authority.partition(':')[0]}:***"
     shown = f"{name}:***@" if colon else "***@" if at else ""  # a user alone is often a token
-    return f"{scheme}://{shown}{host}{path}{VALUE.sub('***', ''.join(behind))}"
+    return f"{scheme}://{shown}{host}{path}{VALUE.sub('***', ''.join(query))}"
 
 
 def short_name(url: str) -> str:

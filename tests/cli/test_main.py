@@ -49,7 +49,8 @@ def test_a_database_without_tables_is_status_1_and_says_what_to_run(run, without
     done = run(*command)
     assert (done.status, done.written) == (1, b"")
     assert (
-        done.errors == f"priohook: The database has no tables yet, this release needs {HEAD}: run `priohook migrate`.\n"
+        done.errors
+        == f"priohook: The database has no tables yet, but this release needs {HEAD}: run `priohook migrate`.\n"
     )
 
 

@@ -157,5 +157,5 @@ def test_a_file_that_is_named_and_not_there_is_status_1(run, monkeypatch):
     done = run("settings")
     assert done.status == 1
     assert done.errors == (
-        "priohook: PRIOHOOK_CONFIG names elsewhere.toml, and there is no such file: correct it or unset it.\n"
+        "priohook: PRIOHOOK_CONFIG names elsewhere.toml, but there is no such file: correct it or unset it.\n"
     )

@@ -148,7 +148,7 @@ async def test_a_database_without_tables_is_refused_with_what_to_run(empty_url):
 
 async def test_a_database_behind_this_release_is_refused_with_what_to_run(engine, next_release):
     next_release()
-    with pytest.raises(SchemaNotCurrent, match=f"is at {HEAD}, this release needs next: run `priohook migrate`"):
+    with pytest.raises(SchemaNotCurrent, match=f"is at {HEAD}, but this release needs next: run `priohook migrate`"):
         await check_schema(engine)
 
 
@@ -193,7 +193,7 @@ async def test_the_files_of_sqlite_are_their_owners_alone(tmp_path):
 async def test_a_time_without_a_zone_is_refused(engine):
     naive = datetime(2026, 8, 12)  # noqa: DTZ001 - that is the point
     async with engine.connect() as connection:
-        with pytest.raises(StatementError, match="a time without a zone says no instant"):
+        with pytest.raises(StatementError, match="a time without a zone is not an instant"):
             await connection.execute(update(Event).values(order_modified=naive))
 
 
