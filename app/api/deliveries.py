@@ -26,11 +26,11 @@ class NoSuchDelivery(NotFound):
     """There is no delivery with this id."""
 
     def __init__(self) -> None:
-        super().__init__("There is no delivery with this id.", "GET /api/deliveries lists those there are.")
+        super().__init__("There is no delivery with this id.", "GET /api/deliveries lists them all.")
 
 
 class StaysAsItIs(Problem):
-    """The delivery is not in a state for it; the message says why."""
+    """The delivery's state does not allow this; the message says why."""
 
     status = 409
 
@@ -42,16 +42,16 @@ class DeliveryPath(BaseModel):
 
 
 class DeliveryQuery(PageQuery):
-    """Which deliveries; what is left out does not narrow."""
+    """Which deliveries; without a filter, all of them."""
 
-    status: Annotated[DeliveryStatus | None, Field(description="Only those.")] = None
-    destination: Annotated[Text | None, Field(description="Only this destination's.")] = None
-    event_id: Annotated[UUID | None, Field(description="Only this event's.")] = None
-    reference: Annotated[Text | None, Field(description="Only this order's, or other object's.")] = None
-    replay_id: Annotated[UUID | None, Field(description="Only this replay's.")] = None
+    status: Annotated[DeliveryStatus | None, Field(description="Only deliveries with this status.")] = None
+    destination: Annotated[Text | None, Field(description="Only deliveries to this destination.")] = None
+    event_id: Annotated[UUID | None, Field(description="Only deliveries of this event.")] = None
+    reference: Annotated[Text | None, Field(description="Only deliveries of this order or other object.")] = None
+    replay_id: Annotated[UUID | None, Field(description="Only deliveries of this replay.")] = None
 
     def narrowed(self) -> DeliveryFilter:
-        """All but the page."""
+        """The filters without the page."""
         return DeliveryFilter(
             status=self.status,
             destination=self.destination,
@@ -68,19 +68,21 @@ class DeliverySummary(BaseModel):
 
     id: UUID
     event_id: UUID
-    type: str | None = Field(description="The event's.")
-    reference: str | None = Field(description="Deliveries with one go one after the other.")
+    type: str | None = Field(description="The event's type.")
+    reference: str | None = Field(
+        description="The event's reference. Deliveries of one reference are sent one after another."
+    )
     destination: str
     replay_id: UUID | None = Field(description="The replay that asked for it.")
     status: DeliveryStatus
     due_at: datetime | None = Field(
         description="When the next attempt is due. Without it, the delivery waits for an earlier one of its reference."
     )
-    claimed_at: datetime | None = Field(description="Since when a worker sends it.")
-    attempts: int = Field(description="Those begun.")
-    last_status: int | None = Field(description="What the destination answered last.")
-    last_result: AttemptResult | None = Field(description="What the last attempt was.")
-    last_error: str | None = Field(description="What went wrong last.")
+    claimed_at: datetime | None = Field(description="Since when a worker has been sending it.")
+    attempts: int = Field(description="How many attempts have begun.")
+    last_status: int | None = Field(description="The status of the destination's last answer.")
+    last_result: AttemptResult | None = Field(description="The result of the last attempt.")
+    last_error: str | None = Field(description="What went wrong in the last attempt.")
     finished_at: datetime | None
 
 
@@ -89,17 +91,17 @@ def _readable(answer: bytes | None) -> str | None:
 
 
 class AttemptShown(BaseModel):
-    """One try, over."""
+    """One attempt that has ended."""
 
     model_config = ConfigDict(from_attributes=True)
 
     number: int
     started_at: datetime
-    duration_ms: int | None = Field(description="null where its worker ended before it knew the answer.")
+    duration_ms: int | None = Field(description="null if its worker ended before it knew the answer.")
     status: int | None
-    result: AttemptResult = Field(description="lost: its process ended before it knew the answer.")
+    result: AttemptResult = Field(description="`lost`: its worker ended before it knew the answer.")
     error: str | None
-    answer: Annotated[str | None, BeforeValidator(_readable)] = Field(description="The first 2 KiB.")
+    answer: Annotated[str | None, BeforeValidator(_readable)] = Field(description="The first 2 KiB of the answer.")
 
 
 class DeliveryDetail(BaseModel):
@@ -119,7 +121,7 @@ class DeliveryPage(BaseModel):
 @Operation(
     summary="List deliveries",
     tag="deliveries",
-    description="Newest first; of one replay in the order of its events.",
+    description="Newest first; those of one replay in the order of its events.",
     query=DeliveryQuery,
     answers={200: Answer(description="A page.", model=DeliveryPage, headers=LINK)},
     problems=(InvalidParameter, CursorNotUsable, DatabaseAway),
@@ -161,7 +163,7 @@ async def show(request: Request[State]) -> Response:
 @Operation(
     summary="Try a delivery again",
     tag="deliveries",
-    description="A pending one now; a dead or dropped one with all its retries.",
+    description="Sends a pending delivery now, and a dead or dropped one again with all its retries.",
     path=DeliveryPath,
     answers={200: Answer(description="The delivery.", model=DeliverySummary)},
     problems=(NoSuchDelivery, StaysAsItIs, DatabaseAway),
@@ -202,7 +204,7 @@ def _what_now(error: NotDone) -> str:
         return f"POST /api/events/{error.event_id}/replay delivers its event again."
     if isinstance(error, WaitsBehind):
         query = urlencode({"status": "pending", "destination": error.destination, "reference": error.reference})
-        return f"Retry the one that has a due_at: GET /api/deliveries?{query} lists them."
+        return f"Retry the delivery that has a due_at: GET /api/deliveries?{query} lists it."
     return "It stays as it is."
 
 

@@ -20,10 +20,10 @@ from app.web.transactions import DatabaseAway, changing, reading
 
 
 class NoSuchDestination(NotFound):
-    """Nobody knows a destination of this name."""
+    """There is no destination with this name."""
 
     def __init__(self) -> None:
-        super().__init__("There is no destination of this name.", "GET /api/destinations lists those there are.")
+        super().__init__("There is no destination with this name.", "GET /api/destinations lists them all.")
 
 
 class DestinationPath(BaseModel):
@@ -33,35 +33,37 @@ class DestinationPath(BaseModel):
 
 
 class DestinationShown(BaseModel):
-    """A destination and its queue. Its URL is the operator's alone, and not shown."""
+    """A destination and its queue. Its URL is for the operator only, and not shown."""
 
     model_config = ConfigDict(from_attributes=True)
 
     name: str
-    configured: bool = Field(description="It is in the settings of this receiver.")
+    configured: bool = Field(description="Whether this receiver's settings have it.")
     since: datetime | None = Field(
-        default=None, description="It gets what arrived from then on; null until a worker has seen it."
+        default=None, description="It gets events that arrived since then; null until a worker has seen it."
     )
     paused_at: datetime | None = None
     paused_reason: str | None = None
     failures: int = Field(default=0, description="Failed attempts since the last success.")
     failing_since: datetime | None = None
-    probe_at: datetime | None = Field(default=None, description="While the circuit is open: when one may try.")
+    probe_at: datetime | None = Field(
+        default=None, description="While the circuit is open: when one delivery may be tried."
+    )
     pending: int = 0
     due: int = 0
     in_flight: int = 0
     dead: int = 0
-    oldest_pending_at: datetime | None = Field(default=None, description="When the oldest pending one was made.")
+    oldest_pending_at: datetime | None = Field(default=None, description="When the oldest pending delivery was made.")
 
 
 class DestinationList(BaseModel):
-    """All of them, by name."""
+    """All destinations, by name."""
 
     destinations: list[DestinationShown]
 
 
 class PauseRequest(BaseModel):
-    """Why."""
+    """Why it is paused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -71,7 +73,7 @@ class PauseRequest(BaseModel):
 @Operation(
     summary="List destinations",
     tag="destinations",
-    answers={200: Answer(description="All, with their queues.", model=DestinationList)},
+    answers={200: Answer(description="All destinations with their queues.", model=DestinationList)},
     problems=(DatabaseAway,),
 )
 async def show_all(request: Request[State]) -> Response:
@@ -83,7 +85,7 @@ async def show_all(request: Request[State]) -> Response:
 @Operation(
     summary="Pause a destination",
     tag="destinations",
-    description="Nothing more is sent; its queue is kept and grows.",
+    description="Nothing more is sent to it; its queue is kept and grows.",
     path=DestinationPath,
     body=PauseRequest,
     body_required=False,
@@ -91,7 +93,7 @@ async def show_all(request: Request[State]) -> Response:
     problems=(NoSuchDestination, *BODY_PROBLEMS, DatabaseAway),
 )
 async def pause(request: Request[State]) -> Response:
-    """Sends nothing more."""
+    """Stops sending to a destination."""
     wanted = await read_json(request, PauseRequest)
     reason = wanted.reason or f"Paused by {request.state['client'].name} over the API."
 
@@ -104,13 +106,13 @@ async def pause(request: Request[State]) -> Response:
 @Operation(
     summary="Resume a destination",
     tag="destinations",
-    description="At once, without the rest of any back-off.",
+    description="Sends to it again at once, even during a back-off.",
     path=DestinationPath,
     answers={200: Answer(description="The destination.", model=DestinationShown)},
     problems=(NoSuchDestination, DatabaseAway),
 )
 async def resume(request: Request[State]) -> Response:
-    """Sends again."""
+    """Sends to a destination again."""
     return await _change(request, operations.resume)
 
 
@@ -128,15 +130,15 @@ async def _change(request: Request[State], operation: Callable[..., Awaitable[No
     except NobodyKnows:
         raise NoSuchDestination from None
     try:
-        async with reading(request.state["engine"]) as connection:  # counts long, so not while it is locked
+        async with reading(request.state["engine"]) as connection:  # counting takes long, so not while it is locked
             destinations = await _all(connection, configured)
     except DatabaseAway:
-        raise DatabaseAway("It is done, and its queue cannot be counted now.", "Look again later.") from None
+        raise DatabaseAway("It is done, but its queue cannot be counted now.", "Look again later.") from None
     return answer(next(each for each in destinations if each.name == name))
 
 
 def shown_destinations(rows: Iterable[ListedDestination], configured: Collection[str]) -> list[DestinationShown]:
-    """Those that the database knows, and those of the settings that no worker has seen yet."""
+    """The destinations in the database, and those in the settings that no worker has seen yet."""
     known = {row.name: row._asdict() | {"oldest_pending_at": row.oldest_pending_at} for row in rows}
     return [
         DestinationShown.model_validate(known.get(name, {"name": name}) | {"configured": name in configured})

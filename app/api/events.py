@@ -21,18 +21,18 @@ from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, 
 from app.web.problems import NotFound
 from app.web.transactions import DatabaseAway, reading
 
-BOUNDED = f"Looked for in {WINDOW} events a page: such a page may be short or empty and not the last."
+BOUNDED = f"Each page searches {WINDOW} events, so a page may be short or empty without being the last."
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w.+-]+=([\w.+-]+|\"[\w .+-]*\"))*", re.ASCII)
 OPAQUE = "application/octet-stream"
 KEEP_PRIVATE = {"Cache-Control": "private, no-cache"}
-"""Guests' names are for nobody else's cache, and whoever keeps them asks whether they are still there."""
+"""Shared caches must not keep guests' names, and the client's own cache must ask whether they are still there."""
 
 
 class NoSuchEvent(NotFound):
     """There is no event with this id."""
 
     def __init__(self) -> None:
-        super().__init__("There is no event with this id.", "GET /api/events lists those there are.")
+        super().__init__("There is no event with this id.", "GET /api/events lists them all.")
 
 
 class EventPath(BaseModel):
@@ -42,26 +42,26 @@ class EventPath(BaseModel):
 
 
 class EventQuery(PageQuery):
-    """Which events; what is left out does not narrow."""
+    """Which events; without a filter, all of them."""
 
     type: Annotated[Text | None, Field(description="Only this type, such as ORDER_CANCEL.")] = None
-    reference: Annotated[Text | None, Field(description="Only this order's, or other object's.")] = None
-    status: Annotated[Status | None, Field(description="Accepted ones, or those in quarantine.")] = None
-    client: Annotated[Text | None, Field(description=f"Only what this client sent. {BOUNDED}")] = None
-    since: Annotated[Moment | None, Field(description="Received at this time or later; UTC without a zone.")] = None
+    reference: Annotated[Text | None, Field(description="Only events of this order or other object.")] = None
+    status: Annotated[Status | None, Field(description="Only accepted events, or only quarantined ones.")] = None
+    client: Annotated[Text | None, Field(description=f"Only events that this client sent. {BOUNDED}")] = None
+    since: Annotated[Moment | None, Field(description="Received at this time or later; UTC if it has no zone.")] = None
     until: Annotated[Moment | None, Field(description="Received before this time.")] = None
     q: Annotated[
         Text | None,
         Field(
             description=(
-                "A whole event id, reference or notification id, found wherever it is; or a part of a reference, type "
-                f"or notification id, or the beginning of an id. {BOUNDED}"
+                "A whole event id, reference or notification id, which is always found; or a part of a reference, type "
+                f"or notification id, or the beginning of an event id. {BOUNDED}"
             )
         ),
     ] = None
 
     def narrowed(self) -> EventFilter:
-        """All but the search."""
+        """The filters without the search."""
         return EventFilter(
             type=self.type,
             reference=self.reference,
@@ -79,18 +79,18 @@ class EventSummary(BaseModel):
 
     id: UUID = Field(description="A UUIDv7: ids sort by the time of arrival.")
     received_at: datetime
-    client: str = Field(description="Who sent it.")
+    client: str = Field(description="The client that sent it.")
     status: Status
     reason: str | None = Field(description="Why it is in quarantine.")
     type: str | None
-    reference: str | None = Field(description="The order's, or other object's.")
+    reference: str | None = Field(description="The reference of the order or other object.")
     order_version: int | None
     order_modified: datetime | None
     notification_id: str | None
     api_version: str | None
     shape: str | None = Field(description="`notification`, `object` or `both`.")
-    body_bytes: int = Field(description="The size of what arrived.")
-    duplicates: int = Field(description="How many further copies arrived.")
+    body_bytes: int = Field(description="The size of the body as it arrived.")
+    duplicates: int = Field(description="How many copies arrived later.")
     last_duplicate_at: datetime | None
     released_at: datetime | None = Field(description="When it was judged again.")
 
@@ -98,7 +98,7 @@ class EventSummary(BaseModel):
 class EventDetail(EventSummary):
     """An event without its body."""
 
-    headers: list[tuple[str, str]] = Field(description="As they came, without those that carry credentials.")
+    headers: list[tuple[str, str]] = Field(description="As they arrived, without those that carry credentials.")
 
 
 class EventPage(BaseModel):
@@ -108,8 +108,11 @@ class EventPage(BaseModel):
     next: str | None = Field(description="The next page's address, as in the Link header; null on the last page.")
 
 
-TAGGED = {"ETag": "Which version it is.", "Cache-Control": "Only whoever asked may keep it, and must ask again."}
-CURRENT = Answer(description="What `If-None-Match` names is current.", media_type=None, headers=TAGGED)
+TAGGED = {
+    "ETag": "The version of the content.",
+    "Cache-Control": "Only the client's own cache may keep it, and must ask whether it is current.",
+}
+CURRENT = Answer(description="The version in `If-None-Match` is still current.", media_type=None, headers=TAGGED)
 
 
 @Operation(
@@ -144,7 +147,7 @@ async def list_page(request: Request[State]) -> Response:
     problems=(NoSuchEvent, DatabaseAway),
 )
 async def show(request: Request[State]) -> Response:
-    """One event; its tag changes when a copy of it arrives."""
+    """One event; its ETag changes when a copy of it arrives."""
     async with reading(request.state["engine"]) as connection:
         event = await get_summary(connection, _event_id(request))
     if event is None:
@@ -160,9 +163,10 @@ async def show(request: Request[State]) -> Response:
     summary="Download the body of an event",
     tag="events",
     description=(
-        "The bytes that arrived, as a file. Their content type is the one that they came with, or "
-        "`application/octet-stream` where that is none. What is compressed, whatever its headers said, is still so and "
-        "is `application/gzip` or `application/octet-stream`, without Content-Encoding: nothing on the way undoes it."
+        "The bytes that arrived, as a file. The content type is the one that they came with, or "
+        "`application/octet-stream` if that was not valid. A compressed body stays compressed: its content type is "
+        "`application/gzip` or `application/octet-stream`, without Content-Encoding, so that nothing decompresses it "
+        "on its way."
     ),
     path=EventPath,
     answers={
@@ -172,7 +176,7 @@ async def show(request: Request[State]) -> Response:
             headers={
                 **TAGGED,
                 "Content-Disposition": "A name for the file.",
-                "Priohook-Body-Bytes": "The size of what arrived: more than came, where it was over the limit and cut.",
+                "Priohook-Body-Bytes": "The size of the body as it arrived; larger than the file if it was cut.",
             },
         ),
         304: CURRENT,
@@ -180,7 +184,7 @@ async def show(request: Request[State]) -> Response:
     problems=(NoSuchEvent, DatabaseAway),
 )
 async def body(request: Request[State]) -> Response:
-    """The exact bytes, of which no more than the beginning is read for HEAD and 304: they never change."""
+    """The exact bytes. They never change, so only their beginning is read for HEAD and 304."""
     event_id = _event_id(request)
     async with reading(request.state["engine"]) as connection:
         event = await kept_bytes(connection, event_id)
@@ -195,7 +199,7 @@ async def body(request: Request[State]) -> Response:
     media_type, ending = _kind(event.headers, event.beginning)
     headers["Content-Length"] = str(event.kept)
     headers["Content-Disposition"] = f'attachment; filename="priohook-{event_id}{ending}"'
-    headers["Content-Type"] = media_type  # as it came: Starlette would add a charset to text
+    headers["Content-Type"] = media_type  # unchanged: Starlette would add a charset to text
     headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     return Response(content, headers=headers)
 

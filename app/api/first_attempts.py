@@ -1,4 +1,4 @@
-"""What came of the first attempt of each delivery that a request waits for, and the problem that says it."""
+"""Waits for the first attempts of deliveries, and raises the problem that says why one failed."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -13,19 +13,19 @@ from app.deliveries.tables import AttemptResult, DeliveryStatus
 from app.web.problems import Problem, Unavailable
 from app.web.transactions import DatabaseAway, reading
 
-LOOKS = (0.02, 0.05, 0.1)  # seconds before the first looks; then the last one again and again
+LOOKS = (0.02, 0.05, 0.1)  # seconds before each look; the last one repeats
 MOST_BEFORE = 100
-"""Deliveries of one reference that are looked at for the one that holds the others back."""
+"""How many deliveries of one reference are searched for the one that holds the others back."""
 
 
 class BadAnswer(Problem):
-    """With `wait`: a destination answered badly or could not be reached; it is tried again as any other."""
+    """With `wait`: a destination answered badly or could not be reached; the delivery is retried as usual."""
 
     status = 502
 
 
 class NoAnswer(Problem):
-    """With `wait`: a destination did not answer in time; it is tried again as any other."""
+    """With `wait`: a destination did not answer in time; the delivery is retried as usual."""
 
     status = 504
 
@@ -35,14 +35,16 @@ class NotTaken(Unavailable):
 
 
 async def made_by(connection: AsyncConnection, replays: Sequence[UUID]) -> list[ListedDelivery]:
-    """The delivery of each of these replays of one event."""
+    """The delivery that each of these replays made."""
     return [
-        row for each in replays for row in await list_deliveries(connection, DeliveryFilter(replay_id=each), limit=1)
+        row
+        for replay in replays
+        for row in await list_deliveries(connection, DeliveryFilter(replay_id=replay), limit=1)
     ]
 
 
 async def first_attempts(engine: AsyncEngine, replays: Sequence[UUID], *, within: timedelta) -> list[ListedDelivery]:
-    """The deliveries as soon as each has an answer to its first attempt, or as they are after that time.
+    """The deliveries once the first attempts of all have ended, or as they are when the time is over.
 
     Raises:
         NotTaken: 503, the database is away.
@@ -61,10 +63,10 @@ async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[Liste
     try:
         async with reading(engine) as connection:
             return await made_by(connection, replays)
-    except DatabaseAway:  # whose own text says that nothing was changed
+    except DatabaseAway:  # its own text says that nothing was changed
         raise NotTaken(
-            "The deliveries are made; what came of them cannot be read now.",
-            "Do not ask again: GET /api/deliveries tells.",
+            "The deliveries are made, but their results cannot be read now.",
+            "Do not ask again: GET /api/deliveries shows the results later.",
         ) from None
 
 
@@ -73,21 +75,22 @@ def _answered(row: ListedDelivery) -> bool:
 
 
 def raise_for_broken(destinations: Iterable[KnownDestination]) -> None:
-    """Raises what is known without waiting: while a circuit is open nothing is sent but a probe now and then.
+    """Raises without waiting if a circuit is open: until it closes, only a probe is sent now and then.
 
     Raises:
         BadAnswer: 502, a circuit is open.
     """
-    for each in destinations:
-        if each.probe_at is not None:
+    for destination in destinations:
+        if destination.probe_at is not None:
+            name = destination.name
             raise BadAnswer(
-                f"Destination {each.name} has failed since {each.failing_since:%Y-%m-%d %H:%M:%S} UTC.",
-                f"The delivery waits until it works again; POST /api/destinations/{each.name}/resume tries at once.",
+                f"Destination {name} has failed since {destination.failing_since:%Y-%m-%d %H:%M:%S} UTC.",
+                f"The delivery waits until it works again; POST /api/destinations/{name}/resume tries at once.",
             )
 
 
 async def raise_for(engine: AsyncEngine, rows: Sequence[ListedDelivery]) -> None:
-    """Raises what the first delivery that is not delivered deserves.
+    """Raises the problem of the first delivery that is not delivered, if there is one.
 
     Raises:
         BadAnswer: 502.
@@ -105,20 +108,23 @@ async def raise_for(engine: AsyncEngine, rows: Sequence[ListedDelivery]) -> None
         if row.last_error is not None or row.attempts:
             raise NoAnswer(f"Destination {row.destination} did not answer in time.", stands.format(row))
         if row.status == DeliveryStatus.DROPPED:
-            raise BadAnswer(f"The delivery to {row.destination} was dropped meanwhile.", "Somebody else did that.")
+            raise BadAnswer(
+                f"The delivery to {row.destination} was dropped while you waited.",
+                "Another request or a command dropped it.",
+            )
         if row.due_at is not None:
             raise NotTaken(
-                "No worker took the delivery in time.", f"It goes in its turn: GET /api/deliveries/{row.id}."
+                "No worker took the delivery in time.", f"It will be sent in its turn: GET /api/deliveries/{row.id}."
             )
         raise await _held_back(engine, row)
 
 
 async def _held_back(engine: AsyncEngine, row: ListedDelivery) -> Problem:
-    """What the delivery that this one waits behind deserves."""
+    """The problem of the earlier delivery that this one waits for."""
     narrowed = DeliveryFilter(destination=row.destination, reference=row.reference, status=DeliveryStatus.PENDING.value)
     async with reading(engine) as connection:
         before = await list_deliveries(connection, narrowed, limit=MOST_BEFORE)
-    goes_on = f"It goes in its turn: GET /api/deliveries/{row.id}."
+    goes_on = f"It will be sent in its turn: GET /api/deliveries/{row.id}."
     if any(each.due_at is not None and each.last_result is not None for each in before):
         return BadAnswer(f"Destination {row.destination} failed with an earlier delivery of {row.reference}.", goes_on)
     return NoAnswer(f"Destination {row.destination} has not taken earlier deliveries of {row.reference}.", goes_on)

@@ -18,7 +18,7 @@ class State(TypedDict):
 
 
 class NotReady(Unavailable):
-    """The database takes no event now, or its schema is not the one this release needs."""
+    """The database takes no events now, or its schema is not the one that this release needs."""
 
 
 class Status(BaseModel):
@@ -34,9 +34,9 @@ class Readiness(Status):
 
 
 @Operation(
-    summary="Whether it is alive",
+    summary="Whether the process is alive",
     tag="health",
-    answers={200: Answer(description="It is, whatever its database does.", model=Status)},
+    answers={200: Answer(description="It is alive, whatever its database does.", model=Status)},
 )
 async def healthz(_: Request[State]) -> Response:
     """The process is alive, whatever its database does."""
@@ -44,13 +44,13 @@ async def healthz(_: Request[State]) -> Response:
 
 
 @Operation(
-    summary="Whether it is ready",
+    summary="Whether the process is ready",
     tag="health",
     answers={200: Answer(description="An event would be committed now, and the schema is current.", model=Readiness)},
     problems=(NotReady,),
 )
 async def readyz(request: Request[State]) -> Response:
-    """What the last commit, or the last trial of one, and the last look at the schema said."""
+    """The results of the last commit or trial commit, and of the last look at the schema."""
     health = request.state["health"]
     if health.problem is not None:
         raise NotReady("The database takes no events now: they are answered 503.", health.problem)

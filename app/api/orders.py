@@ -1,4 +1,4 @@
-"""GET /api/orders/{reference}: what is known of one order, in the order's own order."""
+"""GET /api/orders/{reference}: the events of one order, sorted by its versions, and what changed between them."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from app.web.transactions import DatabaseAway, reading
 MOST_EVENTS = 500
 MOST_BODIES = 50
 MOST_BYTES = 4 * 1024 * 1024
-"""Of the bodies that are compared, all together, as they are stored and decoded."""
+"""For all bodies that are compared together, stored as well as decoded."""
 
 
 class NoSuchOrder(NotFound):
@@ -34,7 +34,7 @@ class NoSuchOrder(NotFound):
 class OrderPath(BaseModel):
     """One order, or another object that has a reference."""
 
-    reference: str = Field(min_length=1, description="A slash in it may be written as it is, or as %2F.")
+    reference: str = Field(min_length=1, description="A slash in it may be sent as it is, or as %2F.")
 
 
 class ChangeShown(BaseModel):
@@ -44,23 +44,23 @@ class ChangeShown(BaseModel):
 
     path: str = Field(description="A JSON Pointer into the object.")
     kind: Literal["added", "removed", "changed"]
-    old: Any = Field(description="null where it was not there, or is too long to show.")
+    old: Any = Field(description="null if it was not there, or is too long to show.")
     new: Any
-    shortened: bool = Field(description="A value is too long to show, and null here.")
+    shortened: bool = Field(description="Whether a value is too long to show, and null here.")
 
 
 class OrderEvent(EventSummary):
-    """An event in its place."""
+    """An event, and how it changed the order."""
 
-    late: bool = Field(description="It arrived after a newer version.")
-    twice: bool = Field(description="Copies of it arrived: see `duplicates`.")
+    late: bool = Field(description="Whether it arrived after a newer version.")
+    twice: bool = Field(description="Whether copies of it arrived: see `duplicates`.")
     changes: list[ChangeShown] | None = Field(
         description=(
-            "What differs from the event before it that held the object; null where there is nothing to compare: this "
-            "one holds no object, none before it does, or its body was not read."
+            "What changed since the previous event that holds the object; null if there is nothing to compare: this "
+            "event holds no object, no earlier one does, or its body was not read."
         )
     )
-    more_changes: bool = Field(description=f"There are more than the {MOST_CHANGES} shown.")
+    more_changes: bool = Field(description=f"Whether there are more changes than the {MOST_CHANGES} shown.")
 
 
 class Order(BaseModel):
@@ -68,27 +68,29 @@ class Order(BaseModel):
 
     reference: str
     events: list[OrderEvent] = Field(description="By order_version, then order_modified, then arrival.")
-    more_events: bool = Field(description=f"There are older arrivals than the newest {MOST_EVENTS}, not shown.")
-    compared: int = Field(description="How many bodies were read for `changes` and `state`, the newest versions.")
-    not_compared: int = Field(
-        description=f"How many were not: those beyond {MOST_BODIES} bodies or {MOST_BYTES} bytes of them."
+    more_events: bool = Field(
+        description=f"Whether more events arrived than the latest {MOST_EVENTS}, which are shown."
     )
-    state: Any = Field(description="The object of the newest version that was read; null without one.")
+    compared: int = Field(description="How many bodies, of the newest versions, were read for `changes` and `state`.")
+    not_compared: int = Field(
+        description=f"How many bodies were not read: {MOST_BODIES} are at most, and {MOST_BYTES} bytes of them."
+    )
+    state: Any = Field(description="The object in the newest version that was read; null if there is none.")
     state_event_id: UUID | None = Field(description="The event that holds it.")
 
 
 @Operation(
     summary="Show an order",
     tag="orders",
-    description="All that arrived for one reference, in the order's own order, whatever order it arrived in.",
+    description="All events of one reference, sorted by version, whatever order they arrived in.",
     path=OrderPath,
     answers={200: Answer(description="The order.", model=Order)},
     problems=(NoSuchOrder, DatabaseAway),
 )
 async def show(request: Request[State]) -> Response:
-    """The order; its bodies are parsed beside the event loop."""
+    """The order; a thread parses its bodies beside the event loop."""
     reference = request.path_params["reference"]
-    if not reference.isprintable():  # nothing stored is otherwise, and PostgreSQL takes no NUL
+    if not reference.isprintable():  # all stored references are printable, and PostgreSQL takes no NUL
         raise _no_such_order()
     async with reading(request.state["engine"]) as connection:
         rows = await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS + 1)
@@ -121,7 +123,7 @@ def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[EventBody]
 
 
 def _objects(bodies: Sequence[EventBody]) -> dict[UUID, dict[str, Any] | None]:
-    """Of as many as there is room for, decoded: a small body may hold a large one."""
+    """The objects of as many bodies as there is room for once decoded: a small body may decode to a large one."""
     objects: dict[UUID, dict[str, Any] | None] = {}
     room = MOST_BYTES
     for row in bodies:
@@ -138,7 +140,7 @@ def _no_such_order() -> NoSuchOrder:
 
 
 def _newest(events: Sequence[ListedEvent]) -> list[UUID]:
-    """Those whose bodies are read: the newest versions, within bounds."""
+    """The events whose bodies are read: the newest versions, within bounds."""
     chosen, room = [], MOST_BYTES
     for event in reversed(events[-MOST_BODIES:]):
         room -= event.body_bytes

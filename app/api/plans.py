@@ -28,24 +28,24 @@ MOST_IDS = 10_000
 FASTEST, SLOWEST = 10_000.0, 0.01  # deliveries a second
 DEFAULT_RATE = 50.0
 MOST_PLANS = 2
-"""How many may be counted at once: each holds a connection all that time."""
+"""How many plans may be counted at once: each holds a connection for as long."""
 
 PLANNED_WITHIN = timedelta(seconds=30)
-"""A plan counts all that match, which no index makes quick."""
+"""For counting all events that match, which no index makes quick."""
 
 
 class NothingToReplay(Problem):
-    """The filter leaves nothing to replay; the message says why."""
+    """There is nothing to replay; the message says why."""
 
     status = 409
 
 
 class TooManyPlans(Unavailable):
-    """As many replays are being planned as may be at once."""
+    """Too many replays are being planned at once."""
 
 
 class EventChoice(BaseModel):
-    """Which events, as in the list of events; an empty one means all."""
+    """Which events, by the filters of the list of events; an empty filter means all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,7 +57,7 @@ class EventChoice(BaseModel):
     until: Moment | None = None
 
     def narrowed(self) -> EventFilter:
-        """As queries take it."""
+        """The filter as queries take it."""
         return EventFilter(**dict(self))
 
 
@@ -68,11 +68,9 @@ class ReplayRequest(BaseModel):
 
     filter: EventChoice | None = None
     ids: Annotated[list[UUID] | None, Field(min_length=1, max_length=MOST_IDS)] = None
-    to: Annotated[Text | None, Field(description="A destination's name; may be left out where there is one only.")] = (
-        None
-    )
+    to: Annotated[Text | None, Field(description="A destination's name; may be left out if there is only one.")] = None
     rate: Annotated[float, Field(ge=SLOWEST, le=FASTEST, description="Deliveries a second, at most.")] = DEFAULT_RATE
-    dry_run: Annotated[bool, Field(description="The plan only.")] = False
+    dry_run: Annotated[bool, Field(description="Only make the plan.")] = False
 
 
 class PlanShown(BaseModel):
@@ -81,17 +79,17 @@ class PlanShown(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     events: int
-    types: dict[str, int] = Field(description="How many of each type.")
+    types: dict[str, int] = Field(description="How many events of each type.")
     oldest: datetime | None
     newest: datetime | None
-    quarantined: int = Field(description="How many more match, and are left out.")
+    quarantined: int = Field(description="How many quarantined events match too; they are left out.")
 
 
 class ReplayAnswer(BaseModel):
     """A plan, and the replay that carries it out; null on a dry run."""
 
     to: str
-    seconds: float = Field(description="What it takes at this rate.")
+    seconds: float = Field(description="How long it takes at this rate.")
     plan: PlanShown
     replay: ReplayShown | None
 
@@ -100,7 +98,8 @@ class ReplayAnswer(BaseModel):
     summary="Replay events",
     tag="replays",
     description=(
-        "Counts what matches; without `dry_run` workers then deliver it, live events first. Send either filter or ids."
+        "Counts the events that match. Without `dry_run`, workers then deliver them; live events go first. Send either "
+        "`filter` or `ids`."
     ),
     body=ReplayRequest,
     examples={
@@ -112,7 +111,7 @@ class ReplayAnswer(BaseModel):
     answers={
         200: Answer(description="The plan of a dry run.", model=ReplayAnswer),
         202: Answer(
-            description="The replay is stored, and on its way.",
+            description="The replay is stored, and workers carry it out.",
             model=ReplayAnswer,
             headers={"Location": "The replay's address."},
         ),
@@ -123,12 +122,12 @@ async def create(request: Request[State]) -> Response:
     """The plan, and without `dry_run` the replay."""
     wanted = await read_json(request, ReplayRequest)
     if (wanted.filter is None) == (wanted.ids is None):
-        raise Unprocessable("Neither filter nor ids, or both.", "Send one; an empty filter means all events.")
+        raise Unprocessable("Send either filter or ids, not both.", "An empty filter means all events.")
     narrowed = wanted.filter.narrowed() if wanted.filter is not None else EventFilter()
     if request.state["plans"].locked():
         raise TooManyPlans("Other replays are being planned.", "Ask again in a moment: nothing was started.")
     try:
-        # Counted before anything is locked: on SQLite a transaction that may write lets nobody else write.
+        # Counted before anything is locked: on SQLite nobody else can write during a transaction that may write.
         async with request.state["plans"], reading(request.state["engine"], within=PLANNED_WITHIN) as connection:
             name = await _target(connection, wanted.to, request.state["destinations"])
             planned = await plan(connection, narrowed, wanted.ids)
@@ -172,4 +171,4 @@ async def _target(connection: AsyncConnection, to: str | None, configured: Mappi
 def _what_now(error: NotReplayable) -> str:
     if isinstance(error, InQuarantine):
         return "Nothing was started. POST /api/events/{event_id}/release judges a quarantined event again."
-    return "Nothing was started. GET /api/events lists the events there are."
+    return "Nothing was started. GET /api/events lists all events."

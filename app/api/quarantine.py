@@ -19,7 +19,7 @@ from app.web.transactions import DatabaseAway, changing
 
 
 class StaysQuarantined(Problem):
-    """It is not in quarantine, or cannot be accepted; the message says why."""
+    """The event is not in quarantine, or cannot be accepted; the message says why."""
 
     status = 409
 
@@ -27,16 +27,16 @@ class StaysQuarantined(Problem):
 class Release(BaseModel):
     """What became of it."""
 
-    event_id: UUID = Field(description="The accepted event; of a copy the first one, on which it is counted now.")
-    duplicate: bool = Field(description="It is a copy, and stays in quarantine.")
+    event_id: UUID = Field(description="The accepted event; for a copy, the earlier event on which it is now counted.")
+    duplicate: bool = Field(description="Whether it is a copy, which stays in quarantine.")
 
 
 @Operation(
     summary="Release an event from quarantine",
     tag="events",
-    description="Judges it again by its bytes, whatever its headers said of them; it is delivered if they hold.",
+    description="Judges the event again by its bytes, whatever its headers say. If it is accepted, it is delivered.",
     path=EventPath,
-    answers={200: Answer(description="It is accepted, or a copy of what is.", model=Release)},
+    answers={200: Answer(description="The event is accepted, or a copy of an accepted one.", model=Release)},
     problems=(NoSuchEvent, StaysQuarantined, DatabaseAway),
 )
 async def release_event(request: Request[State]) -> Response:

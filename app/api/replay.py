@@ -1,4 +1,4 @@
-"""POST /api/events/{event_id}/replay: new deliveries of one event, and on request what came of them."""
+"""POST /api/events/{event_id}/replay: new deliveries of one event, and on request their results."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,23 +24,23 @@ from app.web.problems import Problem
 from app.web.transactions import DatabaseAway, changing
 
 MARGIN = timedelta(seconds=5)
-"""Beside a destination's timeout: for a worker to wake and to write down what came."""
+"""Added to a destination's timeout, for a worker to wake and to store the result."""
 
 MOST_WAITING = 16
-"""Requests that wait for a destination at once; each asks the database again and again."""
+"""How many requests may wait for a destination at once; each asks the database again and again."""
 
 DEFAULT_TIMEOUT = timedelta(seconds=10)
-"""Of a destination that is in another process's settings only."""
+"""For a destination that only another process has in its settings."""
 
 
 class NotNow(Problem):
-    """The event is quarantined, nothing wants it, or with `wait` a destination is paused; the message says which."""
+    """The event is quarantined, no destination wants it, or with `wait` one is paused; the message says which."""
 
     status = 409
 
 
 class UnknownDestination(Problem):
-    """`to` names no destination that the operator has configured."""
+    """`to` names a destination that is not configured."""
 
     status = 422
 
@@ -51,9 +51,10 @@ class ReplayQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     to: Annotated[
-        list[Text], Field(max_length=20, description="A destination's name, or several; else all that want its type.")
+        list[Text],
+        Field(max_length=20, description="One or more destinations by name; without it, all that want the type."),
     ] = []
-    wait: Annotated[bool, Field(description="Answer when the destinations have.")] = False
+    wait: Annotated[bool, Field(description="Answer only when the destinations have answered.")] = False
 
 
 class Replayed(BaseModel):
@@ -66,8 +67,8 @@ class Replayed(BaseModel):
     summary="Replay an event",
     tag="replays",
     description=(
-        "Makes new deliveries of one event. Each waits its turn behind others of its reference. With `wait` the answer "
-        "is what came of the first attempt, for as long as a destination may take for one and some seconds."
+        "Makes new deliveries of one event. Each waits for its turn among others of its reference. With `wait` the "
+        "answer tells the result of the first attempt; it takes a destination's timeout and some seconds at most."
     ),
     path=EventPath,
     query=ReplayQuery,
@@ -92,7 +93,9 @@ async def replay(request: Request[State]) -> Response:
     if not query.wait:
         return await _replay(request, query)
     if request.state["waits"].locked():
-        raise NotTaken("Too many requests wait for a destination.", "Nothing was made: ask again, or without wait.")
+        raise NotTaken(
+            "Too many requests wait for a destination.", "Nothing was made: ask again later, or without `wait`."
+        )
     async with request.state["waits"]:
         return await _replay(request, query)
 

@@ -1,4 +1,4 @@
-"""/api/replays: how far each is, and the controls."""
+"""/api/replays: the progress of each, and the controls."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ class NoSuchReplay(NotFound):
     """There is no replay with this id."""
 
     def __init__(self) -> None:
-        super().__init__("There is no replay with this id.", "GET /api/replays lists those there are.")
+        super().__init__("There is no replay with this id.", "GET /api/replays lists them all.")
 
 
 class HasEnded(Problem):
@@ -40,7 +40,7 @@ class ReplayPath(BaseModel):
 
 
 class ReplayShown(BaseModel):
-    """A replay, and how far it is."""
+    """A replay and its progress."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -49,7 +49,7 @@ class ReplayShown(BaseModel):
     destination: str
     filter: dict[str, Any] = Field(validation_alias="narrowed", description="Which events; empty if ids were given.")
     rate: float
-    events: int = Field(description="How many the plan counted.")
+    events: int = Field(description="How many events the plan counted.")
     made: int = Field(description="Deliveries made so far.")
     pending: int
     dead: int
@@ -94,7 +94,7 @@ async def list_page(request: Request[State]) -> Response:
     problems=(NoSuchReplay, DatabaseAway),
 )
 async def show(request: Request[State]) -> Response:
-    """How far a replay is."""
+    """The progress of a replay."""
     async with reading(request.state["engine"]) as connection:
         return answer(await _found(connection, _replay_id(request)))
 
@@ -111,7 +111,7 @@ def _control(summary: str, description: str) -> Operation:
     )
 
 
-@_control("Pause a replay", "No more deliveries are made; those made are sent.")
+@_control("Pause a replay", "No more deliveries are made; those already made are sent.")
 async def pause(request: Request[State]) -> Response:
     """Makes no more deliveries."""
     return await _set(request, ReplayStatus.PAUSED)
@@ -123,7 +123,7 @@ async def resume(request: Request[State]) -> Response:
     return await _set(request, ReplayStatus.RUNNING)
 
 
-@_control("Cancel a replay", "It ends; what it made and is not being sent is dropped.")
+@_control("Cancel a replay", "It ends; its deliveries are dropped, except those being sent now.")
 async def cancel(request: Request[State]) -> Response:
     """Ends it."""
     return await _set(request, ReplayStatus.CANCELLED)

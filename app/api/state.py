@@ -14,8 +14,8 @@ from app.settings.model import DestinationSettings
 class State(TypedDict):
     """What a request of the API finds in its state.
 
-    `destinations` are those of the settings. `usernames` are by client. `plans` and `waits` bound how many replays are
-    counted, and how many requests wait for a destination, at once.
+    `destinations` are those of the settings, `usernames` are by client. `plans` bounds how many replays are planned at
+    once, `waits` how many requests wait for a destination at once.
     """
 
     engine: AsyncEngine

@@ -1,4 +1,4 @@
-"""What reading over the API may take from the receiver in the same process: one request at a time, and pauses."""
+"""Limits what the API's reads take from the receiver in the same process: one at a time, with rests."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.web.problems import Unavailable
 
 REST = 3.0
-"""How many times as long as a request took the API rests while webhooks arrive: they keep two thirds of their rate."""
+"""The API rests this many times as long as a request took while webhooks arrive: they keep two thirds of their rate."""
 
 LONGEST_REST = timedelta(seconds=1)
 LONGEST_TURN = timedelta(seconds=1)
-"""After which the next may begin: what takes longer waits for the database, and not all should wait with it."""
+"""After this the next one may begin: a longer one waits for the database, and the others should not wait with it."""
 
 MOST_WAITING = 64
 
@@ -23,7 +23,7 @@ class TooManyRequests(Unavailable):
 
 
 class Turns:
-    """Whose turn it is.
+    """Gives one request after another its turn.
 
     Args:
         receiving: Whether webhooks arrive now; without any the API needs no rest.
@@ -36,7 +36,7 @@ class Turns:
         self._free_at = 0.0  # on the loop's clock
 
     async def begin(self) -> Callable[[], None]:
-        """Waits for a turn; what it gives ends the turn, and ends it once however often it is called.
+        """Waits for a turn, and returns the function that ends it, which may be called more than once.
 
         Raises:
             TooManyRequests: too many wait already.
@@ -73,7 +73,7 @@ class Turns:
 
 
 class InTurn:
-    """ASGI: lets requests that read through one at a time, until their answer begins; writing has bounds of its own."""
+    """ASGI: lets reading requests through one at a time, until the answer begins; writing has bounds of its own."""
 
     def __init__(self, app: ASGIApp, *, turns: Turns) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The check that all migrations ran. It reads the names of their files only: importing Alembic takes a command long."""
+"""The check that all migrations ran. It reads only the names of their files: importing Alembic would slow commands."""
 
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,7 @@ async def check_schema(engine: AsyncEngine) -> None:
 
 
 def known_revisions() -> tuple[str, ...]:
-    """The revisions that this release knows, its own last."""
+    """The revisions that this release knows, the newest last."""
     return _revisions(MIGRATIONS)
 
 

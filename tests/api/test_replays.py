@@ -120,7 +120,7 @@ async def test_replays_are_listed_newest_first_in_pages(api, three):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({}, "Neither filter nor ids"),
+        ({}, "either filter or ids"),
         ({"filter": {}, "ids": [str(new_id())]}, "or both"),
         ({"ids": []}, "field ids"),
         ({"ids": ["nothing"]}, "field ids.0"),
