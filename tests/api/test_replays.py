@@ -121,7 +121,7 @@ async def test_replays_are_listed_newest_first_in_pages(api, three):
     ("wanted", "message"),
     [
         ({}, "either filter or ids"),
-        ({"filter": {}, "ids": [str(new_id())]}, "or both"),
+        ({"filter": {}, "ids": [str(new_id())]}, "not both"),
         ({"ids": []}, "field ids"),
         ({"ids": ["nothing"]}, "field ids.0"),
         ({"ids": [str(new_id())] * 10_001}, "field ids"),
