@@ -147,7 +147,7 @@ async def list_page(request: Request[State]) -> Response:
 )
 async def show(request: Request[State]) -> Response:
     """One delivery with its attempts."""
-    delivery_id = _delivery_id(request)
+    delivery_id = read_id(request, "delivery_id", NoSuchDelivery)
     async with reading(request.state["engine"]) as connection:
         delivery = await get_delivery(connection, delivery_id)
         if delivery is None:
@@ -187,7 +187,7 @@ async def drop(request: Request[State]) -> Response:
 
 
 async def _change(request: Request[State], operation: Callable[..., Awaitable[None]]) -> Response:
-    delivery_id = _delivery_id(request)
+    delivery_id = read_id(request, "delivery_id", NoSuchDelivery)
     try:
         async with changing(request.state["engine"]) as connection:
             if await get_delivery(connection, delivery_id) is None:
@@ -206,10 +206,3 @@ def _what_now(error: NotDone) -> str:
         query = urlencode({"status": "pending", "destination": error.destination, "reference": error.reference})
         return f"Retry the delivery that has a due_at: GET /api/deliveries?{query} lists it."
     return "It stays as it is."
-
-
-def _delivery_id(request: Request[State]) -> UUID:
-    delivery_id = read_id(request, "delivery_id")
-    if delivery_id is None:
-        raise NoSuchDelivery
-    return delivery_id

@@ -149,7 +149,7 @@ async def list_page(request: Request[State]) -> Response:
 async def show(request: Request[State]) -> Response:
     """One event; its ETag changes when a copy of it arrives."""
     async with reading(request.state["engine"]) as connection:
-        event = await get_summary(connection, _event_id(request))
+        event = await get_summary(connection, read_id(request, "event_id", NoSuchEvent))
     if event is None:
         raise NoSuchEvent
     content = EventDetail.model_validate(event).model_dump_json().encode()
@@ -185,7 +185,7 @@ async def show(request: Request[State]) -> Response:
 )
 async def body(request: Request[State]) -> Response:
     """The exact bytes. They never change, so only their beginning is read for HEAD and 304."""
-    event_id = _event_id(request)
+    event_id = read_id(request, "event_id", NoSuchEvent)
     async with reading(request.state["engine"]) as connection:
         event = await kept_bytes(connection, event_id)
         if event is None:
@@ -202,13 +202,6 @@ async def body(request: Request[State]) -> Response:
     headers["Content-Type"] = media_type  # unchanged: Starlette would add a charset to text
     headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     return Response(content, headers=headers)
-
-
-def _event_id(request: Request[State]) -> UUID:
-    event_id = read_id(request, "event_id")
-    if event_id is None:
-        raise NoSuchEvent
-    return event_id
 
 
 def _kind(headers: list[list[str]], beginning: bytes) -> tuple[str, str]:

@@ -41,9 +41,7 @@ class Release(BaseModel):
 )
 async def release_event(request: Request[State]) -> Response:
     """Accepts the event, or says why not."""
-    event_id = read_id(request, "event_id")
-    if event_id is None:
-        raise NoSuchEvent
+    event_id = read_id(request, "event_id", NoSuchEvent)
     try:
         released = await _release(request, event_id)
     except IntegrityError:  # a copy was accepted meanwhile; now it is found

@@ -101,11 +101,11 @@ async def replay(request: Request[State]) -> Response:
 
 
 async def _replay(request: Request[State], query: ReplayQuery) -> Response:
-    event_id = read_id(request, "event_id")
+    event_id = read_id(request, "event_id", NoSuchEvent)
     configured = request.state["destinations"]
     now = datetime.now(UTC)
     async with changing(request.state["engine"]) as connection:
-        event = await get_summary(connection, event_id) if event_id else None
+        event = await get_summary(connection, event_id)
         if event is None:
             raise NoSuchEvent
         destinations = await known_destinations(connection)

@@ -96,7 +96,7 @@ async def list_page(request: Request[State]) -> Response:
 async def show(request: Request[State]) -> Response:
     """The progress of a replay."""
     async with reading(request.state["engine"]) as connection:
-        return answer(await _found(connection, _replay_id(request)))
+        return answer(await _found(connection, read_id(request, "replay_id", NoSuchReplay)))
 
 
 def _control(summary: str, description: str) -> Operation:
@@ -130,7 +130,7 @@ async def cancel(request: Request[State]) -> Response:
 
 
 async def _set(request: Request[State], status: ReplayStatus) -> Response:
-    replay_id = _replay_id(request)
+    replay_id = read_id(request, "replay_id", NoSuchReplay)
     try:
         async with changing(request.state["engine"]) as connection:
             await _found(connection, replay_id)
@@ -146,10 +146,3 @@ async def _found(connection: AsyncConnection, replay_id: UUID) -> ReplayShown:
     if row is None:
         raise NoSuchReplay
     return ReplayShown.model_validate(row)
-
-
-def _replay_id(request: Request[State]) -> UUID:
-    replay_id = read_id(request, "replay_id")
-    if replay_id is None:
-        raise NoSuchReplay
-    return replay_id

@@ -1,6 +1,5 @@
 """The commands under `priohook clients`."""
 
-import asyncio
 import json
 from base64 import b64encode
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.auth.clients import client_from, digest, new_secret
 from app.auth.first_clients import kept_clients, with_kept_clients
 from app.auth.kept import kept_path
-from app.cli.opened import load_settings, reading
+from app.cli.opened import load_settings, read
 from app.cli.output import first_line, print_json_lines, print_rows, say, say_json
 from app.database.schema import SchemaNotCurrent
 from app.events.queries import last_events
@@ -93,13 +92,8 @@ def _rows() -> list[dict[str, Any]]:
 
 def _last_events() -> dict[str, datetime]:
     """When each client's last event arrived; empty if the database cannot be used."""
-
-    async def read() -> dict[str, datetime]:
-        async with reading() as connection:
-            return await last_events(connection)
-
     try:
-        return asyncio.run(read())
+        return read(last_events)
     except (SchemaNotCurrent, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
         say(f"priohook: last_event_at is unknown: {first_line(error)}", err=True)
         return {}

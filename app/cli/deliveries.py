@@ -3,15 +3,16 @@
 import asyncio
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import click
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
-from app.cli.opened import load_settings, opened, reading
+from app.cli.opened import load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json
 from app.database.writing import Courtesy, writing
 from app.deliveries import operations
@@ -64,13 +65,8 @@ def deliveries() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
     """List deliveries, newest first. In JSON, a pending one without due_at waits for another of its reference."""
-
-    async def rows() -> Sequence[ListedDelivery]:
-        async with reading() as connection:
-            return await list_deliveries(connection, DeliveryFilter(**narrowing), limit=limit, before=before)
-
     now = datetime.now(UTC)
-    found = asyncio.run(rows())
+    found = read(list_deliveries, DeliveryFilter(**narrowing), limit=limit, before=before)
     if as_json:
         print_json_lines(DeliverySummary.model_validate(row) for row in found)
     else:
@@ -83,11 +79,10 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
 def show(delivery_id: UUID, *, as_json: bool) -> None:
     """Show a delivery and all its attempts."""
 
-    async def found() -> tuple[ListedDelivery | None, Sequence[ListedAttempt]]:
-        async with reading() as connection:
-            return await get_delivery(connection, delivery_id), await list_attempts(connection, delivery_id)
+    async def found(connection: AsyncConnection) -> tuple[ListedDelivery | None, list[ListedAttempt]]:
+        return await get_delivery(connection, delivery_id), await list_attempts(connection, delivery_id)
 
-    delivery, attempts = asyncio.run(found())
+    delivery, attempts = read(found)
     if delivery is None:
         raise click.ClickException(f"There is no delivery {delivery_id}.")
     tries = [AttemptShown.model_validate(attempt) for attempt in attempts]
@@ -111,7 +106,7 @@ def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
     if destination is None:
         _each(operations.retry, ids, "is tried again.")
     else:
-        number = asyncio.run(count(destination, "dead")) and apply_to_all(operations.retry_dead, destination)
+        number = count(destination, "dead") and apply_to_all(operations.retry_dead, destination)
         say(f"Dead deliveries to {destination} that are pending again: {number}.")
 
 
@@ -126,7 +121,7 @@ def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bo
     if destination is None:
         _each(operations.drop, ids, "is dropped.")
         return
-    if number := asyncio.run(count(destination, status)):
+    if number := count(destination, status):
         confirm(f"Drop {number} {status} deliveries to {destination}?", yes=yes)
         number = apply_to_all(operations.drop_dead if status == "dead" else operations.drop_pending, destination)
     say(f"{status.capitalize()} deliveries to {destination} that were dropped: {number}.")
@@ -202,14 +197,13 @@ async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -
             total += done
 
 
-async def count(destination: str, status: str) -> int:
+def count(destination: str, status: str) -> int:
     """How many deliveries of the destination have this status.
 
     Raises:
         click.UsageError: there is no such destination.
     """
-    async with reading() as connection:
-        queues = {queue.name: queue for queue in await list_destinations(connection, now=datetime.now(UTC))}
+    queues = {queue.name: queue for queue in read(list_destinations, now=datetime.now(UTC))}
     if destination not in queues:
         known = ", ".join(queues) or "none"
         raise click.UsageError(f"There is no destination {destination}. Known destinations: {known}.")

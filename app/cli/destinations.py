@@ -1,20 +1,20 @@
 """The commands under `priohook destinations`."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import click
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.destinations import DestinationShown, shown_destinations
 from app.cli.deliveries import apply_to_all, confirm, count
-from app.cli.opened import changing, load_settings, reading
+from app.cli.opened import change, load_settings, read
 from app.cli.output import print_json_lines, print_rows, say
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows, NotDone
-from app.deliveries.queries import ListedDestination, list_destinations
+from app.deliveries.queries import list_destinations
 from app.settings.model import DestinationSettings
 from app.settings.values import masked
 
@@ -31,7 +31,7 @@ def destinations() -> None:
 def list_(*, as_json: bool) -> None:
     """List destinations and their queues, including destinations that are no longer in the settings."""
     now, configured = datetime.now(UTC), load_settings().destinations
-    rows = asyncio.run(_known(now))
+    rows = read(list_destinations, now=now)
     listed = shown_destinations(rows, configured)
     if as_json:
         print_json_lines(listed)
@@ -45,7 +45,7 @@ def list_(*, as_json: bool) -> None:
 @click.option("--reason", default="An operator paused it.", help="Why it is paused; lists show it.")
 def pause(name: str, *, reason: str) -> None:
     """Stop sending to a destination. Its deliveries wait."""
-    asyncio.run(_change(operations.pause, name, reason=reason))
+    _change(operations.pause, name, reason=reason)
     say(f"{name} is paused. `priohook destinations resume {name}` resumes it.")
 
 
@@ -53,7 +53,7 @@ def pause(name: str, *, reason: str) -> None:
 @click.argument("name")
 def resume(name: str) -> None:
     """Send to a destination again, at once. Its back-offs and circuit breaker are reset."""
-    asyncio.run(_change(operations.resume, name))
+    _change(operations.resume, name)
     say(f"{name} is resumed.")
 
 
@@ -64,25 +64,15 @@ def remove(name: str, *, yes: bool) -> None:
     """Forget a destination that is no longer in the settings. Its pending deliveries are dropped, all stay listed."""
     if name in load_settings().destinations:
         raise click.UsageError(f"{name} is in the settings. Remove it there first, and restart what uses them.")
-    if pending := asyncio.run(count(name, "pending")):
+    if pending := count(name, "pending"):
         confirm(f"Drop {pending} pending deliveries to {name} and forget it?", yes=yes)
         dropped = apply_to_all(operations.drop_pending, name)
         say(f"Pending deliveries to {name} that were dropped: {dropped}.")
-    asyncio.run(_remove(name))
-    say(f"{name} is forgotten. `priohook deliveries list --destination {name}` still lists its deliveries.")
-
-
-async def _remove(name: str) -> None:
     try:
-        async with changing() as connection:
-            await operations.remove(connection, name)
+        change(operations.remove, name)
     except NotDone as error:
         raise click.ClickException(f"{error} End what goes on and try again.") from None
-
-
-async def _known(now: datetime) -> Sequence[ListedDestination]:
-    async with reading() as connection:
-        return await list_destinations(connection, now=now)
+    say(f"{name} is forgotten. `priohook deliveries list --destination {name}` still lists its deliveries.")
 
 
 def _shown(
@@ -108,15 +98,16 @@ def _state(destination: DestinationShown, *, known: bool, now: datetime) -> str:
     return "ready"
 
 
-async def _change(operation: Callable[..., Awaitable[None]], name: str, **values: Any) -> None:
-    settings, now = load_settings(), datetime.now(UTC)
+def _change(operation: Callable[..., Awaitable[None]], name: str, **values: Any) -> None:
+    configured, now = load_settings().destinations, datetime.now(UTC)
+
+    async def registered(connection: AsyncConnection) -> None:
+        if name in configured:  # a worker may not have started since it was configured
+            await register(connection, [name], now=now)
+        await operation(connection, name, now=now, **values)
+
     try:
-        async with changing() as connection:
-            if (
-                name in settings.destinations
-            ):  # registers it, since a worker may not have started since it was configured
-                await register(connection, [name], now=now)
-            await operation(connection, name, now=now, **values)
+        change(registered)
     except NobodyKnows as error:
         what = str(error).rstrip(".")
         raise click.ClickException(f"{what}: `priohook destinations list` shows their names.") from None

@@ -1,8 +1,6 @@
 """The commands under `priohook events`."""
 
-import asyncio
 import sys
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +9,9 @@ import click
 from app.api.events import EventDetail, EventSummary
 from app.cli.filters import choosing_events
 from app.cli.lazy import LazyGroup
-from app.cli.opened import reading
+from app.cli.opened import read
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
-from app.events.queries import EventFilter, ListedEvent, WholeEvent, get_event, list_events
+from app.events.queries import EventFilter, get_event, list_events
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
 RELEASE = (
@@ -34,7 +32,7 @@ def events() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
     """List events, newest first."""
-    rows = asyncio.run(_list(EventFilter(**narrowing), limit=limit, before=before))
+    rows = read(list_events, EventFilter(**narrowing), limit=limit, before=before)
     listed = (EventSummary.model_validate(row) for row in rows)
     if as_json:
         print_json_lines(listed)
@@ -53,7 +51,7 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, without the body.")
 def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     """Show one event with its headers and body."""
-    event = asyncio.run(_get(event_id))
+    event = read(get_event, event_id)
     if event is None:
         raise click.ClickException(f"There is no event {event_id}.")
     if body_only:
@@ -67,16 +65,6 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     for name, value in event.headers:
         say(f"  {cell(name)}: {cell(value)}")
     say(f"\n{_readable(event.body)}")
-
-
-async def _list(narrowed: EventFilter, *, limit: int, before: UUID | None) -> Sequence[ListedEvent]:
-    async with reading() as connection:
-        return await list_events(connection, narrowed, limit=limit, before=before)
-
-
-async def _get(event_id: UUID) -> WholeEvent | None:
-    async with reading() as connection:
-        return await get_event(connection, event_id)
 
 
 def _write(body: bytes) -> None:

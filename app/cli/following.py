@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.cli.opened import load_settings, opened, reading
+from app.cli.opened import load_settings, opened, read
 from app.cli.output import cell, say
 from app.deliveries.queries import ListedReplay, get_replay, list_destinations
 from app.deliveries.tables import ReplayStatus
@@ -35,14 +35,13 @@ def follow(replay_id: UUID) -> None:
         sys.exit(1)
 
 
-async def find(replay_id: UUID) -> ListedReplay:
+def find(replay_id: UUID) -> ListedReplay:
     """The replay.
 
     Raises:
         click.ClickException: there is none.
     """
-    async with reading() as connection:
-        return await _get(connection, replay_id)
+    return read(_get, replay_id)
 
 
 async def _ended(replay_id: UUID) -> ListedReplay:

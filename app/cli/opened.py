@@ -1,8 +1,10 @@
 """The configured database, opened for one command."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Concatenate, ParamSpec, TypeVar
 
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -12,6 +14,10 @@ from app.settings.model import Settings
 
 SETTINGS = "app.cli.opened.settings"
 """The key under which click's context keeps the settings of a command."""
+
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 def load_settings() -> Settings:
@@ -38,6 +44,32 @@ async def opened(
     async with engines.engine_for(url, within=within, writes=writes) as engine:
         await schema.check_schema(engine)
         yield engine
+
+
+def read(
+    query: Callable[Concatenate[AsyncConnection, Given], Awaitable[Result]], *given: Given.args, **named: Given.kwargs
+) -> Result:
+    """The result of a query, run on a connection of its own."""
+
+    async def result() -> Result:
+        async with reading() as connection:
+            return await query(connection, *given, **named)
+
+    return asyncio.run(result())
+
+
+def change(
+    operation: Callable[Concatenate[AsyncConnection, Given], Awaitable[Result]],
+    *given: Given.args,
+    **named: Given.kwargs,
+) -> Result:
+    """The result of an operation, run in a transaction of its own."""
+
+    async def result() -> Result:
+        async with changing() as connection:
+            return await operation(connection, *given, **named)
+
+    return asyncio.run(result())
 
 
 @asynccontextmanager

@@ -1,8 +1,6 @@
 """The commands `priohook replay` and `priohook replays`."""
 
-import asyncio
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any
@@ -16,11 +14,11 @@ from app.api.replays import ReplayShown
 from app.cli.deliveries import confirm
 from app.cli.filters import choosing_events
 from app.cli.following import CONTROLS, find, follow
-from app.cli.opened import changing, load_settings, reading
+from app.cli.opened import change, load_settings, read
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
 from app.deliveries.plans import InQuarantine, NotReplayable, Plan
 from app.deliveries.plans import plan as plan_replay
-from app.deliveries.queries import ListedReplay, list_replays
+from app.deliveries.queries import list_replays
 from app.deliveries.replays import ReplayHasEnded, set_status, start
 from app.deliveries.tables import ReplayStatus
 from app.events.queries import EventFilter
@@ -90,9 +88,10 @@ def replay(
     if dry_run or not planned.events:
         return
     confirm(f"Replay {planned.events} events to {name}?", yes=yes)
-    replay_id = asyncio.run(_start(narrowed, ids=chosen, destination=name, url=url, rate=rate, planned=planned))
+    now = datetime.now(UTC)
+    replay_id = change(start, narrowed, ids=chosen, destination=name, url=url, rate=rate, planned=planned, now=now)
     if as_json:
-        answer.replay = ReplayShown.model_validate(asyncio.run(find(replay_id)))
+        answer.replay = ReplayShown.model_validate(find(replay_id))
         say_json(answer)
     else:
         say(f"Replay {replay_id} is running.")
@@ -112,12 +111,7 @@ def replays() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, limit: int, as_json: bool) -> None:
     """List replays, newest first."""
-
-    async def rows() -> Sequence[ListedReplay]:
-        async with reading() as connection:
-            return await list_replays(connection, limit=limit)
-
-    listed = (ReplayShown.model_validate(row) for row in asyncio.run(rows()))
+    listed = (ReplayShown.model_validate(row) for row in read(list_replays, limit=limit))
     if as_json:
         print_json_lines(listed)
     else:
@@ -130,7 +124,7 @@ def list_(*, limit: int, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
     """Show how far a replay is."""
-    shown = ReplayShown.model_validate(asyncio.run(find(replay_id)))
+    shown = ReplayShown.model_validate(find(replay_id))
     if as_json:
         say_json(shown)
     else:
@@ -202,7 +196,7 @@ def _ids(file: Any) -> list[UUID] | None:
 
 def _planned(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
     try:
-        return asyncio.run(_plan(narrowed, ids))
+        return read(plan_replay, narrowed, ids)
     except InQuarantine as error:
         what = str(error).rstrip(".")
         raise click.ClickException(f"{what}: release them first with `priohook events release`.") from None
@@ -210,23 +204,9 @@ def _planned(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
         raise click.ClickException(str(error)) from None
 
 
-async def _plan(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
-    async with reading() as connection:
-        return await plan_replay(connection, narrowed, ids)
-
-
-async def _start(narrowed: EventFilter, **rest: Any) -> UUID:
-    async with changing() as connection:
-        return await start(connection, narrowed, now=datetime.now(UTC), **rest)
-
-
 def _set(replay_id: UUID, status: ReplayStatus) -> None:
-    async def change() -> None:
-        async with changing() as connection:
-            await set_status(connection, replay_id, status, now=datetime.now(UTC))
-
     try:
-        asyncio.run(change())
+        change(set_status, replay_id, status, now=datetime.now(UTC))
     except ReplayHasEnded as error:
         raise click.ClickException(f"{str(error).rstrip('.')}: `priohook replay` starts a new one.") from None
     except NotReplayable as error:

@@ -1,7 +1,7 @@
 """Reads the path, query and body of an API request with pydantic models."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, get_origin
 from uuid import UUID
@@ -88,12 +88,16 @@ def read_query(request: Request[Any], model: type[Model]) -> Model:
         raise _invalid(error) from None
 
 
-def read_id(request: Request[Any], name: str) -> UUID | None:
-    """The id in the path; None if it is not a UUID, so that nothing can have it."""
+def read_id(request: Request[Any], name: str, missing: Callable[[], Problem]) -> UUID:
+    """The id in the path.
+
+    Raises:
+        Problem: `missing`, if it is not a UUID: nothing can have it.
+    """
     try:
         return UUID(request.path_params[name])
     except ValueError:
-        return None
+        raise missing() from None
 
 
 async def read_json(request: Request[Any], model: type[Model]) -> Model:
