@@ -1,4 +1,4 @@
-"""The table of answers as the tests ask it: in this process and over a socket."""
+"""The table of answers for the tests, which send its requests in this process and over a socket."""
 
 from app.checker.answers import SENDER, STRANGER, table
 from tests.conftest import basic_header

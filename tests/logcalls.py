@@ -1,4 +1,4 @@
-"""Every log call of the program, read from its source: the event's name, its levels and its fields."""
+"""Every log call of the program, read from its source: the name of the log event, its levels and its fields."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from itertools import chain
 from tests.pages import PROJECT
 
 WRAPPERS = {"_say": "error", "News": "warning"}
-"""Functions and types of ours that are given an event, and the level that it is logged at."""
+"""Our functions and types that take a log event, and the level at which it is logged."""
 
 OF_ERRORS = {"error", "traceback"}
 """What the log adds to the fields if it is given an exception."""
@@ -16,7 +16,7 @@ OF_ERRORS = {"error", "traceback"}
 
 @dataclass
 class LogEvent:
-    """What the calls with one name have, all together."""
+    """The levels and fields of all calls with one name."""
 
     levels: set[str] = field(default_factory=set)
     fields: set[str] = field(default_factory=set)
@@ -26,13 +26,13 @@ def log_events() -> dict[str, LogEvent]:
     found: dict[str, LogEvent] = {}
     for path in sorted((PROJECT / "app").rglob("*.py")):
         module = ast.parse(path.read_text())
-        for scope in [each for each in ast.walk(module) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]:
+        for scope in [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
             for name, levels, fields in _calls(scope, module):
                 event = found.setdefault(name, LogEvent())
                 event.levels |= levels
                 event.fields |= fields
     found["request"].fields |= _request_fields()
-    found["worker_hung"].fields |= {"doing", "traceback"}  # the last words of another process
+    found["worker_hung"].fields |= {"doing", "traceback"}  # logged for another process
     return found
 
 
@@ -64,7 +64,7 @@ def _call(
     if isinstance(event, ast.Constant):
         yield str(event.value), levels, _keys(fields, scope, module)
     else:
-        assert ast.unparse(event) in ("event", "each.event"), "a wrapper that is not in WRAPPERS"
+        assert ast.unparse(event) in ("event", "change.event"), "a wrapper that is not in WRAPPERS"
 
 
 def _keys(fields: ast.expr, scope: ast.AST, module: ast.Module) -> set[str]:
@@ -97,7 +97,7 @@ def _assigned(node: ast.AST, name: str) -> ast.expr | None:
 
 
 def _request_fields() -> set[str]:
-    """What any module adds to the line of a request."""
+    """The fields that any module adds to the line of a request."""
     added: set[str] = set()
     for path in (PROJECT / "app").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

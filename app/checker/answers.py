@@ -106,10 +106,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row of the table: which requests it is about, and the answer that they get.
+    """A row of the table: some requests, and the answer that they get.
 
     Attributes:
-        request: Which requests, in words for the page.
+        request: The requests in words, for the page.
         status: The right status.
         error: `error` of the ErrorModel in the body; empty if there must be no body, `*` if any body will do.
         headers: The headers that the answer must have; `*` allows any value.
@@ -117,7 +117,7 @@ class Row:
         kept: The status of the event that is stored, if one is; `--read-only` leaves these requests out.
         tolerable: Whether 200 is right too, because the receiver may accept what it cannot read.
         note: What else the page says of the answer.
-        asked: The requests; none if only trouble of the receiver's own leads to this answer.
+        asked: The requests; empty if only a fault of the receiver leads to this answer.
     """
 
     request: str
@@ -140,7 +140,7 @@ class Row:
 
 
 def table() -> tuple[Row, ...]:
-    """The rows in the order in which a request is judged. The events that will be stored are new ones at each call."""
+    """The rows in the order in which a request is judged. Each call makes new events for the rows that store them."""
     return (*_before_the_door(), *_at_the_door(), *_refused(), *_answered())
 
 

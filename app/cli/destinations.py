@@ -71,7 +71,7 @@ def remove(name: str, *, yes: bool) -> None:
     try:
         change(operations.remove, name)
     except NotDone as error:
-        raise click.ClickException(f"{error} End what goes on and try again.") from None
+        raise click.ClickException(f"{error} Try again when that has ended.") from None
     say(f"{name} is forgotten. `priohook deliveries list --destination {name}` still lists its deliveries.")
 
 

@@ -18,13 +18,13 @@ from app.deliveries.transitions import CLAIM, LOSE, in_flight
 from app.events.tables import Event
 
 MARGIN = timedelta(seconds=5)
-"""How much longer than an attempt a claim lasts: for the database's answers, and clocks that differ a little."""
+"""How much longer than an attempt a claim lasts: the database needs time, and clocks may differ a little."""
 
 LOST = "The worker ended before it knew the answer; the consumer may have had it."
 
 
 class Limits(NamedTuple):
-    """What the queue must know of a destination's settings."""
+    """The settings of a destination that the queue needs."""
 
     name: str
     timeout: timedelta
@@ -33,15 +33,15 @@ class Limits(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A delivery that this worker alone may send, until the claim ends."""
+    """A delivery that only this worker may send until the claim ends."""
 
     delivery_id: UUID
     attempt: int
-    """From 1, over the delivery's whole life."""
+    """The number of this attempt, from 1."""
     tries: int
-    """Attempts that count towards dead, this one included."""
+    """How many attempts count towards dead, including this one."""
     lost: int
-    """Attempts in a row before this one that ended with their process."""
+    """How many attempts in a row before this one were lost with their process."""
     event_id: UUID
     type: str | None
     reference: str | None
@@ -53,14 +53,14 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A delivery that may be a worker's."""
+    """A delivery that a worker holds or may claim."""
 
     delivery_id: UUID
     attempts: int
     attempts_before: int
     lost: int
     claimed_by: str | None
-    """If it is due, the worker that died with its attempt."""
+    """If the delivery is due: the worker that died during its attempt."""
     claimed_at: datetime | None
     replay_id: UUID | None
     reference: str | None
@@ -77,7 +77,7 @@ class Due(Held):
     superseded: bool
 
     def claim(self) -> Claim:
-        """What becomes of it when it is claimed."""
+        """The claim of this delivery."""
         return Claim(
             delivery_id=self.delivery_id,
             attempt=self.attempts + 1,
@@ -105,7 +105,7 @@ _held = (
 )
 _newer = aliased(Event)
 _of_this_order = exists().where(_newer.reference == Event.reference)
-_superseded = or_(  # two that an index answers each with one look, however many events the order has
+_superseded = or_(  # two conditions, as an index answers each with one look-up, however many events the order has
     _of_this_order.where(_newer.order_version > Event.order_version),
     _of_this_order.where(_newer.order_version == Event.order_version, _newer.order_modified > Event.order_modified),
 )
@@ -118,7 +118,7 @@ _due: Select[*tuple[Any, ...]] = (
     .with_for_update(of=Delivery, skip_locked=True)
 )
 DUE = (_due.where(Delivery.replay_id.is_(None)), _due.where(Delivery.replay_id.is_not(None)))
-"""Live deliveries, then those of replays."""
+"""First live deliveries, then those of replays."""
 
 _soonest = select(func.min(Delivery.due_at)).where(
     Delivery.destination == bindparam("destination"), PENDING, Delivery.due_at > bindparam("now")
@@ -142,16 +142,16 @@ class Flying(NamedTuple):
 
     all: int
     alone: int
-    """Those among them that nothing may be sent beside."""
+    """How many of them must be sent alone."""
 
 
 async def claim(
     connection: AsyncConnection, limits: Limits, *, free: int, flying: Flying, worker: str, now: datetime
 ) -> list[Claim]:
-    """Up to `free` deliveries that are due, those of replays last; the caller holds the destination's lock.
+    """Claims up to `free` due deliveries, those of replays last. The caller holds the destination's lock.
 
-    One whose last attempt was lost with its process is sent alone: it waits until nothing else is, and what is due
-    after it waits for it.
+    A delivery whose last attempt was lost with its process is sent alone: it waits until nothing else is being sent,
+    and later deliveries wait for it.
     """
     if flying.alone:
         return []
@@ -176,7 +176,7 @@ async def claim(
 
 
 async def give_back(connection: AsyncConnection, name: str, *, worker: str, now: datetime) -> None:
-    """Ends the claims of a worker, as attempts whose answer is not known. None of them can have ended the worker."""
+    """Gives up a worker's claims, as attempts whose answer is not known. None of them can have ended the worker."""
     rows = await connection.execute(MINE, {"destination": name, "worker": worker})
     if mine := [Held(*row) for row in rows]:
         await _lose(connection, name, mine, now=now, blameless=True)
@@ -196,33 +196,33 @@ async def _lose(
     """
     attempts = [
         {
-            "delivery_id": each.delivery_id,
-            "number": each.attempts,
-            "started_at": each.claimed_at,
+            "delivery_id": held.delivery_id,
+            "number": held.attempts,
+            "started_at": held.claimed_at,
             "result": AttemptResult.LOST.value,
             "error": LOST,
         }
-        for each in lost
+        for held in lost
     ]
     await insert_new(connection, Attempt, attempts)
     changes = [
-        {"delivery_id": each.delivery_id, "due": now, "losses": each.lost}
+        {"delivery_id": held.delivery_id, "due": now, "losses": held.lost}
         if blameless
         else {
-            "delivery_id": each.delivery_id,
-            "due": now + delay_after_loss(each.attempts - each.attempts_before, lost=each.lost),
-            "losses": each.lost + 1,
+            "delivery_id": held.delivery_id,
+            "due": now + delay_after_loss(held.attempts - held.attempts_before, lost=held.lost),
+            "losses": held.lost + 1,
         }
-        for each in lost
+        for held in lost
     ]
     await connection.execute(LOSE, changes)
-    replayed = [each for each in lost if each.replay_id is not None]
-    await drop_cancelled(connection, [(each.delivery_id, each.replay_id) for each in replayed], now=now)
-    await prefer_live(connection, name, {each.reference for each in replayed if each.reference is not None}, now=now)
+    replayed = [held for held in lost if held.replay_id is not None]
+    await drop_cancelled(connection, [(held.delivery_id, held.replay_id) for held in replayed], now=now)
+    await prefer_live(connection, name, {held.reference for held in replayed if held.reference is not None}, now=now)
 
 
 async def count_in_flight(connection: AsyncConnection, name: str, *, now: datetime) -> Flying:
-    """What of the destination is being sent."""
+    """How many deliveries of the destination are being sent."""
     return Flying(*(await connection.execute(IN_FLIGHT, {"destination": name, "now": now})).one())
 
 

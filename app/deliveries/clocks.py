@@ -1,4 +1,4 @@
-"""What a clock that ran ahead leaves behind: times for which no delivery may wait once the clock is right again."""
+"""Corrects times that a clock that was ahead has left in the database, so that no delivery waits for them."""
 
 from datetime import datetime, timedelta
 
@@ -13,18 +13,18 @@ from app.deliveries.transitions import CLAIMED, UNCLAIMED
 from app.settings.model import LONGEST_TIMEOUT
 
 AHEAD = timedelta(minutes=1)
-"""How far clocks may differ without a word."""
+"""How far clocks may differ without a warning."""
 
 LONGEST_CLAIM = LONGEST_TIMEOUT + MARGIN
 
 
 def too_far(at: datetime | None, longest: timedelta, *, now: datetime) -> bool:
-    """Whether a time is further away than anything that is waited for so long at most."""
+    """Whether a time is so far away that a right clock cannot have set it: the longest wait is `longest`."""
     return at is not None and at - now > longest + AHEAD
 
 
 class Watch:
-    """Notices that the clock was set back, by one that never is."""
+    """Notices when the clock is set back, by comparing it with a clock that never is."""
 
     def __init__(self) -> None:
         self._began: datetime | None = None
@@ -34,7 +34,7 @@ class Watch:
 
         Args:
             now: The time.
-            elapsed: Since some moment, always the same.
+            elapsed: The time that has passed since a fixed moment.
         """
         before, self._began = self._began, now - elapsed
         return before is not None and before - self._began > AHEAD
@@ -43,16 +43,16 @@ class Watch:
 async def set_right(
     connection: AsyncConnection, name: str, *, now: datetime, longest: timedelta = LONGEST_DELAY
 ) -> int:
-    """Makes deliveries of a destination due that wait longer than the longest delay; how many. Does not commit.
+    """Makes deliveries due that would wait for longer than `longest`, and returns how many. Does not commit.
 
-    A claim that lasts longer than any can be ends after the longest time that one lasts: what it was made for may still
-    be under way. A probe that is too far away is made now.
+    A claim that would last too long gets the longest duration of a claim, as its attempt may still be under way. A
+    probe that is too far away becomes due now.
 
     Args:
         connection: In a transaction that may write.
-        name: The destination's.
+        name: The destination's name.
         now: The time.
-        longest: How long a delivery may wait; zero when the clock is known to have been set back.
+        longest: How long a delivery may wait; zero if the clock is known to have been set back.
     """
     state = await lock(connection, name)
     if state is None:

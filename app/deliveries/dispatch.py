@@ -21,16 +21,16 @@ from app.events.tables import Event
 logger = logging.getLogger(__name__)
 
 DISPATCH_LOCK = 7_092_717_264
-"""An arbitrary number, the same everywhere. Two dispatchers at once could turn the order of a reference around."""
+"""An arbitrary number, the same in all processes. Two dispatchers at once could mix up the order of a reference."""
 
 BATCH = 250
 """The most events that one transaction dispatches."""
 
 MOST_MADE = 5000
-"""The most deliveries that dispatch makes in one transaction, if they are of several events."""
+"""The most deliveries that dispatch makes in one transaction; those of a single event may be more."""
 
 NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
-# Bounded before it meets the events: statistics of a moment when nothing waited would have SQLite read all of them.
+# Limited before the join: SQLite would read all events if its statistics are from a moment when nothing waited.
 OLDEST = select(Undispatched.event_id).order_by(Undispatched.event_id).limit(bindparam("most"))
 UNDISPATCHED = select(Event.id, Event.type, Event.reference).where(Event.id.in_(OLDEST)).order_by(Event.id)
 PASSED_OVER = select(PassedOver.event_id, PassedOver.destination).where(
@@ -47,17 +47,17 @@ class Arrived(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """An event that a destination is to have."""
+    """An event that a destination shall get."""
 
     event_id: UUID
     reference: str | None
 
 
 class Dispatcher:
-    """Dispatches for one worker, and says what keeps it from that or makes its order doubtful.
+    """Dispatches for one worker. Logs why it has to wait, and when event ids are ahead of the clock.
 
     Args:
-        wanted_types: By destination, globs on the type.
+        wanted_types: The globs on the type, by destination.
     """
 
     def __init__(self, wanted_types: Mapping[str, Sequence[str]]) -> None:
@@ -67,16 +67,16 @@ class Dispatcher:
         self._ahead = False
 
     async def begin(self, connection: AsyncConnection, *, now: datetime) -> None:
-        """Makes the worker's destinations known, and remembers all that are known by now."""
+        """Registers the worker's destinations, and remembers all that are registered by now."""
         await register(connection, self._wanted_types, now=now)
         if self._wanted_types:
             self._known |= set(await _registered(connection))
 
     async def has_work(self, connection: AsyncConnection, *, now: datetime) -> bool:
-        """Whether events wait that are this worker's to dispatch.
+        """Whether events wait that this worker may dispatch.
 
-        They are not if a destination was configured after this worker had started, or if it was told of none at all: it
-        would dispatch them without that destination. Another worker knows, or will, and they wait for that one.
+        It may not if a destination was registered after it started, or if it has no destinations at all: it would
+        dispatch the events without that destination. They wait for a worker that knows the destination.
         """
         newest = await connection.scalar(NEWEST)
         if newest is None:
@@ -89,7 +89,7 @@ class Dispatcher:
         return not left_to
 
     async def dispatch(self, connection: AsyncConnection, *, most: int, now: datetime) -> int:
-        """As `dispatch` below."""
+        """Calls `dispatch` for the worker's destinations."""
         return await dispatch(connection, self._wanted_types, most=most, now=now)
 
     def _compare(self, newest: UUID, now: datetime) -> None:
@@ -101,15 +101,14 @@ class Dispatcher:
 
 
 def events_at_once(destinations: int) -> int:
-    """How many events one transaction dispatches to so many destinations: on SQLite nobody else writes meanwhile."""
+    """How many events one transaction dispatches; few if there are many destinations, as SQLite is locked meanwhile."""
     return min(BATCH, max(1, MOST_MADE // max(1, destinations)))
 
 
 async def register(connection: AsyncConnection, names: Iterable[str], *, now: datetime) -> None:
-    """Makes destinations known; one that is new gets the events that are committed from now on.
+    """Registers destinations. A new one gets only the events that are committed from now on.
 
-    What waits for its dispatch just now is passed over. No clock decides: that of a receiver, and this one, may be
-    wrong or may be set right at any time.
+    So events that wait for dispatch now are noted as passed over. Times are not compared, since any clock may be wrong.
     """
     wanted = set(names)
     if not wanted - set(await _registered(connection)):
@@ -123,21 +122,21 @@ async def register(connection: AsyncConnection, names: Iterable[str], *, now: da
 
 
 async def _registered(connection: AsyncConnection) -> Sequence[str]:
-    """All but those of replays to a URL, which get no live events."""
+    """All destinations except those of replays to a URL, which get no live events."""
     return (await connection.scalars(select(Destination.name).where(Destination.url.is_(None)))).all()
 
 
 async def dispatch(
     connection: AsyncConnection, wanted_types: Mapping[str, Sequence[str]], *, most: int, now: datetime
 ) -> int:
-    """Makes the deliveries of up to `most` events, the oldest first; how many events there were. Does not commit.
+    """Makes the deliveries of up to `most` events, the oldest first, and returns how many. Does not commit.
 
-    While another worker dispatches there are none: it goes on until nothing is left.
+    Returns 0 while another worker dispatches: that one goes on until nothing is left.
 
     Args:
         connection: In a transaction that may write.
-        wanted_types: By destination, globs on the type; one is enough.
-        most: Events at most.
+        wanted_types: The globs on the type, by destination; one of them must match.
+        most: The most events to dispatch.
         now: The time.
     """
     if connection.dialect.name == "postgresql":
@@ -161,14 +160,14 @@ async def dispatch(
 
 
 def wants(globs: Sequence[str], event_type: str | None) -> bool:
-    """Whether one of the globs fits; an event without a type fits `*` only."""
+    """Whether one of the globs matches. An event without a type matches only `*`."""
     return any(fnmatchcase(event_type or "", glob) for glob in globs)
 
 
 async def add(
     connection: AsyncConnection, name: str, events: Sequence[Wanted], *, replay_id: UUID | None, now: datetime
 ) -> None:
-    """Puts events, in this order, at the end of a destination's queue; the caller holds its lock."""
+    """Puts events in this order at the end of a destination's queue. The caller holds its lock."""
     if not events:
         return
     references = {event.reference for event in events if event.reference is not None}
@@ -194,7 +193,7 @@ async def add(
 
 
 async def _busy(connection: AsyncConnection, name: str, references: set[str]) -> set[str | None]:
-    """Those of the references that have a pending delivery already: then one of them is due."""
+    """The references that already have a pending delivery, one of which has a `due_at`."""
     if not references:
         return set()
     pending = select(Delivery.reference).where(

@@ -1,4 +1,4 @@
-"""What operators do: try again, drop, pause, resume. None commits; each holds the lock of the destination."""
+"""What operators do: retry, drop, pause, resume, remove. No function commits; each locks the destination."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,7 +27,7 @@ BATCH = 1000
 
 
 class Chosen(NamedTuple):
-    """A delivery that an operator means."""
+    """A delivery that an operator changes."""
 
     id: UUID
     event_id: UUID
@@ -50,11 +50,11 @@ CHOSEN = select(
 
 
 class NotDone(Exception):
-    """It stays as it is; the text says why, and the surface what to do."""
+    """Nothing was changed. The text says why; the surface adds what to do."""
 
 
 class WasDelivered(NotDone):
-    """Only a replay makes a new delivery of its event."""
+    """The delivery was delivered; only a replay delivers its event again."""
 
     def __init__(self, delivery: Chosen) -> None:
         super().__init__(f"Delivery {delivery.id} was delivered.")
@@ -62,12 +62,12 @@ class WasDelivered(NotDone):
 
 
 class WaitsBehind(NotDone):
-    """An earlier delivery of the same reference goes first."""
+    """Another delivery of the same reference goes first."""
 
     def __init__(self, delivery: Chosen) -> None:
-        super().__init__(f"Delivery {delivery.id} waits behind another one of {delivery.reference}.")
+        super().__init__(f"Delivery {delivery.id} waits for another one of {delivery.reference}.")
         self.destination = delivery.destination
-        self.reference = delivery.reference or ""  # without one none waits
+        self.reference = delivery.reference or ""  # never None: a delivery without a reference does not wait
 
 
 class NobodyKnows(NotDone):
@@ -78,14 +78,14 @@ class NobodyKnows(NotDone):
 
 
 async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime) -> None:
-    """Makes a pending delivery due now, or a dead or dropped one pending again with all its retries.
+    """Makes a pending delivery due now, or makes a dead or dropped one pending again with all its retries.
 
     Raises:
-        NotDone: there is no such delivery, it is delivered, or it is being sent or behind another one.
+        NotDone: there is no such delivery, it was delivered, it is being sent, or it waits for another one.
     """
     delivery, state = await _locked(connection, delivery_id)
     if state is None:
-        raise NotDone(f"Destination {delivery.destination} was removed, or was a replay's that is over.")
+        raise NotDone(f"Destination {delivery.destination} was removed, or belonged to a replay that has ended.")
     if delivery.status == DeliveryStatus.DELIVERED:
         raise WasDelivered(delivery)
     if delivery.status != DeliveryStatus.PENDING:
@@ -99,7 +99,7 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
 
 
 async def drop(connection: AsyncConnection, delivery_id: UUID, *, now: datetime) -> None:
-    """Gives up a pending or dead delivery; the next one of its reference goes on.
+    """Gives up a pending or dead delivery. The next one of its reference goes on.
 
     Raises:
         NotDone: there is no such delivery, it has ended, or it is being sent.
@@ -113,7 +113,7 @@ async def drop(connection: AsyncConnection, delivery_id: UUID, *, now: datetime)
 
 
 async def retry_dead(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
-    """Makes up to `BATCH` dead deliveries of a destination pending again, the oldest first; how many."""
+    """Makes up to `BATCH` dead deliveries of a destination pending again, the oldest first, and returns how many."""
     await lock(connection, destination)
     rows = await _some(connection, destination, DEAD)
     await _revive(connection, destination, rows, now=now)
@@ -121,7 +121,7 @@ async def retry_dead(connection: AsyncConnection, destination: str, *, now: date
 
 
 async def drop_dead(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
-    """Gives up to `BATCH` dead deliveries of a destination up, the oldest first; how many."""
+    """Drops up to `BATCH` dead deliveries of a destination, the oldest first, and returns how many."""
     await lock(connection, destination)
     rows = await _some(connection, destination, DEAD)
     await _drop(connection, destination, rows, now=now)
@@ -129,9 +129,9 @@ async def drop_dead(connection: AsyncConnection, destination: str, *, now: datet
 
 
 async def drop_pending(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
-    """Gives up to `BATCH` pending deliveries of a destination up; how many. Those being sent are left.
+    """Drops up to `BATCH` pending deliveries of a destination, except those being sent, and returns how many.
 
-    What waits behind another one is first: the other way round each drop would make the next one due.
+    Those that wait for another one are dropped first: otherwise each drop would make the next one due.
     """
     await lock(connection, destination)
     for part in PENDING_PARTS:
@@ -142,19 +142,19 @@ async def drop_pending(connection: AsyncConnection, destination: str, *, now: da
 
 
 async def pause(connection: AsyncConnection, name: str, *, reason: str, now: datetime) -> None:
-    """Sends nothing more to a destination; its queue is kept and grows.
+    """Stops sending to a destination; its queue is kept and grows.
 
     Raises:
-        NotDone: nobody knows it.
+        NobodyKnows: there is no such destination.
     """
     await _change(connection, name, paused_at=now, paused_reason=reason)
 
 
 async def resume(connection: AsyncConnection, name: str, *, now: datetime) -> None:
-    """Sends again, at once: the circuit is closed, and what waits for its next attempt waits no longer.
+    """Sends to a destination again at once: closes the circuit, and makes deliveries due that wait for a retry.
 
     Raises:
-        NotDone: nobody knows it.
+        NobodyKnows: there is no such destination.
     """
     closed = {"failures": 0, "failing_since": None, "probe_at": None}
     await _change(connection, name, paused_at=None, paused_reason=None, **closed)
@@ -164,17 +164,17 @@ async def resume(connection: AsyncConnection, name: str, *, now: datetime) -> No
 
 
 async def remove(connection: AsyncConnection, name: str) -> None:
-    """Forgets a destination with nothing pending; what it got stays in the lists, and what is dead cannot be retried.
+    """Forgets a destination that has nothing pending. Its deliveries stay listed, but dead ones cannot be retried.
 
     Raises:
         NobodyKnows: there is no such destination.
-        NotDone: deliveries of it are pending, or a replay to it has not ended.
+        NotDone: it has pending deliveries, or a replay to it has not ended.
     """
     if await lock(connection, name) is None:
         raise NobodyKnows(name)
     pending = await connection.scalar(select(func.count()).where(Delivery.destination == name, PENDING))
     if pending:
-        raise NotDone(f"Pending deliveries of {name} that are not dropped: {pending}.")
+        raise NotDone(f"Destination {name} still has pending deliveries: {pending}.")
     going_on = Replay.status.in_([ReplayStatus.RUNNING.value, ReplayStatus.PAUSED.value])
     replay_id = await connection.scalar(select(Replay.id).where(Replay.destination == name, going_on).limit(1))
     if replay_id is not None:
@@ -190,7 +190,7 @@ async def _change(connection: AsyncConnection, name: str, **values: Any) -> None
 
 
 async def _locked(connection: AsyncConnection, delivery_id: UUID) -> tuple[Chosen, State | None]:
-    """The delivery, and how its destination stands, which is locked; None if it was removed."""
+    """Locks the delivery's destination; gives the delivery and the destination's state, None if it was removed."""
     destination = await connection.scalar(select(Delivery.destination).where(Delivery.id == delivery_id))
     if destination is None:
         raise NotDone(f"There is no delivery {delivery_id}.")

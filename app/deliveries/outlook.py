@@ -1,4 +1,4 @@
-"""What destinations have to do, by one read for all: a turn is a transaction that may write, and others wait for it."""
+"""What the destinations have to do, read for all at once. It saves turns, which are transactions that may write."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -19,20 +19,20 @@ class Outlook(NamedTuple):
 
     name: str
     url: str | None
-    """Of a replay's own destination."""
+    """The URL of a replay's own destination; None for a configured one."""
     paused_at: datetime | None
     paused_reason: str | None
     probing: bool
-    """Whether its circuit is open, so that one delivery may be in flight and no more."""
+    """Whether its circuit is open, so that only one delivery may be in flight."""
     pending: bool
     ahead: bool
-    """Whether it has times that only a clock that was ahead can have made: `set_right` is for them."""
+    """Whether it has times that only a clock that was ahead can have set; `set_right` corrects them."""
     at: datetime | None
-    """From when on its next turn is worth it; None while it is paused or has nothing to send."""
+    """When its next turn has something to do; None while it is paused or has nothing to send."""
 
 
 class Times(NamedTuple):
-    """A destination, and the times that say what it has to do."""
+    """The times of a destination that say what it has to do."""
 
     name: str
     url: str | None
@@ -49,7 +49,7 @@ class Times(NamedTuple):
 
 
 async def outlooks(connection: AsyncConnection, *, now: datetime) -> list[Outlook]:
-    """Those of all destinations; costs a few index look-ups for each."""
+    """The outlooks of all destinations; costs a few index look-ups for each."""
     return [
         Outlook(
             times.name,

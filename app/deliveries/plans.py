@@ -16,15 +16,15 @@ IDS_AT_ONCE = 5000
 
 
 class NotReplayable(Exception):
-    """There is nothing that could be replayed so; the text says why, and the surface what to do."""
+    """The replay is not possible. The text says why; the surface adds what to do."""
 
 
 class InQuarantine(NotReplayable):
-    """Events must be released before they can be delivered."""
+    """Quarantined events must be released before they can be delivered."""
 
 
 class UnknownEvents(NotReplayable):
-    """Some ids are no event's."""
+    """Some ids belong to no event."""
 
     def __init__(self, ids: Collection[UUID]) -> None:
         more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
@@ -35,11 +35,11 @@ class Plan(NamedTuple):
     """What a replay would deliver.
 
     Attributes:
-        events: How many.
-        types: How many of each type.
-        oldest: When the first of them arrived.
-        newest: When the last of them arrived.
-        quarantined: How many more match, and are left out.
+        events: How many events.
+        types: How many events of each type.
+        oldest: When the first event arrived.
+        newest: When the last event arrived.
+        quarantined: How many more events match but are left out, as they are quarantined.
     """
 
     events: int
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Events of one type and status."""
+    """How many events have one type and status, and when the first and the last of them arrived."""
 
     type: str | None
     status: str
@@ -63,13 +63,13 @@ async def plan(connection: AsyncConnection, narrowed: EventFilter, ids: Collecti
     """Counts what a replay would deliver, in constant memory.
 
     Args:
-        connection: The database's.
+        connection: A connection to the database.
         narrowed: Which events.
         ids: These events instead.
 
     Raises:
         InQuarantine: quarantined events were asked for.
-        UnknownEvents: an id is no event's.
+        UnknownEvents: an id belongs to no event.
     """
     if narrowed.status == Status.QUARANTINED:
         raise InQuarantine("Quarantined events are not replayed.")
@@ -89,7 +89,7 @@ async def plan(connection: AsyncConnection, narrowed: EventFilter, ids: Collecti
 
 
 def batches(ids: Sequence[UUID]) -> Iterable[Sequence[UUID]]:
-    """As many at a time as one statement takes."""
+    """The ids in batches that one statement can take."""
     return (ids[at : at + IDS_AT_ONCE] for at in range(0, len(ids), IDS_AT_ONCE))
 
 
@@ -113,16 +113,16 @@ def _summed(counted: Iterable[Counted]) -> Plan:
     types: dict[str, int] = {}
     quarantined = 0
     accepted = []
-    for each in counted:
-        if each.status == Status.QUARANTINED:
-            quarantined += each.events
+    for group in counted:
+        if group.status == Status.QUARANTINED:
+            quarantined += group.events
             continue
-        accepted.append(each)
-        types[each.type or "-"] = types.get(each.type or "-", 0) + each.events
+        accepted.append(group)
+        types[group.type or "-"] = types.get(group.type or "-", 0) + group.events
     return Plan(
         events=sum(types.values()),
         types=types,
-        oldest=min((each.oldest for each in accepted), default=None),
-        newest=max((each.newest for each in accepted), default=None),
+        oldest=min((group.oldest for group in accepted), default=None),
+        newest=max((group.newest for group in accepted), default=None),
         quarantined=quarantined,
     )

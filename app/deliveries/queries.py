@@ -1,4 +1,4 @@
-"""Reads of deliveries, destinations and replays. Each takes the connection first and loads no body of an event."""
+"""Queries of deliveries, destinations and replays. None loads the body of an event."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,7 +35,7 @@ WRITTEN_OUT: dict[str, ColumnElement[bool]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFilter:
-    """Which deliveries; what is None does not narrow."""
+    """Which deliveries to select; a field that is None does not restrict them."""
 
     status: str | None = None
     destination: str | None = None
@@ -44,7 +44,7 @@ class DeliveryFilter:
     replay_id: UUID | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """For a WHERE, but for `reference`, which is the event's to find."""
+        """The conditions of a WHERE clause, without `reference`, for which the events have an index."""
         conditions: list[ColumnElement[bool]] = []
         if self.status is not None:
             conditions.append(WRITTEN_OUT.get(self.status, Delivery.status == self.status))
@@ -76,7 +76,7 @@ class ListedDelivery(NamedTuple):
 
 
 class ListedAttempt(NamedTuple):
-    """An attempt that is over."""
+    """A finished attempt."""
 
     number: int
     started_at: datetime
@@ -88,7 +88,7 @@ class ListedAttempt(NamedTuple):
 
 
 class KnownDestination(NamedTuple):
-    """A destination, and whether it works."""
+    """A destination, and whether it is paused or failing."""
 
     name: str
     paused_at: datetime | None
@@ -121,7 +121,7 @@ class ListedDestination(NamedTuple):
 
 
 class ListedReplay(NamedTuple):
-    """A replay, and how far it is."""
+    """A replay, and how far it has come."""
 
     id: UUID
     destination: str
@@ -140,7 +140,7 @@ _TOOK_TOO_LONG = ("It did not answer within", "It did not return within", "It co
 
 
 def _error_begins(*beginnings: str) -> ColumnElement[bool]:
-    return or_(*(Attempt.error.startswith(each) for each in beginnings))
+    return or_(*(Attempt.error.startswith(beginning) for beginning in beginnings))
 
 
 RESULT = func.coalesce(
@@ -155,7 +155,7 @@ RESULT = func.coalesce(
         else_=AttemptResult.UNREACHABLE.value,
     ),
 )
-"""The result of an attempt; where a release before migration 0008 wrote the row, what its other columns say."""
+"""The result of an attempt. If a release before migration 0008 wrote the row, it follows from the other columns."""
 
 _begun = case((CLAIMED, 1), else_=0)  # an attempt that is not over
 _SUMMARY: Select[Any] = (
@@ -174,9 +174,9 @@ _SUMMARY: Select[Any] = (
 async def list_deliveries(
     connection: AsyncConnection, narrowed: DeliveryFilter, *, limit: int, before: UUID | None = None
 ) -> list[ListedDelivery]:
-    """Deliveries with the outcome of their last attempt, newest first; `before` continues behind an earlier call.
+    """Deliveries with the outcome of their last attempt, newest first; the last id, as `before`, gives the next page.
 
-    Every filter has an index that finds its rows, but the status delivered, which is that of nearly all.
+    Every filter has an index, except the status delivered, which nearly all deliveries have.
     """
     query = _SUMMARY.where(*narrowed.conditions()).order_by(Delivery.id.desc()).limit(limit)
     if before is not None:
@@ -196,28 +196,28 @@ async def get_delivery(connection: AsyncConnection, delivery_id: UUID) -> Listed
 
 
 async def list_attempts(connection: AsyncConnection, delivery_id: UUID) -> list[ListedAttempt]:
-    """The attempts of a delivery that are over, in order."""
+    """The finished attempts of a delivery, in order."""
     kept = (column for column in columns(Attempt, ListedAttempt) if column.name != "result")
     query = select(*kept, RESULT.label("result")).where(Attempt.delivery_id == delivery_id).order_by(Attempt.number)
     return await read(connection, query, ListedAttempt)
 
 
 async def known_destinations(connection: AsyncConnection) -> dict[str, KnownDestination]:
-    """By name, those that a request may mean: one with a URL of its own is an operator's at the shell."""
+    """The destinations that a request may name, by name; not those of replays to a URL, which only operators start."""
     query = select(Destination.name, Destination.paused_at, Destination.failing_since, Destination.probe_at)
     rows = await connection.execute(query.where(Destination.url.is_(None)))
     return {known.name: known for known in (KnownDestination(*row) for row in rows)}
 
 
 async def list_destinations(connection: AsyncConnection, *, now: datetime) -> list[ListedDestination]:
-    """Destinations with their queues: what is pending, due, in flight and dead.
+    """Destinations with their counts of pending, due, in-flight and dead deliveries.
 
     Costs as much as there are deliveries that are pending or dead.
     """
     sent_now = in_flight(now).label("in_flight")
     # The id as text: before its version 18 PostgreSQL has no min() of UUIDs.
     part = (Delivery.destination, cast(Delivery.id, String).label("id"), Delivery.due_at, sent_now)
-    pending = union_all(*(select(*part).where(each) for each in PENDING_PARTS)).subquery()
+    pending = union_all(*(select(*part).where(condition) for condition in PENDING_PARTS)).subquery()
     queues = (
         select(
             pending.c.destination,
@@ -240,18 +240,18 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> li
 
 
 async def list_replays(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> list[ListedReplay]:
-    """Replays, newest first, with what is pending and dead of each; `before` continues behind an earlier call."""
+    """Replays with their pending and dead deliveries, newest first; the last id, as `before`, gives the next page."""
     query = _REPLAYS.order_by(Replay.id.desc()).limit(limit)
     return await read(connection, query if before is None else query.where(Replay.id < before), ListedReplay)
 
 
 async def get_replay(connection: AsyncConnection, replay_id: UUID) -> ListedReplay | None:
-    """One replay, as in a list; costs as much as its destination has dead deliveries."""
+    """One replay, as in a list. The cost grows with the dead deliveries of its destination."""
     return await read_one(connection, _REPLAYS.where(Replay.id == replay_id), ListedReplay)
 
 
 def _of_replay(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> Select[Any]:
-    """A replay makes its deliveries in the order of arrival, and there is an index of that."""
+    """The deliveries of a replay, by event: it makes them in the order of arrival, which has an index."""
     query = _SUMMARY.where(*narrowed.conditions()).order_by(Delivery.event_id.desc()).limit(limit)
     if before is None:
         return query
@@ -260,7 +260,7 @@ def _of_replay(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> 
 
 
 def _newest_pending(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> Select[Any]:
-    """The newest of each part, which hold the newest of all."""
+    """The newest deliveries of each part, among which are the newest of all."""
     parts = []
     for part in PENDING_PARTS:
         query = select(Delivery.id).where(part, *narrowed.conditions()).order_by(Delivery.id.desc()).limit(limit)

@@ -1,8 +1,9 @@
 """The queue of one destination: its lock, and the order of each reference.
 
-Whoever makes, claims or ends deliveries of a destination first takes the lock of its row, so that for one destination
-all this happens one after the other, in whichever worker. It gives `max_in_flight` and `rate` for all workers together,
-and keeps this true: of the pending deliveries of one reference, exactly one has a `due_at`.
+All code that makes, claims or ends deliveries of a destination first locks the destination's row. So for one
+destination all this happens one after the other, whichever worker does it. The lock makes `max_in_flight` and `rate`
+count for all workers together. It also keeps this true: of the pending deliveries of one reference, exactly one has a
+`due_at`.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,11 +21,11 @@ from app.deliveries.transitions import HAS_TIME, UNCLAIMED, WAITS, dropped
 from app.deliveries.wake import notify
 
 ORDER = (Delivery.replay_id, Delivery.event_id)
-"""In which the deliveries of one reference go, live ones apart from those of replays; as the index has it."""
+"""The order of the deliveries of one reference, separately for live ones and replays. It is the order of the index."""
 
 
 class State(NamedTuple):
-    """How a destination stands: what turns and people change of its row."""
+    """The state of a destination: what turns and operators change in its row."""
 
     paused_at: datetime | None
     paused_reason: str | None
@@ -35,21 +36,21 @@ class State(NamedTuple):
 
     @property
     def circuit(self) -> Circuit:
-        """Its circuit breaker."""
+        """The destination's circuit breaker."""
         return Circuit(self.failures, self.failing_since, self.probe_at)
 
 
 async def lock(connection: AsyncConnection, name: str) -> State | None:
-    """How the destination stands, its row locked until the transaction ends; None if nobody has registered it.
+    """Locks the destination's row until the transaction ends and returns its state; None if it is not registered.
 
-    The commit tells all workers to look: whoever takes this lock changes deliveries or their destination.
+    The commit then wakes all workers, since what takes this lock changes deliveries or their destination.
     """
     await notify(connection)
     return await lock_for_turn(connection, name)
 
 
 async def lock_for_turn(connection: AsyncConnection, name: str) -> State | None:
-    """As `lock`, for a worker's own turn: it leaves nothing that another worker should hear of."""
+    """Like `lock`, for a worker's own turn, which need not wake other workers."""
     query = select(
         Destination.paused_at,
         Destination.paused_reason,
@@ -63,19 +64,20 @@ async def lock_for_turn(connection: AsyncConnection, name: str) -> State | None:
 
 
 async def promote(connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime) -> None:
-    """Makes the first pending delivery of each reference due, where none is: live ones in the order of arrival.
+    """Makes the first pending delivery of each reference due, unless the reference has one with a `due_at`.
 
-    Costs a few index look-ups for each reference, however many of its deliveries wait.
+    Live deliveries go before those of replays. Costs a few index look-ups for each reference, however many of its
+    deliveries wait.
 
     Args:
         connection: In a transaction that holds the destination's lock.
-        destination: Its name.
-        references: Those that may have a delivery to go on with.
+        destination: The destination's name.
+        references: The references to look at.
         now: The time.
     """
     if not references:
         return
-    wanted = values(column("reference", String), name="wanted").data([(each,) for each in sorted(references)]).cte()
+    wanted = values(column("reference", String), name="wanted").data([(name,) for name in sorted(references)]).cte()
     here = (Delivery.destination == destination, PENDING, Delivery.reference == wanted.c.reference)
     due = select(Delivery.id).where(*here, HAS_TIME).limit(1)
     in_order = select(Delivery.id).where(*here, WAITS).order_by(*ORDER).limit(1)
@@ -88,7 +90,7 @@ async def promote(connection: AsyncConnection, destination: str, references: Col
 async def prefer_live(
     connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime
 ) -> None:
-    """Lets live deliveries pass those of replays that wait for their next attempt: a replay may fail for two days.
+    """Lets live deliveries go before those of replays that wait for a retry, since a replay may fail for two days.
 
     Costs as much as `promote`.
     """
@@ -108,9 +110,14 @@ async def prefer_live(
 async def drop_cancelled(
     connection: AsyncConnection, failed: Sequence[tuple[UUID, UUID | None]], *, now: datetime
 ) -> None:
-    """Drops, of deliveries and their replays, what was on its way when its replay was cancelled, and failed.
+    """Drops failed deliveries whose replay was cancelled while they were being sent.
 
-    What waits behind them goes on with `prefer_live`.
+    `prefer_live` then lets the deliveries go on that wait for them.
+
+    Args:
+        connection: In a transaction that holds the destination's lock.
+        failed: The id of each delivery and of its replay.
+        now: The time.
     """
     replays = {replay_id for _, replay_id in failed if replay_id is not None}
     if not replays:

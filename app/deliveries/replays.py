@@ -32,14 +32,14 @@ NEWEST = select(Event.id).order_by(Event.id.desc()).limit(1)
 
 
 class ReplayHasEnded(NotReplayable):
-    """It is done or cancelled, for good."""
+    """The replay is done or cancelled and cannot go on."""
 
     def __init__(self, replay_id: UUID, status: str) -> None:
         super().__init__(f"Replay {replay_id} is {status}.")
 
 
 class Running(NamedTuple):
-    """A replay that goes on."""
+    """A running replay."""
 
     id: UUID
     destination: str
@@ -51,7 +51,7 @@ class Running(NamedTuple):
 
 
 class Advanced(NamedTuple):
-    """How many deliveries were made, and when it is worth looking again."""
+    """How many deliveries were made, and when there may be more to make."""
 
     made: int
     next_at: datetime | None
@@ -68,15 +68,15 @@ async def start(
     planned: Plan,
     now: datetime,
 ) -> UUID:
-    """Stores a replay for workers to carry out; its id. Does not commit.
+    """Stores a replay for the workers to carry out, and returns its id. Does not commit.
 
     Args:
         connection: In a transaction that may write.
-        narrowed: Which events, of those that are stored now, whatever the clocks say.
+        narrowed: Which events. Only those that are stored now are replayed, whatever the clocks say.
         ids: These events instead.
-        destination: A name, or for a URL of the replay's own the URL.
-        url: That URL.
-        rate: Deliveries a second at most.
+        destination: The destination's name; for a replay to a URL, a short name of the URL.
+        url: The URL of a replay to a URL.
+        rate: The most deliveries a second.
         planned: What `plan` counted.
         now: The time.
     """
@@ -99,16 +99,17 @@ async def start(
     await connection.execute(insert(Replay), values)
     await notify(connection)
     for some in batches(sorted(set(ids or ()))):
-        await connection.execute(insert(ReplayEvent), [{"replay_id": replay_id, "event_id": each} for each in some])
+        rows = [{"replay_id": replay_id, "event_id": event_id} for event_id in some]
+        await connection.execute(insert(ReplayEvent), rows)
     return replay_id
 
 
 async def replay_one(
     connection: AsyncConnection, event_id: UUID, reference: str | None, *, destination: str, now: datetime
 ) -> UUID:
-    """Makes a new delivery of one event at once; the id of its replay, which has no more to make. Does not commit.
+    """Makes a new delivery of one event at once, and returns the id of its replay, which is done. Does not commit.
 
-    The destination is registered.
+    The destination must be registered.
     """
     await lock(connection, destination)
     replay_id = new_id()
@@ -121,18 +122,18 @@ async def replay_one(
 
 
 async def any_running(connection: AsyncConnection) -> bool:
-    """Whether there is a replay to advance; cheap, and takes no lock."""
+    """Whether there is a replay to advance. Cheap, and takes no lock."""
     return bool(await connection.scalar(select(exists().where(RUNNING))))
 
 
 async def advance(connection: AsyncConnection, *, now: datetime) -> Advanced:
     """Makes the next deliveries of each running replay. Does not commit.
 
-    A replay keeps as many deliveries open as its rate gives in a second: so much may come at once after its destination
-    was away, and no more is in the way of a pause.
+    A replay has at most one second's worth of pending deliveries. So no more than that are sent at once when its
+    destination comes back, and no more than that are still sent after a pause.
     """
     running = select(*columns(Replay, Running)).where(RUNNING).with_for_update(skip_locked=True)
-    # Several destinations in one transaction: in the order in which dispatch takes their locks, not the database's.
+    # One transaction locks several destinations: in the order in which dispatch locks them, to avoid deadlocks.
     replays = sorted(await read(connection, running, Running), key=lambda replay: (replay.destination, replay.id))
     steps = [await _advance(connection, replay, now=now) for replay in replays]
     times = [step.next_at for step in steps if step.next_at is not None]
@@ -140,13 +141,13 @@ async def advance(connection: AsyncConnection, *, now: datetime) -> Advanced:
 
 
 async def over(connection: AsyncConnection) -> Sequence[str]:
-    """Destinations of replays to a URL of their own that have nothing more to do."""
+    """The names of destinations of replays to a URL that have nothing more to do."""
     names = select(Destination.name).where(Destination.url.is_not(None), ~_GOES_ON, ~_PENDING)
     return (await connection.scalars(names.order_by(Destination.name))).all()
 
 
 async def forget(connection: AsyncConnection, name: str) -> bool:
-    """Forgets the destination of a replay that is over, since its URL may hold a credential. Does not commit."""
+    """Forgets the destination of a finished replay to a URL, since the URL may hold a credential. Does not commit."""
     if await lock(connection, name) is None or name not in await over(connection):  # a new replay may go there now
         return False
     await connection.execute(delete(Destination).where(Destination.name == name))
@@ -161,7 +162,7 @@ _PENDING = exists().where(Delivery.destination == Destination.name, PENDING)
 
 
 async def set_status(connection: AsyncConnection, replay_id: UUID, status: ReplayStatus, *, now: datetime) -> None:
-    """Pauses, resumes or cancels a replay. Cancelling drops what it has made and is not yet sent.
+    """Pauses, resumes or cancels a replay. Cancelling drops its pending deliveries, except those being sent.
 
     Raises:
         NotReplayable: there is no such replay.

@@ -1,4 +1,4 @@
-"""What came of attempts, and what follows for their deliveries."""
+"""The outcomes of attempts, and what they mean for the deliveries."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -15,20 +15,20 @@ from app.deliveries.transitions import END, Change, dead, delivered, gone, retri
 
 
 class Outcome(NamedTuple):
-    """What came of an attempt, with the status of an answer or an error."""
+    """The outcome of an attempt, with the status of its answer or an error."""
 
     result: AttemptResult
-    """When it is `LOST`, the delivery is tried alone from now on."""
+    """If it is `LOST`, the delivery is sent alone from now on."""
     status: int | None = None
     error: str | None = None
     answer: bytes | None = None
     retry_after: timedelta | None = None
     counts: bool = True
-    """Whether it counts towards dead. A loss with several attempts under way does not: one of them is to blame."""
+    """Whether it counts towards dead. If several attempts were lost together it does not: only one is to blame."""
 
 
 class Ended(NamedTuple):
-    """An attempt that came to its end."""
+    """A finished attempt."""
 
     claim: Claim
     started_at: datetime
@@ -39,22 +39,25 @@ class Ended(NamedTuple):
 async def record(
     connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
 ) -> list[Ended]:
-    """Records the attempts, and what follows; those whose deliveries are dead now. The caller holds the lock."""
-    changes = [_change(each, worker=worker, now=now) for each in ended]
+    """Records the attempts and changes their deliveries; returns those whose deliveries are now dead.
+
+    The caller holds the destination's lock.
+    """
+    changes = [_change(attempt, worker=worker, now=now) for attempt in ended]
     await connection.execute(END, changes)
-    await _keep(connection, [_attempt(each) for each in ended])
-    failed = [each.claim for each in ended if each.outcome.result is not AttemptResult.DELIVERED]
+    await _keep(connection, [_attempt(attempt) for attempt in ended])
+    failed = [attempt.claim for attempt in ended if attempt.outcome.result is not AttemptResult.DELIVERED]
     await drop_cancelled(connection, [(claim.delivery_id, claim.replay_id) for claim in failed], now=now)
-    over = [each.claim.reference for each, change in zip(ended, changes, strict=True) if change["finished"]]
-    await promote(connection, limits.name, {each for each in over if each is not None}, now=now)
-    replayed = {each.claim.reference for each in ended if each.claim.replay_id is not None}
-    await prefer_live(connection, limits.name, {each for each in replayed if each is not None}, now=now)
+    over = [attempt.claim.reference for attempt, change in zip(ended, changes, strict=True) if change["finished"]]
+    await promote(connection, limits.name, {reference for reference in over if reference is not None}, now=now)
+    replayed = {attempt.claim.reference for attempt in ended if attempt.claim.replay_id is not None}
+    await prefer_live(connection, limits.name, {reference for reference in replayed if reference is not None}, now=now)
     outcomes = zip(ended, changes, strict=True)
-    return [each for each, change in outcomes if change["new_status"] == DeliveryStatus.DEAD]
+    return [attempt for attempt, change in outcomes if change["new_status"] == DeliveryStatus.DEAD]
 
 
 async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:
-    """Inserts the attempts; one that was thought lost, and so has no duration, gets what came of it."""
+    """Inserts the attempts. One that was recorded as lost, and so has no duration, is updated."""
     insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(Attempt)
     columns = ("started_at", "duration_ms", "status", "result", "error", "answer")
     known = {name: insert.excluded[name] for name in columns}
@@ -77,38 +80,38 @@ def _attempt(ended: Ended) -> dict[str, Any]:
 
 
 def _text(error: str | None) -> str | None:
-    """As both databases take it: a function's exception may hold NULs and halves of characters."""
+    """The text with NULs and lone surrogates escaped, which a function's exception may hold and no database takes."""
     if error is None:
         return None
     return error.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
-def _losses(each: Ended) -> int:
-    """Attempts in a row that ended with their process; one that was not made leaves the number as it is."""
-    if each.outcome.result is AttemptResult.LOST:
-        return each.claim.lost + 1
-    return 0 if each.outcome.counts else each.claim.lost
+def _losses(ended: Ended) -> int:
+    """How many attempts in a row were lost with their process; an attempt that was never made changes nothing."""
+    if ended.outcome.result is AttemptResult.LOST:
+        return ended.claim.lost + 1
+    return 0 if ended.outcome.counts else ended.claim.lost
 
 
-def _change(each: Ended, *, worker: str, now: datetime) -> dict[str, Any]:
+def _change(ended: Ended, *, worker: str, now: datetime) -> dict[str, Any]:
     change = {
-        "delivery_id": each.claim.delivery_id,
+        "delivery_id": ended.claim.delivery_id,
         "worker": worker,
-        "number": each.claim.attempt,
-        "losses": _losses(each),
-        "uncounted": 0 if each.outcome.counts else 1,
+        "number": ended.claim.attempt,
+        "losses": _losses(ended),
+        "uncounted": 0 if ended.outcome.counts else 1,
     }
-    became = _became(each, now=now)
+    became = _became(ended, now=now)
     return change | {"new_status": became.status.value, "due": became.due_at, "finished": became.finished_at}
 
 
-def _became(each: Ended, *, now: datetime) -> Change:
-    if each.outcome.result is AttemptResult.DELIVERED:
+def _became(ended: Ended, *, now: datetime) -> Change:
+    if ended.outcome.result is AttemptResult.DELIVERED:
         return delivered(now=now)
-    if each.outcome.result is AttemptResult.GONE:
+    if ended.outcome.result is AttemptResult.GONE:
         return gone(now=now)
-    if each.outcome.counts:
-        delay = next_delay(each.claim.tries, retry_after=each.outcome.retry_after)
+    if ended.outcome.counts:
+        delay = next_delay(ended.claim.tries, retry_after=ended.outcome.retry_after)
     else:
-        delay = delay_after_loss(each.claim.tries, lost=each.claim.lost)
+        delay = delay_after_loss(ended.claim.tries, lost=ended.claim.lost)
     return dead(now=now) if delay is None else retried(at=now + delay)

@@ -1,4 +1,4 @@
-"""Decisions about attempts: what an answer means, when to try again, when a destination's circuit opens. All pure."""
+"""Decisions about attempts: what an answer means, when to try again, and when a destination's circuit opens. Pure."""
 
 import random
 from collections.abc import Callable
@@ -15,7 +15,7 @@ FIRST_DELAY = timedelta(seconds=5)
 FACTOR = 3
 LONGEST_DELAY = timedelta(hours=8)
 LONGEST_RETRY_AFTER = timedelta(hours=1)
-"""A consumer may ask for more, by mistake or by a clock that is wrong; a ticket cannot wait for that."""
+"""A consumer may ask for more, by mistake or because its clock is wrong. A ticket cannot wait that long."""
 
 FAILURES_TO_OPEN = 10
 FAILING_TO_OPEN = timedelta(seconds=30)
@@ -26,7 +26,7 @@ LONGEST_PROBE = timedelta(minutes=5)
 def judge(status: int) -> AttemptResult:
     """The meaning of an answer's HTTP status.
 
-    Whatever is neither a success nor 410 is tried again, a 400 too: a consumer's bug is repaired, never skipped.
+    Everything except a success and 410 is tried again, also a 400: the consumer's bug is repaired, no event is skipped.
     """
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return AttemptResult.DELIVERED
@@ -42,12 +42,12 @@ def next_delay(
     """How long to wait after a failed attempt, or None to give up.
 
     Exponential with full jitter, after AWS Architecture Blog, "Exponential Backoff And Jitter" (2015): uniform between
-    zero and `FIRST_DELAY` x `FACTOR`^(attempt - 1), at most `LONGEST_DELAY`. The 19 delays between 20 attempts are
-    46 hours in the mean and 93 at most.
+    zero and `FIRST_DELAY` x `FACTOR`^(attempt - 1), at most `LONGEST_DELAY`. The 19 delays between 20 attempts take
+    46 hours on average and 93 at most.
 
     Args:
         attempt: The attempt that just failed, counted from 1.
-        retry_after: What the answer asked for; the wait is not shorter, within `LONGEST_RETRY_AFTER`.
+        retry_after: How long the answer asked to wait. The delay is at least this, up to `LONGEST_RETRY_AFTER`.
 
     Raises:
         ValueError: `attempt` is less than 1.
@@ -62,11 +62,11 @@ def next_delay(
 
 
 def delay_after_loss(tries: int, *, lost: int) -> timedelta:
-    """How long to wait after an attempt that was lost and does not count: as long as if all of them counted.
+    """How long to wait after a lost attempt that does not count: as long as if all lost attempts counted.
 
     Args:
-        tries: As the attempt's claim has it, from 1.
-        lost: Attempts in a row that were lost before this one.
+        tries: `tries` of the attempt's claim, from 1.
+        lost: How many attempts in a row were lost before this one.
     """
     return next_delay(min(tries + lost, MOST_ATTEMPTS - 1)) or LONGEST_DELAY
 
@@ -77,7 +77,7 @@ class Circuit(NamedTuple):
     Attributes:
         failures: Failed attempts since the last success.
         failing_since: When the first of them failed.
-        probe_at: While the circuit is open: when one delivery may try.
+        probe_at: While the circuit is open: when one delivery may be tried.
     """
 
     failures: int = 0
@@ -87,10 +87,10 @@ class Circuit(NamedTuple):
     def after(self, *, failed: bool, now: datetime) -> "Circuit":
         """The circuit after one more attempt.
 
-        It opens after `FAILURES_TO_OPEN` failures with no success between them that took `FAILING_TO_OPEN` or longer,
-        so that neither a short restart nor one bad event among good ones stops a destination. While it is open one
-        delivery tries after `FIRST_PROBE`, and then whenever half of the time that it has failed has passed again, at
-        most `LONGEST_PROBE`; a success closes it.
+        It opens after `FAILURES_TO_OPEN` failures in a row, if `FAILING_TO_OPEN` has passed since the first of them. So
+        neither a short restart nor one bad event among good ones stops a destination. While it is open, one delivery
+        is tried after `FIRST_PROBE`. The next one follows after half of the time that the destination has been failing,
+        at most after `LONGEST_PROBE`. A success closes the circuit.
         """
         if not failed:
             return Circuit()
@@ -99,7 +99,7 @@ class Circuit(NamedTuple):
         if again.failures < FAILURES_TO_OPEN or now - since < FAILING_TO_OPEN:
             return again
         if self.probe_at is not None and now < self.probe_at:
-            return again  # it was sent before the circuit opened
+            return again  # this attempt began before the circuit opened
         wait = min(max(FIRST_PROBE, (now - since) / 2), LONGEST_PROBE)
         return again._replace(probe_at=now + wait)
 

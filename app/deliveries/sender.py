@@ -24,9 +24,9 @@ MOST_NAMED = 10
 
 
 class Sender:
-    """Sends the deliveries of one destination, as many at once as it may.
+    """Sends the deliveries of one destination, as many at once as allowed.
 
-    While one transaction runs, what comes to its end gathers for the next one, as in a group commit.
+    Attempts that end while a transaction runs are recorded together in the next one, as in a group commit.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Sender:
         self._ending = False
 
     def wake(self, *, probing: bool = False) -> None:
-        """There is something to send, unless as much as may be is being sent already."""
+        """Looks for deliveries to send, unless as many as allowed are already being sent."""
         if len(self._sending) < (1 if probing else self.limits.max_in_flight):
             self._something.set()
 
     def end(self) -> None:
-        """Lets `run` return once its transaction has ended; one that is cut short could leave a file locked."""
+        """Lets `run` return after its transaction. Cancelling the transaction could leave a file locked."""
         self._ending = True
         self._something.set()
 
@@ -67,7 +67,7 @@ class Sender:
                 async with writing(self._engine, courtesy=self._courtesy) as connection:
                     turn = await self._take_turn(connection, ended, news)
             except BaseException:
-                self._ended = ended + self._ended  # what came of an attempt is recorded as soon as it can be
+                self._ended = ended + self._ended  # these outcomes must be recorded by the next transaction
                 raise
             _tell(news)
             for claim in turn.claims:
@@ -82,27 +82,27 @@ class Sender:
         return [task.get_name() for task in islice(self._sending, MOST_NAMED)]
 
     async def drain(self, *, within: timedelta) -> None:
-        """Waits for the attempts under way, records them, and gives the rest back."""
+        """Waits for the attempts under way, records them, and gives up the other claims."""
         if self._sending:
             await asyncio.wait(self._sending, timeout=within.total_seconds())
         for task in self._sending:
             task.cancel()
         try:
-            await self._kind.close()  # before another worker may begin anew what still runs
+            await self._kind.close()  # first, so that no other worker sends what is still being sent
         finally:
             async with writing(self._engine) as connection:
                 await leave(connection, self.limits, self._ended, worker=self._worker, now=datetime.now(UTC))
 
     async def _take_turn(self, connection: AsyncConnection, ended: Sequence[Ended], news: list[News]) -> Turn:
         state = await lock_for_turn(connection, self.limits.name)
-        now = datetime.now(UTC)  # a claim begins when it is made, however long the lock took
+        now = datetime.now(UTC)  # after the lock, for which it may have waited long
         return await take_turn(connection, self.limits, state, ended, worker=self._worker, now=now, news=news)
 
     async def _send(self, claim: Claim) -> None:
         started = datetime.now(UTC)
         try:
             outcome = await self._kind.send(claim, now=started)
-        except Exception as error:  # a bug of the kind's must not keep the delivery from its next attempt
+        except Exception as error:  # a bug in the kind must not keep the delivery from its next attempt
             logger.exception("attempt_failed", extra={"fields": {"delivery": str(claim.delivery_id)}})
             outcome = Outcome(AttemptResult.UNREACHABLE, error=f"{type(error).__name__}: {error}")
         ended = Ended(claim, started, datetime.now(UTC) - started, outcome)
@@ -123,12 +123,12 @@ class Sender:
 
 
 def _tell(news: Sequence[News]) -> None:
-    for each in news:
-        logger.warning(each.event, extra={"fields": each.fields})
+    for change in news:
+        logger.warning(change.event, extra={"fields": change.fields})
 
 
 async def until_woken(something: asyncio.Event, until: datetime | None, *, now: datetime) -> None:
-    """Waits for the event, or until then, whichever is first."""
+    """Waits until the event is set, at most until this time."""
     with suppress(TimeoutError):
         async with asyncio.timeout(None if until is None else max(0.0, (until - now).total_seconds())):
             await something.wait()

@@ -1,4 +1,4 @@
-"""What is to be delivered where, what came of it, and the replays that people asked for."""
+"""The tables of deliveries, their attempts, destinations and replays."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +21,7 @@ class DeliveryStatus(StrEnum):
 
 
 class ReplayStatus(StrEnum):
-    """Running and paused ones go on; the others have ended."""
+    """Running and paused replays can go on; cancelled and done ones have ended."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -30,11 +30,11 @@ class ReplayStatus(StrEnum):
 
 
 class AttemptResult(StrEnum):
-    """What an attempt was.
+    """The result of an attempt.
 
-    Delivered, gone and refused are answers: 2xx, 410, and any other status or an exception of a Python handler.
-    The others have none: unreachable (no connection, or one that broke, or no process for the handler), timed out
-    (while it connected too), and lost with the process that made it, which may have done everything but say so.
+    Three results are answers: delivered (2xx), gone (410) and refused (any other status, or an exception of a Python
+    function). Three mean that no answer came: unreachable (no connection, a broken one, or no process for the
+    function), timed out (also while connecting) and lost. A lost attempt ended with its process; it may have succeeded.
     """
 
     DELIVERED = "delivered"
@@ -53,8 +53,8 @@ def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
 class Undispatched(Base):
     """An accepted event that has no deliveries yet.
 
-    A trigger on `events` writes it in the transaction that stores the event: no clock and no order of commits can make
-    dispatch overlook one, and the receiver's statement stays as it is.
+    A trigger on `events` writes it in the transaction that stores the event. So dispatch cannot miss an event, whatever
+    the clocks and the order of commits, and the receiver's statement does not change.
     """
 
     __tablename__ = "undispatched"
@@ -72,26 +72,26 @@ class PassedOver(Base):
 
 
 class Destination(Base):
-    """What is known of a destination at run time; its URL and limits are settings.
+    """The state of a destination; its URL and limits are in the settings.
 
-    Whoever makes, claims or ends deliveries of a destination holds its row's lock: that is what keeps the order of each
-    reference, and `max_in_flight` and `rate` for all workers together.
+    All code that makes, claims or ends deliveries of a destination locks its row. This keeps the order of each
+    reference, and makes `max_in_flight` and `rate` count for all workers together.
     """
 
     __tablename__ = "destinations"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     url: Mapped[str | None]
-    """Of a replay's own destination, which is in no settings."""
+    """The URL of a replay to a URL; None for a destination of the settings."""
     since: Mapped[datetime] = mapped_column(UTCDateTime)
-    """When it became known, for people; `PassedOver` says which events are a replay's, if anybody asks for one."""
+    """When it was registered, for people to read. `PassedOver` decides which events it does not get."""
     paused_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     paused_reason: Mapped[str | None]
     failures: Mapped[int] = mapped_column(server_default=text("0"))
     """Failed attempts since the last success."""
     failing_since: Mapped[datetime | None] = mapped_column(UTCDateTime)
     probe_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """While the circuit is open: when one delivery may try."""
+    """While the circuit is open: when one delivery may be tried."""
     next_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     """When `rate` allows the next attempt."""
 
@@ -102,25 +102,26 @@ class Delivery(Base):
     __tablename__ = "deliveries"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    """A UUIDv7: it says when the delivery was made."""
+    """A UUIDv7, which holds the time when the delivery was made."""
     event_id: Mapped[UUID]
     destination: Mapped[str]
     reference: Mapped[str | None]
-    """The event's: deliveries with one go one after the other."""
+    """The event's reference. Deliveries of one reference go one after the other."""
     replay_id: Mapped[UUID | None]
-    """The replay that asked for it; live ones go first."""
+    """The replay that made it; None for a live delivery. Live deliveries go first."""
     status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING.value)
     due_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """When it may be claimed. None behind another of its reference; while it is claimed, when the claim ends."""
+    """When it may be claimed; while it is claimed, when the claim ends. None while it waits for another delivery of its
+    reference."""
     claimed_by: Mapped[str | None]
     """The worker that sends it now."""
     claimed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    """Those begun."""
+    """How many attempts were begun."""
     attempts_before: Mapped[int] = mapped_column(server_default=text("0"))
-    """Those that do not count towards dead: begun before a person asked for it again, or lost without its fault."""
+    """How many attempts do not count towards dead: those before a person's retry, and those lost without its fault."""
     lost: Mapped[int] = mapped_column(server_default=text("0"))
-    """Attempts in a row that ended with their process; above 0 it is tried alone, as it may be to blame."""
+    """How many attempts in a row were lost with their process. Above 0 it is sent alone, as it may be to blame."""
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
     __table_args__ = (
@@ -165,54 +166,54 @@ class Delivery(Base):
 PENDING = Delivery.status == literal_column("'pending'")
 DEAD = Delivery.status == literal_column("'dead'")
 DROPPED = Delivery.status == literal_column("'dropped'")
-"""Written out, as neither database would use its partial indexes for a parameter."""
+"""Literals: with parameters, neither database would use its partial indexes."""
 
 PENDING_PARTS = (
     and_(PENDING, Delivery.due_at.is_(None), Delivery.reference.is_not(None)),
     and_(PENDING, Delivery.due_at.is_not(None), Delivery.replay_id.is_(None)),
     and_(PENDING, Delivery.due_at.is_not(None), Delivery.replay_id.is_not(None)),
 )
-"""All that is pending, in parts that each have an index: what waits behind another one, live ones, those of replays."""
+"""All pending deliveries, in parts that each have an index: those that wait for another, live ones, replayed ones."""
 
 
 class Attempt(Base):
-    """One try of a delivery, over."""
+    """One finished attempt of a delivery."""
 
     __tablename__ = "attempts"
 
     delivery_id: Mapped[UUID] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    """From 1; `Priohook-Attempt`."""
+    """From 1; sent as `Priohook-Attempt`."""
     started_at: Mapped[datetime] = mapped_column(UTCDateTime)
     duration_ms: Mapped[int | None]
-    """None where its worker ended before it knew the answer."""
+    """None if its worker ended before it knew the answer."""
     status: Mapped[int | None]
-    """The answer's HTTP status, where there was an answer."""
+    """The HTTP status of the answer; None if there was no answer."""
     result: Mapped[str | None]
     """An `AttemptResult`; None if a release before migration 0008 wrote the row: see `queries.RESULT`."""
     error: Mapped[str | None]
     answer: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """Its first 2 KiB."""
+    """The first 2 KiB of the answer's body."""
 
 
 class Replay(Base):
-    """A bulk replay: which events, to where, how fast, and how far it is."""
+    """A replay: which events, where to, how fast, and how far it has come."""
 
     __tablename__ = "replays"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     destination: Mapped[str]
     narrowed: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """The filter, as `EventFilter`'s fields; empty where ids were given, see `ReplayEvent`."""
+    """The filter as fields of `EventFilter`; empty if ids were given, which `ReplayEvent` holds."""
     rate: Mapped[float]
-    """Deliveries made a second, at most."""
+    """The most deliveries that are made in a second."""
     status: Mapped[str] = mapped_column(server_default=ReplayStatus.RUNNING.value)
     events: Mapped[int]
-    """How many the plan counted."""
+    """How many events the plan counted."""
     made: Mapped[int] = mapped_column(server_default=text("0"))
-    """Deliveries made so far."""
+    """How many deliveries were made so far."""
     last_event_id: Mapped[UUID | None]
-    """The last event that has its delivery: where an interrupted replay goes on."""
+    """The last event that got its delivery; the replay goes on after it."""
     next_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 

@@ -8,11 +8,11 @@
                                             waiting, due ──dropped──┘
 
     waiting     pending, no `due_at`: another delivery of its reference goes first
-    due         pending, `due_at`: it may be claimed from then on
-    in flight   pending, `claimed_by`, `due_at` in the future: when the claim ends
+    due         pending, `due_at` says from when on it may be claimed
+    in flight   pending, `claimed_by`, `due_at` in the future says when the claim ends
     delivered · dead · dropped     over, with `finished_at`
 
-A claim that has run out leaves a delivery due that still says who claimed it: its attempt was lost with its worker.
+A delivery that is due and still has `claimed_by` is one whose claim has run out: its attempt was lost with its worker.
 """
 
 from datetime import datetime
@@ -31,17 +31,17 @@ NOT_CLAIMED: dict[str, Any] = {"claimed_by": None, "claimed_at": None}
 
 
 def in_flight(now: datetime | BindParameter[Any]) -> ColumnElement[bool]:
-    """Of pending deliveries, those that a worker sends now."""
+    """Selects, of pending deliveries, those that a worker is sending now."""
     return and_(CLAIMED, Delivery.due_at > now)
 
 
 def idle(now: datetime) -> ColumnElement[bool]:
-    """Of pending deliveries, all others."""
+    """Selects, of pending deliveries, those that no worker is sending now."""
     return or_(UNCLAIMED, WAITS, Delivery.due_at <= now)
 
 
 class Claimable(Protocol):
-    """A row of a delivery, as far as it says whether the delivery is in flight."""
+    """The columns of a delivery that say whether it is in flight."""
 
     @property
     def claimed_by(self) -> str | None: ...
@@ -51,49 +51,49 @@ class Claimable(Protocol):
 
 
 def is_in_flight(delivery: Claimable, *, now: datetime) -> bool:
-    """As `in_flight`, of a row that was read."""
+    """Whether a worker is sending the delivery now; `in_flight` for a row that was read."""
     return delivery.claimed_by is not None and delivery.due_at is not None and delivery.due_at > now
 
 
 class Change(NamedTuple):
-    """What a delivery becomes when its claim, if it has one, ends."""
+    """The new state of a delivery. It ends the delivery's claim, if there is one."""
 
     status: DeliveryStatus
     due_at: datetime | None
     finished_at: datetime | None
 
     def values(self) -> dict[str, Any]:
-        """For an UPDATE."""
+        """The values of an UPDATE."""
         return NOT_CLAIMED | {"status": self.status.value, "due_at": self.due_at, "finished_at": self.finished_at}
 
 
 def delivered(*, now: datetime) -> Change:
-    """The destination has it."""
+    """The destination got the event."""
     return Change(DeliveryStatus.DELIVERED, None, now)
 
 
 def dead(*, now: datetime) -> Change:
-    """The last of its attempts has failed."""
+    """Its last attempt has failed."""
     return Change(DeliveryStatus.DEAD, None, now)
 
 
 def dropped(*, now: datetime) -> Change:
-    """A person gave it up."""
+    """A person gave the delivery up."""
     return Change(DeliveryStatus.DROPPED, None, now)
 
 
 def retried(*, at: datetime) -> Change:
-    """It is tried again from then on."""
+    """It is due again at this time."""
     return Change(DeliveryStatus.PENDING, at, None)
 
 
 def gone(*, now: datetime) -> Change:
-    """It waits for a person: a destination that answers 410 Gone is paused, and the delivery goes first afterwards."""
+    """It is due at once, but a destination that answers 410 Gone is paused, so it waits until a person resumes that."""
     return Change(DeliveryStatus.PENDING, now, None)
 
 
 def revived() -> dict[str, Any]:
-    """A person asks for a dead or dropped one again: the values for an UPDATE, after which it waits in its turn."""
+    """A person retries a dead or dropped delivery: the values of an UPDATE that puts it back into the queue."""
     again = Change(DeliveryStatus.PENDING, None, None)
     return again.values() | {"attempts_before": Delivery.attempts}
 
@@ -113,7 +113,7 @@ END = (
     .where(
         Delivery.id == bindparam("delivery_id"),
         PENDING,
-        # A claim that ran out may be another worker's by now; only a success counts then.
+        # After its claim has run out, another worker may have claimed it; then only a success counts.
         or_(
             and_(Delivery.claimed_by == bindparam("worker"), Delivery.attempts == bindparam("number")),
             bindparam("new_status", type_=String) == DeliveryStatus.DELIVERED.value,

@@ -1,4 +1,4 @@
-"""A turn of one destination: what was sent is recorded, what is due is claimed, in one transaction."""
+"""A turn of one destination: one transaction that records what was sent and claims what is due."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -17,18 +17,18 @@ from app.deliveries.tables import AttemptResult, Delivery, Destination
 from app.deliveries.transitions import CLAIMED
 
 BURST = timedelta(milliseconds=100)
-"""How much of its rate a destination that was idle gets at once."""
+"""A destination that was idle may at once get as many deliveries as its rate allows in this time."""
 
 
 class Turn(NamedTuple):
-    """What is to be sent now, and when the next turn is worth it if nothing else happens; None is unknown."""
+    """What to send now, and when the next turn may have something to do; None if that is unknown."""
 
     claims: list[Claim]
     next_at: datetime | None
 
 
 class News(NamedTuple):
-    """A change that somebody should know of: the name of its log line, and the line's fields."""
+    """A change to log as a warning: the name of the log event and its fields."""
 
     event: str
     fields: dict[str, Any]
@@ -44,16 +44,16 @@ async def take_turn(
     now: datetime,
     news: list[News] | None = None,
 ) -> Turn:
-    """Records what ended and claims what is due. Does not commit: nothing may be sent before that.
+    """Records what ended and claims what is due. Does not commit; nothing may be sent before the commit.
 
     Args:
         connection: In a transaction that may write.
-        limits: The destination's.
-        state: How it stands, its row locked; None if it was removed.
-        ended: Attempts of claims that this worker made.
-        worker: Its name, different from every other's.
+        limits: The destination's limits.
+        state: The destination's state, its row locked; None if it was removed.
+        ended: The attempts of this worker that have ended.
+        worker: The worker's name, which no other worker has.
         now: The time.
-        news: Gets what is worth a warning once it is committed.
+        news: Gets the changes to log after the commit.
     """
     if state is None:
         return Turn([], None)
@@ -75,7 +75,7 @@ async def leave(
     now: datetime,
     news: list[News] | None = None,
 ) -> None:
-    """Records what ended and gives the worker's other claims back, as attempts whose answer is not known."""
+    """Records what ended, and gives up the worker's other claims as attempts whose answer is not known."""
     state = await lock(connection, limits.name)
     if state is None:
         return
@@ -85,7 +85,7 @@ async def leave(
 
 
 async def take_back(connection: AsyncConnection, *, now: datetime) -> None:
-    """Ends all claims: for a worker that knows itself to be the only one, and so that theirs are a dead one's."""
+    """Ends all claims. Only for a worker that is the only one: all claims are then those of a worker that has died."""
     await connection.execute(update(Delivery).where(CLAIMED).values(due_at=now))
 
 
@@ -99,18 +99,18 @@ async def _record(
     now: datetime,
     news: list[News] | None,
 ) -> State:
-    """Records the attempts; how the destination stands after them."""
+    """Records the attempts, and returns the destination's state after them."""
     if not ended:
         return state
     dead = await record(connection, limits, ended, worker=worker, now=now)
     circuit = state.circuit
-    for each in ended:
-        failed = each.outcome.result is not AttemptResult.DELIVERED
-        circuit = circuit.after(failed=failed, now=each.started_at + each.duration)
+    for attempt in ended:
+        failed = attempt.outcome.result is not AttemptResult.DELIVERED
+        circuit = circuit.after(failed=failed, now=attempt.started_at + attempt.duration)
     if news is not None:
-        news.extend(News("delivery_dead", _dead(limits.name, each)) for each in dead)
+        news.extend(News("delivery_dead", _dead(limits.name, attempt)) for attempt in dead)
         news.extend(_of_circuit(limits.name, state, circuit, now=now))
-    gone = next((each for each in ended if each.outcome.result is AttemptResult.GONE), None)
+    gone = next((attempt for attempt in ended if attempt.outcome.result is AttemptResult.GONE), None)
     became = state._replace(**circuit._asdict())
     if gone is None:
         return became
@@ -169,7 +169,7 @@ async def _claim(
             return Turn([], since), next_at
         free = min(free, floor((now - since).total_seconds() * limits.rate) + 1)
         claims = await claim(connection, limits, free=free, flying=flying, worker=worker, now=now)
-        if claims:  # else nothing is written: on SQLite each write wakes every worker
+        if claims:  # otherwise nothing is written, since on SQLite each write wakes the worker
             next_at = since + timedelta(seconds=len(claims) / limits.rate)
         if len(claims) == free:
             return Turn(claims, next_at), next_at

@@ -1,4 +1,4 @@
-"""How a worker hears that there is something to do: PostgreSQL's LISTEN and NOTIFY, or a change of the SQLite file."""
+"""Wakes a worker when there is something to do: by PostgreSQL's LISTEN and NOTIFY, or when the SQLite file changes."""
 
 import asyncio
 import logging
@@ -21,8 +21,8 @@ EVENTS, DELIVERIES = "priohook_events", "priohook_deliveries"
 """PostgreSQL's channels: events were stored; deliveries, replays or destinations changed."""
 
 LOOK_EVERY = 0.025  # seconds between looks at the SQLite file's change counter
-LISTEN_CHECK = 20.0  # seconds between looks whether the connection that listens is still one
-LISTEN_AGAIN = 1.0  # seconds after a connection that listened broke
+LISTEN_CHECK = 20.0  # seconds between checks of the connection that listens
+LISTEN_AGAIN = 1.0  # seconds before another attempt to listen
 NOTIFY_EVERY = 0.02  # seconds
 TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 NOTIFY_WITHIN = timedelta(seconds=2)
@@ -30,16 +30,16 @@ NOTIFY_WITHIN = timedelta(seconds=2)
 
 
 async def notify(connection: AsyncConnection) -> None:
-    """Tells all workers of changed deliveries once the transaction has committed; on SQLite the commit itself does."""
+    """Tells all workers, when the transaction commits, that deliveries changed. On SQLite the commit itself does."""
     if connection.dialect.name == "postgresql":
         await connection.execute(text(f"NOTIFY {DELIVERIES}"))
 
 
 @asynccontextmanager
 async def waking(url: str, *, events: Callable[[], None], deliveries: Callable[[], None]) -> AsyncIterator[None]:
-    """Calls `events` or `deliveries` within milliseconds of a commit that may make them worth a look.
+    """Calls `events` or `deliveries` within milliseconds of a commit that may have changed them.
 
-    A notification can be lost with its connection, so whoever is woken must look from time to time anyway.
+    A notification can be lost with its connection, so the caller must look from time to time anyway.
     """
     wakers = {EVENTS: events, DELIVERIES: deliveries}
     listening = asyncio.create_task(_watch_file(url, wakers) if is_sqlite(url) else _listen(url, wakers))
@@ -52,9 +52,9 @@ async def waking(url: str, *, events: Callable[[], None], deliveries: Callable[[
 
 
 class Notifier:
-    """Tells workers elsewhere, on PostgreSQL, that events were stored; behind the commit and never in its way.
+    """Tells workers, on PostgreSQL, that events were stored.
 
-    NOTIFY in the transaction would make all commits of the database wait for each other.
+    It does so after the commit: NOTIFY in the transaction would make all commits of the database wait for each other.
     """
 
     def __init__(self, url: str) -> None:
@@ -64,13 +64,13 @@ class Notifier:
         self._again = False
 
     def stored(self) -> None:
-        """Notifies soon: at once, or together with all that is stored in the next `NOTIFY_EVERY`."""
+        """Notifies at once, or within `NOTIFY_EVERY` if it has just notified."""
         self._again = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._notify())
 
     async def close(self) -> None:
-        """Ends it; what was not notified is found by the workers' own looks."""
+        """Ends it. Workers find events that were not notified when they look by themselves."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -100,7 +100,7 @@ class Notifier:
 
 
 async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
-    told = False  # once for each time that it is lost, not at each attempt
+    told = False  # logs once for each lost connection, not for each attempt to listen again
     while True:
         connection: asyncpg.Connection | None = None
         try:
@@ -110,7 +110,7 @@ async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
             for channel in wakers:
                 await connection.add_listener(channel, lambda _, __, channel, ___: wakers[channel]())
             told = False
-            _wake_all(wakers)  # for what was notified before
+            _wake_all(wakers)  # for notifications before it listened
             await _until_lost(connection, ended)
         except TROUBLE as error:
             if not told:
@@ -123,21 +123,21 @@ async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
 
 
 async def _until_lost(connection: asyncpg.Connection, ended: asyncio.Event) -> None:
-    """Returns when the connection has ended, or its host takes no writes any more: events are notified elsewhere then.
+    """Returns when the connection has ended, or when its host has become read-only and so sends no notifications.
 
     Raises:
-        TimeoutError: it does not answer.
+        TimeoutError: the server does not answer.
     """
     while not ended.is_set() and takes_writes(connection):
         with suppress(TimeoutError):
             async with asyncio.timeout(LISTEN_CHECK):
                 await ended.wait()
                 return
-        await connection.execute("SELECT 1")  # a connection that fell silent never ends by itself
+        await connection.execute("SELECT 1")  # a dead connection may never end by itself
 
 
 async def _watch_file(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
-    # It reads a counter in shared memory, 10 us each time, and holds no lock that anybody waits for.
+    # It reads a counter in shared memory, which takes 10 us and holds no lock that others wait for.
     path = f"file:{quote(str(sqlite_path(url)))}?mode=ro"
     while True:
         try:

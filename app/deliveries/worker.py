@@ -30,15 +30,15 @@ from app.settings.model import DestinationSettings, SettingsProblem
 
 logger = logging.getLogger(__name__)
 
-TROUBLE_WAIT = 1.0  # seconds after the database was in trouble
+TROUBLE_WAIT = 1.0  # seconds before work begins again after an error
 LOOK_EVERY = timedelta(seconds=5)
-"""Between looks that nothing asked for, in case a notification was lost."""
+"""How often it looks without being woken, in case a notification was lost."""
 
 TRANSACTION = timedelta(seconds=5)
-"""How long the end waits for transactions under way."""
+"""How long a worker that ends waits for its transactions."""
 
 DRAIN = timedelta(seconds=10)
-"""How long the end waits for attempts under way; a container's grace period is longer."""
+"""How long a worker that ends waits for its attempts. A container's grace period is longer."""
 
 TROUBLE = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -47,9 +47,9 @@ class Worker:
     """Works for all destinations; use as `async with worker.running()`.
 
     Args:
-        engine: The database's; a connection for each destination and one more.
-        url: The database's.
-        destinations: The settings'.
+        engine: The database, with a connection for each destination and one more.
+        url: The database's URL.
+        destinations: The configured destinations.
     """
 
     def __init__(self, engine: AsyncEngine, url: str, destinations: Mapping[str, DestinationSettings]) -> None:
@@ -71,10 +71,10 @@ class Worker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Works until the end, where attempts under way come to theirs within `DRAIN`."""
+        """Works. At the end, attempts under way have `DRAIN` to finish."""
         async with writing(self._engine) as connection:
             await self._dispatcher.begin(connection, now=datetime.now(UTC))
-            if is_sqlite(self._url):  # of whose workers there is one
+            if is_sqlite(self._url):  # which has only one worker
                 await take_back(connection, now=datetime.now(UTC))
         async with waking(self._url, events=self._arrived.set, deliveries=self._wake):
             self._start(self._dispatch)
@@ -95,7 +95,7 @@ class Worker:
                         logger.error("claims_not_given_back", exc_info=end)
 
     def under_way(self) -> dict[str, list[str]]:
-        """By destination, some of the deliveries that are being sent."""
+        """Some of the deliveries that are being sent, by destination."""
         return {name: sending for name, sender in self._senders.items() if (sending := sender.under_way())}
 
     def _add(self, name: str, settings: DestinationSettings) -> Sender:
@@ -123,7 +123,7 @@ class Worker:
             self._arrived.clear()
             now = datetime.now(UTC)
             events = await self._dispatch_some(now)
-            # In a transaction of its own, which takes its locks in the same order: together they would deadlock.
+            # In a transaction of its own: each takes its locks in the same order, but one for both could deadlock.
             replayed = await self._advance(now)
             if events or replayed.made:
                 self._wake()
@@ -145,21 +145,21 @@ class Worker:
             return await advance(connection, now=now)
 
     async def _look(self) -> None:
-        """Wakes the senders that have something to do: on SQLite a turn of every other one would hold them up."""
+        """Wakes only the senders that have something to do: on SQLite the turns of the others would delay them."""
         while not self._ending:
             self._changed.clear()
             found = await self._outlooks()
             if await self._set_right(found):
                 found = await self._outlooks()
             self._tell_of_pauses(found)
-            if any(each.url is not None and not each.pending for each in found):
+            if any(outlook.url is not None and not outlook.pending for outlook in found):
                 await self._forget_replays()
             now = datetime.now(UTC)
-            for each in found:
-                self._open_for_replay(each)
-                if each.at is not None and each.at <= now and each.name in self._senders:
-                    self._senders[each.name].wake(probing=each.probing)
-            later = (each.at for each in found if each.at is not None and each.at > now)
+            for outlook in found:
+                self._open_for_replay(outlook)
+                if outlook.at is not None and outlook.at <= now and outlook.name in self._senders:
+                    self._senders[outlook.name].wake(probing=outlook.probing)
+            later = (outlook.at for outlook in found if outlook.at is not None and outlook.at > now)
             await until_woken(self._changed, _soon(now, *later), now=now)
 
     async def _outlooks(self) -> Sequence[Outlook]:
@@ -167,10 +167,10 @@ class Worker:
             return await outlooks(connection, now=datetime.now(UTC))
 
     async def _set_right(self, found: Sequence[Outlook]) -> bool:
-        """Mends what a clock that was ahead has made; whether there was any."""
+        """Corrects times that a clock that was ahead has set, and returns whether there were any."""
         elapsed = timedelta(seconds=asyncio.get_running_loop().time())
         longest = timedelta(0) if self._watch.set_back(datetime.now(UTC), elapsed=elapsed) else LONGEST_DELAY
-        wrong = [each.name for each in found if each.ahead or (each.pending and not longest)]
+        wrong = [outlook.name for outlook in found if outlook.ahead or (outlook.pending and not longest)]
         for name in wrong:
             async with writing(self._engine, courtesy=self._courtesy) as connection:
                 mended = await set_right(connection, name, now=datetime.now(UTC), longest=longest)
@@ -178,12 +178,12 @@ class Worker:
         return bool(wrong)
 
     def _tell_of_pauses(self, found: Sequence[Outlook]) -> None:
-        """Logs who is paused and who goes on again, whoever did it: a person, or the destination by its 410."""
-        paused = {each.name: each.paused_reason for each in found if each.paused_at is not None}
+        """Logs which destinations were paused or resumed, by a person or by an answer 410."""
+        paused = {outlook.name: outlook.paused_reason for outlook in found if outlook.paused_at is not None}
         for name in sorted(paused.keys() - self._paused):
             fields = {"destination": name, "reason": paused[name]}
             logger.warning("destination_paused", extra={"fields": fields})
-        for name in sorted(self._paused & {each.name for each in found if each.paused_at is None}):
+        for name in sorted(self._paused & {outlook.name for outlook in found if outlook.paused_at is None}):
             logger.warning("destination_resumed", extra={"fields": {"destination": name}})
         self._paused = frozenset(paused)
 
@@ -198,19 +198,19 @@ class Worker:
                 sender.end()
                 await sender.drain(within=timedelta(0))
 
-    def _open_for_replay(self, each: Outlook) -> None:
+    def _open_for_replay(self, outlook: Outlook) -> None:
         """Makes the sender of a replay to a URL."""
-        if each.url is not None and each.pending and each.name not in self._senders:
-            self._start(partial(_usable, self._add(each.name, DestinationSettings(url=each.url))))
+        if outlook.url is not None and outlook.pending and outlook.name not in self._senders:
+            self._start(partial(_usable, self._add(outlook.name, DestinationSettings(url=outlook.url))))
 
 
 def _soon(now: datetime, *times: datetime | None) -> datetime:
-    """The first of the times, or when it is time for another look."""
+    """The first of the times, at most `LOOK_EVERY` from now."""
     return min([now + LOOK_EVERY, *(at for at in times if at is not None)])
 
 
 async def _usable(sender: Sender) -> None:
-    """Runs the sender, unless its destination cannot be used: the others must not end for that."""
+    """Runs the sender. If its destination cannot be used, logs that and leaves the other senders running."""
     try:
         await sender.run()
     except SettingsProblem as error:
@@ -219,13 +219,13 @@ async def _usable(sender: Sender) -> None:
 
 
 async def _surviving(work: Callable[[], Awaitable[None]]) -> None:
-    """Begins the work anew after whatever went wrong: else a destination would get nothing more, and nobody know."""
+    """Begins the work again after any error: otherwise a destination would get nothing more, and nobody would know."""
     while True:
         try:
             await work()
         except TROUBLE as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            # No warning: each of several says this each second, and `database_lost` is told once.
+            # Not a warning: several tasks log this every second, and `database_lost` is logged once.
             logger.info("worker_waits", extra={"fields": {"error": why}})
         except Exception:  # as its docstring says
             logger.exception("worker_failed")

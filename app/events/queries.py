@@ -55,7 +55,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListedEvent:
-    """An event without headers and body."""
+    """An event without its headers and body."""
 
     id: UUID
     received_at: datetime
@@ -84,14 +84,14 @@ class SummarizedEvent(ListedEvent):
 
 @dataclass(frozen=True, slots=True)
 class WholeEvent(SummarizedEvent):
-    """An event with all that is stored of it."""
+    """An event with everything that is stored of it."""
 
     body: bytes
     dedup_key: bytes
 
 
 class KeptBytes(NamedTuple):
-    """What was kept of an event, as far as it says how to serve the body."""
+    """What is needed to serve the stored body of an event."""
 
     headers: list[list[str]]
     body_bytes: int

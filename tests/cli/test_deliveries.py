@@ -123,7 +123,7 @@ def test_retry_of_one_that_waits_behind_another_says_how_to_find_that(run, four)
     command = "deliveries list --status pending --destination erp --reference B"
     assert done.status == 1
     assert done.errors == (
-        f"priohook: Delivery {four[2]} waits behind another one of B. Retry the one that is due; "
+        f"priohook: Delivery {four[2]} waits for another one of B. Retry the one that is due; "
         f"see `priohook {command}`.\n"
     )
     assert four[1] in run(*command.split()).text

@@ -103,7 +103,7 @@ async def test_a_delivery_that_is_being_sent_is_left(workers, operation):
 
 async def test_a_delivery_behind_another_one_is_left(workers):
     _, second = await made(workers, "A", "A")
-    with pytest.raises(WaitsBehind, match=r"waits behind another one of A\.$"):
+    with pytest.raises(WaitsBehind, match=r"waits for another one of A\.$"):
         await change(workers, operations.retry, second)
 
 
@@ -225,7 +225,7 @@ async def remove(workers, name):
 
 async def test_a_destination_is_forgotten_once_nothing_is_pending(workers):
     (only,) = await made(workers, "A")
-    with pytest.raises(NotDone, match="Pending deliveries of erp that are not dropped: 1"):
+    with pytest.raises(NotDone, match="Destination erp still has pending deliveries: 1"):
         await remove(workers, "erp")
     await change(workers, operations.drop, only)
     await remove(workers, "erp")

@@ -9,7 +9,7 @@ from tests.conftest import WEBHOOK, basic_header, payload
 
 @dataclass
 class Sender:
-    """One request as ASGI shows it: chunks of a body, after which the sender ends it, hangs up or stalls."""
+    """A request over ASGI: after the chunks of its body, the sender ends it, hangs up or stalls."""
 
     headers: dict[str, str] | Sequence[tuple[str, str]] = field(default_factory=basic_header)
     chunks: Sequence[bytes] = (payload("01-notification-order-create"),)

@@ -1,7 +1,7 @@
-"""Reads one HTTP answer from bytes, as tolerantly as possible: a status that arrived is what counts.
+"""Reads one HTTP answer from bytes, as tolerantly as possible: only the status counts.
 
-Pure: the connection feeds it. What is odd about an answer apart from its status (a malformed header, endless headers, a
-body where none may be, surplus bytes) only keeps its connection from being used again.
+Pure: the connection feeds it. Any other fault of an answer (a malformed header, endless headers, a body that must not
+be there, extra bytes) only means that its connection is not used again.
 """
 
 from http import HTTPStatus
@@ -10,10 +10,10 @@ import httptools
 
 MOST_BODY = 64 * 1024  # bytes of a body that are read
 MOST_BYTES = 1024 * 1024
-"""Of one answer: status lines, headers, chunk extensions and trailers included."""
+"""The most bytes of one answer that are read, including status lines, headers, chunk extensions and trailers."""
 
 MOST_INTERIM = 100
-"""Interim (1xx) answers before the final one."""
+"""The most interim answers (1xx) before the final one."""
 
 NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 LENIENT = (
@@ -29,17 +29,17 @@ LENIENT = (
 
 
 class AnswerError(Exception):
-    """What arrived has no status; the text says why."""
+    """The bytes that arrived have no status; the text says why."""
 
 
 class AnswerReader:
     """One answer while it arrives.
 
     Attributes:
-        received: Bytes so far.
+        received: How many bytes have arrived.
         body: The beginning of the body.
         retry_after: The value of `Retry-After`, if any.
-        reusable: Whether the answer ended where it should, so that the next one on its connection can be trusted.
+        reusable: Whether the answer ended properly, so that its connection can be used again.
     """
 
     def __init__(self) -> None:
@@ -55,15 +55,15 @@ class AnswerReader:
 
     @property
     def status(self) -> int | None:
-        """The final status, known as soon as its three digits are there."""
+        """The final status; known as soon as its three digits have arrived."""
         status: int = self._parser.get_status_code()
         return status if status >= HTTPStatus.OK or status == HTTPStatus.SWITCHING_PROTOCOLS else None
 
     def feed(self, data: bytes) -> bool:
-        """Takes the next bytes; whether nothing more is worth waiting for.
+        """Takes the next bytes, and returns whether the answer is complete or long enough.
 
         Raises:
-            AnswerError: these bytes have no status, and none can follow.
+            AnswerError: there is no status, and none can follow.
         """
         self.received += len(data)
         trouble: httptools.HttpParserError | None = None
@@ -88,12 +88,12 @@ class AnswerReader:
         return True
 
     def on_message_begin(self) -> None:
-        """Stops at what follows the answer: no request asked for it."""
+        """Refuses a second answer, which no request asked for."""
         if self._over:
             raise ValueError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keeps what the final answer asks for."""
+        """Keeps `Retry-After`, and notes whether a body is announced."""
         match name.lower():
             case b"retry-after":
                 self.retry_after = value.decode("latin-1")
@@ -103,7 +103,7 @@ class AnswerReader:
                 self._announces_body = True
 
     def on_body(self, data: bytes) -> None:
-        """Keeps the beginning."""
+        """Keeps the beginning of the body."""
         self.body += data[: MOST_BODY - len(self.body)]
 
     def on_message_complete(self) -> None:
@@ -116,5 +116,5 @@ class AnswerReader:
                 raise ValueError
             return
         self._over = True
-        # A body that may not be there follows later, and would be taken for the next answer.
+        # A body that must not be there may still follow, and would be taken for the next answer.
         self.reusable = self._parser.should_keep_alive() and not (status in NO_BODY and self._announces_body)

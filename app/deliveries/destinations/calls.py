@@ -1,7 +1,7 @@
-"""The process of one function behind `python:package.module:function`: imports it and calls it for a worker.
+"""The process of one function at `python:package.module:function`: imports the function and calls it for a worker.
 
-What a function does to its process (a crash, another directory, a closed stream, a lock that is never let go) happens
-here and nowhere else. Both talk over a socket, in frames of four bytes of length and a message:
+Whatever a function does to its process (crash it, change its directory, close a stream, keep a lock for ever) harms
+only this process. It and the worker talk over a socket; each message follows its length in four bytes:
 
     worker   (CALL, number, headers, event) · (CANCEL, number) · (END,)                         pickled
     here     [READY] or [UNUSABLE, why] · [RETURNED, number, error, traceback]         JSON
@@ -49,14 +49,14 @@ sys.path[:] = json.loads(sys.argv.pop(1))
 from app.deliveries.destinations.calls import main
 main()
 """
-"""What Python executes: with the worker's path, as there is no `app` in a function's working directory."""
+"""The program of the process. It gets the worker's `sys.path`, as the working directory need not contain `app`."""
 
 
 def main() -> None:
-    """Imports the function that the arguments name, says whether it can be called, and calls it until the end."""
+    """Imports the function that the arguments name, tells the worker whether it can be called, and then calls it."""
     url, descriptor, worker = sys.argv[1:]
     _end_with(int(worker))
-    for number in (signal.SIGTERM, signal.SIGINT):  # a service's or a terminal's; the worker says when to end
+    for number in (signal.SIGTERM, signal.SIGINT):  # the worker says when to end, not a terminal or a service manager
         signal.signal(number, lambda *_: None)
     channel = Channel(socket.socket(fileno=int(descriptor)))
     logging.getLogger().addHandler(_Relay(channel))
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 class Channel:
-    """This end of the socket."""
+    """The function's end of the socket."""
 
     def __init__(self, worker: socket.socket) -> None:
         worker.set_inheritable(False)
@@ -76,20 +76,23 @@ class Channel:
         self._lock = Lock()
 
     def send(self, *message: object) -> None:
-        """Sends a message, whole; any thread may."""
+        """Sends a whole message. Any thread may call it."""
         encoded = json.dumps(message).encode()
-        with self._lock, suppress(OSError):  # the worker is gone, or a function closed it: reading ends too
+        with (
+            self._lock,
+            suppress(OSError),
+        ):  # the worker is gone, or a function closed the socket; reading then ends too
             self._worker.sendall(len(encoded).to_bytes(LENGTH) + encoded)
 
     def messages(self) -> Iterator[tuple[Any, ...]]:
-        """What the worker says, until it is gone."""
+        """The worker's messages, until it is gone."""
         with suppress(OSError), self._worker.makefile("rb") as file:
             while length := file.read(LENGTH):
-                yield pickle.loads(file.read(int.from_bytes(length)))  # noqa: S301 - of the worker itself
+                yield pickle.loads(file.read(int.from_bytes(length)))  # noqa: S301 - from our own worker
 
 
 class Calls:
-    """Calls the function, plain ones in a thread each."""
+    """Calls the function; each call of a plain function gets a thread."""
 
     def __init__(self, channel: Channel, function: Callable[[DeliveredEvent], Any]) -> None:
         self._channel = channel
@@ -100,10 +103,10 @@ class Calls:
         self._ending = False
 
     def run(self) -> None:
-        """Calls what the worker asks for until it says that it is enough."""
+        """Makes the calls that the worker asks for, until it sends `END`."""
         asyncio.set_event_loop(self._loop)
         Thread(target=self._listen, name="worker", daemon=True).start()
-        while not self._ending:  # a function may stop the loop, or a task of its own exit
+        while not self._ending:  # a function may stop the loop, or raise SystemExit in a task
             with suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
 
@@ -113,7 +116,7 @@ class Calls:
                 self._loop.call_soon_threadsafe(self._take, message)
         finally:
             if not self._ending:
-                os._exit(1)  # the worker is gone, and what it began will be tried again
+                os._exit(1)  # the worker is gone; its deliveries will be tried again
 
     def _take(self, message: tuple[Any, ...]) -> None:
         kind, *rest = message
@@ -140,7 +143,9 @@ class Calls:
 
     def _returned(self, number: int, task: asyncio.Task[BaseException | None]) -> None:
         del self._tasks[number]
-        error = asyncio.CancelledError() if task.cancelled() else task.result()  # by another call, before it began
+        error = (
+            asyncio.CancelledError() if task.cancelled() else task.result()
+        )  # cancelled by another call before it began
         self._channel.send(RETURNED, number, *_described(error))
 
     async def _attempt(self, number: int, event: DeliveredEvent) -> None:
@@ -154,12 +159,12 @@ class Calls:
             error: BaseException | None = None
             try:
                 value = self._function(event)
-            except BaseException as raised:  # noqa: BLE001 - it is raised again where it is awaited
+            except BaseException as raised:  # noqa: BLE001 - raised again below
                 error = raised
             self._loop.call_soon_threadsafe(_resolve, returned, (value, error))
 
         self._in_threads.add(number)
-        # Not one of a pool's: Python waits for those at its end, for ever if the function does not return.
+        # Not a thread of a pool: at its exit Python waits for those, for ever if the function does not return.
         Thread(target=run, name="destination", daemon=True).start()
         try:
             value, error = await returned
@@ -172,7 +177,7 @@ class Calls:
 
 
 class _Relay(logging.Handler):
-    """Hands log records to the worker, whose log is one for all."""
+    """Sends log records to the worker, which writes them into its log."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
@@ -189,7 +194,7 @@ class _Relay(logging.Handler):
 
 
 def _end_with(worker: int) -> None:
-    """Lets the kernel end this process with the worker, even while a function holds Python's lock."""
+    """Makes the kernel kill this process when the worker ends, even while a function holds Python's lock."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != worker:
@@ -204,7 +209,7 @@ def _find(url: str, channel: Channel) -> Callable[[DeliveredEvent], Any] | None:
     except (ImportError, AttributeError) as error:
         where = "Modules are looked for in the working directory and in PYTHONPATH."
         if module_name.partition(".")[0] == "app":
-            where += " A package `app` of your own needs an `__init__.py`, as priohook's has that name too."
+            where += " Your package `app` needs an `__init__.py`, as priohook has a package of that name too."
         channel.send(UNUSABLE, f"{_sentence(error)}. {where}", None)
     except BaseException as error:  # noqa: BLE001 - whatever a user's module raises when it is imported
         text, trace = _described(error)
@@ -217,9 +222,9 @@ def _find(url: str, channel: Channel) -> Callable[[DeliveredEvent], Any] | None:
 
 
 def _make_way() -> None:
-    """Leaves the name `app` to a package of the user's own, if there is one.
+    """If users have a package `app` of their own, makes it the one that is imported.
 
-    `FOR_FUNCTIONS` stay: Python finds a module that is imported already without asking its package.
+    The modules in `FOR_FUNCTIONS` can still be imported, since Python finds them among the modules already imported.
     """
     ours = Path(__file__).parents[2]
     spec = PathFinder.find_spec("app", [path for path in sys.path if Path(path, "app").resolve() != ours])
@@ -236,7 +241,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def _described(error: BaseException | None) -> Sequence[str | None]:
-    """The error in a line, and its traceback's end; its own methods may be as broken as the rest."""
+    """The error as a line of text, and the end of its traceback. The error's own methods may raise too."""
     if error is None:
         return None, None
     try:

@@ -1,7 +1,7 @@
-"""Connections to one URL: resolved, opened, used for one request at a time, kept for a moment.
+"""Connections to one URL: each carries one request at a time, and is kept for a moment after its answer.
 
 (made) ──▶ busy ──whole answer──▶ idle ──next request──▶ busy …
-            │                      └──KEEP_ALIVE passed, bytes nobody asked for, closed by the other end──▶ (closed)
+            │                      └──KEEP_ALIVE passed, unexpected bytes, closed by the other end──▶ (closed)
             └──anything else──▶ (closed)
 """
 
@@ -21,10 +21,10 @@ from app.deliveries.destinations.answers import AnswerError, AnswerReader
 from app.settings.values import HTTPTarget
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
-"""For the name, the connection and TLS together."""
+"""For the look-up of the name, the connection and TLS together."""
 
 KEEP_ALIVE = timedelta(seconds=2)
-"""Shorter than common servers', which would otherwise close a connection just as the next attempt is sent on it."""
+"""Shorter than that of common servers. Otherwise they would close a connection just when the next attempt uses it."""
 
 ADDRESSES_KEPT = timedelta(seconds=10)
 NEXT_ADDRESS_AFTER = 0.25  # seconds; RFC 8305, section 5
@@ -34,7 +34,7 @@ Addresses = list[tuple[Any, ...]]
 
 
 class Answer(NamedTuple):
-    """What came back: the status, the beginning of the body, and how long it asks to wait."""
+    """An answer: the status, the beginning of the body, and the value of `Retry-After`."""
 
     status: int
     body: bytes
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
 
 class NoAnswer(Exception):
-    """No status arrived; the request may have been taken or not. The text says why."""
+    """No status arrived; the request may have been processed or not. The text says why."""
 
 
 class Broken(NoAnswer):
@@ -50,7 +50,7 @@ class Broken(NoAnswer):
 
 
 class TimedOut(NoAnswer):
-    """It took too long to connect or to answer."""
+    """Connecting or answering took too long."""
 
 
 class Connections:
@@ -63,13 +63,13 @@ class Connections:
         self._looked_up_at = 0.0
 
     async def post(self, head: bytes, body: bytes, *, timeout: float) -> Answer:
-        """Sends one request and gives the answer as far as it came within `timeout` seconds.
+        """Sends one request, and returns what arrived of the answer within `timeout` seconds.
 
-        A connection that was kept may be closed by the other end at any moment. When it breaks before a status came,
-        the request is sent once more on a new one.
+        The other end may close a kept connection at any moment. If it breaks before a status arrives, the request is
+        sent once more on a new connection.
 
         Raises:
-            NoAnswer: no status came.
+            NoAnswer: no status arrived.
             OSError: no connection could be opened.
         """
         until = asyncio.get_running_loop().time() + timeout
@@ -80,12 +80,12 @@ class Connections:
         return await self._exchange(await self._open(until, timeout), head, body, until=until, timeout=timeout)
 
     async def close(self) -> None:
-        """Closes those that are kept."""
+        """Closes the idle connections."""
         while self._idle:
             connection, timer = self._idle.popitem()
             timer.cancel()
             connection.close()
-        await asyncio.sleep(0)  # the loop's turn in which closed sockets go
+        await asyncio.sleep(0)  # gives the loop a turn, in which it closes the sockets
 
     def _kept(self) -> "_Connection | None":
         while self._idle:
@@ -150,8 +150,8 @@ class Connections:
     async def _resolve(self) -> Addresses:
         """The host's addresses, looked up in a thread of this URL's own, at most one at a time.
 
-        asyncio's own look-ups share a few threads: one name server that hangs would stall all destinations, and the end
-        of the process.
+        asyncio's own look-ups share a few threads. If one name server hung, they would delay all destinations and the
+        end of the process.
         """
         loop = asyncio.get_running_loop()
         lookup = self._lookup
@@ -168,7 +168,7 @@ class Connections:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, busy while it has a request without its whole answer."""
+    """One connection; busy from a request to the end of its answer."""
 
     def __init__(self) -> None:
         self.reader = AnswerReader()
@@ -185,8 +185,8 @@ class _Connection(asyncio.Protocol):
         """Sends a request and waits for its answer.
 
         Raises:
-            Broken: the connection ended before a status came.
-            NoAnswer: what came is no answer.
+            Broken: the connection ended before a status arrived.
+            NoAnswer: what arrived is not an HTTP answer.
         """
         self.reader = AnswerReader()
         if self._transport is None or self._transport.is_closing():
@@ -199,12 +199,12 @@ class _Connection(asyncio.Protocol):
             self._answered = None
 
     def close(self) -> None:
-        """Closes it, whatever is still to be sent."""
+        """Closes the connection at once, even if something is still to be sent."""
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Is ready."""
+        """Keeps the transport."""
         self._transport = cast("Transport", transport)
 
     def data_received(self, data: bytes) -> None:
@@ -219,7 +219,7 @@ class _Connection(asyncio.Protocol):
             self._answered.set_exception(NoAnswer(str(error)))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """What has come by now is the answer."""
+        """Takes what has arrived as the answer."""
         self._transport = None
         if self._answered is None or self._answered.done():
             return
@@ -243,7 +243,7 @@ def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, found: "asyn
             found.set_result(addresses)
         else:
             found.set_exception(trouble)
-            found.exception()  # those who asked may be gone, and asyncio would log it
+            found.exception()  # otherwise asyncio logs it if nobody waits for it any more
 
     with suppress(RuntimeError):  # the worker has ended meanwhile
         loop.call_soon_threadsafe(tell)

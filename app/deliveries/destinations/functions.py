@@ -1,4 +1,4 @@
-"""Destinations behind `python:package.module:function`: a function that a process of its own calls."""
+"""Destinations at `python:package.module:function`: a function that is called in a process of its own."""
 
 import asyncio
 import json
@@ -27,19 +27,20 @@ logger = logging.getLogger(__name__)
 MOST_KEPT = 2 * 1024  # bytes of a traceback
 MOST_MESSAGE = 1024 * 1024  # bytes; more than the longest that `calls` sends
 IMPORTED_WITHIN = 60.0  # seconds
-STARTS_WITHIN = 3.0  # seconds that an attempt waits for a process; with the next two less than a claim's margin
-ANSWERS_WITHIN = 1.5  # seconds in which a process says that it is not held up
-STOPS_WITHIN = 0.5  # seconds in which an async function that is cancelled comes to its end
+STARTS_WITHIN = 3.0  # seconds that an attempt waits for a process; with the next two not more than a claim's margin
+ANSWERS_WITHIN = 1.5  # seconds in which a process must answer, or it counts as held up
+STOPS_WITHIN = 0.5  # seconds in which a cancelled async function must end
 ENDS_WITHIN = 1.0  # seconds
-LOOK = 1.0  # seconds between looks whether the process is there
+LOOK = 1.0  # seconds between checks whether the process still runs
 MOMENT = 0.005  # seconds
 
 
 class PythonDestination:
-    """A function, plain or async, called once an attempt, in a process that lasts until one of its calls ends it.
+    """A plain or async function, called once for each attempt. Its process is kept for later calls.
 
-    One that takes too long is cancelled, which a plain one cannot be: then later calls go to a new process, and the old
-    one is killed once nothing else runs in it. A process that is held up whole is killed at once.
+    A call of an async function that takes too long is cancelled. A call of a plain function cannot be cancelled: later
+    calls go to a new process, and the old one is killed once no other call runs in it. A process that does not respond
+    at all is killed at once.
     """
 
     def __init__(self, settings: DestinationSettings) -> None:
@@ -50,12 +51,12 @@ class PythonDestination:
         self._starting: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """As `Kind.open` says."""
+        """Starts the process, which imports the function."""
         if self._current is None:
             await self._start()
 
     async def send(self, claim: Claim, *, now: datetime) -> Outcome:  # noqa: ARG002 - the kind's signature
-        """As `Kind.send` says; a function that returned is a 200 without an answer."""
+        """Calls the function. If it returns, the outcome is a 200 without an answer."""
         try:
             caller = await self._ready()
         except (SettingsProblem, OSError) as error:
@@ -66,7 +67,7 @@ class PythonDestination:
         return await caller.call(claim, within=self._timeout)
 
     async def close(self) -> None:
-        """As `Kind.close` says; what a function still does ends with its process."""
+        """Ends the processes, with whatever still runs in them."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait({self._starting})
@@ -90,7 +91,7 @@ class PythonDestination:
 
 
 class _Caller:
-    """A process that calls the function; the worker's end of the socket."""
+    """A process that calls the function, and the worker's end of the socket to it."""
 
     def __init__(
         self, url: str, process: Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -104,18 +105,18 @@ class _Caller:
         self._imported: asyncio.Future[str | None] = loop.create_future()
         self._running: dict[int, asyncio.Future[Outcome]] = {}
         self._stuck: set[int] = set()
-        """Of what runs, calls that took too long and cannot be cancelled."""
+        """The running calls that took too long and cannot be cancelled."""
         self._alive: dict[int, asyncio.Future[bool]] = {}
         self._held_up = False
         self._watching = loop.create_task(self._watch())
 
     @classmethod
     async def started(cls, url: str) -> Self:
-        """A process that has imported the function.
+        """Starts a process and waits until it has imported the function.
 
         Raises:
-            SettingsProblem: it cannot be imported, or is no function.
-            OSError: there is no room for another process.
+            SettingsProblem: the function cannot be imported, or is not a function.
+            OSError: the system allows no other process.
         """
         ours, process = _joined(url)
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -135,16 +136,16 @@ class _Caller:
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self._watching.done()
 
     @property
     def usable(self) -> bool:
-        """Whether it may be given another call."""
+        """Whether the process can take another call."""
         return not (self.ended or self._stuck or self._held_up)
 
     async def call(self, claim: Claim, *, within: float) -> Outcome:
-        """What comes of one call."""
+        """Calls the function, and returns the outcome."""
         number = next(self._numbers)
         returned: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._running[number] = returned
@@ -158,14 +159,14 @@ class _Caller:
         return Outcome(AttemptResult.TIMED_OUT, error=f"It did not return within {within:g} seconds.")
 
     async def close(self) -> None:
-        """Lets the process end by itself, and ends it if it does not."""
+        """Lets the process end by itself, and kills it if it does not."""
         self._say(calls.END)
         await asyncio.wait({self._watching}, timeout=ENDS_WITHIN)
         self._kill()
         await self._watching
 
     async def _stop(self, number: int, returned: asyncio.Future[Outcome]) -> None:
-        """Cancels a call; one that goes on makes its process unusable for others."""
+        """Cancels a call. If the call goes on, its process takes no more calls."""
         alive = self._alive[number] = asyncio.get_running_loop().create_future()
         self._say(calls.CANCEL, number)
         await asyncio.wait({alive, returned}, timeout=ANSWERS_WITHIN, return_when=asyncio.FIRST_COMPLETED)
@@ -193,17 +194,17 @@ class _Caller:
         self._writer.write(len(encoded).to_bytes(calls.LENGTH) + encoded)
 
     async def _watch(self) -> None:
-        """Listens until the process ends, and then says of all that ran in it what became of it."""
+        """Listens until the process ends, then sets the outcome of all calls that ran in it."""
         listening = asyncio.create_task(self._listen())
-        while not listening.done() and self._process.poll() is None:  # one that it forked keeps the socket open
+        while not listening.done() and self._process.poll() is None:  # a child of the process may keep the socket open
             await asyncio.wait({listening}, timeout=LOOK)
-        await asyncio.wait({listening}, timeout=ENDS_WITHIN)  # what it said before
+        await asyncio.wait({listening}, timeout=ENDS_WITHIN)  # for its last messages
         listening.cancel()
         why = self._reason(await self._status())
         self._writer.close()
         if not self._imported.done():
             self._imported.set_result(f"{why} when it was imported.")
-        if self._running.keys() - self._stuck:  # else it was killed for those, and the log has said so
+        if self._running.keys() - self._stuck:  # otherwise it was killed for those calls, which is already logged
             fields = {"url": self._url, "error": why, "calls": len(self._running)}
             logger.warning("function_ended", extra={"fields": fields})
         beside = f" with {len(self._running)} calls under way" if len(self._running) > 1 else ""
@@ -211,7 +212,7 @@ class _Caller:
             returned.set_result(Outcome(AttemptResult.LOST, error=f"{why}{beside}.", counts=not beside))
 
     async def _status(self) -> int:
-        """The exit status of the process, which is killed if it does not end; no thread waits for it."""
+        """The exit status of the process, which is killed if it does not end. Polls, so that no thread must wait."""
         ends = monotonic() + ENDS_WITHIN
         while (status := self._process.poll()) is None:
             if monotonic() > ends:
@@ -220,7 +221,9 @@ class _Caller:
         return status
 
     async def _listen(self) -> None:
-        with suppress(asyncio.IncompleteReadError, OSError, ValueError, TypeError, KeyError):  # it is broken, or over
+        with suppress(
+            asyncio.IncompleteReadError, OSError, ValueError, TypeError, KeyError
+        ):  # the process has ended or sends nonsense
             while True:
                 length = int.from_bytes(await self._reader.readexactly(calls.LENGTH))
                 if length > MOST_MESSAGE:
@@ -255,7 +258,7 @@ class _Caller:
 
 
 def _joined(url: str) -> tuple[socket.socket, Popen[bytes]]:
-    """A new process, and the socket that joins it to this one."""
+    """A new process, and the socket that connects it to this one."""
     ours, theirs = socket.socketpair()
     arguments = [json.dumps(sys.path), url, str(theirs.fileno()), str(os.getpid())]
     with theirs:
@@ -270,7 +273,7 @@ def _joined(url: str) -> tuple[socket.socket, Popen[bytes]]:
 
 
 def _event(claim: Claim) -> dict[str, Any]:
-    """The fields of a `DeliveredEvent`; the order is read from the body on the other side."""
+    """The fields of a `DeliveredEvent`, except the order, which the process reads from the body."""
     return {
         "id": claim.event_id,
         "type": claim.type,

@@ -1,4 +1,4 @@
-"""Destinations behind `https://` and `http://`: one POST an attempt, signed as Standard Webhooks says."""
+"""Destinations at `https://` and `http://`: one POST for each attempt, signed according to Standard Webhooks."""
 
 import hmac
 from base64 import b64encode
@@ -34,10 +34,10 @@ class HTTPDestination:
         self._connections = Connections(target)
 
     async def open(self) -> None:
-        """As `Kind.open` says: there is nothing that could be wrong before the first attempt."""
+        """Does nothing: a connection is opened when it is needed."""
 
     async def send(self, claim: Claim, *, now: datetime) -> Outcome:
-        """As `Kind.send` says."""
+        """Posts the event."""
         sent = self._headers | headers(claim, self._keys, now=now) | {"Content-Length": str(len(claim.body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
         head = f"{self._request_line}{lines}\r\n".encode("latin-1")
@@ -53,12 +53,12 @@ class HTTPDestination:
         return Outcome(judge(answer.status), answer.status, answer=answer.body[:MOST_KEPT], retry_after=wait)
 
     async def close(self) -> None:
-        """As `Kind.close` says."""
+        """Closes the idle connections."""
         await self._connections.close()
 
 
 def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]:
-    """The request's headers. `webhook-id` is the event's, the same on every attempt and replay."""
+    """The request's headers. `webhook-id` is the event's id, the same on every attempt and replay."""
     stamp = str(int(now.timestamp()))
     sent = {name.title(): value for name, value in claim.headers if name == "content-type"}
     if coding := coding_of(claim.body, claimed_coding(claim.headers)):
@@ -79,9 +79,9 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
 
 
 def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """How long an answer asks to wait, at most `LONGEST_RETRY_AFTER`; None where it does not say.
+    """How long an answer asks to wait, at most `LONGEST_RETRY_AFTER`; None if it does not ask.
 
-    Seconds or a date, RFC 9110, section 10.2.3.
+    The value is a number of seconds or a date (RFC 9110, section 10.2.3).
     """
     if not value:
         return None
@@ -97,16 +97,16 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
 
 
 def _signatures(claim: Claim, keys: list[bytes], stamp: str) -> Iterator[str]:
-    """One for each key, Standard Webhooks 1.0, "Signature scheme". Its library signs text only, and a body is bytes."""
+    """A signature for each key (Standard Webhooks 1.0, "Signature scheme"). Its library signs only text, not bytes."""
     signed = f"{claim.event_id}.{stamp}.".encode() + claim.body
     for key in keys:
         yield "v1," + b64encode(hmac.digest(key, signed, sha256)).decode()
 
 
 def _visible(text: str) -> str:
-    """The text as a header may carry it: printable ASCII, all else percent-encoded as UTF-8."""
-    return "".join(each if " " <= each <= "~" and each != "%" else _percent(each) for each in text)
+    """The text as a header may hold it: everything except printable ASCII is percent-encoded UTF-8."""
+    return "".join(char if " " <= char <= "~" and char != "%" else _percent(char) for char in text)
 
 
-def _percent(each: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in each.encode("utf-8", "replace"))
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""What a kind of destination is, and which kinds there are by the beginning of their URL."""
+"""The kinds of destinations, by the scheme of their URL."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -12,24 +12,24 @@ from app.settings.model import DestinationSettings
 
 
 class Kind(Protocol):
-    """Sends events to one destination; a broker would be another one."""
+    """Sends events to one destination. A message broker would be another kind."""
 
     async def open(self) -> None:
-        """Prepares for attempts; does nothing where that was done.
+        """Prepares for attempts; does nothing if that was already done.
 
         Raises:
-            SettingsProblem: it cannot be used, such as a function that is not there.
+            SettingsProblem: the destination cannot be used, such as a function that does not exist.
         """
 
     async def send(self, claim: Claim, *, now: datetime) -> Outcome:
         """Makes one attempt, within the destination's timeout.
 
-        Whatever goes wrong at the destination is an outcome, not an exception. An attempt that is cancelled may have
-        arrived or not.
+        Any failure of the destination is an outcome, not an exception. An attempt that is cancelled may have arrived
+        or not.
         """
 
     async def close(self) -> None:
-        """Gives back connections and threads; no attempt is under way."""
+        """Closes connections and ends processes. No attempt may be under way."""
 
 
 KINDS: Mapping[str, Callable[[DestinationSettings], Kind]] = {
@@ -40,5 +40,5 @@ KINDS: Mapping[str, Callable[[DestinationSettings], Kind]] = {
 
 
 def open_destination(settings: DestinationSettings) -> Kind:
-    """The destination behind the settings' URL."""
+    """The destination at the URL of the settings."""
     return KINDS[settings.url.partition(":")[0]](settings)

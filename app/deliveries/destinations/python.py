@@ -1,4 +1,4 @@
-"""Where `DeliveredEvent` was in the first release: `app.delivered` has it."""
+"""The place of `DeliveredEvent` in the first release; it is now in `app.delivered`."""
 
 from app.delivered import DeliveredEvent
 
