@@ -1,71 +1,57 @@
-"""`python -m bench`: measures, and writes `results.md` and `results.svg`."""
+"""`python -m bench`: measures, and writes `results.md`."""
 
 import argparse
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from bench import databases, deliveries, growth, load, machine, memory, plot, report, throughput
-from bench.plan import FULL, QUICK, Plan
-from bench.samples import Results
+from bench import databases, deliveries, growth, machine, memory, receivers, report, throughput
+from bench.plan import FULL, QUICK, Run
+from bench.results import Results
 
-PARTS = ("throughput", "growth", "memory", "deliveries")
+PARTS: dict[str, Callable[[Run], None]] = {
+    "throughput": throughput.measure,
+    "growth": growth.measure,
+    "receivers": receivers.measure,
+    "memory": memory.measure,
+    "deliveries": deliveries.measure,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status: 1 where an acknowledged event is not stored, or a count does not add up."""
-    parser = _parser()
+    """The exit status: 1 if an acknowledged event is not stored, or a count does not add up."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; default all")
+    parser.add_argument("--quick", action="store_true", help="a few minutes, and rougher")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent, metavar="FOLDER", help="default: the folder bench"
+    )
     given = parser.parse_args(arguments)
-    parts = given.parts or PARTS
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}: choose of {', '.join(PARTS)}")
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+    if not shutil.which("wrk"):
+        parser.error("wrk, which makes the load, is not installed: apt-get install wrk, or brew install wrk")
     started = monotonic()
 
     def say(what: str) -> None:
         sys.stderr.write(f"{monotonic() - started:4.0f} s  {what}\n")
 
-    results = run(QUICK if given.quick else FULL, parts, given.output, wrk=load.find_wrk(), say=say)
+    plan, results = QUICK if given.quick else FULL, Results()
+    with databases.started() as (folder, sqlite, postgresql):
+        run = Run(plan=plan, folder=folder, sqlite=sqlite, postgresql=postgresql, results=results, say=say)
+        found = machine.calibration(folder) | machine.versions(postgresql.version())
+        for part in given.parts or PARTS:
+            PARTS[part](run)
+    given.output.mkdir(parents=True, exist_ok=True)
+    page = given.output / "results.md"
+    page.write_text(report.markdown(results, plan, now=datetime.now(UTC), machine=found))
     for problem in results.problems:
         say(f"PROBLEM: {problem}")
-    say(f"the results are in {given.output / 'results.md'}")
+    say(f"the results are in {page}")
     return 1 if results.problems else 0
-
-
-def run(plan: Plan, parts: Sequence[str], output: Path, *, wrk: str | None, say: throughput.Say) -> Results:
-    """Measures the parts and writes the results into a folder."""
-    results = Results()
-    with databases.started() as (folder, sqlite, postgresql):
-        both = (sqlite, postgresql)
-        calibration, versions = machine.calibration(folder), machine.versions(postgresql.version())
-        if "throughput" in parts:
-            throughput.measure(plan, both, results, wrk=wrk, say=say)
-        if "growth" in parts:
-            growth.measure(plan, both, folder, results, wrk=wrk, say=say)
-        if "memory" in parts:
-            memory.measure(plan, both, results, wrk=wrk, say=say)
-        if "deliveries" in parts:
-            deliveries.measure(plan, both, results, wrk=wrk, say=say)
-    output.mkdir(parents=True, exist_ok=True)
-    picture = "results.svg" if results.throughput else None
-    if picture:
-        (output / picture).write_text(plot.svg(results.throughput))
-    text = report.markdown(
-        results, plan, now=datetime.now(UTC), versions=versions, calibration=calibration, plot=picture
-    )
-    (output / "results.md").write_text(text)
-    return results
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
-    parser.add_argument("--quick", action="store_true", help="about 3 minutes instead of about 17, and rougher")
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent, metavar="FOLDER", help="default: the folder bench"
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,48 +1,50 @@
 """Deliveries a second, the delay from a 200 to the delivery, and what the worker costs the receiver."""
 
 import asyncio
-import http.client
 import json
 import subprocess
 import sys
-from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from statistics import median, quantiles
-from time import monotonic, sleep
-from urllib.parse import urlsplit
+from time import sleep
 
 from sqlalchemy import insert
 
 from app.database import engines
 from app.deliveries.tables import Destination
-from bench import databases
+from bench import filling, load
 from bench.consumer import Consumer, consuming
 from bench.databases import Databases
-from bench.load import NOTIFICATION_ID, PASSWORD, PROJECT, REFERENCE, USERNAME, payload
-from bench.plan import COMPARED, Plan
+from bench.load import PROJECT
+from bench.measured import measured
+from bench.plan import COMPARED, Run
 from bench.processes import environment, running
-from bench.samples import Deliveries, Key, Results
-from bench.throughput import Say, measured
 
 NAME = "consumer"
 IN_FLIGHT = 64
 ARRIVE_WITHIN = 60.0  # seconds
 STARTS = 2.0  # seconds
-AT_REST_PAUSE = 0.1  # seconds
-LOADED_RATE = 200.0  # events a second
+RATES = {"at rest": 10, "in a stream": 200}  # events a second
+NOTE = (
+    f"One worker and a consumer that answers at once, {IN_FLIGHT} in flight. Delays are from the 200 to the delivery, "
+    "of 10 events a second at rest and 200 a second in a stream. Receiver beside: its rate at full load while the "
+    "worker delivers, of that without a worker."
+)
 
 
-def measure(plan: Plan, kinds_of: Sequence[Databases], results: Results, *, wrk: str | None, say: Say) -> None:
-    """Fills `results.deliveries` and `results.beside`."""
-    for each in kinds_of:
-        say(f"deliveries on {each.name}")
-        rates = [_rate(plan, each, results, repetition) for repetition in range(plan.repetitions)]
-        rest, loaded = _delays(plan, each, results)
-        results.deliveries[each.name] = Deliveries(rate=median(rates), rest_ms=rest, loaded_ms=loaded)
-        say(f"the receiver beside a worker on {each.name}")
-        _beside(plan, each, results, wrk=wrk)
+def measure(run: Run) -> None:
+    """Fills the table Deliveries."""
+    table = run.results.table("Deliveries", NOTE, ("database",))
+    for each in run.both:
+        run.say(f"deliveries on {each.name}")
+        for repetition in range(run.plan.repetitions):
+            table.add((each.name,), {"deliveries/s": _rate(run, each, repetition)})
+        table.add((each.name,), _delays(run, each))
+        run.say(f"the receiver beside a worker on {each.name}")
+        for repetition in range(run.plan.repetitions):
+            table.add((each.name,), {"receiver beside": _beside(run, each, repetition)})
 
 
 @contextmanager
@@ -69,66 +71,47 @@ async def _register(url: str) -> None:
         await connection.execute(insert(Destination).values(name=NAME, since=datetime(1970, 1, 1, tzinfo=UTC)))
 
 
-def _rate(plan: Plan, each: Databases, results: Results, repetition: int) -> float:
+def _rate(run: Run, each: Databases, repetition: int) -> float:
     """Deliveries a second while a worker has enough to do."""
     url = each.create(f"rate_{repetition}")
-    databases.fill(url, plan.deliveries)
+    filling.fill(url, run.plan.deliveries)
     with consuming() as consumer, working(url, consumer):
-        if not consumer.wait_for(plan.deliveries, within=ARRIVE_WITHIN):
-            results.problems.append(f"{len(consumer.arrivals)} of {plan.deliveries} events arrived, on {each.name}")
+        if not consumer.wait_for(run.plan.deliveries, within=ARRIVE_WITHIN):
+            came = len(consumer.arrivals)
+            run.results.problems.append(f"{came} of {run.plan.deliveries} events arrived, on {each.name}")
         times = list(consumer.arrivals.values())
     return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
 
-def _delays(plan: Plan, each: Databases, results: Results) -> tuple[list[float], list[float]]:
-    """Median and 99th of a hundred, in ms, for events now and then, and for a steady stream of them."""
+def _delays(run: Run, each: Databases) -> dict[str, float]:
     url = each.create("delays")
+    found: dict[str, float] = {}
     with consuming() as consumer, working(url, consumer), running("receiver", url) as target:
         sleep(STARTS)
-        rest = _post(target.url, count=plan.single_events, pause=AT_REST_PAUSE)
-        loaded = _post(target.url, count=10 * plan.single_events, pause=1 / LOADED_RATE, first=plan.single_events)
-        if not consumer.wait_for(len(rest) + len(loaded), within=ARRIVE_WITHIN):
-            results.problems.append(f"{len(consumer.arrivals)} of {len(rest) + len(loaded)} arrived, on {each.name}")
-        return _ms(rest, consumer), _ms(loaded, consumer)
+        answered: dict[str, float] = {}
+        for name, rate in RATES.items():
+            came = load.paced(target.url, "notification", rate=rate, seconds=run.plan.delay_seconds)
+            answered |= came
+            if not consumer.wait_for(len(answered), within=ARRIVE_WITHIN):
+                run.results.problems.append(f"{len(consumer.arrivals)} of {len(answered)} arrived, on {each.name}")
+            # A delivery may arrive before wrk reads the 200.
+            waits = [
+                1000 * max(0.0, consumer.arrivals[id_] - at) for id_, at in came.items() if id_ in consumer.arrivals
+            ]
+            found |= {f"{name}, p50 ms": median(waits), f"{name}, p99 ms": quantiles(waits, n=100)[98]}
+    return found
 
 
-def _ms(answered: dict[str, float], consumer: Consumer) -> list[float]:
-    waits = [
-        1000 * max(0.0, consumer.arrivals[each] - at) for each, at in answered.items() if each in consumer.arrivals
-    ]
-    return [median(waits), quantiles(waits, n=100)[98]]
-
-
-def _post(url: str, *, count: int, pause: float, first: int = 0) -> dict[str, float]:
-    """Posts events one after the other; when each was answered, by its id."""
-    credential = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
-    headers = {"Authorization": f"Basic {credential}", "Content-Type": "application/json"}
-    connection = http.client.HTTPConnection(urlsplit(url).netloc)
-    answered: dict[str, float] = {}
-    began = monotonic()
-    for number in range(count):
-        sleep(max(0.0, began + number * pause - monotonic()))
-        unique = b"event-%d" % (first + number)
-        body = payload("notification").replace(NOTIFICATION_ID, unique).replace(REFERENCE, unique)
-        connection.request("POST", "/webhooks/prioticket", body, headers)
-        answer = connection.getresponse()
-        answer.read()
-        answered[answer.headers["Event-Id"]] = monotonic()
-    connection.close()
-    return answered
-
-
-def _beside(plan: Plan, each: Databases, results: Results, *, wrk: str | None) -> None:
-    """The receiver's rate without and with a worker that delivers, in turn."""
-    with consuming() as consumer:
-        for repetition in range(plan.repetitions):
-            for name in ("alone", "beside a worker"):
-                url = each.create(f"beside_{repetition}_{name[:5]}")
-                with measured(plan, "receiver", each, url, wrk=wrk) as receiver:
-                    if name == "alone":
-                        sample = receiver.run("notification", COMPARED, plan.seconds)
-                    else:
-                        with working(url, consumer):
-                            sleep(STARTS)
-                            sample = receiver.run("notification", COMPARED, plan.seconds)
-                results.beside.add(Key(name, each.name, "notification", COMPARED), sample)
+def _beside(run: Run, each: Databases, repetition: int) -> float:
+    """The receiver's rate beside a worker that delivers, of that without one."""
+    rates = []
+    for name in ("alone", "beside"):
+        url = each.create(f"{name}_{repetition}")
+        with measured(run, "receiver", each, url) as receiver, consuming() as consumer:
+            if name == "alone":
+                rates.append(receiver.run("notification", COMPARED, run.plan.seconds)["events/s"])
+                continue
+            with working(url, consumer):
+                sleep(STARTS)
+                rates.append(receiver.run("notification", COMPARED, run.plan.seconds)["events/s"])
+    return rates[1] / rates[0]

@@ -1,49 +1,45 @@
-"""The generator: many connections that post unique events as fast as they are answered, in a process of its own.
+"""The load: wrk posts events of their own, each with the right credentials."""
 
-wrk where it is installed, since it takes the least of the processors that the server needs too; otherwise
-`python -m bench.load`. Both print one line of JSON, whose fields are those of `Load`.
-"""
-
-import asyncio
 import json
-import shutil
 import subprocess
-import sys
 import tempfile
 from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import count
-from math import ceil
+from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from secrets import token_hex
-from time import perf_counter
+from time import time
 from urllib.parse import urlsplit
-
-import httptools
-import uvloop
 
 PROJECT = Path(__file__).parent.parent
 PAYLOADS = PROJECT / "tests" / "payloads"
 KINDS = {"notification": "01-notification-order-create", "order": "08-order-payload-confirmed"}
-NOTIFICATION_ID = b"7c0a4a52-31f4-4a0e-9d1e-5f3b0f6a1c01"
-REFERENCE = b"PRI26081200417"
+PATH = "/webhooks/prioticket"
+SUCCESS = 200
 USERNAME = "prioticket"
 PASSWORD = "a-secret-that-only-the-benchmark-knows"  # noqa: S105 - of servers that live for a minute on the loopback
-NUMBER = b"<number>"
-DIGITS = 12
-SUCCESS = 200
 ENDS_WITHIN = 60.0  # seconds beyond the run itself
+PACED_CONNECTIONS = 64
+
+RUN_ID = b"00000000"
+PLACES = {b"<number>": b"%016d" % 0, b"<time>": b"2026-08-12T10:15:32+02:00"}
+"""What is filled in for each request, and something of its length: a number, and the time in seconds."""
+FILLED = {
+    b"7c0a4a52-31f4-4a0e-9d1e-5f3b0f6a1c01": RUN_ID + b"-31f4-4a0e-9d1e-<number>",
+    b"DEMO-ORD-88121": b"DEMO-ORD-" + RUN_ID,
+    b"PRI26081200417": b"PRI<number>",
+    b'"notification_created": "2026-08-12T10:15:32+02:00"': b'"notification_created": "<time>"',
+    b'"order_modified": "2026-08-12T10:17:03+02:00"': b'"order_modified": "<time>"',
+}
+"""What of the samples is replaced, and by what."""
 
 SCRIPT = """
-local parts = {%(parts)s}
-local last = #parts
-local n = 0
+local n, time = %(first)d, nil
 function request()
   n = n + 1
-  local number = string.format("%%0%(digits)dd", n)
-  if last == 2 then return parts[1] .. number .. parts[2] end
-  return parts[1] .. number .. parts[2] .. number .. parts[3]
+  if not time or n %% 100 == 0 then time = os.date("!%%Y-%%m-%%dT%%H:%%M:%%S+00:00") end
+  local number = string.format("%%016.0f", n)
+  return %(request)s
 end
 function done(summary, latency)
   local errors = summary.errors
@@ -53,6 +49,26 @@ function done(summary, latency)
     summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
 end
 """
+PACED = """
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; long ns; } now_t; int clock_gettime(int clock, now_t *now);")
+local clock, due = ffi.new("now_t"), nil
+local function now()
+  ffi.C.clock_gettime(1, clock)
+  return tonumber(clock.s) + tonumber(clock.ns) / 1e9
+end
+function delay()
+  due = (due or now()) + 1 / %(rate)f
+  return math.max(0, math.floor((due - now()) * 1000))
+end
+local answers = io.open("%(answers)s", "w")
+function response(status, headers)
+  if status == 200 then
+    answers:write(headers["event-id"] or headers["Event-Id"], string.format(" %%.6f\\n", now()))
+  end
+end
+"""
+"""Sends on a schedule, however long the answers take, and notes which event was answered when (CLOCK_MONOTONIC)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +77,8 @@ class Load:
 
     Attributes:
         requests: Answers of any kind.
-        failed: Those that were not 200.
-        broken: Connections that failed, and with wrk answers that took over two seconds.
+        failed: Those with a status above 399.
+        broken: Connections that failed, and answers that took over two seconds.
     """
 
     requests: int
@@ -83,33 +99,46 @@ class Load:
         return self.acknowledged / self.seconds
 
 
-def run(url: str, kind: str, *, connections: int, seconds: float, wrk: str | None = None) -> Load:
-    """Posts events of a kind for some seconds; `wrk` names the program, and None takes our own generator."""
-    if wrk is None:
-        own = [sys.executable, "-m", "bench.load", url, kind, str(connections), str(seconds)]
-        return parse(_output(own, seconds))
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(script_for(kind, run_id=token_hex(4)))
-        script.flush()
-        # wrk counts whole seconds only.
-        duration = f"{ceil(seconds)}s"
-        return parse(_output([wrk, "-t1", f"-c{connections}", f"-d{duration}", "-s", script.name, url], seconds))
+def run(url: str, kind: str, *, connections: int, seconds: int) -> Load:
+    """Posts events of a kind for some seconds, on each connection the next as soon as one is answered."""
+    return parse(_wrk(url, script_for(kind), connections, seconds))
 
 
-def find_wrk() -> str | None:
-    """Where wrk is installed."""
-    return shutil.which("wrk")
+def paced(url: str, kind: str, *, rate: float, seconds: int) -> dict[str, float]:
+    """Posts so many events a second; by the id of each event, `monotonic()` of its 200."""
+    with tempfile.NamedTemporaryFile("r") as answers:
+        script = script_for(kind) + PACED % {"rate": rate, "answers": answers.name}
+        _wrk(url, script, PACED_CONNECTIONS, seconds)
+        return {event: float(at) for event, at in map(str.split, answers)}
+
+
+def post(url: str, kind: str) -> None:
+    """Posts one event.
+
+    Raises:
+        ValueError: it was not answered 200.
+    """
+    request = request_for(kind, run_id=token_hex(4))
+    head, _, body = _replaced(request, PLACES).partition(b"\r\n\r\n")
+    fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    connection = HTTPConnection(urlsplit(url).netloc)
+    connection.request("POST", PATH, body, fields)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    if answer.status != SUCCESS:
+        raise ValueError(f"{url} answered {answer.status} to an event.")
 
 
 def parse(output: str) -> Load:
-    """The load that a generator's output describes.
+    """The load that wrk's output describes.
 
     Raises:
         ValueError: it describes none.
     """
     line = next((line for line in output.splitlines() if line.startswith("{")), None)
     if line is None:
-        raise ValueError(f"the generator said no result: {output[-500:]!r}")
+        raise ValueError(f"wrk said no result: {output[-500:]!r}")
     return Load(**json.loads(line))
 
 
@@ -118,138 +147,49 @@ def payload(kind: str) -> bytes:
     return (PAYLOADS / f"{KINDS[kind]}.json").read_bytes()
 
 
-def request_parts(kind: str, *, run_id: str) -> list[bytes]:
-    """A request in pieces, between which a number of `DIGITS` digits makes it one of its own.
+def request_for(kind: str, *, run_id: str) -> bytes:
+    """A request with `PLACES` to fill in, which make it one of its own.
 
     Args:
         run_id: 8 hex digits, different for each run.
     """
-    identity = run_id.encode()
-    body = payload(kind)
-    if kind == "notification":
-        body = body.replace(NOTIFICATION_ID, identity + NOTIFICATION_ID[8:24] + NUMBER)
-        body = body.replace(REFERENCE, b"PRI" + NUMBER)
-    else:
-        body = body.replace(REFERENCE, b"PRI" + identity + NUMBER)
-    length = len(body) - body.count(NUMBER) * (len(NUMBER) - DIGITS)
+    body = _replaced(payload(kind), FILLED).replace(RUN_ID, run_id.encode())
+    credential = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
     head = (
-        "POST /webhooks/prioticket HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Prioticket\r\n"
-        f"Accept: application/json\r\nContent-Type: application/json\r\nAuthorization: Basic {_credential()}\r\n"
-        f"Content-Length: {length}\r\n\r\n"
+        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Prioticket\r\n"
+        f"Accept: application/json\r\nContent-Type: application/json\r\nAuthorization: Basic {credential}\r\n"
+        f"Content-Length: {len(_replaced(body, PLACES))}\r\n\r\n"
     )
-    return (head.encode() + body).split(NUMBER)
+    return head.encode() + body
 
 
-def script_for(kind: str, *, run_id: str) -> str:
-    """The script for wrk. It joins ready pieces, as wrk's own function would format every header for each request."""
-    parts = ", ".join(_lua(part) for part in request_parts(kind, run_id=run_id))
-    return SCRIPT % {"parts": parts, "digits": DIGITS}
+def script_for(kind: str) -> str:
+    """The script for wrk. It joins ready pieces, as wrk's own function would format every header for each request.
+
+    The numbers begin with the microsecond, so that references rise from run to run as real ones do.
+    """
+    request = _lua(request_for(kind, run_id=token_hex(4)))
+    for place in PLACES:
+        request = request.replace(_lua(place)[1:-1], f'" .. {place.decode()[1:-1]} .. "')
+    return SCRIPT % {"first": time() * 1e6, "request": request}
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of all values does not exceed; 0 of none."""
-    ordered = sorted(values)
-    return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else 0.0
+def _replaced(text: bytes, replacements: dict[bytes, bytes]) -> bytes:
+    for old, new in replacements.items():
+        text = text.replace(old, new)
+    return text
 
 
-def _lua(part: bytes) -> str:
-    return '"' + "".join(f"\\{byte:03d}" for byte in part) + '"'
+def _lua(text: bytes) -> str:
+    return '"' + "".join(f"\\{byte:03d}" for byte in text) + '"'
 
 
-def _credential() -> str:
-    return b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
-
-
-def _output(command: list[str], seconds: float) -> str:
-    done = subprocess.run(
-        command, cwd=PROJECT, capture_output=True, text=True, timeout=seconds + ENDS_WITHIN, check=False
-    )
+def _wrk(url: str, script: str, connections: int, seconds: int) -> str:
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        command = ("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", file.name, url + PATH)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + ENDS_WITHIN, check=False)
     if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {done.stdout[-500:]}{done.stderr[-500:]}")
+        raise RuntimeError(f"wrk failed: {done.stdout[-500:]}{done.stderr[-500:]}")
     return done.stdout
-
-
-@dataclass
-class _Answers:
-    """Of all connections together."""
-
-    milliseconds: list[float] = field(default_factory=list)
-    failed: int = 0
-    broken: int = 0
-
-
-class _Sender(asyncio.Protocol):
-    """One connection, which posts again as soon as it is answered."""
-
-    def __init__(self, parts: list[bytes], numbers: "count[int]", answers: _Answers, until: float) -> None:
-        self._parts = parts
-        self._numbers = numbers
-        self._answers = answers
-        self._until = until
-        self._parser = httptools.HttpResponseParser(self)
-        self._sent = 0.0
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment] # TCP's
-        self._post()
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        if not self.ended.done():
-            self._answers.broken += perf_counter() < self._until
-            self.ended.set_result(None)
-
-    def on_message_complete(self) -> None:
-        """Notes the answer, as httptools calls it."""
-        now = perf_counter()
-        if now < self._until:
-            self._answers.milliseconds.append((now - self._sent) * 1000)
-            self._answers.failed += self._parser.get_status_code() != SUCCESS
-            self._post()
-
-    def stop(self) -> None:
-        """Ends the connection, whatever is under way, as wrk does."""
-        if not self.ended.done():
-            self.ended.set_result(None)
-        self._transport.abort()
-
-    def _post(self) -> None:
-        number = b"%0*d" % (DIGITS, next(self._numbers))
-        self._sent = perf_counter()
-        self._transport.write(number.join(self._parts))
-
-
-async def _generate(url: str, kind: str, connections: int, seconds: float) -> Load:
-    loop = asyncio.get_running_loop()
-    where = urlsplit(url)
-    host, port = where.hostname or "", where.port or 80
-    parts, numbers, answers = request_parts(kind, run_id=token_hex(4)), count(1), _Answers()
-    started = perf_counter()
-    until = started + seconds
-    opened = [
-        loop.create_connection(lambda: _Sender(parts, numbers, answers, until), host, port) for _ in range(connections)
-    ]
-    senders = [sender for _, sender in await asyncio.gather(*opened)]
-    await asyncio.sleep(until - perf_counter())
-    for sender in senders:
-        sender.stop()
-    return Load(
-        requests=len(answers.milliseconds),
-        failed=answers.failed,
-        broken=answers.broken,
-        seconds=seconds,
-        p50_ms=percentile(answers.milliseconds, 0.5),
-        p99_ms=percentile(answers.milliseconds, 0.99),
-    )
-
-
-def _main(url: str, kind: str, connections: str, seconds: str) -> None:
-    load = uvloop.run(_generate(url, kind, int(connections), float(seconds)))
-    sys.stdout.write(json.dumps({name: getattr(load, name) for name in Load.__slots__}) + "\n")
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -1,31 +1,34 @@
 """What the receiver takes of memory: at rest, under load, and after a burst that overfills its queue."""
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 
 from bench import databases, load
 from bench.databases import Databases
-from bench.plan import COMPARED, Plan
-from bench.processes import Target, rss_mb, running
-from bench.samples import Ledger, Memory, Results
-from bench.throughput import Say
+from bench.measured import Measured, measured
+from bench.plan import COMPARED, Run
+from bench.processes import rss_mb
 
 SETTLES = 3.0  # seconds
 LOOK_EVERY = 0.05  # seconds
 SPARE_FILES = 200
-LOAD_SECONDS = 5.0
+NOTE = (
+    "MB that the receiver takes, with orders. In the burst the database is locked and more connections post than may "
+    "wait."
+)
 
 
-def measure(plan: Plan, kinds_of: Sequence[Databases], results: Results, *, wrk: str | None, say: Say) -> None:
-    """Fills `results.memory`, with orders, the larger bodies."""
-    connections = allow_connections(plan.burst_connections)
-    for each in kinds_of:
-        say(f"memory on {each.name}")
+def measure(run: Run) -> None:
+    """Fills the table Memory."""
+    connections = allow_connections(run.plan.burst_connections)
+    table = run.results.table("Memory", NOTE, ("database",))
+    for each in run.both:
+        run.say(f"memory on {each.name}")
         url = each.create("memory")
-        with running("receiver", url) as target:
-            results.memory[each.name] = _measure(plan, target, url, results, connections=connections, wrk=wrk)
+        with measured(run, "receiver", each, url, warm=False) as receiver:
+            table.add((each.name,), _measure(run, each, url, receiver, connections))
 
 
 def allow_connections(wanted: int) -> int:
@@ -38,39 +41,36 @@ def allow_connections(wanted: int) -> int:
     return files - SPARE_FILES
 
 
-def _measure(plan: Plan, target: Target, url: str, results: Results, *, connections: int, wrk: str | None) -> Memory:
-    webhook = f"{target.url}/webhooks/prioticket"
-    ledger = Ledger()
-
-    def post(connections: int, seconds: float) -> load.Load:
-        done = load.run(webhook, "order", connections=connections, seconds=seconds, wrk=wrk)
-        ledger.add(acknowledged=done.acknowledged, connections=connections)
-        return done
-
+def _measure(run: Run, kind: Databases, url: str, receiver: Measured, connections: int) -> dict[str, float]:
     sleep(SETTLES)
-    rest = rss_mb(target.pid)
-    loaded, _ = _watch(target, lambda: post(COMPARED, min(LOAD_SECONDS, plan.burst_seconds)))
+    pid = receiver.target.pid
+    rest = rss_mb(pid)
+    loaded, _ = _most(pid, lambda: receiver.post("order", COMPARED, run.plan.burst_seconds))
     with databases.locked(url):
-        burst, done = _watch(target, lambda: post(connections, plan.burst_seconds))
+        burst, done = _most(pid, lambda: receiver.post("order", connections, run.plan.burst_seconds))
     sleep(SETTLES)
-    after = rss_mb(target.pid)
-    last = post(1, 1)
-    if not last.acknowledged:
-        results.problems.append(f"the receiver on {url.partition(':')[0]} acknowledges nothing after the burst")
+    after = rss_mb(pid)
+    if not receiver.post("order", 1, 1).acknowledged:
+        run.results.problems.append(f"the receiver on {kind.name} acknowledges nothing after the burst")
     # An event that was given up with 503 may be stored after all, so that only what is lost is a problem.
-    ledger.under_way += done.failed
-    problem = ledger.problem(databases.count(url))
-    if problem:
-        results.problems.append(f"memory on {url.partition(':')[0]}: {problem}")
-    return Memory(rest=rest, load=loaded, burst=burst, after=after, refused=done.failed, connections=connections)
+    receiver.ledger.under_way += done.failed
+    return {
+        "at rest": rest,
+        "under load": loaded,
+        "burst": burst,
+        "after": after,
+        "after, of rest": after / rest,
+        "burst's connections": connections,
+        "burst's 503": done.failed,
+    }
 
 
-def _watch(target: Target, action: Callable[[], load.Load]) -> tuple[float, load.Load]:
-    """The most memory that the target takes while something goes on."""
+def _most(pid: int, action: Callable[[], load.Load]) -> tuple[float, load.Load]:
+    """The most memory that a process takes while something goes on."""
     most = 0.0
     with ThreadPoolExecutor(1) as pool:
         going_on = pool.submit(action)
         while not going_on.done():
-            most = max(most, rss_mb(target.pid))
+            most = max(most, rss_mb(pid))
             sleep(LOOK_EVERY)
     return most, going_on.result()

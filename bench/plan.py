@@ -1,14 +1,16 @@
-"""How much is measured."""
+"""How much is measured, and what every part of the benchmark is given."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from bench.load import KINDS
+from bench.databases import Databases, PostgreSQL, SQLite
+from bench.results import Results
 
 COMPARED = 64
 """The number of connections that the goals are about."""
 
-BURST_CONNECTIONS = 2000
-"""More than the receiver lets wait, so that the burst overfills its queue."""
+MOST_STORED = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,24 +20,44 @@ class Plan:
     Attributes:
         seconds: Of each single measurement.
         warm_up: Seconds with each kind of body before a target is measured.
-        settle: Seconds until the requests that a generator left behind are committed.
         growth: The numbers of stored events at which the receiver is measured.
+        burst_connections: More than the receiver lets wait, so that the burst overfills its queue.
         deliveries: How many events a worker finds when it starts.
-        single_events: How many are sent now and then, to see how soon they are delivered.
+        delay_seconds: How long events are sent to see how soon they are delivered.
     """
 
-    connections: tuple[int, ...]
-    repetitions: int
-    seconds: float
-    growth: tuple[int, ...]
-    burst_connections: int = BURST_CONNECTIONS
-    burst_seconds: float = 8.0
-    kinds: tuple[str, ...] = tuple(KINDS)
-    warm_up: float = 1.0
-    settle: float = 1.0
+    connections: tuple[int, ...] = (1, COMPARED)
+    repetitions: int = 3
+    seconds: int = 2
+    warm_up: int = 1
+    growth: tuple[int, ...] = (0, 1_000_000, MOST_STORED)
+    burst_connections: int = 2000
+    burst_seconds: int = 8
     deliveries: int = 10_000
-    single_events: int = 60
+    delay_seconds: int = 6
 
 
-FULL = Plan(connections=(1, 8, COMPARED, 256), repetitions=3, seconds=2, growth=(0, 1_000_000, 5_000_000))
-QUICK = Plan(connections=(1, COMPARED), repetitions=1, seconds=1, growth=(0, 100_000), burst_seconds=6, deliveries=3000)
+FULL = Plan()
+QUICK = Plan(repetitions=1, seconds=1, growth=(0, 100_000), burst_seconds=6, deliveries=3000, delay_seconds=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of the benchmark.
+
+    Attributes:
+        folder: Where the SQLite files are.
+        say: Tells whoever waits what is measured now.
+    """
+
+    plan: Plan
+    folder: Path
+    sqlite: SQLite
+    postgresql: PostgreSQL
+    results: Results
+    say: Callable[[str], None]
+
+    @property
+    def both(self) -> tuple[Databases, Databases]:
+        """The kinds of databases."""
+        return self.sqlite, self.postgresql

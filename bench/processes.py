@@ -30,6 +30,12 @@ class Target:
     def __init__(self, process: "subprocess.Popen[bytes]", url: str) -> None:
         self.pid = process.pid
         self.url = url
+        self._process = process
+
+    def line(self) -> str:
+        """The next that it writes on its standard output."""
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, see below
+        return self._process.stdout.readline().decode()
 
 
 def command_for(name: str) -> list[str]:

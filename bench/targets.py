@@ -4,98 +4,87 @@ All run on uvicorn with httptools and uvloop and without its access log:
 
 - `floor`: a bare ASGI application that reads the body and answers 200;
 - `starlette`: the same as a Starlette route;
-- `nostore`: our door, endpoint, log line and queue, with a writer that commits nothing;
-- `naive`: our door, endpoint and log line, with a SQLAlchemy session and a commit for each request;
-- `batches`: our application, which also tells at `GET /batches` how many commits held how many events.
+- `nostore`: the receiver, with a store that says it has committed;
+- `naive`: the receiver, with a SQLAlchemy session and a commit for each request;
+- `commit`: the receiver, which stores the event of a request again and again for some seconds, and tells how fast.
 
 The receiver itself is `priohook serve`, as it is.
 """
 
 import sys
-from asyncio import Semaphore
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, cast
-from uuid import UUID
+from collections.abc import Callable
+from os import urandom
+from statistics import median
+from time import perf_counter
+from typing import Any, Protocol
 
 import click
 import uvicorn
+from sqlalchemy import event as events
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Send
-from starlette.types import Scope as ASGIScope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.application import Application, State
-from app.auth.basic import BasicDoor
-from app.auth.clients import clients_from
-from app.auth.limits import FAILURES, Limit
+from app.application import Application, create_app
 from app.database import engines
-from app.database.health import Health
-from app.events.postgres import PostgresWriter
-from app.events.sqlite import SQLiteWriter
-from app.events.store import EventStore, NewEvent, Row, Stored, Writer
+from app.events.ids import new_id
+from app.events.store import NewEvent, Stored
 from app.events.tables import Event
-from app.receiver.endpoint import Receiver
 from app.server.server import Server, listen, server_for
-from app.settings.model import Scope, Settings
-from app.telemetry.logs import LogWriter, logging_to, stderr_writer
+from app.settings.model import Settings
+from app.telemetry.logs import stderr_writer
 
 ANSWER = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
-Opening = Callable[[Settings, AsyncEngine], AbstractAsyncContextManager[EventStore]]
-"""Gives the store of one application, for as long as it runs."""
+COMMIT_SECONDS = 2.0
 
 
-class NoWriter:
-    """A writer that says it committed."""
+class Store(Protocol):
+    """What the endpoint needs of a store."""
 
-    async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
-        return {row.event.dedup_key: row.event.id for row in rows}
-
-    async def probe(self, *, thorough: bool) -> None:
-        """As if it did."""
-
-    async def close(self) -> None:
-        """Nothing is open."""
+    async def append(self, event: NewEvent) -> Stored: ...
 
 
-class CountingWriter:
-    """Another writer, and how many of its commits held how many events."""
+class NoStore:
+    """Says that it has committed."""
 
-    def __init__(self, writer: Writer, sizes: Counter[int]) -> None:
-        self._writer = writer
-        self._sizes = sizes
-
-    async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
-        self._sizes[len(rows)] += 1
-        return await self._writer.write(rows)
-
-    def probe(self, *, thorough: bool) -> Awaitable[None]:
-        return self._writer.probe(thorough=thorough)
-
-    async def close(self) -> None:
-        await self._writer.close()
+    async def append(self, event: NewEvent) -> Stored:
+        return Stored(event.id, duplicate=False)
 
 
 class NaiveStore:
-    """What one would write first: a session for each request, and a commit. It does not look for copies."""
+    """What one would write first. It does not look for copies."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(engine, expire_on_commit=False)
 
     async def append(self, event: NewEvent) -> Stored:
-        """As `EventStore.append`."""
         async with self._sessions() as session:
             session.add(Event(**event._asdict()))
             await session.commit()
         return Stored(event.id, duplicate=False)
 
 
-async def bare(_: ASGIScope, receive: Receive, send: Send) -> None:
+class RepeatingStore:
+    """Appends an event again and again for some seconds, one after the other, and prints the median in ms."""
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+
+    async def append(self, event: NewEvent) -> Stored:
+        taken = []
+        ends = perf_counter() + self._seconds
+        while (before := perf_counter()) < ends:
+            await self._store.append(event._replace(id=new_id(), dedup_key=urandom(16)))
+            taken.append(perf_counter() - before)
+        click.echo(median(taken) * 1000)
+        return Stored(event.id, duplicate=False)
+
+
+async def bare(_: Scope, receive: Receive, send: Send) -> None:
     """Reads the body and answers 200."""
     while (await receive()).get("more_body"):
         pass
@@ -109,85 +98,48 @@ async def noop(request: Request) -> Response:
     return Response()
 
 
-def application(settings: Settings, opening: Opening, log: LogWriter, *, further: Sequence[Route] = ()) -> Application:
-    """Our application with another store, made of the same pieces as `create_app` makes it."""
+def naive_engine(url: str) -> AsyncEngine:
+    """As one would make it, and as durable as ours. On SQLite with one connection: more would fight for its lock."""
+    if not engines.is_sqlite(url):
+        return create_async_engine(url)
+    engine = create_async_engine(url, pool_size=1, max_overflow=0)
 
-    @asynccontextmanager
-    async def lifespan(_: Application) -> AsyncIterator[State]:
-        async with engines.engine_for(settings.database_url) as engine, opening(settings, engine) as events:
-            with log.running(), logging_to(log):
-                yield {
-                    "events": events,
-                    "engine": engine,
-                    "health": Health(),
-                    "body_timeout": settings.body_timeout,
-                    "max_body_bytes": settings.max_body_bytes,
-                    "destinations": {},
-                    "usernames": {},
-                    "plans": Semaphore(1),
-                    "waits": Semaphore(1),
-                }
+    @events.listens_for(engine.sync_engine, "connect")
+    def _(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
 
-    door = Middleware(BasicDoor, clients=clients_from(settings.clients), failures=Limit(FAILURES), scope=Scope.SEND)
-    receive = Receiver(
-        max_body_bytes=settings.max_body_bytes,
-        body_timeout=settings.body_timeout,
-        on_unprocessable=settings.on_unprocessable,
-    )
-    webhook = Route("/webhooks/prioticket", receive, methods=["POST"], middleware=[door])
-    return Application([webhook, *further], lifespan=lifespan, log=log)
+    return engine
 
 
-def open_without_writer(settings: Settings, _: AsyncEngine) -> AbstractAsyncContextManager[EventStore]:
-    """The queue, in front of nothing."""
-    return _store(settings, NoWriter()).running()
+def with_store(app: Application, store_for: Callable[[Store], Store]) -> None:
+    """Has the handlers of our application find another store."""
+    inner: ASGIApp = app.middleware_stack
 
+    async def replacing(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["state"]["events"] = store_for(scope["state"]["events"])
+        await inner(scope, receive, send)
 
-@asynccontextmanager
-async def open_naive(settings: Settings, engine: AsyncEngine) -> AsyncIterator[EventStore]:
-    """The naive store, which has what the endpoint needs of ours.
-
-    On PostgreSQL with an engine as SQLAlchemy makes it: ours asks before each use whether the connection still lives,
-    which would make the twin slower than it has to be.
-    """
-    if engines.is_sqlite(settings.database_url):
-        yield cast("EventStore", NaiveStore(engine))
-        return
-    plain = create_async_engine(settings.database_url)
-    yield cast("EventStore", NaiveStore(plain))
-    await plain.dispose()
-
-
-def open_counting(sizes: Counter[int]) -> Opening:
-    """Our store, whose commits are counted."""
-
-    def opening(settings: Settings, _: AsyncEngine) -> AbstractAsyncContextManager[EventStore]:
-        url = settings.database_url
-        sqlite = engines.is_sqlite(url)
-        writer: Writer = SQLiteWriter(url) if sqlite else PostgresWriter(url, timeout=settings.commit_timeout)
-        return _store(settings, CountingWriter(writer, sizes)).running()
-
-    return opening
+    app.middleware_stack = replacing
 
 
 def server(name: str, settings: Settings) -> uvicorn.Server:
-    """The server of that name, on a free port that it prints."""
+    """The server of that name; it prints where it listens."""
     if name == "floor":
         return _plain(bare, lifespan="off")
     if name == "starlette":
         return _plain(Starlette(routes=[Route("/webhooks/prioticket", noop, methods=["POST"])]), lifespan="on")
     log = stderr_writer(settings.log_format)
-    if name == "batches":
-        sizes: Counter[int] = Counter()
-
-        async def tell(_: Request) -> Response:
-            told = JSONResponse(sizes)
-            sizes.clear()
-            return told
-
-        app = application(settings, open_counting(sizes), log, further=[Route("/batches", tell, methods=["GET"])])
-    else:
-        app = application(settings, {"nostore": open_without_writer, "naive": open_naive}[name], log)
+    app = create_app(settings, log=log)
+    if name == "nostore":
+        nothing = NoStore()
+        with_store(app, lambda _: nothing)
+    elif name == "naive":
+        naive = NaiveStore(naive_engine(settings.database_url))
+        with_store(app, lambda _: naive)
+    elif name == "commit":
+        with_store(app, lambda ours: RepeatingStore(ours, COMMIT_SECONDS))
     return server_for(app, settings, log=log, started=_started)
 
 
@@ -204,16 +156,6 @@ def _plain(app: ASGIApp, *, lifespan: Any) -> uvicorn.Server:
         proxy_headers=False,
     )
     return Server(config, started=_started)
-
-
-def _store(settings: Settings, writer: Writer) -> EventStore:
-    return EventStore(
-        writer,
-        max_batch=settings.commit_max_batch,
-        max_waiting=settings.max_waiting_events,
-        max_waiting_bytes=settings.max_waiting_bytes,
-        timeout=settings.commit_timeout,
-    )
 
 
 def _started(url: str) -> None:

@@ -1,177 +1,63 @@
 """How many events a second each target acknowledges, every target in turn in every repetition."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from time import sleep
-from urllib.request import urlopen
+from contextlib import ExitStack
 
-from bench import commit, databases, load
-from bench.databases import Databases
-from bench.plan import COMPARED, Plan
-from bench.processes import Target, cpu_seconds, running
-from bench.samples import ACROSS, Batches, Key, Ledger, Results, Sample, batches
+from bench import load
+from bench.load import KINDS
+from bench.measured import Measured, measured
+from bench.plan import Run
+from bench.processes import Target, running
 
 WITHOUT_DATABASE = ("floor", "starlette", "nostore")
 STORING = ("receiver", "naive")
-PAIR = 2  # receivers on one PostgreSQL
-NAMES = {1: "one receiver", PAIR: "two receivers"}
 
-Say = Callable[[str], None]
+NOTE = """- **floor**: a bare ASGI application that reads the body and answers 200. **starlette**: the same, as a route
+  of Starlette's. Both on uvicorn's own protocol, so that what ours checks beyond it counts against us.
+- **receiver**: `priohook serve`, as it is. **nostore**: the same with a store that says it has committed.
+- **naive**: the same with a SQLAlchemy session and a commit for each request.
+- **commit**: one event after the other through the receiver's store, without HTTP.
 
-
-class Measured:
-    """A running target, what it must have stored, and the processes that work for it."""
-
-    def __init__(self, target: Target, databases_: Databases | None, url: str, wrk: str | None) -> None:
-        self.target = target
-        self._url = url
-        self._wrk = wrk
-        self._pids = [target.pid, *([databases_.pid] if databases_ and databases_.pid else [])]
-        self.ledger = Ledger(databases.count(url) if databases_ else 0)
-        self._stores = databases_ is not None
-
-    def run(self, kind: str, connections: int, seconds: float) -> Sample:
-        """One repetition."""
-        before = sum(map(cpu_seconds, self._pids))
-        done = self.post(kind, connections, seconds)
-        taken = sum(map(cpu_seconds, self._pids)) - before
-        return _sample(done, taken)
-
-    def post(self, kind: str, connections: int, seconds: float) -> load.Load:
-        """The load alone."""
-        webhook = f"{self.target.url}/webhooks/prioticket"
-        done = load.run(webhook, kind, connections=connections, seconds=seconds, wrk=self._wrk)
-        self.ledger.add(acknowledged=done.acknowledged, connections=connections)
-        return done
-
-    def problem(self) -> str | None:
-        """What is wrong with the number of stored events, or None."""
-        return self.ledger.problem(databases.count(self._url)) if self._stores else None
+Every request has the right credentials and an event of its own. Answers of 400 and above, and those that took over two
+seconds, have failed. At the end the stored events are compared with the answers. wrk, servers and databases share the
+processors. Ratios are within a repetition; CPU is the server's and the database's."""
 
 
-Targets = dict[tuple[str, str], Measured]
-Kind = tuple[str, int]
-"""A kind of body, and a number of connections."""
-
-
-@contextmanager
-def measured(plan: Plan, name: str, kind_of: Databases | None, url: str, *, wrk: str | None) -> Iterator[Measured]:
-    """A target that is warm."""
-    with running(name, url) as target:
-        each = Measured(target, kind_of, url, wrk)
-        for kind in plan.kinds:
-            each.post(kind, COMPARED, plan.warm_up)
-        yield each
-
-
-def measure(plan: Plan, kinds_of: Sequence[Databases], results: Results, *, wrk: str | None, say: Say) -> None:
-    """Fills `results.throughput`, `results.batches` and `results.processes`."""
+def measure(run: Run) -> None:
+    """Fills the table Throughput."""
+    table = run.results.table("Throughput", NOTE, ("body", "connections", "target", "database"))
     with ExitStack() as stack:
-        targets: Targets = {}
-        commits: dict[str, str] = {}
+        targets: dict[tuple[str, str], Measured] = {}
+        commits: dict[str, Target] = {}
         for name in WITHOUT_DATABASE:
-            url = kinds_of[0].create(name)
-            targets[name, ACROSS] = stack.enter_context(measured(plan, name, None, url, wrk=wrk))
-        for each in kinds_of:
-            commits[each.name] = each.create("bare_commit")
+            targets[name, ""] = stack.enter_context(measured(run, name, None, run.sqlite.create(name)))
+        for each in run.both:
             for name in STORING:
-                url = each.create(name)
-                targets[name, each.name] = stack.enter_context(measured(plan, name, each, url, wrk=wrk))
-        for kind in plan.kinds:
-            for connections in plan.connections:
-                say(f"{kind}, {connections} connections")
-                for _ in range(plan.repetitions):
-                    _one_round(plan, targets, commits, (kind, connections), results)
-        _note_problems(results, {f"{name} on {where}": each for (name, where), each in targets.items()})
-    for each in kinds_of:
-        say(f"batch sizes on {each.name}")
-        _count_batches(plan, each, results, wrk=wrk)
-    for each in kinds_of:
-        if each.pid is not None:
-            say(f"one and two receivers on {each.name}")
-            _count_processes(plan, each, results, wrk=wrk)
+                targets[name, each.name] = stack.enter_context(measured(run, name, each, each.create(name)))
+            commits[each.name] = stack.enter_context(running("commit", each.create("commit")))
+        for kind in KINDS:
+            for connections in run.plan.connections:
+                run.say(f"{kind}, {connections} connections")
+                for _ in range(run.plan.repetitions):
+                    found = {about: each.run(kind, connections, run.plan.seconds) for about, each in targets.items()}
+                    if connections == 1:
+                        found |= {("commit", where): {"p50 ms": _commit(each, kind)} for where, each in commits.items()}
+                    _compare(found)
+                    for (name, where), figures in found.items():
+                        table.add((kind, connections, name, where), figures)
 
 
-def _one_round(plan: Plan, targets: Targets, commits: dict[str, str], key: Kind, results: Results) -> None:
-    kind, connections = key
-    for (name, where), each in targets.items():
-        sample = each.run(kind, connections, plan.seconds)
-        results.throughput.add(Key(name, where, kind, connections), sample)
-    if connections == 1:
-        for where, url in commits.items():
-            done = commit.run(url, kind, seconds=plan.seconds)
-            results.throughput.add(Key("commit", where, kind, 1), _sample(done, 0.0))
+def _compare(found: dict[tuple[str, str], dict[str, float]]) -> None:
+    """Adds to the receiver's figures what they are of the others' in the same repetition."""
+    for (name, where), figures in found.items():
+        if name == "receiver":
+            figures["p99 of p50"] = figures["p99 ms"] / figures["p50 ms"]
+            for other, there in (("naive", where), ("starlette", ""), ("nostore", "")):
+                figures[f"of {other}"] = figures["events/s"] / found[other, there]["events/s"]
+            if commit := found.get(("commit", where)):
+                figures["of commit's p50"] = figures["p50 ms"] / commit["p50 ms"]
 
 
-def _count_batches(plan: Plan, kind_of: Databases, results: Results, *, wrk: str | None) -> None:
-    """In runs of their own, by our application with a writer that counts."""
-    url = kind_of.create("batches")
-    with measured(plan, "batches", kind_of, url, wrk=wrk) as each:
-        sleep(plan.settle)
-        _batches_of(each)  # the warm-up's
-        for kind in plan.kinds:
-            for connections in plan.connections:
-                each.post(kind, connections, plan.seconds)
-                sleep(plan.settle)
-                found = _batches_of(each)
-                if found is not None:
-                    results.batches[Key("receiver", kind_of.name, kind, connections)] = found
-        _note_problems(results, {f"batches on {kind_of.name}": each})
-
-
-def _batches_of(each: Measured) -> Batches | None:
-    with urlopen(f"{each.target.url}/batches") as reply:  # noqa: S310 - our own server
-        sizes = json.load(reply)
-    return batches((int(size), commits) for size, commits in sizes.items())
-
-
-def _count_processes(plan: Plan, kind_of: Databases, results: Results, *, wrk: str | None) -> None:
-    """One receiver against two on one database, each under two generators with half of the connections."""
-    url = kind_of.create("processes")
-    half = COMPARED // PAIR
-    with ExitStack() as stack, ThreadPoolExecutor(PAIR) as pool:
-        pair = [stack.enter_context(measured(plan, "receiver", None, url, wrk=wrk)) for _ in range(PAIR)]
-        pids = [pair[0].target.pid, pair[1].target.pid, kind_of.pid or 0]
-        for kind in plan.kinds:
-            for _ in range(plan.repetitions):
-                for processes in (1, PAIR):
-                    before = sum(map(cpu_seconds, pids))
-                    posts = [pool.submit(pair[n % processes].post, kind, half, plan.seconds) for n in range(PAIR)]
-                    loads = [post.result() for post in posts]
-                    samples = [_sample(each, 0.0) for each in loads]
-                    taken = sum(map(cpu_seconds, pids)) - before
-                    both = Sample(
-                        rate=sum(each.rate for each in samples),
-                        p50_ms=max(each.p50_ms for each in samples),
-                        p99_ms=max(each.p99_ms for each in samples),
-                        cpu_us=taken * 1e6 / max(1, sum(each.acknowledged for each in loads)),
-                        failed=sum(each.failed for each in samples),
-                    )
-                    results.processes.add(Key(NAMES[processes], kind_of.name, kind, COMPARED), both)
-        # The database is shared, and so is the count.
-        together = Ledger(
-            acknowledged=sum(each.ledger.acknowledged for each in pair),
-            under_way=sum(each.ledger.under_way for each in pair),
-        )
-        problem = together.problem(databases.count(url))
-        if problem:
-            results.problems.append(f"two receivers on {kind_of.name}: {problem}")
-
-
-def _sample(done: load.Load, cpu: float) -> Sample:
-    return Sample(
-        rate=done.rate,
-        p50_ms=done.p50_ms,
-        p99_ms=done.p99_ms,
-        cpu_us=cpu * 1e6 / max(1, done.acknowledged),
-        failed=done.failed + done.broken,
-    )
-
-
-def _note_problems(results: Results, targets: dict[str, Measured]) -> None:
-    for name, each in targets.items():
-        problem = each.problem()
-        if problem:
-            results.problems.append(f"{name}: {problem}")
+def _commit(target: Target, kind: str) -> float:
+    """The median of one commit after the other, in ms."""
+    load.post(target.url, kind)
+    return float(target.line())
