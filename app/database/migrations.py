@@ -21,10 +21,10 @@ async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
     async with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-            # A migration that waits for a lock makes all others wait behind it: better that it gives up for now.
+            # While a migration waits for a lock, everybody else waits for the migration: better that it gives up.
             await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT.total_seconds():.0f}s'"))
         else:
-            await connection.execute(text("BEGIN IMMEDIATE"))  # the driver begins none before CREATE TABLE
+            await connection.execute(text("BEGIN IMMEDIATE"))  # the driver begins no transaction before CREATE TABLE
         await connection.run_sync(lambda each: _move(each, revision))
 
 
@@ -36,10 +36,10 @@ def _move(connection: Connection, revision: str) -> None:
     current = MigrationContext.configure(connection).get_current_revision()
     if revision == "head" and current is not None and current not in schema.known_revisions():
         return  # a newer release's schema, which this one can use
-    behind = (
+    earlier = (
         {script.revision for script in scripts.iterate_revisions(current, "base")} - {current} if current else set()
     )
-    if revision == "base" or revision in behind:
+    if revision == "base" or revision in earlier:
         command.downgrade(config, revision)
     else:
         command.upgrade(config, revision)
