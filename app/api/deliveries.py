@@ -52,13 +52,7 @@ class DeliveryQuery(PageQuery):
 
     def narrowed(self) -> DeliveryFilter:
         """The filters without the page."""
-        return DeliveryFilter(
-            status=self.status,
-            destination=self.destination,
-            event_id=self.event_id,
-            reference=self.reference,
-            replay_id=self.replay_id,
-        )
+        return DeliveryFilter(**self.model_dump(exclude={"limit", "cursor"}))
 
 
 class DeliverySummary(BaseModel):

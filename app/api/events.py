@@ -62,14 +62,7 @@ class EventQuery(PageQuery):
 
     def narrowed(self) -> EventFilter:
         """The filters without the search."""
-        return EventFilter(
-            type=self.type,
-            reference=self.reference,
-            status=self.status,
-            client=self.client,
-            since=self.since,
-            until=self.until,
-        )
+        return EventFilter(**self.model_dump(exclude={"limit", "cursor", "q"}))
 
 
 class EventSummary(BaseModel):

@@ -43,17 +43,16 @@ async def record(
 
     The caller holds the destination's lock.
     """
-    changes = [_change(attempt, worker=worker, now=now) for attempt in ended]
-    await connection.execute(END, changes)
+    changes = [(attempt, _became(attempt, now=now)) for attempt in ended]
+    await connection.execute(END, [_values(attempt, change, worker=worker) for attempt, change in changes])
     await _keep(connection, [_attempt(attempt) for attempt in ended])
     failed = [attempt.claim for attempt in ended if attempt.outcome.result is not AttemptResult.DELIVERED]
     await drop_cancelled(connection, [(claim.delivery_id, claim.replay_id) for claim in failed], now=now)
-    over = [attempt.claim.reference for attempt, change in zip(ended, changes, strict=True) if change["finished"]]
+    over = [attempt.claim.reference for attempt, change in changes if change.finished_at is not None]
     await promote(connection, limits.name, {reference for reference in over if reference is not None}, now=now)
     replayed = {attempt.claim.reference for attempt in ended if attempt.claim.replay_id is not None}
     await prefer_live(connection, limits.name, {reference for reference in replayed if reference is not None}, now=now)
-    outcomes = zip(ended, changes, strict=True)
-    return [attempt for attempt, change in outcomes if change["new_status"] == DeliveryStatus.DEAD]
+    return [attempt for attempt, change in changes if change.status is DeliveryStatus.DEAD]
 
 
 async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:
@@ -93,16 +92,17 @@ def _losses(ended: Ended) -> int:
     return 0 if ended.outcome.counts else ended.claim.lost
 
 
-def _change(ended: Ended, *, worker: str, now: datetime) -> dict[str, Any]:
-    change = {
+def _values(ended: Ended, change: Change, *, worker: str) -> dict[str, Any]:
+    return {
         "delivery_id": ended.claim.delivery_id,
         "worker": worker,
         "number": ended.claim.attempt,
         "losses": _losses(ended),
         "uncounted": 0 if ended.outcome.counts else 1,
+        "new_status": change.status.value,
+        "due": change.due_at,
+        "finished": change.finished_at,
     }
-    became = _became(ended, now=now)
-    return change | {"new_status": became.status.value, "due": became.due_at, "finished": became.finished_at}
 
 
 def _became(ended: Ended, *, now: datetime) -> Change:
