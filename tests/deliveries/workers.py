@@ -1,4 +1,4 @@
-"""Workers of one database, whose time and answers are the test's."""
+"""Workers of one database, for which the test decides the time and the answers."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ ALL: Mapping[str, Sequence[str]] = {"erp": ["*"]}
 
 
 class Workers:
-    """What workers do, one step at a call. Each stored event is a millisecond younger than the one before."""
+    """What workers do, one step for each call. Each event is stored a millisecond after the one before."""
 
     def __init__(self, engine: AsyncEngine, *, max_in_flight: int = 8, rate: float | None = None) -> None:
         self.engine = engine
@@ -70,18 +70,18 @@ class Workers:
             )
 
     async def look(self, *, longest: timedelta = LONGEST_DELAY) -> int:
-        """What a worker does now and then; how many deliveries it sets right."""
+        """Corrects times as a worker does now and then, and returns for how many deliveries."""
         async with self.engine.connect() as connection:
             found = await outlooks(connection, now=self.now)
-        wrong = [each.name for each in found if each.ahead or not longest]
+        wrong = [outlook.name for outlook in found if outlook.ahead or not longest]
         async with writing(self.engine) as connection:
             return sum([await set_right(connection, name, now=self.now, longest=longest) for name in wrong])
 
     async def has_work(self) -> bool:
-        """Whether a turn is worth it now."""
+        """Whether a turn has something to do now."""
         async with self.engine.connect() as connection:
-            (each,) = await outlooks(connection, now=self.now)
-        return each.at is not None and each.at <= self.now
+            (outlook,) = await outlooks(connection, now=self.now)
+        return outlook.at is not None and outlook.at <= self.now
 
     async def leave(self, *ended: Ended, worker: str = "one") -> None:
         async with writing(self.engine) as connection:
@@ -120,7 +120,7 @@ class Workers:
             await connection.execute(update(Destination).values(values))
 
     async def deliveries(self) -> Sequence[Row[Any]]:
-        """All, in the order of arrival, live ones before those of replays."""
+        """All deliveries in the order of arrival, live ones before those of replays."""
         order = (Delivery.replay_id.asc().nulls_first(), Delivery.event_id, Delivery.destination)
         return await self._rows(select(*Delivery.__table__.columns).order_by(*order))
 
@@ -136,7 +136,7 @@ class Workers:
 
     async def undispatched(self) -> list[UUID]:
         rows = await self._rows(text("SELECT event_id FROM undispatched"))
-        return sorted(each.event_id if isinstance(each.event_id, UUID) else UUID(each.event_id) for each in rows)
+        return sorted(row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id) for row in rows)
 
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
         async with self.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""What a hostile sender sends, and what may never come back."""
+"""Requests of a hostile sender, and the answers that must never come."""
 
 import gzip
 import re
@@ -33,7 +33,7 @@ REQUESTS = (
     request(method="OPTIONS", target="*"),
     request(BODY) + request(b"[]") + request(BODY, authorization=WRONG),
 )
-"""Right ones and nearly right ones, to be broken."""
+"""Valid and nearly valid requests, which attacks break."""
 
 TOKENS = (
     b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\x00", b" ", b"\t", b":", b",", b";", b"%", b"%00", b"%ff", b"/", b"//", b"?",
@@ -47,7 +47,7 @@ TOKENS = (
 )  # fmt: skip
 
 Edit = tuple[int, int, bytes]
-"""Where, as a number of any size; how many bytes go; what comes in their place."""
+"""A place (any number), how many bytes to remove there, and the bytes to insert instead."""
 
 STATUS = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [A-Za-z '-]+")
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x20-\x7e\t\x80-\xff]*)")
@@ -55,7 +55,7 @@ FORBIDDEN = frozenset((500, 502, 504))
 
 
 def edited(sent: bytes, edits: Sequence[Edit]) -> bytes:
-    """The bytes with each edit made, one after the other."""
+    """The bytes after all edits, made one after the other."""
     for place, gone, come in edits:
         at = place % (len(sent) + 1)
         sent = sent[:at] + come + sent[at + gone :]
@@ -64,7 +64,7 @@ def edited(sent: bytes, edits: Sequence[Edit]) -> bytes:
 
 @dataclass(frozen=True)
 class Attack:
-    """One connection: what is sent, in these pieces, and whether the sender then closes its half or hangs up."""
+    """One connection: the pieces that are sent, and whether the sender then closes its half or hangs up."""
 
     pieces: tuple[bytes, ...]
     half_close: bool
@@ -72,7 +72,7 @@ class Attack:
 
 def attack_of(seed: int) -> Attack:
     """The same attack for the same seed."""
-    random = Random(seed)  # noqa: S311 - to be the same again
+    random = Random(seed)  # noqa: S311 - repeatable
     sent = b"".join(_message(random) for _ in range(random.choice((1, 1, 1, 2, 5))))
     cuts = sorted(random.randrange(len(sent) + 1) for _ in range(random.choice((0, 0, 1, 3, 20))))
     pieces = tuple(sent[start:end] for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True))
@@ -91,7 +91,7 @@ def _edit(random: Random) -> Edit:
 
 
 def carry_out(attack: Attack, server: Served) -> bytes:
-    """Sends it; all that came back, for half-closed connections until the server closed its half too.
+    """Carries out the attack. After a half-close, returns all that comes back until the server closes its half too.
 
     Raises:
         TimeoutError: the server neither answered nor closed.
@@ -102,7 +102,7 @@ def carry_out(attack: Attack, server: Served) -> bytes:
         for piece in attack.pieces:
             wire.sendall(piece)
         if attack.half_close:
-            with suppress(OSError):  # ENOTCONN, where it has closed already
+            with suppress(OSError):  # ENOTCONN if the server has already closed
                 wire.shutdown(socket.SHUT_WR)
             while got := wire.recv(65536):
                 received += got
@@ -110,7 +110,7 @@ def carry_out(attack: Attack, server: Served) -> bytes:
 
 
 def statuses(received: bytes) -> list[int]:
-    """The status of each complete answer, all well-formed and with a request id; the last one may be cut off."""
+    """The status of each answer, after a check that it is well-formed. The last answer may be cut off."""
     found = []
     while received:
         head, end, received = received.partition(b"\r\n\r\n")
@@ -137,7 +137,7 @@ def statuses(received: bytes) -> list[int]:
 
 
 def resident_bytes(server: Served) -> int:
-    """How much memory the process has."""
+    """How much memory the server's process uses."""
     status = Path(f"/proc/{server.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found

@@ -67,12 +67,12 @@ class Served:
 
     @property
     def stderr(self) -> str:
-        """What it wrote there; whole once it has ended."""
+        """What it has written to standard error so far."""
         self._stderr.seek(0)
         return self._stderr.read()
 
     def end_of_banner(self) -> None:
-        """Reads on until the credentials were printed."""
+        """Reads standard output until the credentials were printed."""
         while "webhook_auth" not in self.stdout:
             line = self._line()
             assert line, self.stdout
@@ -82,7 +82,7 @@ class Served:
         self._process.send_signal(number)
 
     def end(self) -> int:
-        """Ends it with SIGTERM if it still runs; its exit status."""
+        """Ends it with SIGTERM if it still runs, and returns its exit status."""
         if self._process.poll() is None:
             self._process.terminate()
         return self.wait()
@@ -107,7 +107,7 @@ class Served:
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
-        """Kills the process where it takes too long, so that no test waits for ever."""
+        """Kills the process if it takes too long, so that no test waits for ever."""
         timer = Timer(ENDS_WITHIN, self._process.kill)
         timer.start()
         try:
@@ -117,7 +117,7 @@ class Served:
 
 
 def inherit_orphans() -> None:
-    """Makes this process inherit them as process 1 of a container does: prctl(PR_SET_CHILD_SUBREAPER)."""
+    """Makes this process inherit orphans, as process 1 of a container does: prctl(PR_SET_CHILD_SUBREAPER)."""
     if ctypes.CDLL(None).prctl(36, 1, 0, 0, 0):
         os._exit(99)
 
@@ -146,7 +146,7 @@ class Wire:
         return self
 
     def reset(self) -> None:
-        """Hangs up at once, and the server's system is told so."""
+        """Hangs up at once with a TCP reset."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -154,7 +154,7 @@ class Wire:
         self._socket.shutdown(socket.SHUT_WR)
 
     def reply(self, *, to: str = "POST") -> Reply:
-        """The next answer; to HEAD it has no body."""
+        """The next answer. An answer to HEAD has no body."""
         _, status, *_ = self._file.readline().decode().split(" ", 2)
         headers: dict[str, str] = {}
         while line := self._file.readline().decode("latin-1").strip():
@@ -165,7 +165,7 @@ class Wire:
         return Reply(int(status), headers, self._file.read(size))
 
     def ended(self) -> bool:
-        """Whether the server closes the connection, with nothing further sent."""
+        """Whether the server closes the connection and sends nothing more."""
         with suppress(ConnectionResetError):  # what it did not read makes of the end a reset
             return self._file.read(1) == b""
         return True
@@ -194,9 +194,9 @@ def request(
     content_type: str | None = JSON,
     length: int | None = -1,
 ) -> bytes:
-    """A request as bytes; `length` None leaves Content-Length out, another number lies."""
+    """A request as bytes. `length` is a wrong Content-Length; None leaves the header out."""
     lines = [f"{method} {target} {version}", "Host: priohook", *headers]
-    lines += [each for each in (authorization, content_type) if each]
+    lines += [line for line in (authorization, content_type) if line]
     if length is not None:
         lines.append(f"Content-Length: {len(body) if length < 0 else length}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
@@ -209,7 +209,7 @@ def new_event() -> bytes:
 
 
 def environment_for(**settings: str) -> dict[str, str]:
-    """This process's environment with only these settings in it."""
+    """This process's environment with these settings and no others."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PRIOHOOK_")}
     here = str(schema.PACKAGE.parent)
     return {**plain, "PYTHONPATH": here, **{f"PRIOHOOK_{name.upper()}": value for name, value in settings.items()}}
@@ -231,7 +231,7 @@ def serving(folder: Path, *arguments: str, **settings: str) -> Iterator[Served]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """`serve("--host", "0.0.0.0", database_url=…)`: a server in `tmp_path`, ended after the test."""
+    """`serve("--host", "0.0.0.0", database_url=…)` starts a server in `tmp_path`, which ends after the test."""
     running: list[Served] = []
 
     def serve(*arguments: str, with_worker: bool = False, inherits_orphans: bool = False, **settings: str) -> Served:
@@ -247,13 +247,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         return running[-1]
 
     yield serve
-    for each in running:
-        each.close()
+    for server in running:
+        server.close()
 
 
 @pytest.fixture
 def priohook(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`priohook("migrate", database_url=…)`: a command, run to its end in `tmp_path`."""
+    """`priohook("migrate", database_url=…)` runs a command to its end in `tmp_path`."""
 
     def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -311,8 +311,9 @@ COLUMNS = {
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of faults, from what their tests recorded, passed or not."""
-    reports = [report for each in terminalreporter.stats.values() for report in each if hasattr(report, "when")]
+    """Prints the table of faults from what the tests recorded, whether they passed or not."""
+    found = terminalreporter.stats.values()
+    reports = [report for reports in found for report in reports if hasattr(report, "when")]
     rows = [
         value
         for report in reports

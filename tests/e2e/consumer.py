@@ -1,4 +1,4 @@
-"""A company's system that takes events, behaves badly when told to, and remembers what it saw."""
+"""A consumer of events that fails when it is told to, and remembers the requests it got."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ STALL = 3.0  # seconds; longer than the tests' destinations wait
 
 @dataclass(frozen=True)
 class Seen:
-    """One request, and what it was answered."""
+    """One request and its answer."""
 
     at: float
     headers: dict[str, str]
@@ -34,10 +34,10 @@ class Seen:
 
 @dataclass
 class Consumer:
-    """Answers each request with what `answer` says: a status, `stall`, `reset`, or a status with Retry-After.
+    """Answers each request as `answer` says: a status, `stall`, `reset`, or `later` for a 429 with Retry-After.
 
     Attributes:
-        seen: Every request whose body arrived, in that order.
+        seen: Every request whose body arrived, in order of arrival.
     """
 
     answer: "Callable[[str, int], int | str]" = lambda reference, number: 200  # noqa: ARG005
@@ -51,22 +51,22 @@ class Consumer:
         return f"http://127.0.0.1:{self.port}/in"
 
     def delivered(self) -> list[Seen]:
-        """Those that were answered 200, in order."""
-        return [each for each in list(self.seen) if each.answer == 200]
+        """The requests that were answered 200, in order."""
+        return [request for request in list(self.seen) if request.answer == 200]
 
     def until(self, true: Callable[[], bool], *, within: float = PATIENCE) -> None:
-        """Returns once it is true."""
+        """Waits until `true()` is true."""
         ends = monotonic() + within
         while not true():
             assert monotonic() < ends, f"{len(self.seen)} requests, {len(self.delivered())} delivered"
             sleep(0.01)
 
     def start(self) -> None:
-        """Listens, on the same port as before."""
+        """Listens on the same port as before."""
         self._on_loop(self._start())
 
     def stop(self) -> None:
-        """Is away: connections are refused."""
+        """Stops listening: connections are refused."""
         self._on_loop(self._stop())
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Faults that need the operating system: a disk that fails, one that is full, a clock that is set back."""
+"""Faults of the operating system: a disk that fails, a full disk, a clock that is set back."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ SOURCE = Path(__file__).with_name("faults.c")
 
 
 class CannotRun(Exception):
-    """This machine cannot have the fault; the text says what it lacks."""
+    """This machine cannot make the fault; the text says what it lacks."""
 
 
 class Preloaded:
-    """A library for processes that start with `environment`, and the files that tell it what to do."""
+    """A library that makes faults in processes with this `environment`, and the files that control it."""
 
     def __init__(self, folder: Path) -> None:
         self._fsync = folder / "fsync"
@@ -36,7 +36,7 @@ class Preloaded:
 
     @contextmanager
     def failing_fsync(self) -> Iterator[None]:
-        """Every fsync and fdatasync answers EIO meanwhile."""
+        """Makes every fsync and fdatasync fail with EIO."""
         self._fsync.touch()
         try:
             yield
@@ -57,10 +57,10 @@ class Preloaded:
 
 @contextmanager
 def preloaded() -> Iterator[Preloaded]:
-    """In a folder that PostgreSQL's user can read too.
+    """The library, in a folder that PostgreSQL's user can read too.
 
     Raises:
-        CannotRun: it cannot be compiled here.
+        CannotRun: the library cannot be compiled here.
     """
     with tempfile.TemporaryDirectory(prefix="priohook-faults-") as folder:
         Path(folder).chmod(0o755)
@@ -76,7 +76,7 @@ class SmallDisk:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """Without a free byte meanwhile, as far as others see."""
+        """Fills the disk to the last byte."""
         with self._ballast.open("wb", buffering=0) as ballast:
             size = 1 << 20
             while size:
@@ -92,7 +92,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[SmallDisk]:
-    """Mounts one.
+    """Mounts a small disk.
 
     Raises:
         CannotRun: only root may mount, and not in every container.

@@ -1,4 +1,4 @@
-"""Many connections that post at once, and what they were answered."""
+"""Many connections that post at once, and the answers they got."""
 
 import asyncio
 import resource
@@ -16,10 +16,10 @@ OPEN_FILES = 4096
 
 @dataclass
 class Load:
-    """What was answered so far.
+    """What was sent and answered so far.
 
     Attributes:
-        accepted: Every body that got its 200, by the event's id.
+        accepted: Every body that got a 200, by the event's id.
         sent: Every body that was sent, answered or not.
     """
 
@@ -30,7 +30,7 @@ class Load:
 async def post_until_it_ends(
     address: tuple[str, int], *, connections: int, after: int, then: Callable[[], None]
 ) -> Load:
-    """Posts on all connections at once until the server ends them; calls `then` once `after` posts got their 200."""
+    """Posts on all connections at once until the server ends them; calls `then` after the 200 number `after`."""
     load = Load()
     opened = await asyncio.gather(*(asyncio.open_connection(*address) for _ in range(connections)))
 
@@ -54,12 +54,12 @@ async def post_until_it_ends(
             writer.transport.abort()
 
     async with asyncio.timeout(60):
-        await asyncio.gather(*(until_closed(*each) for each in opened))
+        await asyncio.gather(*(until_closed(*connection) for connection in opened))
     return load
 
 
 def allow_open_files() -> None:
-    """A thousand connections are more than many systems allow a process at first."""
+    """Raises the limit of open files: many systems allow a process fewer than a thousand connections at first."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:
@@ -74,7 +74,7 @@ async def stored(url: str) -> list[tuple[str, bytes]]:
 
 
 async def statuses(url: str) -> dict[str, int]:
-    """How many events there are of each status."""
+    """How many events have each status."""
     async with engines.engine_for(url) as engine, engine.connect() as connection:
         counted = select(Event.status, func.count()).group_by(Event.status)
         return dict((await connection.execute(counted)).all())

@@ -1,4 +1,4 @@
-"""A TCP proxy between the receiver and PostgreSQL, which spoils what passes."""
+"""A TCP proxy between the receiver and PostgreSQL that makes faults."""
 
 import asyncio
 import re
@@ -8,10 +8,10 @@ from typing import Self
 
 CHUNK = 64 * 1024
 PARSE = re.compile(rb"P.{4}([^\0]*)\0\s*INSERT INTO events ", re.DOTALL)
-"""The message that gives the statement of a batch a name; PostgreSQL's protocol 3, message formats."""
+"""The message that names the statement of a batch (PostgreSQL's protocol 3, "Message Formats")."""
 
 BIND = re.compile(rb"B.{4}[^\0]*\0([^\0]*)\0", re.DOTALL)
-"""The message with the values for the statement that it names, sent together with the order to execute it."""
+"""The message with the values for a named statement. The command to execute it is sent along."""
 
 
 class Proxy:
@@ -21,10 +21,10 @@ class Proxy:
         port: Where it listens on 127.0.0.1.
         delay: Seconds that every answer is held back.
         refusing: Whether new connections are reset at once.
-        losing_answers: Whether the answer to a batch is thrown away and its connection reset: the server committed,
-            and the client cannot know.
+        losing_answers: Whether the answer to a batch is dropped and its connection reset. The server has committed, but
+            the client cannot know.
         cutting_batches: Whether only half of a batch is passed on before its connection is reset.
-        lost: How many answers were thrown away so far.
+        lost: How many answers were dropped so far.
         cut: How many batches were cut so far.
     """
 
@@ -57,11 +57,11 @@ class Proxy:
 
     def reset(self) -> None:
         """Resets every connection."""
-        for each in self._open:
-            each.transport.abort()
+        for writer in self._open:
+            writer.transport.abort()
 
     def stall(self) -> None:
-        """Passes nothing on, and closes nothing, until `resume`."""
+        """Passes nothing on until `resume`, but keeps connections open."""
         self._passing.clear()
 
     def resume(self) -> None:
@@ -84,7 +84,7 @@ class Proxy:
         except ConnectionError:
             return
         self._open.add(to_server)
-        batch = asyncio.Event()  # set while the client waits for the answer to one
+        batch = asyncio.Event()  # set while the client waits for the answer to a batch
         ways = (
             asyncio.create_task(self._requests(reader, to_server, batch)),
             asyncio.create_task(self._answers(from_server, writer, batch)),

@@ -1,4 +1,4 @@
-"""A sender under load that behaves as Prioticket does, and what became of its events."""
+"""A busy sender that behaves as Prioticket does, and what became of its events."""
 
 import asyncio
 from collections import Counter
@@ -23,12 +23,12 @@ PATIENCE = 60.0  # seconds; a bound for a slow machine, never waited for
 
 
 class Sender:
-    """Sends new events on all connections, and each again with the same bytes until it gets its 200.
+    """Sends new events on all connections, each with the same bytes until it gets a 200.
 
     Attributes:
         address: Where the receiver listens; may change while it runs.
-        accepted: The id that each body was told with its 200.
-        sent: Every body.
+        accepted: The `Event-Id` that came with the 200 of each body.
+        sent: Every body that was sent.
         answers: How often each status was seen.
         broken: How many requests got no answer.
         recoveries: Seconds from the end of each fault to the next 200.
@@ -50,7 +50,7 @@ class Sender:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """At the end it begins no new events, and returns once each that it began got its 200."""
+        """Sends. At the end, sends no new events and waits until each event has got its 200."""
         connections = [asyncio.create_task(self._send()) for _ in range(CONNECTIONS)]
         try:
             yield self
@@ -58,24 +58,24 @@ class Sender:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*connections)
         finally:
-            for each in connections:
-                each.cancel()
+            for connection in connections:
+                connection.cancel()
             await asyncio.gather(*connections, return_exceptions=True)
 
     async def until(self, seen: Callable[[], bool]) -> None:
-        """Returns after the answer with which `seen` is true."""
+        """Waits until `seen` is true; looks after each answer."""
         async with asyncio.timeout(PATIENCE):
             while not seen():
                 self._changed.clear()
                 await self._changed.wait()
 
     async def more(self, status: int, count: int = 1) -> None:
-        """Returns once `count` further answers have this status."""
+        """Waits for `count` more answers with this status."""
         wanted = self.answers[status] + count
         await self.until(lambda: self.answers[status] >= wanted)
 
     async def recovers(self, *, since: float | None = None) -> None:
-        """Returns after the next 200, and notes how long it took since the fault ended, which may be now."""
+        """Waits for the next 200, and notes how long it took since the fault ended (by default, since now)."""
         ended = monotonic() if since is None else since
         await self.more(200)
         self.recoveries.append(monotonic() - ended)
@@ -107,13 +107,13 @@ class Sender:
 
 
 class Connection:
-    """One connection to the receiver, opened anew after any trouble."""
+    """A connection to the receiver, which is opened again after an error."""
 
     def __init__(self) -> None:
         self._opened: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, address: tuple[str, int], body: bytes) -> tuple[int, str]:
-        """The status, and the event's id if there is one."""
+        """The status of the answer, and the event's id if there is one."""
         if self._opened is None:
             self._opened = await asyncio.open_connection(*address)
         reader, writer = self._opened
@@ -136,13 +136,13 @@ class Outcome:
     """What a fault did to the events of a sender.
 
     Attributes:
-        requests: How many were sent, retries included.
-        acknowledged: How many events got their 200.
-        lost: How many of those are not there under the id they were told, byte for byte.
+        requests: How many requests were sent, including retries.
+        acknowledged: How many events got a 200.
+        lost: How many of those are not stored, byte for byte, under the id that came with the 200.
         duplicated: How many rows hold a body that another row holds too.
-        strangers: How many rows hold what was never sent.
-        copies: How many retries found their event stored already: what the commits were that nobody heard of.
-        recovery: The longest time to the next 200 after the fault, in seconds.
+        strangers: How many rows hold a body that was never sent.
+        copies: How many retries found their event already stored, since the answer to its commit was lost.
+        recovery: The longest time from the end of a fault to the next 200, in seconds.
     """
 
     requests: int
@@ -172,6 +172,6 @@ async def outcome_of(sender: Sender, url: str) -> Outcome:
 
 
 def _event(number: int) -> bytes:
-    """One that no other is like, of a size between a notification's and a large order's."""
+    """A new event, between the size of a notification and that of a large order."""
     size = number * 997 % LARGEST_BODY_BYTES
     return new_event()[:-1] + b', "extra": "\xc3\xa9' + token_hex(size // 2).encode() + b'"}\n'

@@ -1,4 +1,4 @@
-"""Stores as the application makes them, and events to put into them."""
+"""Event stores like the application's, and events to store."""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ TIMEOUT = timedelta(seconds=5)
 
 
 def new_event(key: str, **columns: Any) -> NewEvent:
-    """An event; two with one key are copies. Its id is of its time where that is given."""
+    """An event. Two with the same key are copies. If `received_at` is given, the id is of that time."""
     body = columns.pop("body", json.dumps({"key": key}).encode())
     if "received_at" in columns:
         floor = id_floor(columns["received_at"])
@@ -62,7 +62,7 @@ async def running(
 
 @asynccontextmanager
 async def locked(url: str) -> AsyncIterator[None]:
-    """Another one writes, and nobody else can before it has ended."""
+    """Holds a lock as another writer would, so that nobody else can write events."""
     async with engine_for(url) as engine, engine.connect() as connection:
         await connection.execute(text("BEGIN IMMEDIATE" if is_sqlite(url) else "LOCK TABLE events IN EXCLUSIVE MODE"))
         yield
