@@ -134,6 +134,24 @@ async def test_a_session_that_commits_without_waiting_for_the_disk_is_not_believ
     await execute(postgres_url, "TRUNCATE events CASCADE")
 
 
+async def test_a_session_that_loses_what_it_was_told_is_refused_before_it_commits(postgres_url):
+    """As behind a pooler that drops SET; here the list of what can be set lacks one name."""
+    lose = """
+        CREATE SCHEMA lossy;
+        CREATE VIEW lossy.pg_settings AS SELECT * FROM pg_catalog.pg_settings WHERE name <> 'synchronous_commit';
+        ALTER ROLE CURRENT_USER SET search_path = lossy, pg_catalog, public;
+        ALTER ROLE CURRENT_USER SET synchronous_commit = off
+    """
+    restore = """
+        ALTER ROLE CURRENT_USER RESET search_path;
+        ALTER ROLE CURRENT_USER RESET synchronous_commit;
+        DROP SCHEMA lossy CASCADE
+    """
+    async with changed(postgres_url, lose, restore):
+        with pytest.raises(DatabaseProblem, match="synchronous_commit=off although it was told otherwise"):
+            await connect_postgres(postgres_url)
+
+
 async def test_a_commit_whose_wait_for_the_standby_was_ended_is_not_acknowledged(own_server):
     url = own_server.url()
     put, take = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "ALTER SYSTEM RESET synchronous_standby_names"

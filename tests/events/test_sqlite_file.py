@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from app.database.engines import engine_for, sqlite_path
 from app.database.schema import check_schema
@@ -115,6 +116,26 @@ async def test_readiness_says_what_became_of_the_file(sqlite_url, start, path, f
     assert str(path.parent) not in reply.text
 
 
+async def test_what_is_committed_into_a_file_that_goes_meanwhile_is_not_acknowledged(sqlite_url, path):
+    def at_commit(connection: sqlite3.Connection, _: object) -> None:
+        connection.set_trace_callback(lambda statement: rename(path) if going and statement == "COMMIT" else None)
+
+    going = False
+    event.listen(Engine, "connect", at_commit)
+    try:
+        async with running(sqlite_url) as store:
+            await store.append(new_event("before"))
+            going = True
+            with pytest.raises(StoreUnavailable):
+                await store.append(new_event("meanwhile"))
+            with pytest.raises(StoreUnavailable):  # and what was committed is copied into the file that was opened
+                await store.append(new_event("after"))
+            kept = keys_in(shutil.copy(path.with_name("old.db"), path.with_name("copy.db")))
+    finally:
+        event.remove(Engine, "connect", at_commit)
+    assert kept == {new_event(key).dedup_key for key in ("before", "meanwhile")}
+
+
 async def test_a_file_that_is_renamed_back_is_used_again(store, path):
     rename(path)
     with pytest.raises(StoreUnavailable):
@@ -124,22 +145,14 @@ async def test_a_file_that_is_renamed_back_is_used_again(store, path):
     assert keys_in(path) == {new_event(key).dedup_key for key in ("before", "back")}
 
 
-async def test_what_was_acknowledged_is_in_the_file_that_was_renamed(sqlite_url, path, tmp_path):
+@pytest.mark.parametrize(("fate", "kept"), [(rename, "old.db"), (delete_log, "priohook.db")])
+async def test_what_was_acknowledged_is_in_the_file_that_is_left(sqlite_url, path, tmp_path, fate, kept):
     async with running(sqlite_url) as store:
         await store.append(new_event("before"))
-        rename(path)
+        fate(path)
         with pytest.raises(StoreUnavailable):
             await store.append(new_event("after"))
-        assert keys_in(shutil.copy(tmp_path / "old.db", tmp_path / "copy.db")) == {new_event("before").dedup_key}
-
-
-async def test_what_was_acknowledged_outlives_its_log(sqlite_url, path, tmp_path):
-    async with running(sqlite_url) as store:
-        await store.append(new_event("before"))
-        delete_log(path)
-        with pytest.raises(StoreUnavailable):
-            await store.append(new_event("after"))
-        assert keys_in(shutil.copy(path, tmp_path / "copy.db")) == {new_event("before").dedup_key}
+        assert keys_in(shutil.copy(tmp_path / kept, tmp_path / "copy.db")) == {new_event("before").dedup_key}
 
 
 async def test_a_backup_in_the_files_place_stays_as_it_is(sqlite_url, path):
@@ -155,14 +168,16 @@ async def test_a_backup_in_the_files_place_stays_as_it_is(sqlite_url, path):
     assert keys_in(path) == {new_event("in the backup").dedup_key}
 
 
-def damage(path: Path) -> None:
-    """All but the first page, as a bad disk or a careless copy leaves it."""
+def damage(path: Path) -> bytes:
+    """All but the first page, as a bad disk or a careless copy leaves it; what the file held before."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 1")  # a commit, else other connections go on with the pages they hold
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = path.read_bytes()
     with path.open("r+b") as file:
         file.seek(4096)
-        file.write(os.urandom(path.stat().st_size - 4096))
+        file.write(os.urandom(len(whole) - 4096))
+    return whole
 
 
 async def test_a_damaged_file_is_named_as_such(sqlite_url, start, path, lines):
@@ -182,9 +197,10 @@ async def test_a_damaged_file_is_named_as_such(sqlite_url, start, path, lines):
 async def test_a_damaged_file_takes_nothing_more(sqlite_url, path):
     writer = writer_for(sqlite_url)
     await writer.write([Row(new_event("before"))])
-    damage(path)
+    whole = damage(path)
     with pytest.raises(DamagedFile):
         await writer.write([Row(new_event("after"))])
+    path.write_bytes(whole)  # as a disk that reads a page today and fails with it tomorrow
     for again in (writer.probe(thorough=True), writer.write([Row(new_event("again"))])):
         with pytest.raises(DamagedFile):
             await again
