@@ -5,13 +5,12 @@ from hashlib import sha256
 
 import pytest
 
-from app.auth.clients import clients_from
 from app.auth.first_clients import FirstClients, first_clients, with_kept_clients
 from app.auth.first_start import complete
 from app.auth.kept import ignored_files
 from app.auth.keys import make_first_key
 from app.settings.model import Settings, SettingsProblem
-from tests.conftest import SECRET, WEBHOOK, basic_header, payload
+from tests.conftest import SECRET
 
 
 @pytest.fixture
@@ -141,15 +140,6 @@ def test_a_damaged_file_is_named_and_not_shown(tmp_path, path, content, complain
         start_without_clients(tmp_path)
     assert str(path) in str(problem.value)
     assert "swordfish" not in str(problem.value)
-
-
-async def test_the_sender_that_was_made_can_send(tmp_path, sqlite_url, start):
-    made = start_without_clients(tmp_path)
-    assert clients_from(made.clients)
-    async with start(sqlite_url, clients=made.clients) as client:
-        headers = basic_header("prioticket", secret_of(made, "prioticket"))
-        reply = await client.post(WEBHOOK, content=payload("04-notification-redemption"), headers=headers)
-    assert reply.status_code == 200
 
 
 def test_what_a_first_start_keeps_is_part_of_the_settings_of_an_application(tmp_path):

@@ -208,14 +208,6 @@ def test_release_of_what_still_cannot_be_read_is_status_1_and_changes_nothing(ru
     assert run("events", "show", "--json", str(refused)) == before
 
 
-def test_a_second_release_of_an_event_is_status_1(run, fill):
-    (refused,) = fill(refused_event("a", NOTIFICATION))
-    run("events", "release", str(refused))
-    done = run("events", "release", str(refused))
-    assert done.errors == f"Error: Event {refused} is not quarantined: there is nothing to release.\n"
-    assert done.status == 1
-
-
 def test_release_of_a_copy_counts_it_on_the_first(run, fill):
     first, copy = fill(refused_event("a", NOTIFICATION), refused_event("b", NOTIFICATION))
     run("events", "release", str(first))

@@ -12,7 +12,6 @@ from time import monotonic, sleep
 import httpx2
 import pytest
 
-from tests.conftest import CLIENTS
 from tests.e2e.conftest import ENDS_WITHIN, Wire, configured, dial, environment_for, new_event, request
 
 
@@ -90,11 +89,6 @@ def test_the_second_start_prints_no_secret_and_lets_the_same_clients_in(serve, t
     written = second.stdout + second.stderr
     assert "priohook-clients.toml" in second.stdout
     assert not any(secret in written for secret in (prioticket, admin, credential))
-
-
-def test_configured_clients_take_the_place_of_made_ones(serve, tmp_path):
-    serve(clients=json.dumps(CLIENTS))
-    assert not (tmp_path / "priohook-clients.toml").exists()
 
 
 def test_a_client_that_is_added_later_locks_nobody_out(serve, priohook, tmp_path):

@@ -46,8 +46,3 @@ def test_a_replay_that_waits_tells_what_the_destination_did_200_502_or_504(api, 
     assert api.get(f"/api/events/{found}/body").content == CANCELLED
     assert api.post(f"/api/events/{found}/replay", params={"to": "erp", "wait": "true"}).status_code == status
     assert system.seen[0].body == CANCELLED
-
-
-def test_a_replay_of_a_quarantined_event_is_409(api):
-    found = event_id(api, status="quarantined")
-    assert api.post(f"/api/events/{found}/replay", params={"to": "erp"}).status_code == 409

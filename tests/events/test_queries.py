@@ -84,13 +84,6 @@ async def test_pages_continue_behind_the_last_event_of_the_one_before(keys, fill
     assert first + rest == ["refused", "other", "cancel", "create"]
 
 
-async def test_an_event_that_arrives_meanwhile_moves_no_page(keys, filled, database_url):
-    first = await keys(limit=2)
-    async with running(database_url) as store:
-        await store.append(new_event("late", received_at=NOON + 9 * SECOND))
-    assert await keys(before=filled[first[-1]]) == ["cancel", "create"]
-
-
 async def test_a_list_loads_no_body_and_no_headers(engine, filled):
     async with engine.connect() as connection:
         row = (await list_events(connection, EventFilter(), limit=1))[0]

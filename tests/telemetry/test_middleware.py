@@ -104,31 +104,6 @@ async def test_a_query_is_not_logged_and_a_path_only_its_beginning(start, sqlite
     assert all("swordfish" not in json.dumps(line) for line in request_lines(lines))
 
 
-async def test_a_sender_that_hangs_up_is_a_line_with_499(sqlite_url, log, lines):
-    settings = Settings.model_validate({"database_url": sqlite_url, "clients": CLIENTS})
-    app = create_app(settings, log=LogWriter(log, style="json"))
-    authorization = basic_header()["Authorization"].encode()
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async with app.lifespan_context(app) as state:
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": WEBHOOK,
-            "headers": [(b"authorization", authorization)],
-            "state": dict(state or {}),
-        }
-        await app(scope, receive, send)
-    (line,) = request_lines(lines)
-    assert (line["status"], sent) == (499, [])
-
-
 async def boom(_: Request) -> Response:
     raise RuntimeError("a bug")
 
