@@ -135,10 +135,12 @@ async def _prepare(settings: Settings) -> None:
 
 def _introduce(made: FirstClients, url: str, *, others: bool) -> None:
     if not made.made_now:
-        say(f"Its clients are in {made.path}{' and in the settings' if others else ''}.")
+        say(f"The clients are in {made.path}{' and in the settings' if others else ''}.")
         return
     secrets = {name: client.secret.get_secret_value() for name, client in made.clients.items() if client.secret}
-    say(f"\nIt made these clients and keeps them in {made.path} (mode 0600). They are shown this once:\n")
+    say(
+        f"\npriohook made these clients and keeps them in {made.path} (mode 0600). Their secrets are shown only once:\n"
+    )
     for name, secret in secrets.items():
         say(f"  {name:<11} {secret}   {' '.join(sorted(made.clients[name].scopes))}")
     body = shlex.quote(json.dumps(EXAMPLE))

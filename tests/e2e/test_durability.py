@@ -1,4 +1,4 @@
-"""What dies, and nothing is lost: each test is a fault under load, and a line of the table that pytest prints.
+"""Nothing is lost, whatever dies: each test is a fault under load, and a line of the table that pytest prints.
 
 A sender keeps every 200 it got and sends what got none again, with the same bytes. Afterwards every event is stored
 once, byte for byte, under the id that the sender was told. With `--long`, random faults go on for minutes.
