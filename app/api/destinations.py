@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -96,11 +97,7 @@ async def pause(request: Request[State]) -> Response:
     """Stops sending to a destination."""
     wanted = await read_json(request, PauseRequest)
     reason = wanted.reason or f"Paused by {request.state['client'].name} over the API."
-
-    async def pause(connection: AsyncConnection, name: str, *, now: datetime) -> None:
-        await operations.pause(connection, name, reason=reason, now=now)
-
-    return await _change(request, pause)
+    return await _change(request, partial(operations.pause, reason=reason))
 
 
 @Operation(

@@ -62,14 +62,13 @@ class Sender:
         while not self._ending:
             self._something.clear()
             ended, self._ended = self._ended, []
-            news: list[News] = []
             try:
                 async with writing(self._engine, courtesy=self._courtesy) as connection:
-                    turn = await self._take_turn(connection, ended, news)
+                    turn = await self._take_turn(connection, ended)
             except BaseException:
                 self._ended = ended + self._ended  # these outcomes must be recorded by the next transaction
                 raise
-            _tell(news)
+            _tell(turn.news)
             for claim in turn.claims:
                 task = asyncio.create_task(self._send(claim), name=str(claim.delivery_id))
                 self._sending.add(task)
@@ -91,12 +90,14 @@ class Sender:
             await self._kind.close()  # first, so that no other worker sends what is still being sent
         finally:
             async with writing(self._engine) as connection:
-                await leave(connection, self.limits, self._ended, worker=self._worker, now=datetime.now(UTC))
+                now = datetime.now(UTC)
+                news = await leave(connection, self.limits, self._ended, worker=self._worker, now=now)
+            _tell(news)
 
-    async def _take_turn(self, connection: AsyncConnection, ended: Sequence[Ended], news: list[News]) -> Turn:
+    async def _take_turn(self, connection: AsyncConnection, ended: Sequence[Ended]) -> Turn:
         state = await lock_for_turn(connection, self.limits.name)
         now = datetime.now(UTC)  # after the lock, for which it may have waited long
-        return await take_turn(connection, self.limits, state, ended, worker=self._worker, now=now, news=news)
+        return await take_turn(connection, self.limits, state, ended, worker=self._worker, now=now)
 
     async def _send(self, claim: Claim) -> None:
         started = datetime.now(UTC)

@@ -20,18 +20,20 @@ BURST = timedelta(milliseconds=100)
 """A destination that was idle may at once get as many deliveries as its rate allows in this time."""
 
 
-class Turn(NamedTuple):
-    """What to send now, and when the next turn may have something to do; None if that is unknown."""
-
-    claims: list[Claim]
-    next_at: datetime | None
-
-
 class News(NamedTuple):
     """A change to log as a warning: the name of the log event and its fields."""
 
     event: str
     fields: dict[str, Any]
+
+
+class Turn(NamedTuple):
+    """What to send now, and when the next turn may have something to do; None if that is unknown."""
+
+    claims: list[Claim]
+    next_at: datetime | None
+    news: Sequence[News] = ()
+    """The changes to log after the commit."""
 
 
 async def take_turn(
@@ -42,7 +44,6 @@ async def take_turn(
     *,
     worker: str,
     now: datetime,
-    news: list[News] | None = None,
 ) -> Turn:
     """Records what ended and claims what is due. Does not commit; nothing may be sent before the commit.
 
@@ -53,17 +54,16 @@ async def take_turn(
         ended: The attempts of this worker that have ended.
         worker: The worker's name, which no other worker has.
         now: The time.
-        news: Gets the changes to log after the commit.
     """
     if state is None:
         return Turn([], None)
-    became = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
+    became, news = await _record(connection, limits, ended, state, worker=worker, now=now)
     turn = Turn([], None)
     if became.paused_at is None:
         turn, next_at = await _claim(connection, limits, became, worker=worker, now=now)
         became = became._replace(next_at=next_at)
     await _change(connection, limits.name, state, became)
-    return turn
+    return turn._replace(news=news)
 
 
 async def leave(
@@ -73,15 +73,18 @@ async def leave(
     *,
     worker: str,
     now: datetime,
-    news: list[News] | None = None,
-) -> None:
-    """Records what ended, and gives up the worker's other claims as attempts whose answer is not known."""
+) -> list[News]:
+    """Records what ended, and gives up the worker's other claims as attempts whose answer is not known.
+
+    Returns the changes to log after the commit.
+    """
     state = await lock(connection, limits.name)
     if state is None:
-        return
-    became = await _record(connection, limits, ended, state, worker=worker, now=now, news=news)
+        return []
+    became, news = await _record(connection, limits, ended, state, worker=worker, now=now)
     await _change(connection, limits.name, state, became)
     await give_back(connection, limits.name, worker=worker, now=now)
+    return news
 
 
 async def take_back(connection: AsyncConnection, *, now: datetime) -> None:
@@ -97,24 +100,23 @@ async def _record(
     *,
     worker: str,
     now: datetime,
-    news: list[News] | None,
-) -> State:
-    """Records the attempts, and returns the destination's state after them."""
+) -> tuple[State, list[News]]:
+    """Records the attempts, and returns the destination's state after them and the changes to log."""
     if not ended:
-        return state
+        return state, []
     dead = await record(connection, limits, ended, worker=worker, now=now)
     circuit = state.circuit
     for attempt in ended:
         failed = attempt.outcome.result is not AttemptResult.DELIVERED
         circuit = circuit.after(failed=failed, now=attempt.started_at + attempt.duration)
-    if news is not None:
-        news.extend(News("delivery_dead", _dead(limits.name, attempt)) for attempt in dead)
-        news.extend(_of_circuit(limits.name, state, circuit, now=now))
+    news = [News("delivery_dead", _dead(limits.name, attempt)) for attempt in dead]
+    news += _of_circuit(limits.name, state, circuit, now=now)
     gone = next((attempt for attempt in ended if attempt.outcome.result is AttemptResult.GONE), None)
     became = state._replace(**circuit._asdict())
-    if gone is None:
-        return became
-    return became._replace(paused_at=now, paused_reason=f"It answered 410 Gone to event {gone.claim.event_id}.")
+    if gone is not None:
+        reason = f"It answered 410 Gone to event {gone.claim.event_id}."
+        became = became._replace(paused_at=now, paused_reason=reason)
+    return became, news
 
 
 async def _change(connection: AsyncConnection, name: str, state: State, became: State) -> None:

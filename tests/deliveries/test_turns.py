@@ -40,7 +40,7 @@ async def test_a_claim_has_all_that_is_to_be_sent(workers):
 
 
 async def test_a_destination_that_nobody_registered_has_nothing_to_send(workers):
-    assert await workers.turn(limits=workers.limits._replace(name="unheard-of")) == ([], None)
+    assert (await workers.turn(limits=workers.limits._replace(name="unheard-of")))[:2] == ([], None)
 
 
 async def test_one_delivery_of_a_reference_is_in_flight_at_a_time(workers):
@@ -210,7 +210,7 @@ async def test_a_failing_destination_gets_one_probe_at_a_time_until_it_succeeds(
     assert opened.failures >= FAILURES_TO_OPEN
     assert opened.probe_at > workers.now
     workers.wait(14.9)
-    assert await workers.turn() == ([], opened.probe_at)
+    assert (await workers.turn())[:2] == ([], opened.probe_at)
     workers.wait(86_400)
     (probe,) = (await workers.turn()).claims
     assert (await workers.turn(worker="two")).claims == []
@@ -226,7 +226,7 @@ async def test_a_lost_claim_comes_back_after_its_end_and_a_delay_and_its_attempt
     await workers.dispatch()
     (lost,) = (await workers.turn(worker="one")).claims
     ends = workers.now + workers.limits.timeout + MARGIN
-    assert await workers.turn(worker="two") == ([], ends)
+    assert (await workers.turn(worker="two"))[:2] == ([], ends)
     workers.wait((ends - workers.now).total_seconds())
     await workers.turn(worker="two")
     (attempt,) = await workers.attempts()
@@ -402,6 +402,16 @@ async def test_a_circuit_that_opens_and_closes_is_told_of_once_each(workers):
     assert workers.news == [("circuit_closed", fields)]
     await workers.turn()
     assert workers.news == []
+
+
+async def test_a_delivery_that_dies_as_its_worker_leaves_is_told_of(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    for _ in range(MOST_ATTEMPTS - 1):
+        await workers.turn(*(workers.ended(claim, 500) for claim in (await workers.turn()).claims))
+        workers.wait(9 * 3600)
+    await workers.leave(*(workers.ended(claim, 500) for claim in (await workers.turn()).claims))
+    assert [each.event for each in workers.news] == ["delivery_dead"]
 
 
 async def test_a_delivery_that_dies_is_told_of(workers):

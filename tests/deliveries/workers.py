@@ -62,12 +62,11 @@ class Workers:
             return await dispatch(connection, types, most=most, now=self.now)
 
     async def turn(self, *ended: Ended, worker: str = "one", limits: Limits | None = None) -> Turn:
-        self.news: list[turns.News] = []
         async with writing(self.engine) as connection:
             state = await lock_for_turn(connection, "erp")
-            return await turns.take_turn(
-                connection, limits or self.limits, state, ended, worker=worker, now=self.now, news=self.news
-            )
+            turn = await turns.take_turn(connection, limits or self.limits, state, ended, worker=worker, now=self.now)
+        self.news = list(turn.news)
+        return turn
 
     async def look(self, *, longest: timedelta = LONGEST_DELAY) -> int:
         """Corrects times as a worker does now and then, and returns for how many deliveries."""
@@ -85,7 +84,7 @@ class Workers:
 
     async def leave(self, *ended: Ended, worker: str = "one") -> None:
         async with writing(self.engine) as connection:
-            await turns.leave(connection, self.limits, ended, worker=worker, now=self.now)
+            self.news = await turns.leave(connection, self.limits, ended, worker=worker, now=self.now)
 
     def ended(self, claim: Claim, status: int | None = 200, **outcome: Any) -> Ended:
         result = AttemptResult.UNREACHABLE if status is None else judge(status)
