@@ -8,7 +8,7 @@ from starlette.routing import Route
 from app.settings.model import Settings
 from app.web.openapi.document import describe
 from tests.logcalls import LogEvent, log_events
-from tests.pages import DOCS, GENERATED, PAGES, PROJECT, README, blocks, commands, page, written
+from tests.pages import DOCS, GENERATED, PAGES, PROJECT, README, blocks, page, written
 from tests.test_application import application
 from tests.web.openapi.test_document import ROUTES
 
@@ -53,16 +53,6 @@ def test_the_readme_stays_short():
 @pytest.mark.parametrize("name", GENERATED)
 def test_a_generated_page_says_what_the_program_says(name):
     assert page(name) == written(page(name), GENERATED[name]()), "run `python -m tests.pages`"
-
-
-@pytest.mark.parametrize("name", Settings.model_fields)
-def test_the_settings_page_names_every_setting(name):
-    assert f"| `{name}` |" in page("settings")
-
-
-@pytest.mark.parametrize("name", [name for name, _ in commands()])
-def test_the_commands_page_names_every_command(name):
-    assert f"\n### {name}\n" in page("commands")
 
 
 def test_the_api_page_names_every_url_and_no_other():

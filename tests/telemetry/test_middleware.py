@@ -82,13 +82,6 @@ async def test_each_request_is_one_line_in_order(start, sqlite_url, lines):
     ]
 
 
-async def test_a_refused_stranger_is_a_line_without_a_client(start, sqlite_url, lines):
-    async with start(sqlite_url) as client:
-        await client.post(WEBHOOK, headers=basic_header("nobody"))
-    (line,) = request_lines(lines)
-    assert (line["status"], line.get("client")) == (401, None)
-
-
 async def test_a_forbidden_client_is_named(start, sqlite_url, lines):
     async with start(sqlite_url) as client:
         await client.post(WEBHOOK, headers=basic_header("reader"))
