@@ -65,7 +65,7 @@ def cropped(times: tuple[list[int], list[int]], kept: float) -> tuple[list[int],
 def welch(first: list[int], second: list[int]) -> float:
     """Welch's t: the difference of the means in units of its standard error.
 
-    If cropping leaves less than two measurements of a class, there is no t.
+    0 if cropping leaves fewer than two measurements of a class.
     """
     if min(len(first), len(second)) < 2:
         return 0.0

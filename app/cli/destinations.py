@@ -61,7 +61,7 @@ def resume(name: str) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Drop pending deliveries without asking.")
 def remove(name: str, *, yes: bool) -> None:
-    """Forget a destination that is no longer in the settings. Its pending deliveries are dropped, all stay listed."""
+    """Forget a destination that is no longer in the settings. Pending deliveries are dropped; all stay listed."""
     if name in load_settings().destinations:
         raise click.UsageError(f"{name} is in the settings. Remove it there first, and restart what uses them.")
     if pending := count(name, "pending"):

@@ -10,7 +10,7 @@ OWN_LIMITS = (EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC)
 
 
 def sentence(error: Exception) -> str | None:
-    """What went wrong and what to do about it; None if it is a bug of ours."""
+    """What went wrong and what to do about it; None if the error is a bug of priohook."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} could not be used: {error.strerror}."
     if isinstance(error, OSError) and error.errno in OWN_LIMITS:  # nothing more can be imported then

@@ -185,14 +185,14 @@ async def give_back(connection: AsyncConnection, name: str, *, worker: str, now:
 async def _lose(
     connection: AsyncConnection, name: str, lost: Sequence[Held], *, now: datetime, blameless: bool = False
 ) -> None:
-    """Records attempts whose answer nobody will know. They do not count towards dead: a worker takes many along.
+    """Records attempts whose answer will never be known. They do not count towards dead: at most one ended the worker.
 
     Args:
         connection: In a transaction that holds the destination's lock.
-        name: The destination's.
+        name: The destination's name.
         lost: Its claimed deliveries.
         now: The time.
-        blameless: Whether none of them can have ended the worker: then they are due at once and not tried alone.
+        blameless: Whether none of them can have ended the worker. They are then due at once and need not be sent alone.
     """
     attempts = [
         {
