@@ -143,7 +143,7 @@ async def test_head_of_health_is_answered_without_a_body(client):
 
 @pytest.fixture
 async def revision(engine):
-    """`await revision("0000")` makes the database say so; at the end it says the truth again."""
+    """`await revision("0000")` sets the database's revision; at the end it is restored."""
     async with engine.begin() as connection:
         before = await connection.scalar(text("SELECT version_num FROM alembic_version"))
 

@@ -133,7 +133,7 @@ def test_the_command_line_knows_what_a_service_runs(service):
 
 
 def test_the_image_is_built_from_all_that_the_package_needs():
-    """What .dockerignore lets through: the package is built from it."""
+    """The files that .dockerignore lets through, from which the package is built."""
     kept = re.findall(r"^!(.+)$", (PROJECT / ".dockerignore").read_text(), re.MULTILINE)
     assert {"app", "migrations", "pyproject.toml", "requirements.txt"} <= set(kept)
     assert all((PROJECT / each).exists() for each in kept)

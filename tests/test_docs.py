@@ -18,7 +18,7 @@ STATUS_ROWS = dict(re.findall(r"^\| (\d{3}) \|.*\| `(test_\w+)` \|$", page("api"
 
 
 def anchors(text: str) -> set[str]:
-    """What a link can name of a page: its headings, as hosting sites spell them."""
+    """The anchors of a page: its headings, as hosting sites write them."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

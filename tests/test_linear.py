@@ -1,4 +1,4 @@
-"""What meets bytes from outside takes a time in proportion to them, whatever they are."""
+"""Code that reads bytes from outside takes time in proportion to their number, whatever they are."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -85,7 +85,7 @@ BEGINNINGS = [
     b"application/json;q=1.",
     b"a.",
 ]
-"""What gets a pattern to the place where it repeats."""
+"""The text that leads a pattern to the part that repeats."""
 
 
 def seconds(read: Callable[[Any], object], content: object) -> float:

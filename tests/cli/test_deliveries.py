@@ -8,7 +8,7 @@ from tests.deliveries.workers import Workers
 
 @pytest.fixture
 def four(working):
-    """Deliveries that are delivered, in back-off, behind that, and due; their ids."""
+    """The ids of four deliveries: delivered, waiting for a retry, waiting for that one, and due."""
 
     async def make(workers: Workers):
         events = [await workers.store("A", type="ORDER_CREATE"), await workers.store("B")]

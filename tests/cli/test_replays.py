@@ -21,7 +21,7 @@ def configured(monkeypatch):
 
 @pytest.fixture
 def three(fill):
-    """Two events of a day, and one that is quarantined."""
+    """Two accepted events of one day, and a quarantined one."""
     return fill(
         new_event("a", received_at=NOON, type="ORDER_CREATE", reference="A"),
         new_event("b", received_at=NOON.replace(hour=13), type="ORDER_CANCEL", reference="A"),
@@ -190,7 +190,7 @@ def test_an_unknown_replay_is_status_1(run, fill, command):
 @pytest.mark.parametrize(("answer", "status"), [(200, 0), (500, 1)])
 def test_wait_returns_when_the_replay_has_ended_and_says_whether_all_was_delivered(run, working, answer, status):
     async def carry_out(workers: Workers):
-        """Works until the replay is done; each failure takes a delivery hours ahead."""
+        """Works until the replay is done. Each failure moves the time hours ahead, to the next attempt."""
         until = monotonic() + 15
         while monotonic() < until:
             await workers.advance()

@@ -1,4 +1,4 @@
-"""What `--json` prints of a thing is what the API answers for it."""
+"""`--json` prints what the API answers for the same thing."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def ids(working, monkeypatch):
 
 @pytest.fixture
 def answer(start, database_url):
-    """`answer("/api/events")`: what the API answers, without what differs from one moment to the next."""
+    """`answer("/api/events")` gives the API's answer without what changes from one moment to the next."""
 
     async def ask(method, path, **body):
         async with start(database_url, destinations=ERP) as client:

@@ -1,4 +1,4 @@
-"""A clock that was ahead and is set right: nothing waits for a time that only that clock could make."""
+"""After a clock that was ahead is set right, nothing waits for a time that only the wrong clock could set."""
 
 from datetime import timedelta
 

@@ -20,7 +20,7 @@ MANY = 4000
 
 @pytest.fixture
 async def full(workers: Workers) -> Workers:
-    """A database with some thousand deliveries that ended and a few that wait, live ones and a replay's."""
+    """A database with some thousand finished deliveries and a few that wait, live ones and those of a replay."""
     replay_id = await workers.start(rate=1)
     events = [new_event(f"old-{number}", reference=f"R{number % 500}") for number in range(MANY)]
     rows: list[dict[str, Any]] = [
@@ -51,7 +51,7 @@ async def full(workers: Workers) -> Workers:
 
 
 async def plans(engine: AsyncEngine, work: Awaitable[Any]) -> list[str]:
-    """How the database would find the rows of each statement that the work executes."""
+    """The plan of each statement that the work executes."""
     seen: list[tuple[str, Any]] = []
 
     def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, ____: Any) -> None:

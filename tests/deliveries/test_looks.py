@@ -1,4 +1,4 @@
-"""How many rows the queue looks at, however many deliveries wait behind another one."""
+"""The queue looks at few rows, however many deliveries wait for another one."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -25,7 +25,7 @@ LOOKED_AT = text(f"SELECT {ROWS} + {ENTRIES}")
 
 
 class Looks:
-    """Counts rows and entries of indexes on PostgreSQL, and steps of its machine on SQLite."""
+    """Counts the rows and index entries that PostgreSQL reads, or the steps of SQLite's virtual machine."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.count = 0
@@ -53,7 +53,7 @@ class Looks:
 
 
 async def waiting(workers: Workers, many: int, *, of_replays: bool) -> None:
-    """Stores a reference's deliveries, of which the first is due; then statistics are made."""
+    """Stores deliveries of one reference, of which the first is due, and updates the statistics."""
     events = [new_event(f"before-{uuid4()}", reference="ONE") for _ in range(many)]
     rows = [
         {

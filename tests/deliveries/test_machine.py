@@ -27,7 +27,7 @@ ROUNDS = 400
 
 
 class Deliveries(RuleBasedStateMachine):
-    """Two workers, a few references, replays, crashes and pauses; what must hold holds after each step."""
+    """Two workers, a few references, replays, crashes and pauses. All invariants hold after each step."""
 
     def __init__(self, open_engine: Callable[[], Awaitable[AsyncEngine]]) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Deliveries(RuleBasedStateMachine):
     @precondition(lambda self: any(self.flying.values()))
     @rule(pick=st.randoms(use_true_random=False))
     def lose_process(self, pick: Any) -> None:
-        """A handler ends its process, with all that ran there; what ran alone is to blame."""
+        """A function ends its process with all calls in it. If only one call ran, that one is to blame."""
         name = pick.choice([name for name, claims in self.flying.items() if claims])
         claims, self.flying[name] = self.flying[name], []
         ends = {"error": "It crashed.", "result": AttemptResult.LOST, "counts": len(claims) == 1}
@@ -91,7 +91,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(name=NAMES, status=st.sampled_from([200, 500]))
     def stall(self, name: str, status: int) -> None:
-        """What it sends takes longer than its claims last, and comes to its end when the other one has taken over."""
+        """A worker's attempts last longer than its claims, and end after the other worker has taken over."""
         self.take_turn(name)
         self.workers.wait(30)
         self.take_turn("two" if name == "one" else "one")

@@ -18,7 +18,7 @@ async def change(workers: Workers, operation: Callable[..., Awaitable[Any]], *ar
 
 
 async def made(workers: Workers, *references: str | None) -> list[UUID]:
-    """The ids of new deliveries, in this order."""
+    """Makes deliveries in this order and returns their ids."""
     events = [await workers.store(reference) for reference in references]
     await workers.dispatch()
     ids = {row.event_id: row.id for row in await workers.deliveries()}
@@ -26,7 +26,7 @@ async def made(workers: Workers, *references: str | None) -> list[UUID]:
 
 
 async def fail(workers: Workers, *, times: int = 1) -> None:
-    """Sends what is due and lets it fail, as often as this."""
+    """Sends what is due and lets it fail, this many times."""
     for _ in range(times):
         turn = await workers.turn()
         await workers.turn(
@@ -36,7 +36,7 @@ async def fail(workers: Workers, *, times: int = 1) -> None:
 
 
 async def kill(workers: Workers) -> None:
-    """Lets all fail until nothing is pending."""
+    """Lets all attempts fail until nothing is pending."""
     while "pending" in await statuses(workers):
         await fail(workers)
 

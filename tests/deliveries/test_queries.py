@@ -41,7 +41,7 @@ async def replayed(workers: Workers) -> Any:
 
 @pytest.fixture
 async def five(workers: Workers) -> list[Any]:
-    """Events whose deliveries are: delivered, in back-off, behind that, being sent, without a reference."""
+    """Events with these deliveries: delivered, waiting for a retry, waiting for that, being sent, without reference."""
     first = await workers.store("A", type="ORDER_CREATE")
     second = await workers.store("B")
     await workers.dispatch()

@@ -25,7 +25,7 @@ async def planned(workers: Workers, narrowed: EventFilter | None = None, ids: li
 
 
 async def work(workers: Workers, *, seconds: int, status: int = 200) -> list[UUID]:
-    """Advances and delivers, a turn each tenth of a second; the events in the order they were sent."""
+    """Advances and delivers every tenth of a second. Returns the events in the order in which they were sent."""
     sent = []
     ended: list[Any] = []
     for _ in range(seconds * 10):
@@ -231,7 +231,7 @@ async def test_replays_take_the_locks_of_their_destinations_in_the_order_that_di
 
 
 async def waits_for_lock(connection: AsyncConnection) -> None:
-    """Returns once a transaction waits for another one."""
+    """Waits until a transaction waits for another one."""
     while not await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 

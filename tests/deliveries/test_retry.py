@@ -31,7 +31,7 @@ def longest(attempt: int) -> timedelta:
 
 
 def failing(circuit: Circuit, *, times: int, over: timedelta, start: datetime = NOW) -> tuple[Circuit, datetime]:
-    """The circuit after failures evenly spread, the first one at the start; and when the last one failed."""
+    """The circuit after evenly spread failures, and the time of the last one."""
     for number in range(times):
         now = start + over * number / max(1, times - 1)
         circuit = circuit.after(failed=True, now=now)

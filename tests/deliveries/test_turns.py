@@ -9,14 +9,14 @@ from tests.deliveries.workers import Workers
 
 
 async def deliver(workers: Workers, status: int | None = 200, *, worker: str = "one") -> list[int]:
-    """Claims what is due and gives all of it this answer; which attempts they were."""
+    """Claims what is due, gives each delivery this answer, and returns the attempts."""
     turn = await workers.turn(worker=worker)
     await workers.turn(*(workers.ended(claim, status) for claim in turn.claims), worker=worker)
     return [claim.attempt for claim in turn.claims]
 
 
 async def until_claimed(workers: Workers, *, worker: str = "one") -> Claim:
-    """The only delivery's next claim, however long its delay."""
+    """The next claim of the only delivery, however long it must wait for that."""
     for _ in range(3):
         turn = await workers.turn(worker=worker)
         if turn.claims:

@@ -1,4 +1,4 @@
-"""`priohook check` against a receiver, and against one behind a proxy that spoils its answers."""
+"""`priohook check` against a receiver, and against a receiver behind a proxy that changes its answers."""
 
 import json
 import os
@@ -29,7 +29,7 @@ UNTRUSTED = Path(__file__).with_name("untrusted.pem")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """For the tests that do not count what is stored."""
+    """A receiver for the tests that do not count what is stored."""
     folder = tmp_path_factory.mktemp("check")
     with serving(folder, **configured(f"sqlite+aiosqlite:///{folder / 'priohook.db'}", body_timeout="1")) as served:
         yield served
@@ -40,7 +40,7 @@ def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
 
 
 def findings(url: str, *, read_only: bool = True) -> dict[str, Finding]:
-    """What the command finds, without the time that a process takes."""
+    """The findings of the command, without starting a process."""
     found = check(url + WEBHOOK, username="prioticket", password=SECRET, read_only=read_only, timeout=3)
     return {finding.request.name: finding for finding in found}
 
@@ -110,7 +110,7 @@ def test_a_terminal_gets_a_table(server):
 
 
 def on_terminal(*arguments: str) -> tuple[int, str]:
-    """How a command ends and what it writes to a terminal of 160 columns."""
+    """The exit status of a command, and what it writes to a terminal of 160 columns."""
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (50, 160))
     command = [sys.executable, "-m", "app", *arguments]
@@ -206,7 +206,7 @@ def test_a_proxy_that_swallows_authorization_is_told_from_wrong_credentials(serv
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Passes a request on with its whole body, and answers what `spoil` makes of the answer."""
+    """Passes a request on with its whole body, and answers with what `spoil` makes of the answer."""
 
     port = 0
     spoil: Callable[[int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]]

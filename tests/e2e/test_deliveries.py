@@ -74,7 +74,7 @@ def consumer() -> Iterator[Consumer]:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[Callable[..., Working]]:
-    """`work(**settings)`: a worker, ended after the test."""
+    """`work(**settings)` starts a worker, which ends after the test."""
     running: list[Working] = []
 
     def work(**settings: str) -> Working:
@@ -93,7 +93,7 @@ def delivering(url: str, consumer: Consumer, **more: object) -> dict[str, str]:
 
 
 def send(server: Served, *references: str) -> list[str]:
-    """Sends an event of each reference; the ids that they were told."""
+    """Sends an event of each reference and returns their ids."""
     with dial(server) as wire:
         ids = []
         for reference in references:
@@ -110,7 +110,7 @@ def send(server: Served, *references: str) -> list[str]:
 
 
 def in_order(consumer: Consumer, sent: list[tuple[str, str]]) -> None:
-    """Each event's first success comes after those of the earlier events of its reference."""
+    """Checks that the first success of each event came after those of the earlier events of its reference."""
     firsts: dict[str, list[str]] = defaultdict(list)
     for each in consumer.delivered():
         if each.event_id not in firsts[each.reference]:
@@ -291,7 +291,7 @@ def test_a_replay_to_a_url_keeps_the_order(database_url, serve, work, priohook, 
 
 
 def explained(consumer: Consumer, url: str) -> None:
-    """What arrived twice has an attempt before it that failed, or whose answer nobody heard."""
+    """Checks that whatever arrived twice had an earlier attempt that failed or whose answer was lost."""
     # One attempt may arrive twice: a kept connection that broke before an answer came is replaced within it.
     arrivals = Counter((each.event_id, each.headers["Priohook-Attempt"]) for each in consumer.seen)
     assert max(arrivals.values()) <= 2
@@ -311,7 +311,7 @@ def explained(consumer: Consumer, url: str) -> None:
 
 
 def worker_of(server: Served) -> int:
-    """The process that `serve` keeps beside itself."""
+    """The worker process that `serve` runs."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     (worker,) = (child for child in children if b"\0worker\0" in Path(f"/proc/{child}/cmdline").read_bytes())
     return int(worker)

@@ -1,4 +1,4 @@
-"""What the pages show, tried."""
+"""The examples of the pages work."""
 
 import re
 import socket

@@ -70,7 +70,7 @@ class Trial:
         self.sender.address = self.receiver.served.address
 
     async def kill_receiver(self) -> None:
-        """A fault whose length is counted from the death, start included."""
+        """A fault that lasts from the death to the end of the restart."""
         since = monotonic()
         await asyncio.to_thread(self.receiver.kill)
         await self.restart()
@@ -113,7 +113,7 @@ def trial(tmp_path: Path, record_property: Callable[[str, object], None]):
 
 @pytest.fixture
 def not_run(record_property: Callable[[str, object], None]):
-    """`with not_run("full disk", "SQLite"):` a machine that cannot have the fault says so in the table."""
+    """`with not_run("full disk", "SQLite"):` notes in the table that this machine cannot make the fault."""
 
     @contextmanager
     def not_run(fault: str, kind: str) -> Iterator[None]:
@@ -441,7 +441,7 @@ async def test_random_faults_one_after_another_on_sqlite(trial, not_run, sqlite_
 
 
 async def soak(running: Trial, seconds: float, *faults: Callable[[], Awaitable[None]]) -> None:
-    """Faults in an order that is new each time."""
+    """Makes faults in a new random order each time."""
     choose = random.SystemRandom()
     until = monotonic() + seconds
     while monotonic() < until:
@@ -497,7 +497,7 @@ async def fail_fsync(sender: Sender, library: Preloaded) -> None:
 
 
 async def take_every_connection(url: str) -> list[asyncpg.Connection]:
-    """Those of the receiver too, which are ended for it."""
+    """Takes all connections that the server allows, after ending the receiver's."""
     taken = [await asyncpg.connect(url)]
     while True:
         try:
@@ -511,13 +511,13 @@ async def take_every_connection(url: str) -> list[asyncpg.Connection]:
 
 
 async def revive(server: postgres.Server) -> None:
-    """Starts PostgreSQL again where it gave up because the fault met its recovery too."""
+    """Starts PostgreSQL again if the fault also broke its recovery."""
     if not server.runs():
         await asyncio.to_thread(server.start)
 
 
 async def spread_of_arrivals(url: str) -> float:
-    """Seconds between the earliest and the latest time that was noted as an arrival."""
+    """Seconds between the earliest and the latest stored time of arrival."""
     async with engines.engine_for(url) as engine, engine.connect() as connection:
         first, last = (await connection.execute(select(func.min(Event.received_at), func.max(Event.received_at)))).one()
     return float((last - first).total_seconds())

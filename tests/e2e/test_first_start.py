@@ -34,7 +34,7 @@ def test_the_curl_line_of_the_first_start_works_when_pasted(serve):
 
 
 def paste(line: str) -> int:
-    """The status that the pasted line shows; where there is no curl, what it says is sent."""
+    """The status that the pasted line shows. Without curl on the machine, the test sends the same request itself."""
     if shutil.which("curl"):
         shown = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=20, check=True).stdout  # noqa: S607
         return int(shown.split()[1])
@@ -107,7 +107,7 @@ def test_a_client_that_is_added_later_locks_nobody_out(serve, priohook, tmp_path
 
 
 def test_another_asgi_server_lets_the_clients_of_a_first_start_in(serve, tmp_path):
-    """In a process of its own, as importing `app.asgi` reads the settings."""
+    """Runs in a process of its own, because importing `app.asgi` reads the settings."""
     serve().end()
     program = """
 import asyncio, sys, httpx2

@@ -68,7 +68,7 @@ def server(folder):
 
 
 def assert_serves(server) -> None:
-    """A good request on a fresh connection gets its 200, soon."""
+    """Checks that a good request on a new connection soon gets its 200."""
     started = time.monotonic()
     with dial(server) as wire:
         assert wire.send(request(new_event())).reply().status == 200
@@ -76,7 +76,7 @@ def assert_serves(server) -> None:
 
 
 def assert_no_trouble(server) -> None:
-    """Its log holds lines of requests, and none of an error."""
+    """Checks that the log holds only lines of requests, and no errors."""
     for text in server.stderr.splitlines():
         line = json.loads(text)
         assert line["level"] in ("debug", "info"), text
@@ -86,7 +86,7 @@ def assert_no_trouble(server) -> None:
 
 @pytest.fixture(autouse=True)
 def unharmed(server):
-    """Each attack is followed by what must hold after it."""
+    """Makes each attack, then checks what must hold after it."""
     yield
     assert_serves(server)
     assert_no_trouble(server)
@@ -94,7 +94,7 @@ def unharmed(server):
 
 @contextmanager
 def others_are_served(server) -> Iterator[None]:
-    """A good sender goes on during the attack."""
+    """Keeps a good sender running during the attack."""
     over = Event()
     failed: list[BaseException] = []
 
@@ -170,7 +170,7 @@ def test_thousands_of_broken_connections_do_no_harm(server, long):
 
 
 def endless(head: bytes, more: bytes, mib: int) -> Iterator[bytes]:
-    """`head`, then so many MiB of `more`."""
+    """`head`, then `more` repeated up to this many MiB."""
     yield head
     block = more * (65536 // len(more))
     for _ in range(mib * 16):
@@ -264,7 +264,7 @@ SLOW = {
 
 
 def trickle(wires: list[Wire], sent: bytes, at: int) -> list[Wire]:
-    """One more byte on each; those that still take it."""
+    """Sends one more byte on each connection, and returns those that still take it."""
     going = []
     for wire in wires:
         with suppress(ConnectionError):

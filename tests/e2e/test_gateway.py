@@ -1,4 +1,4 @@
-"""What a stranger with a client's secret does by the description alone, and how a broken consumer shows."""
+"""A stranger with a client's secret can use the API by its description alone, and sees that a consumer is broken."""
 
 import json
 
@@ -21,7 +21,7 @@ def system():
 
 @pytest.fixture
 def api(serve, system, tmp_path):
-    """Somebody with a token, at a server that has a cancelled order and an error body."""
+    """A client with a token, at a server with a cancelled order and an error body."""
     database = f"sqlite+aiosqlite:///{tmp_path / 'priohook.db'}"
     erp = {"url": system.url, "timeout": 1, "events": ["NONE"]}
     settings = {"clients": json.dumps(CLIENTS), "destinations": json.dumps({"erp": erp})}

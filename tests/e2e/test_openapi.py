@@ -1,4 +1,4 @@
-"""schemathesis asks a running server all that `/openapi.json` describes: no 500, each answer declared and as said."""
+"""schemathesis sends a running server all that `/openapi.json` describes. No answer is a 500; each is as declared."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ unexpected-methods = ["DELETE", "PATCH", "PUT", "TRACE"]
 include-path = "/api/events/{event_id}/replay"
 checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 502, 503, 504]
 """
-"""Only methods that HTTP defines, which are 405. A replay that waits passes a destination's trouble on."""
+"""Only methods that HTTP defines, which are 405. A replay that waits passes on the 5xx of its destination."""
 
 CHECKS = (
     "not_a_server_error",
@@ -37,7 +37,7 @@ CHECKS = (
     "allow_header_conformance",
     "ignored_auth",
 )
-"""Not those of which input is taken: a schema cannot say what a cursor or a destination's name is."""
+"""Without the check of which input is accepted: a schema cannot describe a cursor or a destination's name."""
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def url(serve, tmp_path: Path) -> str:
 
 @pytest.fixture
 def config(url: str, tmp_path: Path) -> Path:
-    """What opens each door, and of each kind one that is there and one that is not."""
+    """Credentials for each URL; of each kind of id, one that exists and one that does not."""
     with httpx2.Client(base_url=url, headers=basic_header()) as client:
         for name in ("01-notification-order-create", "08-order-payload-confirmed", "11-error-body"):
             assert client.post(WEBHOOK, content=payload(name)).status_code in (200, 422)

@@ -26,7 +26,7 @@ def children(pid: int) -> set[int]:
 
 
 def both_answer(server) -> None:
-    """Returns once each of two processes answered; the first part of a request's id names its process."""
+    """Waits until each of two processes has answered; the first part of a request's id names the process."""
     names: set[str] = set()
     limit = monotonic() + 20
     while len(names) < 2:

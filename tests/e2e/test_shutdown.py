@@ -51,13 +51,13 @@ def test_an_idle_server_ends_at_once_with_open_connections(serve, signal):
 
 
 def wait_until_read(server) -> None:
-    """The server answers one request after another in one thread: what was sent before this one is read by now."""
+    """Waits until the server has read all that was sent so far: it answers requests one by one in one thread."""
     with dial(server) as wire:
         wire.send(request(method="GET", target="/healthz")).reply()
 
 
 def wait_until_closed(server) -> None:
-    """Returns once no new connection is accepted."""
+    """Waits until the server accepts no new connection."""
     limit = monotonic() + 10
     while monotonic() < limit:
         try:

@@ -22,7 +22,7 @@ class Impatient(Protocol):
 
 @asynccontextmanager
 async def connected():
-    """A connection to a server that waits for a head much shorter than `HEAD_TIMEOUT`."""
+    """A connection to a server that waits for a head for a much shorter time than `HEAD_TIMEOUT`."""
     config = uvicorn.Config(Response(), ws="none", lifespan="off", log_config=None, timeout_keep_alive=1)
 
     def protocol() -> Impatient:

@@ -24,7 +24,7 @@ GIVES_UP_WITHIN = 20.0  # seconds; a bound for a slow machine, never waited for
 
 @asynccontextmanager
 async def connected(patience: float):
-    """A socket connected to a server whose answer is large, and what is set once the server let the connection go."""
+    """A socket connected to a server with a large answer, and an event that is set when the server closes it."""
     config = uvicorn.Config(Response(LARGE), ws="none", lifespan="off", log_config=None, timeout_keep_alive=60)
     state = ServerState()
     let_go = asyncio.Event()

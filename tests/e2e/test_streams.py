@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, not read, or in a coding without most letters."""
+"""Commands work with standard streams that are closed, full, not read, or in an encoding without most letters."""
 
 import os
 import shlex

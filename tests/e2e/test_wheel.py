@@ -1,4 +1,4 @@
-"""Installed without a checkout, as by `pip install .`, `uv tool install`, pipx and in an image."""
+"""priohook works when installed without a checkout, as by `pip install .`, `uv tool install`, pipx or in an image."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def build(source: Path, target: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the source distribution, which has to be complete for that."""
+    """A wheel, built from the source distribution, which must be complete for that."""
     folder = tmp_path_factory.mktemp("built")
     with tarfile.open(build(PROJECT, "sdist", folder / "sdist")) as archive:
         archive.extractall(folder, filter="data")
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an environment's commands; this one lends its packages, but not its own `app`."""
+    """The commands of a new environment, which uses the packages of this one, but not its `app`."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
     commands = folder / "bin"

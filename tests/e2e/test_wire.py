@@ -1,4 +1,4 @@
-"""Each row of the table of answers over a socket, and what stands below it: HTTP itself, byte by byte."""
+"""Each row of the table of answers over a socket, and HTTP itself, byte by byte."""
 
 import gzip
 import json
@@ -51,7 +51,7 @@ def wire(server):
 
 
 def assert_error(reply, status: int, error: str) -> None:
-    """An ErrorModel whose reference is the request id."""
+    """Checks that the body is an ErrorModel whose reference is the request id."""
     assert reply.status == status
     assert reply.headers["content-type"] == "application/json"
     assert reply.error["error"] == error

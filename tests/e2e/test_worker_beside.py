@@ -1,4 +1,4 @@
-"""The worker that `serve` keeps in a process beside itself: how it begins, ends and begins again."""
+"""The worker that `serve` runs in a second process: how it starts, ends and starts again."""
 
 import json
 import os

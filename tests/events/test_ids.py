@@ -18,7 +18,7 @@ CLOCKS = st.lists(st.integers(NOW, NOW + 10**12), min_size=2, max_size=50)
 
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch):
-    """`set_clock(times)`: the clock that new ids read, in nanoseconds; ids start from it anew."""
+    """`set_clock(times)` sets the times, in nanoseconds, that new ids read; ids start again from the first."""
 
     def set_clock(times: Iterator[int]) -> None:
         monkeypatch.setattr(ids, "_last", 0)

@@ -18,7 +18,7 @@ MIDDLE = OLD + timedelta(minutes=MANY // 2)
 
 @pytest.fixture
 async def full(engine):
-    """Ten thousand events, of which the oldest few are of a rare kind."""
+    """A database with ten thousand events; only the oldest few are of a rare kind."""
     rows = []
     for number in range(MANY):
         rare = number < 20
@@ -41,7 +41,7 @@ async def full(engine):
 
 
 async def plan(engine, query: Any, *arguments: Any, **more: Any) -> str:
-    """How the database finds the rows of the query's last statement."""
+    """The plan by which the database runs the last statement of the query."""
     seen: list[tuple[str, Any]] = []
 
     def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, ____: Any) -> None:

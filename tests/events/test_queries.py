@@ -27,7 +27,7 @@ EVENTS = [
 
 @pytest.fixture
 async def filled(database_url: str) -> dict[str, UUID]:
-    """The ids of four events by key, a second between each and the next, the first at noon."""
+    """The ids of four events by key. The first arrives at noon, each next one a second later."""
     async with running(database_url) as store:
         return {
             each["key"]: (await store.append(new_event(**each, received_at=NOON + place * SECOND))).id
@@ -37,7 +37,7 @@ async def filled(database_url: str) -> dict[str, UUID]:
 
 @pytest.fixture
 def keys(engine, filled) -> Callable[..., Any]:
-    """`await keys(type=…)`: the keys of the events that match, as they are listed."""
+    """`await keys(type=…)` gives the keys of the events that match, in the order of the list."""
     names = {event_id: key for key, event_id in filled.items()}
 
     async def keys(*, limit: int = 100, before: UUID | None = None, **narrowing: Any) -> list[str]:

@@ -30,7 +30,7 @@ def path(sqlite_url: str) -> Path:
 
 @pytest.fixture
 async def store(sqlite_url: str) -> AsyncIterator[EventStore]:
-    """With one event, `before`."""
+    """A SQLite database with one event, `before`."""
     async with running(sqlite_url) as store:
         await store.append(new_event("before"))
         yield store
@@ -169,7 +169,7 @@ async def test_a_backup_in_the_files_place_stays_as_it_is(sqlite_url, path):
 
 
 def damage(path: Path) -> bytes:
-    """All but the first page, as a bad disk or a careless copy leaves it; what the file held before."""
+    """Damages all pages but the first, as a bad disk or a careless copy does. Returns what the file held before."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 1")  # a commit, else other connections go on with the pages they hold
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -29,12 +29,12 @@ BAD = {"order_version": 2**70}
 
 
 async def append_all(store: EventStore, events: Sequence[NewEvent]) -> list[Stored | BaseException]:
-    """What each caller gets when all of them come at once."""
+    """What each caller gets if all call at once."""
     return await asyncio.gather(*(store.append(each) for each in events), return_exceptions=True)
 
 
 def refused(results: Sequence[Stored | BaseException], kind: type[Exception]) -> list[int]:
-    """The places of those that got this error."""
+    """The positions of the callers that got this error."""
     return [place for place, each in enumerate(results) if isinstance(each, kind)]
 
 
@@ -44,7 +44,7 @@ def ids(results: Sequence[Stored | BaseException]) -> list[UUID]:
 
 @pytest.fixture
 def transactions(database_url: str, engine):
-    """`await transactions()`: how many transactions stored what is there; on SQLite while the store runs."""
+    """`await transactions()` counts the transactions that stored the events; on SQLite only while the store runs."""
 
     async def number() -> int:
         if is_sqlite(database_url):
@@ -310,7 +310,7 @@ async def test_what_a_bad_row_holds_is_in_no_log_line(database_url, caplog):
 
 
 class AwayAfterABadRow:
-    """A database that refuses a row, and is away from then on; each attempt takes its time."""
+    """A database that refuses a row and is unavailable from then on; each attempt takes a while."""
 
     def __init__(self) -> None:
         self.attempts = 0

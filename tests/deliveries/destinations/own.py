@@ -63,7 +63,7 @@ async def raises_async(event: DeliveredEvent) -> None:
 
 
 def does(event: DeliveredEvent) -> None:
-    """What the reference says, at once."""
+    """Does at once what the reference says."""
     match event.reference:
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)

@@ -34,7 +34,7 @@ LONG = 30  # seconds, for what does not take long
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[DeliveredEvent]]:
-    """What `keeps` was called with."""
+    """The events with which `keeps` was called."""
     path = tmp_path / "kept"
     monkeypatch.setenv("KEPT", str(path))
 
@@ -320,7 +320,7 @@ async def test_an_attempt_whose_process_cannot_start_again_does_not_count(tmp_pa
 
 
 async def delivered(destination: PythonDestination) -> None:
-    """On a busy machine a new process may take longer to start than an attempt waits for it."""
+    """Sends again if the process did not start in time: on a busy machine it may be slower than an attempt waits."""
     async with asyncio.timeout(LONG):
         while (outcome := await send(destination)) != DELIVERED:
             assert not outcome.counts or "did not return" in str(outcome.error), outcome

@@ -33,7 +33,7 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Consumer:
-    """A server of one answer, and the requests it got."""
+    """A server that always gives one answer, and the requests it got."""
 
     url: str = ""
     targets: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Consumer:
 
 @asynccontextmanager
 async def serving(take: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
-    """A server on the port it gives; what it began to serve is over when it ends."""
+    """A server and its port. All its connections end with it."""
     taking: set[asyncio.Task[None]] = set()
 
     async def taken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -469,7 +469,7 @@ async def test_a_protocol_switch_is_a_failure():
 
 @dataclass
 class KeptConsumer:
-    """A server that keeps its connections, and does one thing after another on each."""
+    """A server that keeps connections open and follows a script on each."""
 
     url: str = ""
     connections: int = 0
@@ -478,7 +478,7 @@ class KeptConsumer:
 
 @asynccontextmanager
 async def kept_consumer(*answers: bytes | None) -> AsyncIterator[KeptConsumer]:
-    """Answers each request of a connection with the next of `answers`; at None it closes without an answer."""
+    """Answers each request of a connection with the next of `answers`; None closes the connection without an answer."""
     seen = KeptConsumer()
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
