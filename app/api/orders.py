@@ -68,12 +68,10 @@ class Order(BaseModel):
 
     reference: str
     events: list[OrderEvent] = Field(description="By order_version, then order_modified, then arrival.")
-    more_events: bool = Field(
-        description=f"Whether more events arrived than the latest {MOST_EVENTS}, which are shown."
-    )
+    more_events: bool = Field(description=f"Whether more than {MOST_EVENTS} events arrived; only the latest are shown.")
     compared: int = Field(description="How many bodies, of the newest versions, were read for `changes` and `state`.")
     not_compared: int = Field(
-        description=f"How many bodies were not read: {MOST_BODIES} are at most, and {MOST_BYTES} bytes of them."
+        description=f"How many bodies were not read; at most {MOST_BODIES} bodies or {MOST_BYTES} bytes are."
     )
     state: Any = Field(description="The object in the newest version that was read; null if there is none.")
     state_event_id: UUID | None = Field(description="The event that holds it.")

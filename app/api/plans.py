@@ -161,7 +161,7 @@ async def _target(connection: AsyncConnection, to: str | None, configured: Mappi
     """
     if to is None:
         if len(configured) != 1:
-            raise UnknownDestination("There is not exactly one destination.", "Name one with `to`.")
+            raise UnknownDestination("There is more than one destination, or none.", "Name one with `to`.")
         return next(iter(configured))
     if to not in configured and to not in await known_destinations(connection):
         raise UnknownDestination(f"There is no destination {to}.", "GET /api/destinations lists them.")

@@ -52,7 +52,7 @@ class ReplayQuery(BaseModel):
 
     to: Annotated[
         list[Text],
-        Field(max_length=20, description="One or more destinations by name; without it, all that want the type."),
+        Field(max_length=20, description="Names of destinations; without it, all that want the event's type."),
     ] = []
     wait: Annotated[bool, Field(description="Answer only when the destinations have answered.")] = False
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.web.problems import Unavailable
 
 REST = 3.0
-"""The API rests this many times as long as a request took while webhooks arrive: they keep two thirds of their rate."""
+"""While webhooks arrive, the API rests so many times as long as a request took: they keep two thirds of their rate."""
 
 LONGEST_REST = timedelta(seconds=1)
 LONGEST_TURN = timedelta(seconds=1)

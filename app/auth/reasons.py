@@ -35,7 +35,7 @@ RANKS = (Reason.UNKNOWN_USERNAME, Reason.WRONG_SECRET, Reason.EXPIRED, Reason.NO
 """From the worst guess to the closest."""
 
 RIGHT_SECRET = {Validity.VALID: 1, Validity.ENDED: 2, Validity.NOT_BEGUN: 3}
-"""The rank of a right secret. If its client is valid now, the credential was refused for its form."""
+"""The rank of a right secret, by its client's validity. A valid client is refused only for its credential's form."""
 
 
 class Refused(NamedTuple):

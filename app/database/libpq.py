@@ -112,7 +112,7 @@ def _hosts(url: URL, given: Mapping[str, str]) -> tuple[tuple[str | None, int | 
     addresses = [_address(each) for each in (names or url.host or "localhost").split(",")]
     ports = [_port(each) for each in given["port"].split(",")] if "port" in given else [url.port]
     if len(ports) not in (1, len(addresses)):
-        raise ValueError(f"port has {len(ports)} values and host has {len(addresses)}")
+        raise ValueError(f"port has {len(ports)} values, but host has {len(addresses)}")
     ports = ports * len(addresses) if len(ports) == 1 else ports
     return tuple((host, own or port) for (host, own), port in zip(addresses, ports, strict=True))
 

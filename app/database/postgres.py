@@ -46,7 +46,7 @@ NO_USER = (
 )
 READ_ONLY = (
     "The database takes no writes: it is a standby, or default_transaction_read_only is on. Start the host that takes "
-    "writes, or name it in database_url; of several hosts, priohook finds the one that does."
+    "writes, or name it in database_url; of several hosts, priohook finds the right one."
 )
 
 
@@ -193,8 +193,8 @@ async def _prepare(
 def not_durable(synchronous_commit: str) -> DatabaseProblem:
     """What is wrong with a session whose commits return too early."""
     return DatabaseProblem(
-        f"The server commits with synchronous_commit={synchronous_commit} although it was told otherwise: a 200 would "
-        "not mean durable. If a pooler shares connections between transactions, let it pool sessions instead."
+        f"The server commits with synchronous_commit={synchronous_commit} although it was told otherwise: an event "
+        "that was answered 200 could be lost. If a pooler shares connections between transactions, let it pool sessions."
     )
 
 

@@ -12,7 +12,7 @@ from app.server.processes import ended_children, read_status
 from app.telemetry.logs import LogWriter
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a worker that ended is started again
-ENDS_WITHIN = 15.0  # seconds; a worker waits for its attempts less than that
+ENDS_WITHIN = 15.0  # seconds; a worker waits less than this for its attempts
 
 
 class Beside:

@@ -9,7 +9,7 @@ from typing import Protocol
 from app.auth.limits import network
 
 COMPARED = 32
-"""How many waiting ones are compared: with thousands at once, comparing all would take a millisecond for each."""
+"""How many waiting connections are compared: comparing thousands would take a millisecond for each new one."""
 
 
 class Connection(Protocol):

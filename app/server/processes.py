@@ -181,7 +181,7 @@ def _ended(places: Sequence[_Place]) -> list[tuple[_Place, int]]:
 
 
 def _fork(begin: Callable[[int], None], number: int) -> int:
-    """The new process's id. A signal that comes too early waits until the process handles it, and ends it with 0."""
+    """The new process's id. A signal that comes early waits until the process can handle it, and ends it with 0."""
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
     try:
         child = os.fork()

@@ -156,7 +156,7 @@ def ends_within(settings: Settings) -> int:
 
 
 def _connections(settings: Settings) -> Connections:
-    """As many as configured, or fewer if the system allows fewer open files: SQLite needs files too, to commit.
+    """As many connections as configured, or fewer if the system allows fewer open files: SQLite needs some too.
 
     No address may have more than half of them.
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 LEAST_TAKEN_BYTES = 16 * 1024
-"""The least that a peer must take within the patience, if there is so much: otherwise a peer that takes a byte now and
+"""The least that a peer must take within the patience, unless less is left: otherwise a peer that takes a byte now and
 then would be kept for ever."""
 
 

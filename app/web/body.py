@@ -64,7 +64,7 @@ class InflatesTooFar(ValueError):
 
 
 def declared_length(field: bytes | None) -> int | None:
-    """The length that a Content-Length field declares; None if there is none, or none to be believed."""
+    """The length that a Content-Length field declares; None if there is none that can be believed."""
     return int(field) if field and field.isdigit() and len(field) <= LONGEST_LENGTH else None
 
 

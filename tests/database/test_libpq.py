@@ -57,7 +57,7 @@ def test_a_parameter_without_a_value_is_none():
         ("connect_timeout=soon", "connect_timeout is not a whole number"),
         ("host=a&port=x", "port is not a number"),
         ("host=a&port=0", "port is not a number"),
-        ("host=a,b,c&port=1,2", "port has 2 values and host has 3"),
+        ("host=a,b,c&port=1,2", "port has 2 values, but host has 3"),
     ],
 )
 def test_a_value_that_cannot_be_read_is_named(query, why):

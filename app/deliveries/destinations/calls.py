@@ -209,7 +209,7 @@ def _find(url: str, channel: Channel) -> Callable[[DeliveredEvent], Any] | None:
     except (ImportError, AttributeError) as error:
         where = "Modules are looked for in the working directory and in PYTHONPATH."
         if module_name.partition(".")[0] == "app":
-            where += " Your package `app` needs an `__init__.py`, as priohook has a package of that name too."
+            where += " Your package `app` needs an `__init__.py`, as priohook's own package has the same name."
         channel.send(UNUSABLE, f"{_sentence(error)}. {where}", None)
     except BaseException as error:  # noqa: BLE001 - whatever a user's module raises when it is imported
         text, trace = _described(error)
