@@ -194,7 +194,7 @@ def not_durable(synchronous_commit: str) -> DatabaseProblem:
     """What is wrong with a session whose commits return too early."""
     return DatabaseProblem(
         f"The server commits with synchronous_commit={synchronous_commit} although it was told otherwise: an event "
-        "that was answered 200 could be lost. If a pooler shares connections between transactions, let it pool sessions."
+        "answered with 200 could be lost. If a pooler shares connections between transactions, let it pool sessions."
     )
 
 

@@ -18,12 +18,12 @@ def columns(table: type[Base], kind: type[Any]) -> list[KeyedColumnElement[Any]]
 
 
 async def read(connection: AsyncConnection, query: Select[Any], kind: Callable[..., Named]) -> list[Named]:
-    """All rows; each selected column is a field of its name."""
+    """All rows; each selected column fills the field with its name."""
     result = await connection.execute(query)
     names = tuple(result.keys())
     return [kind(**dict(zip(names, row, strict=True))) for row in result]
 
 
 async def read_one(connection: AsyncConnection, query: Select[Any], kind: Callable[..., Named]) -> Named | None:
-    """The first row; None without any."""
+    """The first row; None if there is none."""
     return next(iter(await read(connection, query, kind)), None)
