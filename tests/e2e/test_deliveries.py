@@ -183,7 +183,7 @@ def test_a_second_worker_of_a_sqlite_file_says_why_it_does_not_start(sqlite_url,
     work(**settings).until_started()
     done = priohook("worker", **settings)
     assert done.returncode == 1
-    assert "SQLite has room for one" in done.stderr
+    assert "SQLite allows only one" in done.stderr
 
 
 def test_a_worker_that_knows_no_destination_leaves_events_to_those_that_do(database_url, serve, work, consumer):
