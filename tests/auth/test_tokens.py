@@ -74,6 +74,7 @@ def test_any_flipped_bit_makes_it_invalid(place, bit):
         read(damaged.decode("latin-1"))
 
 
+@pytest.mark.slow
 @given(text=st.text() | st.from_regex(r"\A[\w-]+\.[\w-]+\.[\w-]{43}\Z"))
 def test_any_other_text_is_invalid(text):
     with pytest.raises(InvalidToken):

@@ -15,6 +15,8 @@ from app.events.tables import Event
 from tests.deliveries.workers import Workers
 from tests.events.stores import new_event
 
+pytestmark = pytest.mark.slow  # thousands of rows
+
 MANY = 4000
 
 

@@ -151,6 +151,7 @@ async def test_a_replay_has_its_counts(workers, five):
     assert await read(workers, list_replays, limit=5) == [row]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("narrowing", "index"),
     [

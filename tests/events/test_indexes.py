@@ -11,6 +11,8 @@ from app.events.search import search_events
 from app.events.tables import Event
 from tests.events.stores import new_event
 
+pytestmark = pytest.mark.slow  # thousands of rows
+
 MANY = 10_000
 OLD = datetime(2026, 1, 1, tzinfo=UTC)
 MIDDLE = OLD + timedelta(minutes=MANY // 2)

@@ -359,6 +359,7 @@ def test_the_connection_that_writes_to_sqlite_syncs_every_commit(sqlite_url):
     assert seen == {(full, ("wal",))}
 
 
+@pytest.mark.slow
 async def test_the_log_of_sqlite_stays_small_under_many_writes(sqlite_url):
     log, sizes = log_of(sqlite_url), []
     async with running(sqlite_url) as store:

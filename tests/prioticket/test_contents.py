@@ -38,6 +38,7 @@ def test_an_order_is_read_whatever_coding_and_text_it_has():
     assert read_order(GZIP, gzip.compress(content)) == {"note": "\ud800"}
 
 
+@pytest.mark.slow
 def test_of_a_body_larger_than_any_that_is_taken_no_order_is_read():
     content = b'{"data": {"order": {}}}'
     assert read_order(GZIP, gzip.compress(content.ljust(MOST_BYTES))) == {}

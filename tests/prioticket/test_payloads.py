@@ -234,6 +234,7 @@ def names() -> st.SearchStrategy[str]:
     return text() | st.sampled_from((*known, "order", "order_reference", "order_version", "order_bookings", "payment"))
 
 
+@pytest.mark.slow
 @given(st.dictionaries(names(), json_values()), st.dictionaries(text(), json_values()))
 def test_every_object_with_a_data_object_is_accepted(data, around):
     assert is_storable(parse_payload(json.dumps({**around, "data": data}).encode()))

@@ -82,6 +82,7 @@ def test_the_same_seed_sends_the_same_requests():
     assert first == second
 
 
+@pytest.mark.slow
 def test_out_of_order_loses_no_event():
     versions = defaultdict(set)
     for request in some(3000, shape="order", out_of_order=0.3):
@@ -96,6 +97,7 @@ def test_few_requests_stall_however_many_are_bad():
     assert kinds["event"] == 1500
 
 
+@pytest.mark.slow
 def test_the_bombs_of_two_seeds_are_different_events():
     bombs = [
         next(each for each in requests(Mixture(bad=1.0), seed=seed, day=MORNING) if each.kind == "bomb").body
