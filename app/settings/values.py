@@ -147,7 +147,10 @@ def http_target(url: str) -> HTTPTarget:
 
 
 def masked(url: str) -> str:
-    """The URL as it may be shown: without its password, the values of its query and its fragment."""
+    """The URL as it may be shown: without its password, its path, the values of its query and its fragment.
+
+    Many services put a secret into the path of a webhook's URL.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
@@ -157,6 +160,7 @@ def masked(url: str) -> str:
     name, colon, _ = user.partition(":")
     if not at and not HOST_AND_PORT.fullmatch(authority):  # not a URL; what is after the colon may be a password
         return f"{scheme}://{authority.partition(':')[0]}:***"
+    path = path if path in ("", "/") else "/***"
     shown = f"{name}:***@" if colon else "***@" if at else ""  # a user alone is often a token
     return f"{scheme}://{shown}{host}{path}{VALUE.sub('***', ''.join(query))}"
 

@@ -32,7 +32,7 @@ def test_a_list_has_the_queue_of_each(run, working, configured):
 
 def test_no_password_is_shown(run, working, configured):
     assert "pass-word" not in run("destinations", "list").text + run("destinations", "list", "--json").text
-    assert "https://me:***@erp.example/in" in run("destinations", "list").text
+    assert "https://me:***@erp.example/***" in run("destinations", "list").text
 
 
 def test_one_that_is_configured_no_more_and_one_that_is_new_are_listed(run, working, monkeypatch):
@@ -48,7 +48,7 @@ def test_one_that_is_configured_no_more_and_one_that_is_new_are_listed(run, work
 def test_a_list_into_a_pipe_is_tabs(run, working, configured):
     (row,) = run("destinations", "list").text.splitlines()
     assert row.split("\t")[0] == "erp"
-    assert row.split("\t")[2:] == ["0", "0", "0", "0", "", "https://me:***@erp.example/in", "ORDER_*"]
+    assert row.split("\t")[2:] == ["0", "0", "0", "0", "", "https://me:***@erp.example/***", "ORDER_*"]
 
 
 def test_pause_keeps_the_reason_and_resume_ends_it(run, working, configured):

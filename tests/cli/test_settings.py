@@ -90,10 +90,10 @@ def test_the_whole_password_of_a_database_is_masked(shown, monkeypatch, url, mas
     assert shown()["database_url"]["value"] == masked
 
 
-def test_the_values_in_a_destinations_query_are_masked(run, tmp_path):
+def test_the_path_of_a_destinations_url_and_the_values_in_its_query_are_masked(run, tmp_path):
     url = "https://erp.example/in?tenant=nl&token=swordfish"
     (tmp_path / "priohook.toml").write_text(f'[destinations.erp]\nurl = "{url}"\n')
-    assert "https://erp.example/in?tenant=***&token=***" in run("settings").text
+    assert "https://erp.example/***?tenant=***&token=***" in run("settings").text
 
 
 def test_the_clients_and_keys_of_a_first_start_are_shown_and_masked(shown, run, tmp_path):
