@@ -2,10 +2,12 @@ import asyncio
 import re
 import subprocess
 import sys
+from errno import EPERM
 from pathlib import Path
 
 import pytest
 
+from app.cli.failures import sentence
 from app.database import engines, migrations
 from tests.database.test_engines import HEAD
 
@@ -151,6 +153,25 @@ def test_a_worker_makes_no_file(run, tmp_path):
         "priohook: There is no database priohook.db: `priohook serve` creates it.\n",
     )
     assert not (tmp_path / "priohook.db").exists()
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["worker"]])
+def test_a_working_directory_that_was_deleted_is_named(tmp_path, command):
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    program = f"import os; os.rmdir({str(folder)!r}); from app.cli.main import main; main()"
+    line = [sys.executable, "-c", program, *command]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "priohook: The working directory was deleted. Change to a directory that exists, and try again.\n"
+    )
+
+
+def test_an_error_of_the_system_without_a_file_is_not_blamed_on_the_database():
+    refused = PermissionError(EPERM, "Operation not permitted")
+    assert sentence(refused) == "The system refused what priohook needs: [Errno 1] Operation not permitted."
+    assert "database" in str(sentence(ConnectionResetError("reset")))
 
 
 def test_every_command_prints_through_what_escapes_control_characters():
