@@ -341,12 +341,13 @@ async def test_a_success_of_a_claim_that_ran_out_still_counts(workers):
     assert [(each.number, each.status) for each in await workers.attempts()] == [(1, 200), (2, 500)]
 
 
-async def test_a_failure_of_a_claim_that_ran_out_does_not_touch_the_next_one(workers):
+@pytest.mark.parametrize("again", ["two", "one"], ids=["another worker's", "its own"])
+async def test_a_failure_of_a_claim_that_ran_out_does_not_touch_the_next_one(workers, again):
     await workers.store("A")
     await workers.dispatch()
     (late,) = (await workers.turn(worker="one")).claims
     workers.wait(30)
-    await until_claimed(workers, worker="two")
+    await until_claimed(workers, worker=again)
     before = await workers.deliveries()
     await workers.turn(workers.ended(late, 500), worker="one")
     assert await workers.deliveries() == before
