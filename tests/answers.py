@@ -1,6 +1,7 @@
 """The table of answers for the tests, which send its requests in this process and over a socket."""
 
-from app.checker.answers import SENDER, STRANGER, table
+from app.checker.answers import table
+from app.checker.rows import SENDER, STRANGER
 from tests.conftest import basic_header
 
 ROWS = table()

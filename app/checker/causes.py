@@ -1,6 +1,6 @@
 """Why an answer differs from what was promised, and what to do."""
 
-from app.checker.answers import SENDER, Request, Row
+from app.checker.rows import SENDER, Request, Row
 from app.checker.wire import Answer
 
 UNREACHED = (

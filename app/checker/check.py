@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from app.checker.answers import SENDER, STRANGER, Request, Row, basic, table
+from app.checker.answers import table
 from app.checker.causes import advice
+from app.checker.rows import SENDER, STRANGER, Request, Row, basic
 from app.checker.wire import Answer, NoConnection, Silence, exchange, parts
 
 OURS = (("Connection", "close"), ("User-Agent", "priohook-check"))
@@ -58,9 +59,7 @@ def check(
     """Sends one request after the other and gives the finding of each.
 
     Args:
-        url: The webhook's URL.
         username: A client that may send. Without it, only the requests that need no credentials are sent.
-        password: The client's secret.
         read_only: Whether to leave out requests that would be stored.
         timeout: Seconds to wait for each answer.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from urllib.parse import SplitResult
 
-from app.checker.answers import Headers, Request
+from app.checker.rows import Headers, Request
 
 PATH = "/webhooks/prioticket"
 MOST_READ = 64 * 1024  # bytes of an answer
@@ -57,8 +57,7 @@ def parts(
     """The bytes of a request.
 
     Args:
-        request: The request to send.
-        url: The webhook's URL.
+        url: The webhook's.
         credentials: The values of Authorization in place of `SENDER` and `STRANGER`.
         headers: Headers that go before the request's own.
     """
@@ -76,13 +75,7 @@ def parts(
 
 
 def exchange(url: SplitResult, parts: Iterable[bytes], *, method: str, timeout: float) -> Answer | Silence:
-    """Sends the parts until they or the connection end, and reads the answer.
-
-    Args:
-        url: The URL to connect to.
-        parts: The request's bytes.
-        method: The request's method; the answer to HEAD has no body.
-        timeout: Seconds for each step.
+    """Sends the parts until they or the connection end, and reads the answer. Each step may take `timeout` seconds.
 
     Raises:
         NoConnection: the server cannot be reached, or its certificate cannot be trusted.

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from app.checker.answers import Request, Row
 from app.checker.causes import advice
+from app.checker.rows import Request, Row
 from app.checker.wire import Answer
 
 ROW = Row(request="an event", status=200)

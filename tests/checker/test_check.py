@@ -4,8 +4,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.checker.answers import STRANGER, Request, Row
 from app.checker.check import asked, differences
+from app.checker.rows import STRANGER, Request, Row
 from app.checker.wire import Answer, parts
 
 REFUSED = Row(request="", status=400, error="INVALID_REQUEST", tolerable=True)

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from starlette.types import ASGIApp
 
-from app.checker.answers import Request
 from app.checker.check import differences
+from app.checker.rows import Request
 from app.checker.wire import Answer
 from app.web.response_headers import SECURITY_HEADERS
 from tests.answers import ASKED, CREDENTIALS, ROWS
