@@ -31,7 +31,8 @@ from app.events.postgres import PostgresWriter
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
 from app.receiver import endpoint as receiver
-from app.settings.model import Scope, Settings, SettingsProblem
+from app.settings.clients import Scope
+from app.settings.model import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
 from app.web.openapi.operations import Door, Route

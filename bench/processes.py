@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread, Timer
 
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from bench.load import PASSWORD, PROJECT, USERNAME
 
 STARTS_WITHIN = 30.0  # seconds

@@ -25,7 +25,8 @@ from app.auth.tokens import issue
 from app.database import columns, engines, migrations
 from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
 from app.events.tables import Event
-from app.settings.model import ClientSettings, Scope, Settings
+from app.settings.clients import ClientSettings, Scope
+from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
 from tests import postgres
 from tests.deliveries.workers import Workers
@@ -33,6 +34,7 @@ from tests.deliveries.workers import Workers
 SECRET = "correct-horse-battery-staple"
 TOKEN_KEY = "a-key-that-signs-tokens-in-tests-alone"
 PAYLOADS = Path(__file__).parent / "payloads"
+E2E = Path(__file__).parent / "e2e"
 WEBHOOK = "/webhooks/prioticket"
 
 # Deadlines measure the machine, and function-scoped fixtures are shared between examples on purpose.
@@ -90,8 +92,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_postgres = fixtures & {"postgres_server_url", "own_server"} or (
             callspec and "postgresql" in callspec.params.values()
         )
-        if on_postgres or item.path.is_relative_to(Path(__file__).parent / "e2e"):
+        if on_postgres or item.path.is_relative_to(E2E):
             item.add_marker("slow")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out tests/e2e if all of it would be deselected: importing it takes as long as a hundred tests."""
+    return True if config.option.markexpr == "not slow" and collection_path == E2E else None
 
 
 @pytest.fixture(scope="session")

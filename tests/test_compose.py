@@ -7,7 +7,9 @@ import pytest
 from compose_spec import PyOptions
 
 from app.cli.main import priohook
-from app.settings.model import Scope, Settings, unknown_variables
+from app.settings.clients import Scope
+from app.settings.model import Settings
+from app.settings.origins import unknown_variables
 from tests.pages import PROJECT, page
 from tests.pages import README as README_PAGE
 

@@ -35,12 +35,6 @@ class StaysAsItIs(Problem):
     status = 409
 
 
-class DeliveryPath(BaseModel):
-    """One delivery."""
-
-    delivery_id: UUID
-
-
 class DeliveryQuery(PageQuery):
     """Which deliveries; without a filter, all of them."""
 
@@ -113,7 +107,6 @@ class DeliveryPage(BaseModel):
 
 
 @Operation(
-    summary="List deliveries",
     tag="deliveries",
     description="Newest first; those of one replay in the order of its events.",
     query=DeliveryQuery,
@@ -121,7 +114,7 @@ class DeliveryPage(BaseModel):
     problems=(InvalidParameter, CursorNotUsable, DatabaseAway),
 )
 async def list_page(request: Request[State]) -> Response:
-    """A page of deliveries."""
+    """List deliveries."""
     query = read_query(request, DeliveryQuery)
     before = query.before()
     async with reading(request.state["engine"]) as connection:
@@ -133,14 +126,12 @@ async def list_page(request: Request[State]) -> Response:
 
 
 @Operation(
-    summary="Show a delivery",
     tag="deliveries",
-    path=DeliveryPath,
     answers={200: Answer(description="The delivery and its attempts.", model=DeliveryDetail)},
     problems=(NoSuchDelivery, DatabaseAway),
 )
 async def show(request: Request[State]) -> Response:
-    """One delivery with its attempts."""
+    """Show a delivery."""
     delivery_id = read_id(request, "delivery_id", NoSuchDelivery)
     async with reading(request.state["engine"]) as connection:
         delivery = await get_delivery(connection, delivery_id)
@@ -155,28 +146,24 @@ async def show(request: Request[State]) -> Response:
 
 
 @Operation(
-    summary="Try a delivery again",
     tag="deliveries",
     description="Sends a pending delivery now, and a dead or dropped one again with all its retries.",
-    path=DeliveryPath,
     answers={200: Answer(description="The delivery.", model=DeliverySummary)},
     problems=(NoSuchDelivery, StaysAsItIs, DatabaseAway),
 )
 async def retry(request: Request[State]) -> Response:
-    """Tries a delivery again."""
+    """Try a delivery again."""
     return await _change(request, operations.retry)
 
 
 @Operation(
-    summary="Give a delivery up",
     tag="deliveries",
     description="Gives up a pending or dead delivery. The next one of its reference goes on.",
-    path=DeliveryPath,
     answers={200: Answer(description="The delivery.", model=DeliverySummary)},
     problems=(NoSuchDelivery, StaysAsItIs, DatabaseAway),
 )
 async def drop(request: Request[State]) -> Response:
-    """Gives a delivery up."""
+    """Give a delivery up."""
     return await _change(request, operations.drop)
 
 

@@ -27,12 +27,6 @@ class NoSuchDestination(NotFound):
         super().__init__("There is no destination with this name.", "GET /api/destinations lists them all.")
 
 
-class DestinationPath(BaseModel):
-    """One destination."""
-
-    name: str = Field(min_length=1)
-
-
 class DestinationShown(BaseModel):
     """A destination and its queue. Its URL is for the operator only, and not shown."""
 
@@ -72,44 +66,39 @@ class PauseRequest(BaseModel):
 
 
 @Operation(
-    summary="List destinations",
     tag="destinations",
     answers={200: Answer(description="All destinations with their queues.", model=DestinationList)},
     problems=(DatabaseAway,),
 )
 async def show_all(request: Request[State]) -> Response:
-    """All destinations with their queues."""
+    """List destinations."""
     async with reading(request.state["engine"]) as connection:
         return answer(DestinationList(destinations=await _all(connection, request.state["destinations"])))
 
 
 @Operation(
-    summary="Pause a destination",
     tag="destinations",
     description="Nothing more is sent to it; its queue is kept and grows.",
-    path=DestinationPath,
     body=PauseRequest,
     body_required=False,
     answers={200: Answer(description="The destination.", model=DestinationShown)},
     problems=(NoSuchDestination, *BODY_PROBLEMS, DatabaseAway),
 )
 async def pause(request: Request[State]) -> Response:
-    """Stops sending to a destination."""
+    """Pause a destination."""
     wanted = await read_json(request, PauseRequest)
     reason = wanted.reason or f"Paused by {request.state['client'].name} over the API."
     return await _change(request, partial(operations.pause, reason=reason))
 
 
 @Operation(
-    summary="Resume a destination",
     tag="destinations",
     description="Sends to it again at once, even during a back-off.",
-    path=DestinationPath,
     answers={200: Answer(description="The destination.", model=DestinationShown)},
     problems=(NoSuchDestination, DatabaseAway),
 )
 async def resume(request: Request[State]) -> Response:
-    """Sends to a destination again."""
+    """Resume a destination."""
     return await _change(request, operations.resume)
 
 

@@ -14,14 +14,13 @@ from app.events.queries import EventFilter, get_bodies, get_summary, kept_bytes,
 from app.events.search import WINDOW, search_events
 from app.events.tables import Status
 from app.web.body import CODINGS, claimed_coding, coding_of
-from app.web.etags import etag_of, has_current
+from app.web.etags import CURRENT, TAGGED, has_current, tagged
 from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, read_query
 from app.web.problems import NotFound
 from app.web.transactions import DatabaseAway, reading
 
-BOUNDED = f"Each page searches {WINDOW} events, so a page may be short or empty without being the last."
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w.+-]+=([\w.+-]+|\"[\w .+-]*\"))*", re.ASCII)
 OPAQUE = "application/octet-stream"
 KEEP_PRIVATE = {"Cache-Control": "private, no-cache"}
@@ -35,34 +34,35 @@ class NoSuchEvent(NotFound):
         super().__init__("There is no event with this id.", "GET /api/events lists them all.")
 
 
-class EventPath(BaseModel):
-    """One event."""
-
-    event_id: UUID
-
-
-class EventQuery(PageQuery):
+class EventChoice(BaseModel):
     """Which events; without a filter, all of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Annotated[Text | None, Field(description="Only this type, such as ORDER_CANCEL.")] = None
     reference: Annotated[Text | None, Field(description="Only events of this order or other object.")] = None
     status: Annotated[Status | None, Field(description="Only accepted events, or only quarantined ones.")] = None
-    client: Annotated[Text | None, Field(description=f"Only events that this client sent. {BOUNDED}")] = None
+    client: Annotated[Text | None, Field(description="Only events that this client sent.")] = None
     since: Annotated[Moment | None, Field(description="Received at this time or later; UTC if it has no zone.")] = None
     until: Annotated[Moment | None, Field(description="Received before this time.")] = None
+
+    def narrowed(self) -> EventFilter:
+        """The filter as queries take it."""
+        return EventFilter(**{name: getattr(self, name) for name in EventChoice.model_fields})
+
+
+class EventQuery(EventChoice, PageQuery):
+    """A page of these events."""
+
     q: Annotated[
         Text | None,
         Field(
             description=(
                 "A whole event id, reference or notification id, which is always found; or a part of a reference, type "
-                f"or notification id, or the beginning of an event id. {BOUNDED}"
+                "or notification id, or the beginning of an event id."
             )
         ),
     ] = None
-
-    def narrowed(self) -> EventFilter:
-        """The filters without the search."""
-        return EventFilter(**self.model_dump(exclude={"limit", "cursor", "q"}))
 
 
 class EventSummary(BaseModel):
@@ -101,23 +101,18 @@ class EventPage(BaseModel):
     next: str | None = Field(description="The next page's address, as in the Link header; null on the last page.")
 
 
-TAGGED = {
-    "ETag": "The version of the content.",
-    "Cache-Control": "Only the client's own cache may keep it, and must ask whether it is current.",
-}
-CURRENT = Answer(description="The version in `If-None-Match` is still current.", media_type=None, headers=TAGGED)
-
-
 @Operation(
-    summary="List events",
     tag="events",
-    description="Newest first. Without bodies.",
+    description=(
+        f"Newest first. Without bodies. With `q` or `client`, each page searches {WINDOW} events, so a page may be "
+        "short or empty without being the last."
+    ),
     query=EventQuery,
     answers={200: Answer(description="A page.", model=EventPage, headers=LINK)},
     problems=(InvalidParameter, CursorNotUsable, DatabaseAway),
 )
 async def list_page(request: Request[State]) -> Response:
-    """A page of events."""
+    """List events."""
     query = read_query(request, EventQuery)
     before = query.before()
     async with reading(request.state["engine"]) as connection:
@@ -133,27 +128,21 @@ async def list_page(request: Request[State]) -> Response:
 
 
 @Operation(
-    summary="Show an event",
     tag="events",
-    path=EventPath,
     answers={200: Answer(description="The event.", model=EventDetail, headers=TAGGED), 304: CURRENT},
     problems=(NoSuchEvent, DatabaseAway),
 )
 async def show(request: Request[State]) -> Response:
-    """One event; its ETag changes when a copy of it arrives."""
+    """Show an event."""
     async with reading(request.state["engine"]) as connection:
         event = await get_summary(connection, read_id(request, "event_id", NoSuchEvent))
     if event is None:
         raise NoSuchEvent
     content = EventDetail.model_validate(event).model_dump_json().encode()
-    headers = {**KEEP_PRIVATE, "ETag": etag_of(content)}
-    if has_current(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type="application/json")
+    return tagged(request, content, "application/json", KEEP_PRIVATE)
 
 
 @Operation(
-    summary="Download the body of an event",
     tag="events",
     description=(
         "The bytes that arrived, as a file. The content type is the one that they came with, or "
@@ -161,7 +150,6 @@ async def show(request: Request[State]) -> Response:
         "`application/gzip` or `application/octet-stream`, without Content-Encoding, so that nothing decompresses it "
         "on its way."
     ),
-    path=EventPath,
     answers={
         200: Answer(
             description="The bytes.",
@@ -177,7 +165,7 @@ async def show(request: Request[State]) -> Response:
     problems=(NoSuchEvent, DatabaseAway),
 )
 async def body(request: Request[State]) -> Response:
-    """The exact bytes. They never change, so only their beginning is read for HEAD and 304."""
+    """Download the body of an event."""
     event_id = read_id(request, "event_id", NoSuchEvent)
     async with reading(request.state["engine"]) as connection:
         event = await kept_bytes(connection, event_id)
@@ -187,7 +175,7 @@ async def body(request: Request[State]) -> Response:
         if has_current(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
         content = b""
-        if request.method != "HEAD":
+        if request.method != "HEAD":  # the bytes never change, so that HEAD and 304 need only their beginning
             content = (await get_bodies(connection, [event_id]))[0].body
     media_type, ending = _kind(event.headers, event.beginning)
     headers["Content-Length"] = str(event.kept)

@@ -51,12 +51,12 @@ async def first_attempts(engine: AsyncEngine, replays: Sequence[UUID], *, within
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + within.total_seconds()
-    for pause in chain(LOOKS, repeat(LOOKS[-1])):
+    pauses = chain(LOOKS, repeat(LOOKS[-1]))
+    while True:
         rows = await _looked_up(engine, replays)
         if all(_answered(row) for row in rows) or loop.time() >= until:
             return rows
-        await asyncio.sleep(pause)
-    raise AssertionError  # the loop above has no other end
+        await asyncio.sleep(next(pauses))
 
 
 async def _looked_up(engine: AsyncEngine, replays: Sequence[UUID]) -> list[ListedDelivery]:

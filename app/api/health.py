@@ -34,23 +34,21 @@ class Readiness(Status):
 
 
 @Operation(
-    summary="Whether the process is alive",
     tag="health",
     answers={200: Answer(description="It is alive, whatever its database does.", model=Status)},
 )
 async def healthz(_: Request[State]) -> Response:
-    """The process is alive, whatever its database does."""
+    """Whether the process is alive."""
     return JSONResponse({"status": "alive"})
 
 
 @Operation(
-    summary="Whether the process is ready",
     tag="health",
     answers={200: Answer(description="An event would be committed now, and the schema is current.", model=Readiness)},
     problems=(NotReady,),
 )
 async def readyz(request: Request[State]) -> Response:
-    """The results of the last commit or trial commit, and of the last look at the schema."""
+    """Whether the process is ready."""
     health = request.state["health"]
     if health.problem is not None:
         raise NotReady("The database takes no events now: they are answered 503.", health.problem)

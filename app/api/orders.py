@@ -31,12 +31,6 @@ class NoSuchOrder(NotFound):
     """No event has this reference."""
 
 
-class OrderPath(BaseModel):
-    """One order, or another object that has a reference."""
-
-    reference: str = Field(min_length=1, description="A slash in it may be sent as it is, or as %2F.")
-
-
 class ChangeShown(BaseModel):
     """One place that changed."""
 
@@ -78,15 +72,14 @@ class Order(BaseModel):
 
 
 @Operation(
-    summary="Show an order",
     tag="orders",
     description="All events of one reference, sorted by version, whatever order they arrived in.",
-    path=OrderPath,
+    path={"reference": "A slash in it may be sent as it is, or as %2F."},
     answers={200: Answer(description="The order.", model=Order)},
     problems=(NoSuchOrder, DatabaseAway),
 )
 async def show(request: Request[State]) -> Response:
-    """The order; a thread parses its bodies beside the event loop."""
+    """Show an order."""
     reference = request.path_params["reference"]
     if not reference.isprintable():  # all stored references are printable, and PostgreSQL takes no NUL
         raise _no_such_order()

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.events import EventChoice
 from app.api.replay import UnknownDestination
 from app.api.replays import ReplayShown
 from app.api.state import State
@@ -17,10 +18,9 @@ from app.deliveries.plans import InQuarantine, NotReplayable, plan
 from app.deliveries.queries import get_replay, known_destinations
 from app.deliveries.replays import start
 from app.events.queries import EventFilter
-from app.events.tables import Status
 from app.settings.model import DestinationSettings
 from app.web.openapi.operations import Answer, Operation
-from app.web.parameters import BODY_PROBLEMS, Moment, Text, answer, read_json
+from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
 from app.web.problems import Problem, Unavailable, Unprocessable
 from app.web.transactions import DatabaseAway, changing, reading
 
@@ -42,23 +42,6 @@ class NothingToReplay(Problem):
 
 class TooManyPlans(Unavailable):
     """Too many replays are being planned at once."""
-
-
-class EventChoice(BaseModel):
-    """Which events, by the filters of the list of events; an empty filter means all."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Text | None = None
-    reference: Text | None = None
-    status: Status | None = None
-    client: Text | None = None
-    since: Moment | None = None
-    until: Moment | None = None
-
-    def narrowed(self) -> EventFilter:
-        """The filter as queries take it."""
-        return EventFilter(**dict(self))
 
 
 class ReplayRequest(BaseModel):
@@ -95,7 +78,6 @@ class ReplayAnswer(BaseModel):
 
 
 @Operation(
-    summary="Replay events",
     tag="replays",
     description=(
         "Counts the events that match. Without `dry_run`, workers then deliver them; live events go first. Send either "
@@ -119,7 +101,7 @@ class ReplayAnswer(BaseModel):
     problems=(NothingToReplay, UnknownDestination, *BODY_PROBLEMS, TooManyPlans, DatabaseAway),
 )
 async def create(request: Request[State]) -> Response:
-    """The plan, and without `dry_run` the replay."""
+    """Replay events."""
     wanted = await read_json(request, ReplayRequest)
     if (wanted.filter is None) == (wanted.ids is None):
         raise Unprocessable("Send either filter or ids, not both.", "An empty filter means all events.")

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.events import EventPath, NoSuchEvent
+from app.api.events import NoSuchEvent
 from app.api.state import State
 from app.events.queries import get_summary
 from app.receiver.release import NotReleased, Released, release
@@ -32,15 +32,13 @@ class Release(BaseModel):
 
 
 @Operation(
-    summary="Release an event from quarantine",
     tag="events",
     description="Judges the event again by its bytes, whatever its headers say. If it is accepted, it is delivered.",
-    path=EventPath,
     answers={200: Answer(description="The event is accepted, or a copy of an accepted one.", model=Release)},
     problems=(NoSuchEvent, StaysQuarantined, DatabaseAway),
 )
 async def release_event(request: Request[State]) -> Response:
-    """Accepts the event, or says why not."""
+    """Release an event from quarantine."""
     event_id = read_id(request, "event_id", NoSuchEvent)
     try:
         released = await _release(request, event_id)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deliveries import DeliverySummary
-from app.api.events import EventPath, NoSuchEvent
+from app.api.events import NoSuchEvent
 from app.api.first_attempts import BadAnswer, NoAnswer, NotTaken, first_attempts, made_by, raise_for, raise_for_broken
 from app.api.state import State
 from app.deliveries.dispatch import register, wants
@@ -64,31 +64,20 @@ class Replayed(BaseModel):
 
 
 @Operation(
-    summary="Replay an event",
     tag="replays",
     description=(
         "Makes new deliveries of one event. Each waits for its turn among others of its reference. With `wait` the "
         "answer tells the result of the first attempt; it takes a destination's timeout and some seconds at most."
     ),
-    path=EventPath,
     query=ReplayQuery,
     answers={
         200: Answer(description="With `wait`: all are delivered.", model=Replayed),
         202: Answer(description="The deliveries are made, and on their way.", model=Replayed),
     },
-    problems=(
-        NoSuchEvent,
-        InvalidParameter,
-        NotNow,
-        UnknownDestination,
-        BadAnswer,
-        NoAnswer,
-        NotTaken,
-        DatabaseAway,
-    ),
+    problems=(NoSuchEvent, InvalidParameter, NotNow, UnknownDestination, BadAnswer, NoAnswer, NotTaken, DatabaseAway),
 )
 async def replay(request: Request[State]) -> Response:
-    """Makes the deliveries in one transaction."""
+    """Replay an event."""
     query = read_query(request, ReplayQuery)
     if not query.wait:
         return await _replay(request, query)

@@ -33,12 +33,6 @@ class HasEnded(Problem):
     status = 409
 
 
-class ReplayPath(BaseModel):
-    """One replay."""
-
-    replay_id: UUID
-
-
 class ReplayShown(BaseModel):
     """A replay and its progress."""
 
@@ -68,14 +62,13 @@ class ReplayPage(BaseModel):
 
 
 @Operation(
-    summary="List replays",
     tag="replays",
     query=PageQuery,
     answers={200: Answer(description="A page, newest first.", model=ReplayPage, headers=LINK)},
     problems=(InvalidParameter, CursorNotUsable, DatabaseAway),
 )
 async def list_page(request: Request[State]) -> Response:
-    """A page of replays."""
+    """List replays."""
     query = read_query(request, PageQuery)
     before = query.before()
     async with reading(request.state["engine"]) as connection:
@@ -87,45 +80,41 @@ async def list_page(request: Request[State]) -> Response:
 
 
 @Operation(
-    summary="Show a replay",
     tag="replays",
-    path=ReplayPath,
     answers={200: Answer(description="The replay.", model=ReplayShown)},
     problems=(NoSuchReplay, DatabaseAway),
 )
 async def show(request: Request[State]) -> Response:
-    """The progress of a replay."""
+    """Show a replay."""
     async with reading(request.state["engine"]) as connection:
         return answer(await _found(connection, read_id(request, "replay_id", NoSuchReplay)))
 
 
-def _control(summary: str, description: str) -> Operation:
+def _control(description: str) -> Operation:
     """The description of a control."""
     return Operation(
-        summary=summary,
         tag="replays",
         description=description,
-        path=ReplayPath,
         answers={200: Answer(description="The replay.", model=ReplayShown)},
         problems=(NoSuchReplay, HasEnded, DatabaseAway),
     )
 
 
-@_control("Pause a replay", "No more deliveries are made; those already made are sent.")
+@_control("No more deliveries are made; those already made are sent.")
 async def pause(request: Request[State]) -> Response:
-    """Makes no more deliveries."""
+    """Pause a replay."""
     return await _set(request, ReplayStatus.PAUSED)
 
 
-@_control("Resume a replay", "It goes on where it was paused.")
+@_control("It goes on where it was paused.")
 async def resume(request: Request[State]) -> Response:
-    """Goes on."""
+    """Resume a replay."""
     return await _set(request, ReplayStatus.RUNNING)
 
 
-@_control("Cancel a replay", "It ends; its deliveries are dropped, except those being sent now.")
+@_control("It ends; its deliveries are dropped, except those being sent now.")
 async def cancel(request: Request[State]) -> Response:
-    """Ends it."""
+    """Cancel a replay."""
     return await _set(request, ReplayStatus.CANCELLED)
 
 

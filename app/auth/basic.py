@@ -3,7 +3,7 @@
 import re
 from binascii import Error as BadBase64
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from urllib.parse import unquote_to_bytes
@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.auth.clients import Client, Clients
 from app.auth.limits import Limit, sender_of
 from app.auth.reasons import Reason, Refused, note, reason_for
-from app.settings.model import Scope as ClientScope
-from app.web.problems import NO_STORE, Problem
+from app.settings.clients import Scope as ClientScope
+from app.web.problems import NO_STORE, LimitReached, Problem
 
 CHALLENGE = 'Basic realm="priohook", charset="UTF-8"'
 WHITE_SPACE = b" \t\r\n"
@@ -45,10 +45,15 @@ class NothingPresented(AuthenticationFailed):
         return Response(status_code=self.status, headers={**self.headers, **NO_STORE})
 
 
-class TooManyFailures(Problem):
+class TooManyFailures(LimitReached):
     """The credential is not valid, and its address has failed too often."""
 
-    status = 429
+    def __init__(self, wait: int) -> None:
+        super().__init__(
+            "Too many failed authentications from this address.",
+            f"Wait {wait} seconds, or send a valid credential: that always passes.",
+            wait=wait,
+        )
 
 
 class Forbidden(Problem):
@@ -145,18 +150,10 @@ def _refusal(wait: int | None) -> Problem:
             "Send one HTTP Basic credential of a configured client.",
             headers={"WWW-Authenticate": CHALLENGE},
         )
-    return too_many_failures(wait)
+    return TooManyFailures(wait)
 
 
-def too_many_failures(wait: int) -> TooManyFailures:
-    """The refusal for an address that must wait this many seconds."""
-    return TooManyFailures(
-        "Too many failed authentications from this address.",
-        f"Wait {wait} seconds, or send a valid credential: that always passes.",
-        headers={"Retry-After": str(wait)},
-    )
-
-
+@dataclass(frozen=True, slots=True)
 class BasicDoor:
     """ASGI: lets a client with the scope through before the body is read, and puts it into `state["client"]`.
 
@@ -165,24 +162,15 @@ class BasicDoor:
         Forbidden: 403, the client lacks the scope.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        clients: Clients,
-        failures: Limit,
-        scope: ClientScope,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._app = app
-        self._clients = clients
-        self._failures = failures
-        self._scope = scope
-        self._now = now
+    app: ASGIApp
+    _: KW_ONLY
+    clients: Clients
+    failures: Limit
+    scope: ClientScope
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = authenticate(scope, clients=self._clients, failures=self._failures, now=self._now())
-        if self._scope not in client.scopes:
-            raise Forbidden("This client may not do this.", f"It needs the scope {self._scope}.")
+        client = authenticate(scope, clients=self.clients, failures=self.failures, now=datetime.now(UTC))
+        if self.scope not in client.scopes:
+            raise Forbidden("This client may not do this.", f"It needs the scope {self.scope}.")
         scope["state"]["client"] = client
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from urllib.parse import unquote_to_bytes
@@ -15,13 +16,12 @@ from app.auth.basic import (
     NothingPresented,
     TooManyFailures,
     authorization,
-    too_many_failures,
 )
 from app.auth.clients import Client, Clients, Validity
 from app.auth.limits import Limit, sender_of
 from app.auth.reasons import Reason, Refused, note
 from app.auth.tokens import InvalidToken, Token, verify
-from app.settings.model import Scope as ClientScope
+from app.settings.clients import Scope as ClientScope
 from app.web.problems import Problem
 
 CHALLENGE = 'Bearer realm="priohook"'
@@ -42,6 +42,7 @@ PROBLEMS = (MalformedRequest, AuthenticationFailed, TooManyFailures, Forbidden)
 """What the door answers."""
 
 
+@dataclass(frozen=True, slots=True)
 class BearerDoor:
     """ASGI: lets a token with the scope through before the body is read, and puts its client into `state["client"]`.
 
@@ -55,22 +56,13 @@ class BearerDoor:
         Forbidden: 403, the token lacks the scope.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keys: Sequence[bytes],
-        clients: Clients,
-        failures: Limit,
-        scope: ClientScope,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._app = app
-        self._keys = keys
-        self._clients = clients
-        self._failures = failures
-        self._scope = scope
-        self._now = now
+    app: ASGIApp
+    _: KW_ONLY
+    keys: Sequence[bytes]
+    clients: Clients
+    failures: Limit
+    scope: ClientScope
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -79,27 +71,27 @@ class BearerDoor:
             reason = Reason.MISSING if isinstance(problem, NothingPresented) else Reason.MALFORMED
             note(scope, lambda: Refused(reason))
             raise
-        now = self._now()
+        now = self.now()
         try:
-            token = verify(presented, keys=self._keys, now=now)
+            token = verify(presented, keys=self.keys, now=now)
             client = self._client(token, now)
         except InvalidToken as error:
-            named = error.client if error.client in self._clients.names else None
+            named = error.client if error.client in self.clients.names else None
             refused = Refused(error.reason, named)
             note(scope, lambda: refused)
             raise self._refusal(scope, str(error)) from None
         scope["state"]["line"]["client"] = client.name
-        if self._scope not in token.scopes & client.scopes:
+        if self.scope not in token.scopes & client.scopes:
             raise Forbidden(
                 "This token may not do this.",
-                f"Get a token with the scope {self._scope}, for a client that has this scope.",
-                headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{self._scope}"'},
+                f"Get a token with the scope {self.scope}, for a client that has this scope.",
+                headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{self.scope}"'},
             )
         scope["state"]["client"] = client
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _client(self, token: Token, now: datetime) -> Client:
-        client = next((each for each in self._clients if each.name == token.client), None)
+        client = next((each for each in self.clients if each.name == token.client), None)
         if client is None:
             raise InvalidToken("The token's client is not valid any more", Reason.UNKNOWN_CLIENT)
         if not client.valid_at(now):
@@ -108,9 +100,9 @@ class BearerDoor:
         return client
 
     def _refusal(self, scope: Scope, reason: str) -> Problem:
-        wait = self._failures.count(sender_of(scope), now=monotonic())
+        wait = self.failures.count(sender_of(scope), now=monotonic())
         if wait is not None:
-            return too_many_failures(wait)
+            return TooManyFailures(wait)
         return AuthenticationFailed(
             f"{reason}.",
             "Get a new one: POST /oauth2/token.",

@@ -8,7 +8,8 @@ from hashlib import sha256
 from hmac import compare_digest
 from secrets import token_urlsafe
 
-from app.settings.model import UNFIT_FOR_BASIC, ClientSettings, Scope, SettingsProblem
+from app.settings.clients import UNFIT_FOR_BASIC, ClientSettings, Scope
+from app.settings.model import SettingsProblem
 
 NOBODYS = bytes(32)
 """A digest for which nobody will ever find a credential."""

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.auth.clients import client_from, new_secret
 from app.auth.kept import keep, kept_path, read_kept
-from app.settings.model import ClientSettings, Scope, Settings, SettingsProblem, describe
+from app.settings.clients import ClientSettings, Scope
+from app.settings.model import Settings, SettingsProblem, describe
 
 SCOPES = {
     "prioticket": (Scope.SEND,),

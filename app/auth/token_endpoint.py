@@ -1,7 +1,9 @@
 """POST /oauth2/token: HTTP Basic in, a JWT out; client credentials, RFC 6749, section 4.4."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import Literal
 from uuid import uuid4
@@ -27,11 +29,12 @@ from app.web.negotiation import accepts_json
 from app.web.openapi.operations import Answer, Operation
 from app.web.problems import (
     NO_STORE,
-    RETRY_AFTER,
+    LimitReached,
     NotAcceptable,
     Problem,
     TooLarge,
     TooSlow,
+    Unavailable,
     Unprocessable,
     UnsupportedMediaType,
 )
@@ -42,16 +45,12 @@ MOST_BYTES = 8 * 1024
 CLIENT_ERRORS = range(400, 500)
 
 
-class TooManyRequests(Problem):
+class TooManyRequests(LimitReached):
     """Too many requests, or too many failed ones, from a client or from an address."""
 
-    status = 429
 
-
-class NoKeys(Problem):
+class NoKeys(Unavailable):
     """No key to sign tokens is configured."""
-
-    status = 503
 
 
 class TokenQuestion(BaseModel):
@@ -74,7 +73,6 @@ class TokenAnswer(BaseModel):
 
 
 @Operation(
-    summary="Get a token",
     tag="token",
     description="A token for everything under /api, by client credentials: RFC 6749, section 4.4.",
     body=TokenQuestion,
@@ -109,38 +107,29 @@ class TokenAnswer(BaseModel):
         InvalidScope,
     ),
 )
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEndpoint:
-    """The endpoint and its authentication, as plain ASGI.
+    """Get a token.
 
-    Wrong credentials count against their address, and a right one passes all the same. Bad requests count against the
-    client that sent them. So nobody can lock a client out by failing in its name or from its address.
+    This is the endpoint and its authentication, as plain ASGI. Wrong credentials count against their address, and a
+    right one passes all the same. Bad requests count against the client that sent them. So nobody can lock a client out
+    by failing in its name or from its address.
     """
 
-    def __init__(
-        self,
-        *,
-        keys: Sequence[bytes],
-        clients: Clients,
-        failures: Limit,
-        lifetime: timedelta,
-        body_timeout: timedelta,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._keys = keys
-        self._clients = clients
-        self._failures = failures
-        self._lifetime = lifetime
-        self._timeout = body_timeout
-        self._now = now
-        self._of_strangers = Limit(REQUESTS, senders=1000)
-        self._of_clients = Limit(REQUESTS)
-        self._failures_of_clients = Limit(FAILURES)
+    keys: Sequence[bytes]
+    clients: Clients
+    failures: Limit
+    lifetime: timedelta
+    body_timeout: timedelta
+    of_strangers: Limit = field(init=False, default_factory=partial(Limit, REQUESTS, senders=1000))
+    of_clients: Limit = field(init=False, default_factory=partial(Limit, REQUESTS))
+    failures_of_clients: Limit = field(init=False, default_factory=partial(Limit, FAILURES))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Gives the client a token."""
         client = self._authenticated(scope)
         now = monotonic()
-        _wait(self._failures_of_clients.wait(client.name, now=now) or self._of_clients.count(client.name, now=now))
+        _wait(self.failures_of_clients.wait(client.name, now=now) or self.of_clients.count(client.name, now=now))
         try:
             body = await self._body(scope, receive)
             answer = self._token(client, body, _header(scope, b"content-type"))
@@ -148,17 +137,17 @@ class TokenEndpoint:
             return
         except Problem as problem:
             if problem.status in CLIENT_ERRORS:
-                self._failures_of_clients.count(client.name, now=monotonic())
+                self.failures_of_clients.count(client.name, now=monotonic())
             raise
         await answer(scope, receive, send)
 
     def _authenticated(self, scope: Scope) -> Client:
         try:
             return authenticate(
-                scope, clients=self._clients, failures=self._failures, now=self._now(), form_encoded=True
+                scope, clients=self.clients, failures=self.failures, now=datetime.now(UTC), form_encoded=True
             )
         except (AuthenticationFailed, TooManyFailures):
-            _wait(self._of_strangers.count(sender_of(scope), now=monotonic()))
+            _wait(self.of_strangers.count(sender_of(scope), now=monotonic()))
             raise
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
@@ -167,32 +156,30 @@ class TokenEndpoint:
         Raises:
             Problem: 406, 408, 413, 415 or 503.
         """
-        if not self._keys:
+        if not self.keys:
             raise NoKeys(
-                "No key to sign tokens is configured.",
-                "The operator of this receiver must configure token_keys.",
-                headers={"Retry-After": str(int(RETRY_AFTER.total_seconds()))},
+                "No key to sign tokens is configured.", "The operator of this receiver must configure token_keys."
             )
         if not accepts_json(_header(scope, b"accept") or b""):
             raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
         declared = declared_length(_header(scope, b"content-length"))
-        body = await read_body(receive, declared=declared, limit=MOST_BYTES, timeout=self._timeout)
+        body = await read_body(receive, declared=declared, limit=MOST_BYTES, timeout=self.body_timeout)
         scope["state"]["line"]["bytes"] = body.size
         return _whole(body, coding=content_coding(_header(scope, b"content-encoding") or b""))
 
     def _token(self, client: Client, body: bytes, content_type: bytes | None) -> JSONResponse:
-        request = read_request(body, content_type=content_type, client=client)
-        scopes = granted(request.scopes, client)
+        asked = read_request(body, content_type=content_type, client=client)
+        scopes = granted(asked, client)
         token = issue(
             client.name,
             scopes,
-            keys=self._keys,
-            lifetime=self._lifetime,
+            keys=self.keys,
+            lifetime=self.lifetime,
             token_id=str(uuid4()),
-            now=self._now(),
+            now=datetime.now(UTC),
         )
-        answer = {"access_token": token, "token_type": "Bearer", "expires_in": int(self._lifetime.total_seconds())}
-        if request.scopes != scopes:
+        answer = {"access_token": token, "token_type": "Bearer", "expires_in": int(self.lifetime.total_seconds())}
+        if asked != scopes:
             answer["scope"] = " ".join(sorted(scopes))
         return JSONResponse(answer, headers=NO_STORE)
 
@@ -214,7 +201,7 @@ def _wait(seconds: int | None) -> None:
         raise TooManyRequests(
             "Too many requests, or too many failed ones, within a minute.",
             f"Wait {seconds} seconds.",
-            headers={"Retry-After": str(seconds)},
+            wait=seconds,
         )
 
 

@@ -2,11 +2,11 @@
 
 import json
 import re
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from app.auth.clients import Client
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from app.web.body import without_mark
 from app.web.negotiation import is_json
 from app.web.problems import Problem, Unprocessable, UnsupportedMediaType
@@ -52,19 +52,8 @@ class UnauthorizedClient(TokenRefused):
     error = "unauthorized_client"
 
 
-class TokenRequest(NamedTuple):
-    """What is asked for.
-
-    Attributes:
-        scopes: As the client wrote them; None if it wrote none.
-    """
-
-    grant_type: str
-    scopes: frozenset[str] | None
-
-
-def read_request(content: bytes, *, content_type: bytes | None, client: Client) -> TokenRequest:
-    """The request of an authenticated client.
+def read_request(content: bytes, *, content_type: bytes | None, client: Client) -> frozenset[str] | None:
+    """The scopes that an authenticated client asks for, as it wrote them; None if it wrote none.
 
     Unknown parameters and those without a value are ignored: RFC 6749, section 3.2.
 
@@ -86,12 +75,12 @@ def read_request(content: bytes, *, content_type: bytes | None, client: Client) 
     if grant_type != "client_credentials":
         raise UnsupportedGrantType("This grant_type is unknown.", "Send grant_type=client_credentials.")
     if scope is None:
-        return TokenRequest(grant_type, None)
+        return None
     if not isinstance(scope, str):
         raise InvalidRequest("The scope is not a string.", "Send the scopes in one string, separated by spaces.")
     if not SCOPE.fullmatch(scope):
         raise InvalidScope("The scope is malformed.", "Separate the scopes by single spaces.")
-    return TokenRequest(grant_type, frozenset(scope.split(" ")))
+    return frozenset(scope.split(" "))
 
 
 def granted(asked: frozenset[str] | None, client: Client) -> frozenset[Scope]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jwt
 
 from app.auth.reasons import Reason
-from app.settings.model import Scope
+from app.settings.clients import Scope
 
 ALGORITHM = "HS256"
 """The only one for making and reading tokens, whatever a token's header names. Nobody else reads them, so a shared key

@@ -17,7 +17,9 @@ from app.cli.opened import load_settings, read
 from app.cli.output import first_line, print_json_lines, print_rows, say, say_json
 from app.database.schema import SchemaNotCurrent
 from app.events.queries import last_events
-from app.settings.model import ClientSettings, Scope, client_sources, describe
+from app.settings.clients import ClientSettings, Scope
+from app.settings.model import describe
+from app.settings.origins import client_sources
 
 SHOWN = ("name", "username", "scopes", "state", "source", "not_before", "not_after", "last_event_at")
 

@@ -7,7 +7,7 @@ import click
 
 from app.auth.first_clients import with_kept_clients
 from app.cli.opened import load_settings
-from app.settings.model import Scope
+from app.settings.clients import Scope
 
 URL = "http://127.0.0.1:8000"
 PATH = "/webhooks/prioticket"

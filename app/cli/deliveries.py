@@ -30,17 +30,7 @@ from app.deliveries.tables import DeliveryStatus
 from app.deliveries.transitions import is_in_flight
 from app.telemetry.printing import printable
 
-SHOWN = (
-    "id",
-    "event_id",
-    "type",
-    "reference",
-    "destination",
-    "status",
-    "attempts",
-    "due",
-    "last",
-)
+SHOWN = ("id", "event_id", "type", "reference", "destination", "status", "attempts", "due", "last")
 
 BEGINNING = 500  # characters of an answer that are shown; `--json` has all that was kept
 

@@ -24,7 +24,8 @@ from app.deliveries.dispatch import register
 from app.server.beside import Beside
 from app.server.processes import end_within, ended_children, exit_when_told, run_processes
 from app.server.server import ends_within, listen, server_for
-from app.settings.model import Settings, unknown_variables
+from app.settings.model import Settings
+from app.settings.origins import unknown_variables
 from app.telemetry.logs import LogWriter, stderr_writer
 
 LAST = 3.0  # seconds after all is answered, for the worker and for closing the database

@@ -13,7 +13,9 @@ from app.auth.first_start import complete
 from app.auth.kept import kept_path
 from app.cli.opened import load_settings
 from app.cli.output import say, say_json
-from app.settings.model import ClientSettings, DestinationSettings, Settings, unknown_variables, value_sources
+from app.settings.clients import ClientSettings
+from app.settings.model import DestinationSettings, Settings
+from app.settings.origins import unknown_variables, value_sources
 from app.settings.values import masked
 
 HARMLESS = ("host", "port", "sslmode", "target_session_attrs")

@@ -64,7 +64,6 @@ class Envelope(BaseModel):
 
 
 @Operation(
-    summary="Receive a webhook",
     tag="webhook",
     description=(
         "Checked in this order: credential, scope, `Accept`, the body's size, its content type and coding, its arrival "
@@ -83,7 +82,10 @@ class Envelope(BaseModel):
     problems=(NotAcceptable, *REFUSALS, StoreFull, StoreUnavailable),
 )
 class Receiver:
-    """The endpoint, as plain ASGI: a request object for each request costs a third of the throughput."""
+    """Receive a webhook.
+
+    Plain ASGI, since a request object for each request costs a third of the throughput.
+    """
 
     def __init__(
         self, *, max_body_bytes: int, body_timeout: timedelta, on_unprocessable: Literal["refuse", "accept"]

@@ -1,16 +1,12 @@
 """Every setting: its unit, its default and one sentence. Nothing is read before `Settings()` is called."""
 
 import os
-import re
 import tomllib
-from collections.abc import Mapping
 from datetime import timedelta
-from enum import StrEnum
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,66 +24,30 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
+from app.settings.clients import ClientSettings
+from app.settings.databases import DatabaseURL
 from app.settings.sources import CONFIG_VARIABLE, ENV_PREFIX, config_file, sources
-from app.settings.values import Headers, OpenURLs, Seconds, TokenKeys, http_target, secrets, signing_key, words
+from app.settings.values import (
+    Bytes,
+    Events,
+    Headers,
+    OpenConnections,
+    OpenURLs,
+    Seconds,
+    TokenKeys,
+    http_target,
+    secrets,
+    signing_key,
+    words,
+)
 
-SHORTEST_SECRET = 16  # characters; a digest without a slow hash is safe only for secrets nobody can guess
 DESTINATION_URL = r"^(https?://[^\s/]+|python:[\w.]+:\w+$)"
 LONGEST_TIMEOUT = timedelta(minutes=5)
-AT_IN_PASSWORD = re.compile(r"(?<=[^/])@(?=[^/?#]*@)")
-"""Each @ of a URL except the last, which ends the password: SQLAlchemy would end it at the first."""
-UNFIT_FOR_BASIC = re.compile(r"[:\x00-\x1f\x7f]")  # in a username; RFC 7617, section 2
 
 
 class SettingsProblem(Exception):
     """A setting that cannot be used; the text says which one, where it is and what to do."""
-
-
-class Scope(StrEnum):
-    """What a client may do."""
-
-    SEND = "webhooks:send"
-    READ = "events:read"
-    REPLAY = "events:replay"
-    CONSOLE = "console"
-
-
-class ClientSettings(BaseModel):
-    """One entry of the `clients` table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    secret: SecretStr | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
-    scopes: Annotated[frozenset[Scope], NoDecode, BeforeValidator(words)] = Field(min_length=1)
-    username: str | None = Field(default=None, min_length=1)
-    not_before: AwareDatetime | None = None
-    not_after: AwareDatetime | None = None
-
-    @field_validator("username")
-    @classmethod
-    def _fits_basic(cls, username: str | None) -> str | None:
-        if username and UNFIT_FOR_BASIC.search(username):
-            raise ValueError("must not have a colon or a control character: HTTP Basic cannot carry them")
-        return username
-
-    @field_validator("secret")
-    @classmethod
-    def _fits_basic_and_is_long(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret and len(secret.get_secret_value()) < SHORTEST_SECRET:
-            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; `priohook clients new NAME` makes one")
-        if secret and re.search(r"[\x00-\x1f\x7f]", secret.get_secret_value()):
-            raise ValueError("must not have a control character: HTTP Basic cannot carry them")
-        return secret
-
-    @model_validator(mode="after")
-    def _one_proof(self) -> Self:
-        if (self.secret is None) == (self.sha256 is None):
-            raise ValueError("needs exactly one of secret and sha256; `priohook clients new NAME` prints both")
-        return self
 
 
 class DestinationSettings(BaseModel):
@@ -153,7 +113,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    database_url: str = Field(
+    database_url: DatabaseURL = Field(
         default="sqlite+aiosqlite:///priohook.db",
         repr=False,  # it may hold a password
         description="Where events are kept: a SQLite file, or postgresql://user:password@host/database.",
@@ -164,17 +124,11 @@ class Settings(BaseSettings):
         description="Who may send requests, a table by name; `priohook clients new NAME` prints an entry.",
     )
     destinations: dict[str, DestinationSettings] = Field(default={}, description="Where events go, a table by name.")
-    max_body_bytes: int = Field(
-        default=1024 * 1024,
-        gt=0,
-        le=64 * 1024 * 1024,
-        description="The largest body that is accepted, after decompression.",
-        json_schema_extra={"unit": "bytes"},
+    max_body_bytes: Bytes = Field(
+        default=1024 * 1024, le=64 * 1024 * 1024, description="The largest body that is accepted, after decompression."
     )
     body_timeout: Seconds = Field(
-        default=timedelta(seconds=10),
-        description="How long a whole body may take to arrive.",
-        json_schema_extra={"unit": "seconds"},
+        default=timedelta(seconds=10), description="How long a whole body may take to arrive."
     )
     on_unprocessable: Literal["refuse", "accept"] = Field(
         default="refuse",
@@ -183,53 +137,32 @@ class Settings(BaseSettings):
     commit_timeout: Seconds = Field(
         default=timedelta(seconds=5),
         description="How long an event may wait for its commit before its sender is answered 503.",
-        json_schema_extra={"unit": "seconds"},
     )
-    commit_max_batch: int = Field(
-        default=256,
-        gt=0,
-        le=10_000,
-        description="The most events that share one commit.",
-        json_schema_extra={"unit": "events"},
+    commit_max_batch: Events = Field(default=256, le=10_000, description="The most events that share one commit.")
+    max_waiting_events: Events = Field(
+        default=1024, description="How many events may wait for a commit before the next is answered 503."
     )
-    max_waiting_events: int = Field(
-        default=1024,
-        gt=0,
-        description="How many events may wait for a commit before the next is answered 503.",
-        json_schema_extra={"unit": "events"},
-    )
-    max_waiting_bytes: int = Field(
+    max_waiting_bytes: Bytes = Field(
         default=32 * 1024 * 1024,
-        gt=0,
         description="How many bytes of bodies may wait for a commit before the next event is answered 503.",
-        json_schema_extra={"unit": "bytes"},
     )
     token_lifetime: Seconds = Field(
-        default=timedelta(hours=1),
-        description="How long a token of /oauth2/token is valid.",
-        json_schema_extra={"unit": "seconds"},
+        default=timedelta(hours=1), description="How long a token of /oauth2/token is valid."
     )
     token_keys: TokenKeys = Field(
         default=(),
         description="One or two keys for tokens: the first signs, both are accepted; `priohook keys new` makes one.",
     )
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(words)] = Field(
-        default=(),
-        description="Networks of proxies whose X-Forwarded-For is trusted; from anyone else it is ignored.",
+        default=(), description="Networks of proxies whose X-Forwarded-For is trusted; from anyone else it is ignored."
     )
-    max_connections: int = Field(
+    max_connections: OpenConnections = Field(
         default=4096,
-        gt=0,
-        le=1_000_000,
         description="How many connections a receiver keeps open; fewer if the system allows fewer open files.",
-        json_schema_extra={"unit": "connections"},
     )
-    max_connections_per_address: int = Field(
+    max_connections_per_address: OpenConnections = Field(
         default=2048,
-        gt=0,
-        le=1_000_000,
         description="How many of these connections one address may have; trusted_proxies may have them all.",
-        json_schema_extra={"unit": "connections"},
     )
     closed_urls: OpenURLs = Field(
         default=frozenset(), description="URLs to switch off, any of /docs and /openapi.json: they answer 404."
@@ -237,26 +170,6 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="How log lines look: auto is text on a terminal and JSON elsewhere."
     )
-
-    @field_validator("database_url")
-    @classmethod
-    def _known_database(cls, url: str) -> str:
-        try:
-            parsed = make_url(url if url.startswith("sqlite") else AT_IN_PASSWORD.sub("%40", url))
-        except (ArgumentError, ValueError):  # SQLAlchemy's own ValueError shows what it took for the port
-            raise ValueError(
-                "is not a valid URL; write sqlite+aiosqlite:///file.db or postgresql://user:password@host/db"
-            ) from None
-        backend = parsed.get_backend_name()
-        if backend in ("postgresql", "postgres"):
-            if "@" in f"{parsed.host}{parsed.database}":  # part of a password, which would be shown and not be used
-                raise ValueError("has an @ after its host: write @ and / in a password as %40 and %2F")
-            return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-        if backend != "sqlite":
-            raise ValueError(f"names {backend}; priohook runs on sqlite and on postgresql")
-        if parsed.database in (None, "", ":memory:") or parsed.query:
-            raise ValueError("must name a plain SQLite file: a database in memory would be lost at the end")
-        return parsed.set(drivername="sqlite+aiosqlite").render_as_string(hide_password=False)
 
     @classmethod
     def settings_customise_sources(
@@ -292,31 +205,3 @@ def describe(error: ValidationError) -> str:
     """One line for each value that cannot be used, without the value, which may be a secret."""
     lines = (f"  {'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in error.errors())
     return "These settings cannot be used:\n" + "\n".join(lines)
-
-
-def value_sources() -> dict[str, str]:
-    """Where each setting's value comes from: `environment`, `secret file`, the TOML file's path or `default`."""
-    found = dict.fromkeys(Settings.model_fields, "default")
-    for name, source in reversed(sources(Settings).items()):
-        found |= dict.fromkeys(source(), name)
-    return found
-
-
-def client_sources() -> dict[str, str]:
-    """Where each configured client comes from; if there are several sources, the strongest is first."""
-    found: dict[str, str] = {}
-    for name, source in sources(Settings).items():
-        for client in source().get("clients", {}):
-            found[client] = f"{found[client]}, {name}" if client in found else name
-    return found
-
-
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """The `PRIOHOOK_` variables that no setting reads: likely misspelt, so worth a warning.
-
-    Only a warning, since Kubernetes gives every pod variables such as `PRIOHOOK_SERVICE_HOST` once a service is called
-    priohook.
-    """
-    known = {CONFIG_VARIABLE, *(ENV_PREFIX + name.upper() for name in Settings.model_fields)}
-    ours = (name for name in environ if name.upper().startswith(ENV_PREFIX))
-    return sorted(name for name in ours if name.upper().split("__")[0] not in known)

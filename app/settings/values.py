@@ -9,7 +9,7 @@ from secrets import token_bytes
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
@@ -56,7 +56,12 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
-Seconds = Annotated[timedelta, BeforeValidator(_number), AfterValidator(_positive)]
+Seconds = Annotated[
+    timedelta, BeforeValidator(_number), AfterValidator(_positive), Field(json_schema_extra={"unit": "seconds"})
+]
+Bytes = Annotated[int, Field(gt=0, json_schema_extra={"unit": "bytes"})]
+Events = Annotated[int, Field(gt=0, json_schema_extra={"unit": "events"})]
+OpenConnections = Annotated[int, Field(gt=0, le=1_000_000, json_schema_extra={"unit": "connections"})]
 
 
 def _fit_http(headers: dict[str, str]) -> dict[str, str]:

@@ -34,11 +34,9 @@ class _Life:
 
 
 def lives(seed: int, day: datetime) -> Iterator[Step]:
-    """The steps of many orders, without end. Steps of one order come in order, mixed with those of other orders.
+    """The steps of many orders, the first of them made on this day, without end.
 
-    Args:
-        seed: Different seeds give different orders.
-        day: When the first order is made.
+    Steps of one order come in order, mixed with those of other orders.
     """
     random = Random(seed)  # noqa: S311 - it makes tickets up, and the same ones for the same seed
     faker = Faker(LOCALES)

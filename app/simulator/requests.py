@@ -4,7 +4,7 @@ import json
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from itertools import count
@@ -76,13 +76,7 @@ class Mixture:
 
 
 def requests(mixture: Mixture, *, seed: int, day: datetime) -> Iterator[Request]:
-    """Requests without end. The same arguments give the same requests.
-
-    Args:
-        mixture: What kinds of requests.
-        seed: Different seeds give different requests.
-        day: When the first order is made.
-    """
+    """Requests without end; the first order is made on this day. The same arguments give the same requests."""
     random = Random(seed)  # noqa: S311 - as in orders
     keys = count(1)
     waiting: deque[tuple[int, Request]] = deque()
@@ -93,13 +87,9 @@ def requests(mixture: Mixture, *, seed: int, day: datetime) -> Iterator[Request]
             waiting.append((number + random.randint(0, COPY_BEHIND), event))
         for due, original in [copy for copy in waiting if copy[0] <= number]:
             waiting.remove((due, original))
-            yield _copy(original)
+            yield replace(original, kind="copy")
         if random.random() < mixture.bad:
             yield next(bad)
-
-
-def _copy(event: Request) -> Request:
-    return Request(kind="copy", key=event.key, body=event.body, reference=event.reference)
 
 
 def _events(shape: Shape, random: Random, seed: int, day: datetime, keys: Iterator[int]) -> Iterator[Request]:

@@ -29,9 +29,6 @@ class Plan:
     """How to send.
 
     Attributes:
-        url: The receiver's URL.
-        username: The username to send with.
-        password: The password to send with.
         count: How many events to send; None for no limit.
         seconds: How long to send; None for no limit.
         rate: Requests a second; None for as many as possible.
@@ -50,13 +47,7 @@ class Plan:
 
 
 class Simulation:
-    """One run; `tally` counts during the run.
-
-    Args:
-        plan: How to send.
-        requests: What to send.
-        progress: Called after the answer to each event.
-    """
+    """One run; `tally` counts during the run, and `progress` is called after the answer to each event."""
 
     def __init__(self, plan: Plan, requests: Iterator[Request], *, progress: Callable[[], None]) -> None:
         self.tally = Tally()

@@ -169,9 +169,7 @@ def decode(content: bytes, coding: bytes, *, limit: int, padded: bool = False) -
     """The decoded bytes. Decoding stops soon after `limit`, so a decompression bomb cannot fill the memory.
 
     Args:
-        content: The bytes.
         coding: A key of `CODINGS`, or empty for none.
-        limit: The most bytes that may come out.
         padded: Whether zeros may follow the compressed bytes; `gzip` ignores them too.
 
     Raises:

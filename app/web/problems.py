@@ -9,6 +9,7 @@ Problem                      any status; each feature defines its own beside the
 ├── TooLarge                 413
 ├── UnsupportedMediaType     415
 ├── Unprocessable            422
+├── LimitReached             429, with Retry-After
 ├── MethodNotImplemented     501
 ├── Unavailable              503, with Retry-After
 └── InternalError            500
@@ -30,20 +31,12 @@ DEFINED_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", 
 CODES = {
     400: "INVALID_REQUEST",
     401: "AUTHENTICATION_FAILED",
-    403: "FORBIDDEN",
-    405: "METHOD_NOT_ALLOWED",
-    406: "NOT_ACCEPTABLE",
     413: "CONTENT_TOO_LARGE",  # older Pythons have another name for it
-    414: "URI_TOO_LONG",
-    422: "UNPROCESSABLE_ENTITY",
+    414: "URI_TOO_LONG",  # older Pythons too
+    422: "UNPROCESSABLE_ENTITY",  # newer Pythons have another name for it
     429: "LIMIT_REACHED",
-    500: "INTERNAL_SERVER_ERROR",
-    501: "NOT_IMPLEMENTED",
-    502: "BAD_GATEWAY",
-    503: "SERVICE_UNAVAILABLE",
-    504: "GATEWAY_TIMEOUT",
 }
-"""Prioticket documents INVALID_REQUEST; the others follow its names for responses. Any other status uses HTTP's own
+"""Prioticket documents INVALID_REQUEST; 401 and 429 follow its names for responses. Any other status uses HTTP's own
 phrase, such as NOT_FOUND."""
 
 RETRY_AFTER = timedelta(seconds=10)
@@ -61,9 +54,6 @@ class Problem(Exception):
     """Why a request fails: a status, a sentence for people, and a description that says what to do.
 
     Args:
-        message: What was wrong.
-        description: What to do about it.
-        headers: Further response headers.
         close: Whether the connection is closed after the answer.
         unread: Whether more of the request may still arrive.
     """
@@ -130,6 +120,15 @@ class Unprocessable(Problem):
     """The body is JSON, but not what this URL takes; the message says why."""
 
     status = 422
+
+
+class LimitReached(Problem):
+    """The sender must wait this many seconds."""
+
+    status = 429
+
+    def __init__(self, message: str, description: str, *, wait: int) -> None:
+        super().__init__(message, description, headers={"Retry-After": str(wait)})
 
 
 class NotFound(Problem):

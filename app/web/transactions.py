@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
 import asyncpg
@@ -39,17 +39,13 @@ async def reading(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> Async
     Raises:
         DatabaseAway: 503.
     """
-    try:
+    with _trouble_is_503("Nothing was changed: ask again."):
         async with (
             asyncio.timeout((within + MARGIN).total_seconds()),
             engine.connect() as connection,
             _ended_after(connection, within),
         ):
             yield connection
-    except BUGS:
-        raise
-    except TROUBLE as error:
-        raise _away(error, "Nothing was changed: ask again.") from error
 
 
 @asynccontextmanager
@@ -59,17 +55,13 @@ async def changing(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> Asyn
     Raises:
         DatabaseAway: 503; the change may have been made or not.
     """
-    try:
+    with _trouble_is_503("The change may have been made or not: look before you ask again."):
         async with (
             asyncio.timeout((within + MARGIN).total_seconds()),
             writing(engine) as connection,
             _ended_after(connection, within),
         ):
             yield connection
-    except BUGS:
-        raise
-    except TROUBLE as error:
-        raise _away(error, "The change may have been made or not: look before you ask again.") from error
 
 
 @asynccontextmanager
@@ -88,8 +80,14 @@ async def _ended_after(connection: AsyncConnection, within: timedelta) -> AsyncI
         timer.cancel()
 
 
-def _away(error: Exception, what_now: str) -> DatabaseAway:
-    # Not a warning: `database_lost` was logged once, and until the database is back every request comes here.
-    logger.info("database_away", extra={"fields": {"error": type(error).__name__}})
-    what = str(error) if isinstance(error, DatabaseProblem) else "The database does not answer."
-    return DatabaseAway(what, what_now)
+@contextmanager
+def _trouble_is_503(what_now: str) -> Iterator[None]:
+    try:
+        yield
+    except BUGS:
+        raise
+    except TROUBLE as error:
+        # Not a warning: `database_lost` was logged once, and until the database is back every request comes here.
+        logger.info("database_away", extra={"fields": {"error": type(error).__name__}})
+        what = str(error) if isinstance(error, DatabaseProblem) else "The database does not answer."
+        raise DatabaseAway(what, what_now) from error

@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.deliveries.queries import DeliveryFilter, list_deliveries
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from tests.conftest import bearer_header
 from tests.deliveries.test_indexes import assert_uses, full  # noqa: F401
 

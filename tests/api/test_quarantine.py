@@ -1,6 +1,6 @@
 import pytest
 
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
 
 OPERATOR = bearer_header("operator", Scope.REPLAY)

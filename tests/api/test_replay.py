@@ -10,7 +10,7 @@ from app.api.replay import MOST_WAITING
 from app.database.writing import writing
 from app.deliveries.dispatch import register
 from app.deliveries.tables import AttemptResult, Destination
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from tests.conftest import bearer_header
 
 OPERATOR = bearer_header("operator", Scope.REPLAY)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from app.api.plans import MOST_PLANS
 from app.events.ids import new_id
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from tests.conftest import bearer_header
 
 OPERATOR = bearer_header("operator", Scope.REPLAY)

@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from app.auth.basic import CHALLENGE, credential
 from app.auth.clients import clients_from, digest
-from app.settings.model import ClientSettings, Scope
+from app.settings.clients import ClientSettings, Scope
 from tests.conftest import SECRET, WEBHOOK, payload
 
 

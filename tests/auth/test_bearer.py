@@ -15,7 +15,7 @@ from app.auth.bearer import BearerDoor
 from app.auth.clients import clients_from
 from app.auth.limits import FAILURES, Limit
 from app.auth.tokens import issue
-from app.settings.model import ClientSettings, Scope
+from app.settings.clients import ClientSettings, Scope
 from app.telemetry.logs import LogWriter
 from app.telemetry.middleware import RequestLine
 from tests.conftest import SECRET, basic_header

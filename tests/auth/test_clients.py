@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.auth.clients import Clients, clients_from, digest, new_secret
-from app.settings.model import SHORTEST_SECRET, ClientSettings, SettingsProblem
+from app.settings.clients import SHORTEST_SECRET, ClientSettings
+from app.settings.model import SettingsProblem
 from tests.conftest import SECRET
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

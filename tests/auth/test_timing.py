@@ -23,7 +23,7 @@ import pytest
 
 from app.auth.basic import credential
 from app.auth.clients import Clients, clients_from, new_secret
-from app.settings.model import ClientSettings
+from app.settings.clients import ClientSettings
 from tests.conftest import WEBHOOK
 from tests.e2e.conftest import configured, serving
 from tests.timing import THRESHOLD, Make, largest_t

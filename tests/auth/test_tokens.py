@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.auth.tokens import InvalidToken, Token, issue, verify
-from app.settings.model import Scope
+from app.settings.clients import Scope
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

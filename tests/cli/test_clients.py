@@ -7,7 +7,8 @@ from hashlib import sha256
 import pytest
 
 from app.auth.clients import clients_from
-from app.settings.model import Scope, Settings
+from app.settings.clients import Scope
+from app.settings.model import Settings
 from tests.cli.conftest import NOON
 from tests.conftest import SECRET
 from tests.events.stores import new_event

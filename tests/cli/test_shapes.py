@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from tests.conftest import bearer_header
 from tests.deliveries.workers import Workers
 

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 import app.settings.sources
-from app.settings.model import Settings, SettingsProblem, unknown_variables, value_sources
+from app.settings.model import Settings, SettingsProblem
+from app.settings.origins import unknown_variables, value_sources
 from tests.conftest import SECRET
 
 PASSWORD = "swordfish-swordfish"

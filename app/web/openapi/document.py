@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from app.web.openapi.operations import Answer, Door, ErrorModel, Operation, Route
 from app.web.problems import InternalError, Problem
 
@@ -43,6 +43,9 @@ HEADERS = {
 }
 """Headers that always come with a status."""
 
+ID = {"type": "string", "format": "uuid"}
+"""The schema of a parameter in the path whose name ends with `_id`."""
+
 Model = type[BaseModel]
 References = Mapping[tuple[Any, JsonSchemaMode], dict[str, Any]]
 
@@ -54,7 +57,8 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path_format, {})[route.method.lower()] = _operation(route, schemas, definitions)
-    parameters = {_name(schemas[model, "validation"]) for model in _parameter_models(routes)}
+    queries = [each.operation.query for each in routes if each.operation.query]
+    parameters = {_name(schemas[query, "validation"]) for query in queries}
     tags = dict.fromkeys(route.operation.tag for route in routes)
     return {
         "openapi": "3.1.0",
@@ -91,26 +95,20 @@ def _schemas(routes: list[Route]) -> tuple[References, dict[str, Any]]:
     for route in routes:
         if route.door:
             models[route.door.errors, "serialization"] = None
-        if route.operation.body:
-            models[route.operation.body, "validation"] = None
+        for model in filter(None, (route.operation.body, route.operation.query)):
+            models[model, "validation"] = None
         for answer in route.operation.answers.values():
             if answer.model:
                 models[answer.model, "serialization"] = None
-    models |= {(model, "validation"): None for model in _parameter_models(routes)}
     references, defined = models_json_schema(list(models), ref_template=REFERENCE)
     return references, defined.get("$defs", {})
-
-
-def _parameter_models(routes: list[Route]) -> Iterator[Model]:
-    for route in routes:
-        yield from filter(None, (route.operation.path, route.operation.query))
 
 
 def _operation(route: Route, schemas: References, definitions: Mapping[str, Any]) -> dict[str, Any]:
     operation = route.operation
     described: dict[str, Any] = {
         "operationId": "_".join(re.findall(r"\w+", f"{route.method.lower()} {route.path_format}")),
-        "summary": operation.summary,
+        "summary": _first_line(route.endpoint).removesuffix("."),
         "tags": [operation.tag],
         "responses": {
             str(status): _answer(status, answer, schemas)
@@ -137,9 +135,9 @@ def answers(operation: Operation, door: Door | None) -> dict[int, Answer]:
     """Each status that an operation may answer; its own description replaces that of a problem."""
     problems: list[type[Problem]] = [*(door.problems if door else ()), *operation.problems]
     model = door.errors if door else ErrorModel
-    found: dict[int, Answer] = {InternalError.status: Answer(description=_meaning(InternalError), model=ErrorModel)}
+    found: dict[int, Answer] = {InternalError.status: Answer(description=_first_line(InternalError), model=ErrorModel)}
     for status in dict.fromkeys(problem.status for problem in problems):
-        meanings = dict.fromkeys(_meaning(each) for each in problems if each.status == status)
+        meanings = dict.fromkeys(_first_line(each) for each in problems if each.status == status)
         found[status] = Answer(description=" ".join(meanings), model=model)
     if 401 in found and model is ErrorModel:  # noqa: PLR2004
         # RFC 6750, section 3.1. OpenAPI has no word for a body that may be missing.
@@ -148,8 +146,9 @@ def answers(operation: Operation, door: Door | None) -> dict[int, Answer]:
     return found | dict(operation.answers)
 
 
-def _meaning(problem: type[Problem]) -> str:
-    return (problem.__doc__ or problem.__name__).partition("\n")[0]
+def _first_line(described: Any) -> str:
+    """The first line of a docstring: a handler's summary, or what a problem means."""
+    return (described.__doc__ or "").partition("\n")[0]
 
 
 def _answer(status: int, answer: Answer, schemas: References) -> dict[str, Any]:
@@ -176,10 +175,10 @@ def _security(door: Door | None) -> list[dict[str, list[str]]]:
 
 def _parameters(route: Route, schemas: References, definitions: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     operation = route.operation
-    in_path = _fields(operation.path, schemas, definitions) if operation.path else {}
     for name in re.findall(r"{(\w+)}", route.path_format):
-        schema = in_path.get(name, ({"type": "string"}, True))[0]
-        yield {"name": name, "in": "path", "required": True, "schema": schema}
+        schema = ID if name.endswith("_id") else {"type": "string", "minLength": 1}
+        described = {"description": operation.path[name]} if name in operation.path else {}
+        yield {"name": name, "in": "path", "required": True, "schema": {**schema, **described}}
     if operation.query:
         for name, (schema, required) in _fields(operation.query, schemas, definitions).items():
             yield {"name": name, "in": "query", "required": required, "schema": schema}

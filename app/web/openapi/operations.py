@@ -48,18 +48,17 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """A decorator that says what a handler takes and answers.
+    """A decorator that says what a handler takes and answers; the handler's docstring begins with the summary.
 
-    `path` and `query` are models whose fields are the parameters; `body` is the model of the request's body. `problems`
-    are what the handler raises: each is described by its status and the first line of its docstring. The door's
-    problems are added to them.
+    `path` says something about parameters in the path, by name. `query` is a model whose fields are the parameters;
+    `body` is the model of the request's body. `problems` are what the handler raises: each is described by its status
+    and the first line of its docstring. The door's problems are added to them.
     """
 
-    summary: str
     tag: str
     answers: Mapping[int, Answer]
     description: str = ""
-    path: type[BaseModel] | None = None
+    path: Mapping[str, str] = field(default_factory=dict)
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     body_types: tuple[str, ...] = ("application/json",)

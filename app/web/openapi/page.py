@@ -13,14 +13,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.web.etags import etag_of, has_current
+from app.web.etags import CURRENT, TAGGED, tagged
 from app.web.openapi.document import describe
 from app.web.openapi.operations import Answer, Operation, Route
 from app.web.response_headers import page_policy
 
 FRESH_FOR = 300  # seconds; after an upgrade the new description is soon seen
-ETAG = {"ETag": "The version of the content."}
-HAS_IT = Answer(description="The version in `If-None-Match` is still current.", media_type=None, headers=ETAG)
+CACHEABLE = {"Cache-Control": f"public, max-age={FRESH_FOR}"}
 
 
 FIRST_STEPS = """\
@@ -39,23 +38,21 @@ class Description:
         self._routes = routes
 
     @Operation(
-        summary="This description, for programs",
         tag="description",
-        answers={200: Answer(description="An OpenAPI 3.1 document.", headers=ETAG), 304: HAS_IT},
+        answers={200: Answer(description="An OpenAPI 3.1 document.", headers=TAGGED), 304: CURRENT},
     )
     async def document(self, request: Request[Any]) -> Response:
-        """The OpenAPI document."""
-        return _cacheable(request, self._json, "application/json", {})
+        """This description, for programs."""
+        return tagged(request, self._json, "application/json", CACHEABLE)
 
     @Operation(
-        summary="This description, for people",
         tag="description",
-        answers={200: Answer(description="A page.", media_type="text/html", headers=ETAG), 304: HAS_IT},
+        answers={200: Answer(description="A page.", media_type="text/html", headers=TAGGED), 304: CURRENT},
     )
     async def page(self, request: Request[Any]) -> Response:
-        """The same as HTML."""
+        """This description, for people."""
         content, policy = self._page
-        return _cacheable(request, content, "text/html", {"Content-Security-Policy": policy})
+        return tagged(request, content, "text/html", {**CACHEABLE, "Content-Security-Policy": policy})
 
     @cached_property
     def _described(self) -> dict[str, Any]:
@@ -70,14 +67,6 @@ class Description:
         styles = files("app.web.openapi").joinpath("docs.css").read_text("utf-8")
         digest = b64encode(sha256(styles.encode()).digest()).decode()
         return page(self._described, styles=styles).encode(), page_policy(styles=f"'sha256-{digest}'")
-
-
-def _cacheable(request: Request[Any], content: bytes, media_type: str, headers: dict[str, str]) -> Response:
-    etag = etag_of(content)
-    headers = {**headers, "ETag": etag, "Cache-Control": f"public, max-age={FRESH_FOR}"}
-    if has_current(request, etag):
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=media_type)
 
 
 def page(document: dict[str, Any], *, styles: str) -> str:

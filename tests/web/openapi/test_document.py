@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-import schemathesis
 
 import app
 from app.auth.token_request import OF_TOKENS
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from app.web.openapi.document import SCOPES, answers, describe
 from app.web.openapi.operations import ErrorModel, Route
 from app.web.problems import NotFound
@@ -24,15 +23,6 @@ OPERATIONS = [(path, operation) for path, item in DOCUMENT["paths"].items() for 
 
 def test_every_route_is_described():
     assert len(OPERATIONS) == len(ROUTES) == len(application().routes)
-
-
-def test_the_document_is_valid_openapi():
-    # OpenAPI 3.1 lets the token's URL be relative, its published schema does not.
-    flow = DOCUMENT["components"]["securitySchemes"]["oauth2"]["flows"]["clientCredentials"]
-    oauth2 = {"type": "oauth2", "flows": {"clientCredentials": {**flow, "tokenUrl": "https://priohook/oauth2/token"}}}
-    schemes = {**DOCUMENT["components"]["securitySchemes"], "oauth2": oauth2}
-    document = {**DOCUMENT, "components": {**DOCUMENT["components"], "securitySchemes": schemes}}
-    schemathesis.openapi.from_dict(document).validate()
 
 
 def test_every_reference_leads_to_a_model():
