@@ -1,4 +1,4 @@
-"""schemathesis sends a running server all that `/openapi.json` describes. No answer is a 500; each is as declared."""
+"""`/openapi.json` is valid, and describes a running server: schemathesis sends all of it, and no answer is a 500."""
 
 import json
 import subprocess
@@ -7,9 +7,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import schemathesis
 
+from app.web.openapi.document import describe
+from app.web.openapi.operations import Route
 from tests.conftest import SECRET, WEBHOOK, basic_header, payload
 from tests.e2e.conftest import configured
+from tests.test_application import application
 
 CLIENTS = {"prioticket": {"secret": SECRET, "scopes": ["webhooks:send", "events:read", "events:replay"]}}
 NOBODY = {"url": "http://127.0.0.1:9/", "timeout": 0.1}
@@ -38,6 +42,16 @@ CHECKS = (
     "ignored_auth",
 )
 """Without the check of which input is accepted: a schema cannot describe a cursor or a destination's name."""
+
+
+def test_the_document_is_valid_openapi():
+    described = describe(route for route in application().routes if isinstance(route, Route))
+    # OpenAPI 3.1 lets the token's URL be relative, its published schema does not.
+    flow = described["components"]["securitySchemes"]["oauth2"]["flows"]["clientCredentials"]
+    oauth2 = {"type": "oauth2", "flows": {"clientCredentials": {**flow, "tokenUrl": "https://priohook/oauth2/token"}}}
+    schemes = {**described["components"]["securitySchemes"], "oauth2": oauth2}
+    document = {**described, "components": {**described["components"], "securitySchemes": schemes}}
+    schemathesis.openapi.from_dict(document).validate()
 
 
 @pytest.fixture

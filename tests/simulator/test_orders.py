@@ -2,6 +2,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice, pairwise
 from typing import Any
 
@@ -21,7 +22,9 @@ BOOKING_STATUSES = {
 }
 
 
+@cache
 def by_order(count: int = 2000) -> dict[str, list[Step]]:
+    """The steps of each order. Do not change them: all tests share them."""
     orders: dict[str, list[Step]] = defaultdict(list)
     for step in islice(lives(7, MORNING), count):
         orders[step.reference].append(step)
