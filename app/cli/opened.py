@@ -9,7 +9,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database import engines, schema, writing
+from app.database import engines, schema
+from app.database.writing import writing
 from app.settings.model import Settings
 
 SETTINGS = "app.cli.opened.settings"
@@ -52,7 +53,7 @@ def read(
     """The result of a query, run on a connection of its own."""
 
     async def result() -> Result:
-        async with reading() as connection:
+        async with opened(load_settings(), writes=False) as engine, engine.connect() as connection:
             return await query(connection, *given, **named)
 
     return asyncio.run(result())
@@ -66,21 +67,7 @@ def change(
     """The result of an operation, run in a transaction of its own."""
 
     async def result() -> Result:
-        async with changing() as connection:
+        async with opened(load_settings()) as engine, writing(engine) as connection:
             return await operation(connection, *given, **named)
 
     return asyncio.run(result())
-
-
-@asynccontextmanager
-async def reading() -> AsyncIterator[AsyncConnection]:
-    """A connection for reading."""
-    async with opened(load_settings(), writes=False) as engine, engine.connect() as connection:
-        yield connection
-
-
-@asynccontextmanager
-async def changing() -> AsyncIterator[AsyncConnection]:
-    """A transaction that commits at the end."""
-    async with opened(load_settings()) as engine, writing.writing(engine) as connection:
-        yield connection
