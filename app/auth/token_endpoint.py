@@ -126,7 +126,6 @@ class TokenEndpoint:
     failures_of_clients: Limit = field(init=False, default_factory=partial(Limit, FAILURES))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Gives the client a token."""
         client = self._authenticated(scope)
         now = monotonic()
         _wait(self.failures_of_clients.wait(client.name, now=now) or self.of_clients.count(client.name, now=now))

@@ -37,7 +37,6 @@ class InWordsOfOAuth(Problem):
         self._error = problem.error if isinstance(problem, TokenRefused) else OF_STATUS.get(problem.status)
 
     def response(self, request_id: str) -> Response:  # noqa: ARG002 - X-Request-Id has it
-        """The error JSON of the RFC in place of an ErrorModel."""
         error = self._error or TokenRefused.error
         content = {"error": error, "error_description": f"{self.message} {self.description}"}
         kind = LingeringResponse if self.unread else Response

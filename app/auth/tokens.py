@@ -28,11 +28,7 @@ SKEW = timedelta(minutes=1)
 
 
 class Token(NamedTuple):
-    """What a valid token says.
-
-    Attributes:
-        client: The client's name.
-    """
+    """What a valid token says; `client` is the client's name."""
 
     client: str
     scopes: frozenset[Scope]
@@ -40,12 +36,9 @@ class Token(NamedTuple):
 
 
 class InvalidToken(Exception):
-    """The token is not valid; the text says why, in words for the sender.
+    """The token is not valid; the text says why for the sender, and the reason for the log.
 
-    Args:
-        text: What is wrong.
-        reason: The same for the log.
-        client: The client's name, if the token was signed here.
+    The client's name is known if the token was signed here.
     """
 
     def __init__(self, text: str, reason: Reason, client: str | None = None) -> None:

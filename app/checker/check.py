@@ -61,7 +61,6 @@ def check(
     Args:
         username: A client that may send. Without it, only the requests that need no credentials are sent.
         read_only: Whether to leave out requests that would be stored.
-        timeout: Seconds to wait for each answer.
 
     Raises:
         NoConnection: the server cannot be reached.
@@ -90,12 +89,7 @@ def check(
 
 
 def asked(*, known: bool, read_only: bool) -> Iterator[tuple[Row, Request]]:
-    """The requests that can be sent from outside.
-
-    Args:
-        known: Whether the credentials of a client that may send are known.
-        read_only: Whether to leave out requests that would be stored.
-    """
+    """The requests that can be sent from outside, with the credentials that are known."""
     unknown = {STRANGER} if known else {SENDER, STRANGER}
     for row in (*HEALTH, *table()):
         for request in row.asked:

@@ -33,12 +33,9 @@ class Request:
     """A request that gets the answer of its row.
 
     Attributes:
-        name: Its name in the output.
         advice: The likely cause of another answer, and what to do.
-        method: The request's method.
         path: A path of its own instead of the webhook's.
         authorization: The values of all Authorization headers.
-        headers: Other headers.
         content: The request's body; a tuple is sent in chunks.
         missing: How many more bytes are declared and never sent.
         times: How often it must be sent until it gets this answer; if more than once, only the tests send it.
@@ -86,7 +83,6 @@ class Row:
 
     Attributes:
         request: The requests in words, for the page.
-        status: The right status.
         error: `error` of the ErrorModel in the body; empty if there must be no body, `*` if any body will do.
         headers: The headers that the answer must have; `*` allows any value.
         closes: Whether the connection ends after the answer.

@@ -57,7 +57,6 @@ def parts(
     """The bytes of a request.
 
     Args:
-        url: The webhook's.
         credentials: The values of Authorization in place of `SENDER` and `STRANGER`.
         headers: Headers that go before the request's own.
     """

@@ -22,7 +22,6 @@ class LazyGroup(click.Group):
         self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all commands."""
         return sorted({*self.lazy, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -34,7 +33,6 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
-        """Writes the name and the first sentence of each command."""
         sentences = {name: command.get_short_help_str(formatter.width) for name, command in self.commands.items()}
         sentences |= {name: sentence for name, (_, sentence) in self.lazy.items()}
         with formatter.section("Commands"):

@@ -21,7 +21,6 @@ class Stream(FileIO):
         self._raises = raises
 
     def write(self, content: Any) -> int:
-        """Writes the whole content."""
         left = memoryview(content).cast("B")
         size = len(left)
         try:

@@ -67,12 +67,10 @@ class Server(uvicorn.Server):
             self._started(f"http://[{host}]:{port}" if listener.family == AF_INET6 else f"http://{host}:{port}")
 
     async def on_tick(self, counter: int) -> bool:
-        """Calls `tick` too."""
         self._tick()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
-        """Calls `ending` first."""
         self._ending()
         await super().shutdown(sockets)
 

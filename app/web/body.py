@@ -147,7 +147,6 @@ def coding_of(content: bytes, claimed: bytes) -> bytes:
     """The coding that the bytes are really in: a proxy may have decoded them but kept the header, or lost the header.
 
     Args:
-        content: The bytes, or their beginning.
         claimed: What their Content-Encoding says, as `content_coding` gives it. It matters only for raw deflate, which
             cannot be recognised by its bytes.
     """
