@@ -25,7 +25,7 @@ from app.web.problems import Problem, Unavailable, Unprocessable
 from app.web.transactions import DatabaseAway, changing, reading
 
 MOST_IDS = 10_000
-FASTEST, SLOWEST = 10_000.0, 0.01  # deliveries a second
+FASTEST, SLOWEST = 10_000, 0.01  # deliveries a second
 DEFAULT_RATE = 50.0
 MOST_PLANS = 2
 """How many plans may be counted at once: each holds a connection for as long."""

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 from pydantic import ValidationError
 
-from app.api.plans import PlanShown, ReplayAnswer
+from app.api.plans import DEFAULT_RATE, FASTEST, SLOWEST, PlanShown, ReplayAnswer
 from app.api.replays import ReplayShown
 from app.cli.deliveries import confirm
 from app.cli.filters import choosing_events
@@ -38,7 +38,6 @@ SHOWN = (
     "rate",
     "finished_at",
 )
-DEFAULT_RATE = 50.0
 
 
 @click.command()
@@ -50,7 +49,11 @@ DEFAULT_RATE = 50.0
 )
 @click.option("--to", help="A destination's name, or a URL such as your laptop's; by default the only destination.")
 @click.option(
-    "--rate", default=DEFAULT_RATE, show_default=True, type=click.FloatRange(0.01, 10_000), help="Deliveries a second."
+    "--rate",
+    default=DEFAULT_RATE,
+    show_default=True,
+    type=click.FloatRange(SLOWEST, FASTEST),
+    help="Deliveries a second.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import select
 
 from app.database.writing import writing
-from app.deliveries.dispatch import BATCH, MOST_MADE, Dispatcher, events_at_once, register, wants
+from app.deliveries.dispatch import BATCH, MOST_MADE, Dispatcher, dispatch, events_at_once, register, wants
 from app.deliveries.tables import PassedOver
 from tests.deliveries.workers import ALL
 
@@ -91,6 +91,18 @@ async def test_of_one_reference_the_first_is_due_whatever_the_number_of_dispatch
     await workers.dispatch()
     due = [(row.reference, row.due_at is not None) for row in await workers.deliveries()]
     assert due == [("A", True), ("A", False), ("A", False), (None, True), (None, True)]
+
+
+async def test_a_new_destination_waits_for_a_dispatch_under_way_and_passes_nothing_of_it_over(workers, engine):
+    await workers.store()
+    async with writing(engine) as connection:
+        assert await dispatch(connection, ALL, most=10, now=workers.now) == 1
+        registering = asyncio.create_task(workers.register("crm"))
+        await asyncio.wait([registering], timeout=0.5)
+        assert not registering.done()
+    await registering
+    async with engine.connect() as connection:
+        assert (await connection.execute(select(PassedOver.event_id))).all() == []
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
