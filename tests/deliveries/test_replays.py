@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.deliveries import replays
 from app.deliveries.plans import InQuarantine, NotReplayable, Plan, plan
 from app.deliveries.queue import lock
 from app.deliveries.replays import ReplayHasEnded, advance
@@ -296,3 +297,32 @@ async def test_a_replay_leaves_out_what_is_stored_later_although_its_clock_is_ah
         await workers.advance()
         workers.wait(1)
     assert [row.event_id for row in await workers.deliveries()] == [stored]
+
+
+async def test_a_replay_whose_filter_ends_later_leaves_out_what_arrives_after_its_start(workers):
+    before = await workers.store("A")
+    await workers.start(EventFilter(until=workers.now + timedelta(hours=1)))
+    workers.wait(1)
+    await workers.store("A")
+    assert await work(workers, seconds=2) == [before]
+
+
+async def test_a_replay_does_not_catch_up_on_more_than_a_second_in_which_nothing_was_made(workers):
+    for _ in range(50):
+        await workers.store()
+    await workers.start(rate=10)
+    await work(workers, seconds=1)
+    workers.wait(60)
+    assert len(await work(workers, seconds=1)) <= 21
+
+
+async def test_however_fast_a_replay_is_one_transaction_makes_no_more_than_a_batch(workers, monkeypatch):
+    monkeypatch.setattr(replays, "BATCH", 5)
+    for _ in range(12):
+        await workers.store()
+    await workers.start(rate=1000)
+    made = []
+    for _ in range(4):
+        made.append((await workers.advance()).made)
+        workers.wait(1)
+    assert made == [1, 5, 5, 1]
