@@ -354,3 +354,24 @@ def test_an_attempt_takes_five_minutes_at_most(environment):
     assert Settings.load().destinations["erp"].timeout == timedelta(minutes=5)
     environment(destinations='{"erp": {"url": "https://erp.example", "timeout": 300.1}}')
     assert "300 seconds at most" in problem()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_body_bytes", 0),
+        ("max_body_bytes", 64 * 1024 * 1024 + 1),
+        ("max_waiting_bytes", 0),
+        ("commit_max_batch", 0),
+        ("commit_max_batch", 10_001),
+        ("max_waiting_events", 0),
+        ("max_connections", 0),
+        ("max_connections", 1_000_001),
+        ("max_connections_per_address", 0),
+        ("max_connections_per_address", 1_000_001),
+    ],
+)
+def test_a_number_has_its_bounds(monkeypatch, name, value):
+    monkeypatch.setenv(f"PRIOHOOK_{name.upper()}", str(value))
+    with pytest.raises(SettingsProblem, match=name):
+        Settings.load()

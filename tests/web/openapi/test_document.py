@@ -31,6 +31,17 @@ def test_every_reference_leads_to_a_model():
     assert used == set(DOCUMENT["components"]["schemas"])
 
 
+def test_an_id_in_a_path_is_a_uuid_and_a_name_is_not_empty():
+    parameters = [each for _, operation in OPERATIONS for each in operation.get("parameters", ())]
+    in_path = {each["name"]: each["schema"] for each in parameters if each["in"] == "path"}
+    assert {name for name, schema in in_path.items() if schema.get("format") == "uuid"} == {
+        "event_id",
+        "delivery_id",
+        "replay_id",
+    }
+    assert {name for name, schema in in_path.items() if schema.get("minLength") == 1} == {"name", "reference"}
+
+
 def test_only_open_urls_need_no_credential():
     assert {path for path, operation in OPERATIONS if not operation["security"]} == OPEN
 
