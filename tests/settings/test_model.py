@@ -359,10 +359,8 @@ def test_an_attempt_takes_five_minutes_at_most(environment):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_body_bytes", 0),
         ("max_body_bytes", 64 * 1024 * 1024 + 1),
         ("max_waiting_bytes", 0),
-        ("commit_max_batch", 0),
         ("commit_max_batch", 10_001),
         ("max_waiting_events", 0),
         ("max_connections", 0),
