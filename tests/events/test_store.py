@@ -20,6 +20,7 @@ from app.events import sqlite as sqlite_writer
 from app.events.sqlite import CHECKPOINT_BYTES
 from app.events.store import BadRow, EventStore, NewEvent, Row, Stored, StoreFull, StoreUnavailable
 from tests import postgres
+from tests.conftest import payload
 from tests.events.stores import locked, new_event, running
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
@@ -415,6 +416,14 @@ async def test_postgresql_syncs_every_commit_even_when_the_roles_default_is_off(
         await owner.execute("ALTER TABLE events DROP seen")
         await owner.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
         await owner.close()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_postgresql_compresses_no_body_with_its_slow_default(database_url, engine):
+    async with running(database_url) as store:
+        await store.append(new_event("order", body=payload("08-order-payload-confirmed")))
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT pg_column_compression(body) FROM events")) in (None, "lz4")
 
 
 @pytest.fixture(scope="module")
