@@ -30,21 +30,36 @@ TYPES = {
 """The types of the columns that are not text."""
 
 ARRAYS = ", ".join(f"${place}::{TYPES.get(name, 'text')}[]" for place, name in enumerate(COLUMNS, start=1))
+OLD_KEY = r"BETWEEN substr(new.dedup_key, 5) || '\x00000000'::bytea AND substr(new.dedup_key, 5) || '\xffffffff'::bytea"
+"""As `old_keys`."""
+
 INSERT = f"""
 INSERT INTO events ({", ".join(COLUMNS)})
-SELECT * FROM unnest({ARRAYS})
+SELECT * FROM unnest({ARRAYS}) AS new ({", ".join(COLUMNS)})
+WHERE NOT EXISTS (SELECT FROM events AS old WHERE old.dedup_key {OLD_KEY})
 ON CONFLICT (dedup_key) DO UPDATE SET
     duplicates = events.duplicates + excluded.duplicates + 1,
     last_duplicate_at = coalesce(excluded.last_duplicate_at, excluded.received_at)
 RETURNING dedup_key, id, current_setting('synchronous_commit')
 """  # noqa: S608
 
-FREE_KEYS = """
-UPDATE events SET dedup_key = uuid_send(events.id) FROM (
-    SELECT id FROM events JOIN unnest($1::bytea[], $2::timestamptz[]) AS outlived (key, before)
-    ON dedup_key = key AND received_at < before ORDER BY dedup_key FOR UPDATE OF events
+COUNT_OLD = f"""
+UPDATE events SET duplicates = events.duplicates + old.copies, last_duplicate_at = old.last FROM (
+    SELECT id, new.dedup_key, copies, last FROM events
+    JOIN unnest($1::bytea[], $2::int4[], $3::timestamptz[]) AS new (dedup_key, copies, last)
+    ON events.dedup_key {OLD_KEY} ORDER BY new.dedup_key FOR UPDATE OF events
 ) AS old WHERE events.id = old.id
-"""
+RETURNING old.dedup_key, events.id, current_setting('synchronous_commit')
+"""  # noqa: S608
+"""The copies of events that have an old key."""
+
+FREE_KEYS = f"""
+UPDATE events SET dedup_key = uuid_send(events.id) FROM (
+    SELECT id FROM events JOIN unnest($1::bytea[], $2::timestamptz[]) AS new (dedup_key, before)
+    ON (events.dedup_key = new.dedup_key OR events.dedup_key {OLD_KEY}) AND received_at < before
+    ORDER BY new.dedup_key FOR UPDATE OF events
+) AS old WHERE events.id = old.id
+"""  # noqa: S608
 
 BAD_ROW = (
     asyncpg.DataError,
@@ -75,21 +90,33 @@ class PostgresWriter:
         """Implements `Writer.write`. The INSERT is a transaction of its own and commits before it returns.
 
         Freeing keys is another transaction. If the INSERT fails after it, the freed keys do no harm: they had expired.
+        So is counting copies of events with an old key, which the INSERT leaves out. If such a key was freed meanwhile,
+        its event is inserted after all.
         """
         outlived = list(zip(*outlived_keys(rows), strict=True))
-        columns = zip(*(row.values() for row in rows), strict=True)
+        ids: dict[bytes, UUID] = {}
+        left = rows
         async with self._connected() as connection:
             if outlived:
                 await connection.execute(FREE_KEYS, *outlived)
-            stored = await connection.fetch(INSERT, *columns)
-            for row in stored[:1]:
-                if row[2] not in DURABLE:
-                    raise not_durable(row[2])
+            while left:
+                stored = await connection.fetch(INSERT, *zip(*(row.values() for row in left), strict=True))
+                if len(stored) < len(left):
+                    new = {row[0] for row in stored}
+                    copies = [
+                        (key, row.copies, row.last_copy_at) for row in left if (key := row.event.dedup_key) not in new
+                    ]
+                    stored += await connection.fetch(COUNT_OLD, *zip(*copies, strict=True))
+                for row in stored[:1]:
+                    if row[2] not in DURABLE:
+                        raise not_durable(row[2])
+                ids |= {row[0]: row[1] for row in stored}
+                left = [row for row in left if row.event.dedup_key not in ids] if len(ids) < len(rows) else []
             if self._unreplicated:
                 raise DatabaseProblem(
                     "The wait for the synchronous standby was cancelled: the commit may not be on it."
                 )
-        return {row[0]: row[1] for row in stored}
+        return ids
 
     async def probe(self, *, thorough: bool) -> None:
         """Implements `Writer.probe`. Even without rows, the INSERT needs the table, rights on it and a writable server.
@@ -117,6 +144,8 @@ class PostgresWriter:
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect_postgres(self._url, within=self._timeout)
             self._connection.add_log_listener(self._note)
+            # What is planned while few events are stored is kept while they become millions.
+            await self._connection.execute("SET enable_seqscan = off")
         self._unreplicated = False
         try:
             yield self._connection

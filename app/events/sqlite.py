@@ -12,14 +12,14 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, event, func, select, update
+from sqlalchemy import Connection, bindparam, event, func, or_, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
 
 from app.database.columns import sqlite_instant
 from app.database.engines import SQLITE_BUSY, open_sqlite, sqlite_path
 from app.database.postgres import DatabaseProblem
 from app.database.sqlite import DamagedFile
-from app.events.store import COLUMNS, BadRow, Row, outlived_keys
+from app.events.store import COLUMNS, BadRow, Row, old_keys, outlived_keys
 from app.events.tables import Event
 
 logger = logging.getLogger(__name__)
@@ -35,13 +35,13 @@ RESTART_WITHIN = timedelta(milliseconds=200)
 """How long such an attempt waits for readers. The next commit waits as long."""
 
 INSERT = (
-    f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)}) "  # noqa: S608
-    "ON CONFLICT (dedup_key) DO NOTHING"
+    f"INSERT INTO events ({', '.join(COLUMNS)}) SELECT {', '.join('?' for _ in COLUMNS)} "  # noqa: S608
+    "WHERE NOT EXISTS (SELECT 1 FROM events WHERE dedup_key BETWEEN ? AND ?) ON CONFLICT (dedup_key) DO NOTHING"
 )
 FIRST_COPIES = select(Event.dedup_key, Event.id)
 COUNT_COPIES = (
     update(Event)
-    .where(Event.dedup_key == bindparam("key"))
+    .where(Event.id == bindparam("first"))
     .values(
         duplicates=Event.duplicates + bindparam("copies"),
         last_duplicate_at=func.coalesce(bindparam("last", type_=Event.last_duplicate_at.type), Event.last_duplicate_at),
@@ -186,12 +186,13 @@ def _bound(row: Row) -> tuple[Any, ...]:
     """The values as SQLAlchemy's types for SQLite store them."""
     return tuple(
         value.hex if isinstance(value, UUID) else sqlite_instant(value) if isinstance(value, datetime) else value
-        for value in row.values()
+        for value in (*row.values(), *old_keys(row.event.dedup_key))
     )
 
 
 def _free_key(connection: Connection, key: bytes, before: datetime) -> None:
-    old = select(Event.id).where(Event.dedup_key == key, Event.received_at < before)
+    has_key = or_(Event.dedup_key == key, Event.dedup_key.between(*old_keys(key)))
+    old = select(Event.id).where(has_key, Event.received_at < before)
     for event_id in connection.scalars(old).all():
         connection.execute(update(Event).where(Event.id == event_id).values(dedup_key=event_id.bytes))
 
@@ -200,12 +201,11 @@ def _count_copies(connection: Connection, rows: Sequence[Row]) -> dict[bytes, UU
     """Counts the rows that are copies of events from earlier batches; gives the id of every row's event."""
     keys = [row.event.dedup_key for row in rows]
     ids = dict(connection.execute(FIRST_COPIES.where(Event.dedup_key.in_(keys))).all())
+    for key in keys:
+        if key not in ids:
+            ids[key] = connection.scalars(select(Event.id).where(Event.dedup_key.between(*old_keys(key)))).one()
     again = [
-        {
-            "key": row.event.dedup_key,
-            "copies": row.duplicates + 1,
-            "last": row.last_duplicate_at or row.event.received_at,
-        }
+        {"first": ids[row.event.dedup_key], "copies": row.copies, "last": row.last_copy_at}
         for row in rows
         if ids[row.event.dedup_key] != row.event.id
     ]

@@ -91,6 +91,16 @@ class Row:
     duplicates: int = 0
     last_duplicate_at: datetime | None = None
 
+    @property
+    def copies(self) -> int:
+        """How many they are of an event that is stored already."""
+        return self.duplicates + 1
+
+    @property
+    def last_copy_at(self) -> datetime:
+        """When the last of them arrived."""
+        return self.last_duplicate_at or self.event.received_at
+
     def values(self) -> tuple[object, ...]:
         """In the order of `COLUMNS`."""
         return (*self.event, self.duplicates, self.last_duplicate_at)
@@ -103,6 +113,14 @@ def outlived_keys(rows: Iterable[Row]) -> list[tuple[bytes, datetime]]:
         for row in rows
         if (within := row.event.copies_within) is not None
     ]
+
+
+def old_keys(key: bytes) -> tuple[bytes, bytes]:
+    """Between which an event has its key that the releases before migration 0009 stored: 16 bytes of the digest.
+
+    A key has the first 12 of them behind its time. Both must be looked up, since copies of older events may come.
+    """
+    return key[4:] + bytes(4), key[4:] + b"\xff" * 4
 
 
 class BadRow(Exception):

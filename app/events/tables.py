@@ -66,7 +66,10 @@ class Event(Base):
     """The size that arrived or was declared; of a body over the limit, more than `body` holds."""
 
     dedup_key: Mapped[bytes] = mapped_column(LargeBinary)
-    """16 bytes, the same for all copies of one event. The event's own id once it can have no more copies."""
+    """16 bytes, the same for all copies of one event. The event's own id once it can have no more copies.
+
+    They begin with a time that all copies carry: random keys would change another page of the index for each event.
+    """
     duplicates: Mapped[int] = mapped_column(server_default=text("0"))
     """How many further copies arrived."""
     last_duplicate_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

@@ -3,18 +3,29 @@
 The same `notification_id`, or the same version of an order, is not enough: the byte that differs may be a refund.
 """
 
+from datetime import datetime
 from hashlib import sha256
 
-KEY_BYTES = 16
+from app.prioticket.payloads import Payload
+
+TIME_BYTES = 4
+LATEST = 2**32  # seconds since 1970, in the year 2106
+DIGEST_BYTES = 12
 
 
-def accepted_key(username: str, content: bytes) -> bytes:
-    """The `dedup_key` of an acceptable body, given decoded."""
-    return _key(username, b"accepted\n", content)
+def accepted_key(username: str, content: bytes, payload: Payload) -> bytes:
+    """The `dedup_key` of an acceptable body, given decoded.
+
+    Args:
+        username: The sender's.
+        content: The body.
+        payload: What was read from the body. Its time begins the key, so that new events are neighbours in the index.
+    """
+    return _key(username, b"accepted\n", content, at=payload.notification_created or payload.order_modified)
 
 
 def refused_key(username: str, status: int, content: bytes, *, declared: int | None = None) -> bytes:
-    """The `dedup_key` of a refused body, given as it arrived.
+    """The `dedup_key` of a refused body, given as it arrived. No time is read from the body.
 
     Args:
         username: The sender's.
@@ -24,14 +35,16 @@ def refused_key(username: str, status: int, content: bytes, *, declared: int | N
             depends on how the body was cut on its way, so it is not part of the key.
     """
     length = "" if declared is None else f" of {declared}"
-    return _key(username, f"refused {status}{length}\n".encode(), content)
+    return _key(username, f"refused {status}{length}\n".encode(), content, at=None)
 
 
-def _key(username: str, kind: bytes, content: bytes) -> bytes:
-    """16 bytes of SHA-256, different for different usernames: no client can make another's event look like a copy.
+def _key(username: str, kind: bytes, content: bytes, *, at: datetime | None) -> bytes:
+    """16 bytes: the seconds since 1970 of the time that both copies carry, or zero, and 12 bytes of SHA-256.
 
-    The client's name is not in it, since a retry may come after a rotation. A username has no line end.
+    The digest differs between usernames: no client can make another's event look like a copy. The client's name is not
+    in it, since a retry may come after a rotation. A username has no line end.
     """
     digest = sha256(username.encode() + b"\n" + kind)
     digest.update(content)
-    return digest.digest()[:KEY_BYTES]
+    seconds = int(at.timestamp()) if at else 0
+    return (seconds % LATEST).to_bytes(TIME_BYTES) + digest.digest()[:DIGEST_BYTES]

@@ -93,8 +93,8 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
         headers=kept_headers(headers),
         body=body.content,
         body_bytes=body.size,
-        dedup_key=accepted_key(client.username, content),
-        **payload._asdict(),
+        dedup_key=accepted_key(client.username, content, payload),
+        **payload.columns(),
     )
 
 
@@ -126,7 +126,7 @@ def quarantined(
 def without_what_was_read(event: NewEvent) -> NewEvent:
     """The event in quarantine, with its bytes only: the database refused what was read from them."""
     reason = event.reason or "200: The database refused what was read from the body; the log says why."
-    nothing: dict[str, Any] = dict.fromkeys(Payload._fields[:-1])
+    nothing: dict[str, Any] = {name: None for name in Payload._fields if name in NewEvent._fields and name != "shape"}
     return event._replace(status=Status.QUARANTINED.value, reason=reason, **nothing)
 
 

@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.events.queries import get_event
-from app.events.store import copies_within
+from app.events.store import copies_within, old_keys
 from app.events.tables import Event, Status
 from app.prioticket.contents import undone
 from app.prioticket.identity import accepted_key
@@ -62,8 +62,9 @@ async def release(
         if (claimed := claimed_coding(event.headers)) and not coding_of(event.body, claimed):
             why += f" It is not {claimed.decode('latin-1')} either."
         raise NotReleased(f"Event {event_id} is still refused: {why}") from None
-    key = accepted_key(usernames.get(event.client, event.client), content)
-    first = (await connection.execute(select(*FIRST).where(Event.dedup_key == key))).one_or_none()
+    key = accepted_key(usernames.get(event.client, event.client), content, payload)
+    has_key = or_(Event.dedup_key == key, Event.dedup_key.between(*old_keys(key)))
+    first = (await connection.execute(select(*FIRST).where(has_key).order_by(Event.id).limit(1))).one_or_none()
     changes = update(Event).where(Event.id == event_id).values(released_at=now)
     if first is not None:
         apart = event.received_at - first.received_at
@@ -78,5 +79,5 @@ async def release(
             await connection.execute(update(Event).where(Event.id == first.id).values(dedup_key=first.id.bytes))
         else:
             key = event_id.bytes
-    await connection.execute(changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload._asdict()))
+    await connection.execute(changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload.columns()))
     return Released(event_id, duplicate=False)

@@ -365,6 +365,8 @@ def test_a_modified_time_is_an_instant_or_nothing(given_, modified):
         ("  ", None),
         (True, None),
         (1.5, None),
+        (2**64 - 1, str(2**64 - 1)),
+        (2**64, None),
     ],
 )
 def test_a_reference_is_text_or_a_whole_number_and_printable(given_, reference):
