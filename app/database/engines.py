@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -18,8 +18,6 @@ from app.database.postgres import CLOSE_TIMEOUT, CannotConnect, connect_postgres
 from app.database.sqlite import SQLiteFile
 
 logger = logging.getLogger(__name__)
-SQLITE_BUSY = timedelta(seconds=5)
-"""How long a write waits for another process's write, such as `priohook events release` beside `serve`."""
 STATEMENT = timedelta(seconds=20)
 """How long a statement of the receiver or the worker may take before PostgreSQL cancels it."""
 
@@ -57,7 +55,6 @@ def open_engine(url: str, *, within: timedelta | None = None, writes: bool = Tru
     if is_sqlite(url):
         _make_private(sqlite_path(url))
         engine = create_async_engine(url, hide_parameters=True)
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         SQLiteFile(sqlite_path(url)).guard(engine.sync_engine)
         return engine
     engine = create_async_engine(
@@ -90,14 +87,10 @@ async def engine_for(url: str, *, within: timedelta | None = None, writes: bool 
                 await engine.dispose()
 
 
-def open_sqlite(url: str) -> tuple[Engine, SQLiteFile]:
-    """A synchronous engine on a SQLite file, for a thread of its own, and what guards the file."""
+def open_sqlite(url: str) -> SQLiteFile:
+    """A SQLite file, for a thread of its own."""
     _make_private(sqlite_path(url))
-    engine = create_engine(make_url(url).set(drivername="sqlite+pysqlite"), hide_parameters=True)
-    event.listen(engine, "connect", _prepare_sqlite)
-    file = SQLiteFile(sqlite_path(url))
-    file.guard(engine)
-    return engine, file
+    return SQLiteFile(sqlite_path(url))
 
 
 async def weaknesses(engine: AsyncEngine) -> list[str]:
@@ -145,14 +138,3 @@ def _leave_read_only(connection: Any, record: Any) -> None:
     """Discards a connection to a read-only host: next time another host may take writes."""
     if connection is not None and not takes_writes(connection.driver_connection):
         record.invalidate(soft=True)
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    """WAL lets readers and the writer work at the same time; FULL makes COMMIT return after fsync."""
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY.total_seconds() * 1000)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA schema_version")  # the first read opens the log, which `SQLiteFile` looks at
-    cursor.fetchall()
-    cursor.close()

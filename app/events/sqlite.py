@@ -4,23 +4,19 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, event, func, or_, select, update
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError, StatementError
-
 from app.database.columns import sqlite_instant
-from app.database.engines import SQLITE_BUSY, open_sqlite, sqlite_path
+from app.database.engines import open_sqlite, sqlite_path
 from app.database.postgres import DatabaseProblem
-from app.database.sqlite import DamagedFile
-from app.events.store import COLUMNS, BadRow, Row, old_keys, outlived_keys
-from app.events.tables import Event
+from app.database.sqlite import SQLITE_BUSY, DamagedFile, SQLiteFile, busy_timeout
+from app.events.store import COLUMNS, BadRow, NewEvent, Row, old_keys, outlived_keys
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +31,27 @@ RESTART_WITHIN = timedelta(milliseconds=200)
 """How long such an attempt waits for readers. The next commit waits as long."""
 
 INSERT = (
-    f"INSERT INTO events ({', '.join(COLUMNS)}) SELECT {', '.join('?' for _ in COLUMNS)} "  # noqa: S608
-    "WHERE NOT EXISTS (SELECT 1 FROM events WHERE dedup_key BETWEEN ? AND ?) ON CONFLICT (dedup_key) DO NOTHING"
+    f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)}) "  # noqa: S608
+    "ON CONFLICT (dedup_key) DO NOTHING"
 )
-FIRST_COPIES = select(Event.dedup_key, Event.id)
-COUNT_COPIES = (
-    update(Event)
-    .where(Event.id == bindparam("first"))
-    .values(
-        duplicates=Event.duplicates + bindparam("copies"),
-        last_duplicate_at=func.coalesce(bindparam("last", type_=Event.last_duplicate_at.type), Event.last_duplicate_at),
-    )
+WITH_KEY = "SELECT id FROM events WHERE dedup_key = ?"
+WITH_OLD_KEY = "SELECT id FROM events WHERE dedup_key BETWEEN ? AND ?"
+COUNT_COPIES = "UPDATE events SET duplicates = duplicates + ?, last_duplicate_at = ? WHERE id = ?"
+FREE_KEY = "UPDATE events SET dedup_key = ? WHERE id = ? AND received_at < ?"
+NAMES = ", ".join(COLUMNS)
+PROBE = f"INSERT INTO events ({NAMES}) SELECT {NAMES} FROM events WHERE 0"  # noqa: S608
+
+BETWEEN_TIMES = slice(NewEvent._fields.index("received_at") + 1, NewEvent._fields.index("order_modified"))
+BEHIND_TIMES = slice(NewEvent._fields.index("order_modified") + 1, None)
+
+BAD_ROW = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    ValueError,
+    OverflowError,
 )
-
-
-BAD_ROW = (IntegrityError, DataError, InterfaceError, ProgrammingError, ValueError, OverflowError)
 
 
 class SQLiteWriter:
@@ -59,8 +61,9 @@ class SQLiteWriter:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine, self._file = open_sqlite(url)
-        event.listen(self._engine, "connect", _checkpoint_by_hand)
+        self._file = open_sqlite(url)
+        self._connection: sqlite3.Connection | None = None  # of the writer
+        self._second: sqlite3.Connection | None = None  # for checkpoints
         path = sqlite_path(url)
         self._log = path.with_name(path.name + "-wal")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
@@ -82,42 +85,49 @@ class SQLiteWriter:
         """Waits for the write under way, then closes the connections. With the last one SQLite removes its log."""
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._checkpointer.shutdown)
-        self._engine.dispose()
+        for connection in (self._second, self._connection):
+            if connection is not None:
+                self._file.close(connection)
 
     def _write(self, rows: Sequence[Row]) -> dict[bytes, UUID]:
         self._look()
         self._bound_log()
         try:
-            with self._engine.begin() as connection:
-                for key, before in outlived_keys(rows):
-                    _free_key(connection, key, before)
-                # Calls the driver: SQLAlchemy's own way takes a third longer, and holds Python's lock meanwhile.
-                if connection.exec_driver_sql(INSERT, [_bound(row) for row in rows]).rowcount == len(rows):
-                    ids = {row.event.dedup_key: row.event.id for row in rows}
-                else:
-                    ids = _count_copies(connection, rows)
-        except DamagedFile as damage:
-            self._damage = damage
-            raise
+            with self._transaction() as connection:
+                ids = _store(connection, rows)
         except BAD_ROW as error:
             # Only the error's class: its message may quote the row.
             raise BadRow(type(error).__name__) from None
-        except DBAPIError:
-            raise
-        except StatementError as error:  # a value that SQLAlchemy could not bind
-            raise BadRow(type(error.orig).__name__) from None
         self._file.check()  # again: the file may have been replaced during the commit
         return ids
 
     def _probe(self, thorough: bool) -> None:  # noqa: FBT001 - an executor passes by position
         self._look()
-        names = ", ".join(COLUMNS)
-        with self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            connection.exec_driver_sql(f"INSERT INTO events ({names}) SELECT {names} FROM events WHERE 0")  # noqa: S608
+        with self._transaction() as connection:
+            connection.execute(PROBE)
             if thorough or self._is_nearly_full():
-                connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
-                connection.commit()
+                connection.execute("UPDATE alembic_version SET version_num = version_num")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Calls the driver: SQLAlchemy's way takes a third longer, and holds Python's lock meanwhile."""
+        try:
+            if self._connection is None:
+                self._connection = _open(self._file)
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                self._file.check()
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        except sqlite3.DatabaseError as error:
+            self._damage = self._file.damage(error)
+            if self._damage is not None:
+                raise self._damage from error
+            raise
 
     def _is_nearly_full(self) -> bool:
         disk = os.statvfs(self._log.parent)
@@ -134,8 +144,9 @@ class SQLiteWriter:
         try:
             self._file.check()
         except DatabaseProblem:
-            with suppress(DBAPIError, sqlite3.Error, DatabaseProblem), closing(self._engine.raw_connection()) as raw:
-                raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")  # into the file that was opened
+            if self._connection is not None:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # into the file that was opened
             raise
 
     def _bound_log(self) -> None:
@@ -167,52 +178,59 @@ class SQLiteWriter:
     def _copy_log(self, mode: str = "PASSIVE", *, within: timedelta = SQLITE_BUSY) -> bool:
         """Copies the log into the database; False if another connection or an error prevented it."""
         try:
-            with self._engine.connect() as connection:
-                connection.exec_driver_sql(_busy_timeout(within))
-                try:
-                    return connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").scalar() == 0
-                finally:
-                    connection.exec_driver_sql(_busy_timeout(SQLITE_BUSY))
-        except (DBAPIError, DatabaseProblem):
+            self._file.check()
+            if self._second is None:
+                self._second = _open(self._file)
+            self._second.execute(busy_timeout(within))
+            (busy, _, _) = self._second.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except (sqlite3.Error, DatabaseProblem):
             logger.warning("checkpoint_failed", exc_info=True)
             return False
+        return bool(busy == 0)
 
 
-def _busy_timeout(within: timedelta) -> str:
-    return f"PRAGMA busy_timeout = {int(within.total_seconds() * 1000)}"
+def _open(file: SQLiteFile) -> sqlite3.Connection:
+    """A connection that leaves checkpoints to the writer."""
+    connection = file.connect()
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
+    return connection
 
 
-def _bound(row: Row) -> tuple[Any, ...]:
-    """The values as SQLAlchemy's types for SQLite store them."""
-    return tuple(
-        value.hex if isinstance(value, UUID) else sqlite_instant(value) if isinstance(value, datetime) else value
-        for value in (*row.values(), *old_keys(row.event.dedup_key))
-    )
-
-
-def _free_key(connection: Connection, key: bytes, before: datetime) -> None:
-    has_key = or_(Event.dedup_key == key, Event.dedup_key.between(*old_keys(key)))
-    old = select(Event.id).where(has_key, Event.received_at < before)
-    for event_id in connection.scalars(old).all():
-        connection.execute(update(Event).where(Event.id == event_id).values(dedup_key=event_id.bytes))
-
-
-def _count_copies(connection: Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:
-    """Counts the rows that are copies of events from earlier batches; gives the id of every row's event."""
-    keys = [row.event.dedup_key for row in rows]
-    ids = dict(connection.execute(FIRST_COPIES.where(Event.dedup_key.in_(keys))).all())
-    for key in keys:
-        if key not in ids:
-            ids[key] = connection.scalars(select(Event.id).where(Event.dedup_key.between(*old_keys(key)))).one()
-    again = [
-        {"first": ids[row.event.dedup_key], "copies": row.copies, "last": row.last_copy_at}
-        for row in rows
-        if ids[row.event.dedup_key] != row.event.id
-    ]
-    connection.execute(COUNT_COPIES, again)
+def _store(connection: sqlite3.Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:
+    """Inserts the rows, or counts them where they are copies; gives the id of every row's event."""
+    for key, before in outlived_keys(rows):
+        _free_key(connection, key, before)
+    with closing(connection.cursor()) as cursor:
+        old = [cursor.execute(WITH_OLD_KEY, old_keys(row.event.dedup_key)).fetchone() for row in rows]
+    new = [_bound(row) for row, found in zip(rows, old, strict=True) if found is None]
+    if connection.executemany(INSERT, new).rowcount == len(rows):
+        return {row.event.dedup_key: row.event.id for row in rows}
+    ids: dict[bytes, UUID] = {}
+    for row, found in zip(rows, old, strict=True):
+        (first,) = found or connection.execute(WITH_KEY, (row.event.dedup_key,)).fetchone()
+        ids[row.event.dedup_key] = UUID(first)
+        if ids[row.event.dedup_key] != row.event.id:
+            connection.execute(COUNT_COPIES, (row.copies, sqlite_instant(row.last_copy_at), first))
     return ids
 
 
-def _checkpoint_by_hand(connection: Any, _: object) -> None:
-    connection.execute("PRAGMA wal_autocheckpoint = 0").close()
-    connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}").close()
+def _bound(row: Row) -> tuple[Any, ...]:
+    """The values in the order of `COLUMNS`, as SQLAlchemy's types for SQLite store them."""
+    event = row.event
+    values: tuple[Any, ...] = event
+    return (
+        event.id.hex,
+        sqlite_instant(event.received_at),
+        *values[BETWEEN_TIMES],
+        event.order_modified and sqlite_instant(event.order_modified),
+        *values[BEHIND_TIMES],
+        row.duplicates,
+        row.last_duplicate_at and sqlite_instant(row.last_duplicate_at),
+    )
+
+
+def _free_key(connection: sqlite3.Connection, key: bytes, before: datetime) -> None:
+    found = connection.execute(WITH_KEY, (key,)).fetchall() + connection.execute(WITH_OLD_KEY, old_keys(key)).fetchall()
+    for (event_id,) in found:
+        connection.execute(FREE_KEY, (UUID(event_id).bytes, event_id, sqlite_instant(before)))
