@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
 
 from app.database.engines import engine_for, sqlite_path
 from app.database.schema import check_schema
@@ -116,23 +116,24 @@ async def test_readiness_says_what_became_of_the_file(sqlite_url, start, path, f
     assert str(path.parent) not in reply.text
 
 
-async def test_what_is_committed_into_a_file_that_goes_meanwhile_is_not_acknowledged(sqlite_url, path):
-    def at_commit(connection: sqlite3.Connection, _: object) -> None:
+async def test_what_is_committed_into_a_file_that_goes_meanwhile_is_not_acknowledged(sqlite_url, path, monkeypatch):
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
         connection.set_trace_callback(lambda statement: rename(path) if going and statement == "COMMIT" else None)
+        return connection
 
     going = False
-    event.listen(Engine, "connect", at_commit)
-    try:
-        async with running(sqlite_url) as store:
-            await store.append(new_event("before"))
-            going = True
-            with pytest.raises(StoreUnavailable):
-                await store.append(new_event("meanwhile"))
-            with pytest.raises(StoreUnavailable):  # and what was committed is copied into the file that was opened
-                await store.append(new_event("after"))
-            kept = keys_in(shutil.copy(path.with_name("old.db"), path.with_name("copy.db")))
-    finally:
-        event.remove(Engine, "connect", at_commit)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    async with running(sqlite_url) as store:
+        await store.append(new_event("before"))
+        going = True
+        with pytest.raises(StoreUnavailable):
+            await store.append(new_event("meanwhile"))
+        with pytest.raises(StoreUnavailable):  # and what was committed is copied into the file that was opened
+            await store.append(new_event("after"))
+        monkeypatch.undo()
+        kept = keys_in(shutil.copy(path.with_name("old.db"), path.with_name("copy.db")))
     assert kept == {new_event(key).dedup_key for key in ("before", "meanwhile")}
 
 
