@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from bench import databases, deliveries, growth, machine, memory, receivers, report, throughput
+from bench import databases, deliveries, growth, instructions, machine, memory, receivers, report, throughput
 from bench.plan import FULL, QUICK, Run
 from bench.results import Results
 
@@ -23,6 +23,8 @@ PARTS: dict[str, Callable[[Run], None]] = {
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 1 if an acknowledged event is not stored, or a count does not add up."""
+    if arguments[:1] == ["instructions"]:
+        return instructions.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; default all")
     parser.add_argument("--quick", action="store_true", help="a few minutes, and rougher")
