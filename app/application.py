@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route as AnyRoute
 from starlette.routing import Router
-from starlette.types import Receive, Send
+from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from app.api import deliveries, destinations, events, health, orders, plans, quarantine, replay, replays
@@ -62,24 +62,21 @@ class Application(Router):
         super().__init__(
             routes, redirect_slashes=False, lifespan=lifespan, middleware=[Middleware(RequestLine, log=log)]
         )
-        self._by_path: dict[str, list[AnyRoute]] = {}
+        self._by_path: dict[str, dict[str, ASGIApp]] = {}
         for route in routes:
             if "{" not in route.path:
-                self._by_path.setdefault(route.path, []).append(route)
+                self._by_path.setdefault(route.path, {}).update(dict.fromkeys(route.methods or (), route.app))
 
     async def app(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Calls the handler of the route."""
         scope["app"] = self
-        here = self._by_path.get(scope.get("path", ""))
-        if here is None or scope["type"] != "http":
+        by_method = self._by_path.get(scope.get("path", ""))
+        if by_method is None or scope["type"] != "http":
             await super().app(scope, receive, send)
-            return
-        for route in here:
-            if scope["method"] in (route.methods or ()):
-                await route.handle(scope, receive, send)
-                return
-        allowed = {method for route in here for method in route.methods or ()}
-        raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(allowed)})
+        elif (endpoint := by_method.get(scope["method"])) is not None:
+            await endpoint(scope, receive, send)
+        else:
+            raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(by_method)})
 
 
 def create_app(settings: Settings, *, log: LogWriter) -> Application:

@@ -21,6 +21,7 @@ import tempfile
 from asyncio import AbstractEventLoop
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -284,14 +285,14 @@ async def _answer(config: uvicorn.Config, store: Swallow | EventStore, requests:
         if quiet == CONNECTIONS:
             ended.set_result(None)
 
-    for _ in range(CONNECTIONS):
-        protocol: Any = config.http_protocol_class
-        made = protocol(config=config, server_state=server, app_state={"events": store}, _loop=loop)
-        transport = Transport(loop, requests, end)
-        transport.protocol = made
-        made.connection_made(transport)
-        loop.call_soon(transport.send)
-    await ended
+    protocol: Any = config.http_protocol_class
+    async with store.running() if isinstance(store, EventStore) else nullcontext():
+        for _ in range(CONNECTIONS):
+            transport = Transport(loop, requests, end)
+            transport.protocol = protocol(config=config, server_state=server, app_state={"events": store}, _loop=loop)
+            transport.protocol.connection_made(transport)
+            loop.call_soon(transport.send)
+        await ended
 
 
 def _requests(kind: str) -> list[bytes]:

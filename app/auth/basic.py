@@ -3,6 +3,7 @@
 import re
 from binascii import Error as BadBase64
 from binascii import a2b_base64, b2a_base64
+from collections.abc import Awaitable
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -168,9 +169,9 @@ class BasicDoor:
     failures: Limit
     scope: ClientScope
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         client = authenticate(scope, clients=self.clients, failures=self.failures, now=datetime.now(UTC))
         if self.scope not in client.scopes:
             raise Forbidden("This client may not do this.", f"It needs the scope {self.scope}.")
         scope["state"]["client"] = client
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)

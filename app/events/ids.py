@@ -31,7 +31,8 @@ def new_id() -> UUID:
 def made_at(made: UUID) -> datetime:
     """When an id was made, to the microsecond."""
     ticks = made.int >> 80 << 12 | made.int >> 64 & 0xFFF
-    return EPOCH + timedelta(microseconds=ticks * 1000 >> 12)
+    seconds, microseconds = divmod(ticks * 1000 >> 12, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
 
 
 def id_floor(at: datetime) -> UUID:

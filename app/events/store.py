@@ -215,6 +215,7 @@ class EventStore:
         self._changed = monotonic()  # when a write began or ended
         self._thorough = False  # the last write of events failed
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop  # from the start on
 
     async def append(self, event: NewEvent) -> Stored:
         """Returns once the event, or an earlier copy of it, is committed.
@@ -233,17 +234,17 @@ class EventStore:
             self._waiting and self._waiting_bytes + size > self._max_waiting_bytes
         ):
             raise StoreFull("Too many events are waiting to be stored.")
-        loop = asyncio.get_running_loop()
-        stored: asyncio.Future[Stored] = loop.create_future()
+        stored: asyncio.Future[Stored] = self._loop.create_future()
         self._waiting.append(_Waiting(event, stored, monotonic()))
         self._waiting_bytes += size
         if self._writing is None:
-            loop.call_soon(self._write_next)  # not at once, so that events of the same turn of the loop join it
+            self._loop.call_soon(self._write_next)  # not at once, so that events of the same turn of the loop join it
         return await stored
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Stores events. At the end, first commits everything that still waits."""
+        self._loop = asyncio.get_running_loop()
         watch = asyncio.create_task(self._watch())
         if self._health is not None:
             self._try()

@@ -1,6 +1,6 @@
 """POST /webhooks/prioticket: negotiate, read, judge, append, 200."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Literal, TypedDict
@@ -141,9 +141,12 @@ class Receiver:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """The headers by name; repeated fields are joined by commas, RFC 9110, section 5.3."""
-    found: dict[bytes, bytes] = {}
+    found = dict(headers)
+    if len(found) == len(headers):
+        return found
+    found.clear()
     for name, value in headers:
         found[name] = found[name] + b"," + value if name in found else value
     return found

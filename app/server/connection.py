@@ -24,12 +24,14 @@ import re
 from asyncio import TimerHandle, Transport
 from datetime import timedelta
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.server.connections import Connections
+from app.server.exchange import Exchange
 from app.server.head import (
     LARGEST_HEAD_BYTES,
     LONGEST_TARGET_BYTES,
@@ -81,11 +83,13 @@ class Protocol(HttpToolsProtocol):
     write_timeout: ClassVar[timedelta] = WRITE_TIMEOUT
 
     transport: Wire  # type: ignore[assignment] # all of a transport that uvicorn uses
+    cycle: Exchange  # None before the first request, as uvicorn has it
+    _timer: TimerHandle
     _since = 0.0  # on the loop's clock: when it last began to wait, for a request or for a peer that does not read
     _received = 0  # bytes of the request under way
     _between = 0  # bytes after the last piece of a body: chunk extensions and trailers
     _in_head = True
-    _head_timer: TimerHandle | None = None
+    _head_late_at: float | None = None  # on the loop's clock, while a head or the rest of a body is waited for
     _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed again
     _refusal: Problem | None = None  # waits for the answers to earlier requests
     _unparsed = b""  # waits for them too
@@ -99,17 +103,24 @@ class Protocol(HttpToolsProtocol):
         if self.client and self.client[0].startswith(MAPPED):  # the socket serves IPv6 and IPv4
             self.client = (self.client[0].removeprefix(MAPPED), self.client[1])
         self._since = self.loop.time()
+        self._timer = self.loop.call_later(self.head_timeout.total_seconds(), self._look)
         if self.open.admit(self, self._address()):
             self._wait_for_head()
         else:
             self._refuse(TooManyConnections("There are too many connections."))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection."""
+        """Forgets the connection, and tells the application that nobody waits for its answer."""
         self.open.left(self)
-        self._stop_waiting()
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        self._timer.cancel()
+        if self.cycle is not None:
+            self.cycle.disconnect()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
         self.transport.forget()
+        self.parser = None  # type: ignore[assignment] # which holds this
 
     def waiting_since(self) -> float | None:
         """Since when it has waited for its peer; None while its request is being worked on."""
@@ -136,7 +147,6 @@ class Protocol(HttpToolsProtocol):
         """Parses; a head or a request that outgrows its bounds ends the connection."""
         data = self._unparsed + data
         self._unparsed = b""
-        self._unset_keepalive_if_required()
         start = 0
         while start < len(data) and self._refusal is None and not self.transport.is_closing():
             if self.pipeline:
@@ -160,8 +170,8 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
         elif self._in_head and self._received:
             self._wait_for_head()
-        elif self._in_head and self.cycle is not None and self.cycle.response_complete:
-            self._wait_for_next()
+        elif self._is_idle():
+            self._since = self.loop.time()  # the rest of a request that was refused early has come
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols may return it
         """Keeps a half-closed connection as long as it waits for an answer."""
@@ -192,20 +202,34 @@ class Protocol(HttpToolsProtocol):
             check_size(self.headers)
         if self._offers_upgrade():
             return
-        self.expect_100_continue = expects_continue(self.parser.get_http_version(), self.headers)
-        self.url = target(self.url)
+        version = self.parser.get_http_version()
+        expects = expects_continue(version, self.headers)
+        url = httptools.parse_url(target(self.url))
         if self._headers_sent is not None:
             self.headers[:] = self._headers_sent
             self._headers_sent = None
-        super().on_headers_complete()
+        scope: Any = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["raw_path"] = url.path
+        scope["path"] = unquote(url.path.decode("ascii"))
+        scope["query_string"] = url.query or b""
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        before, self.cycle = self.cycle, Exchange(self, scope, expects_continue=expects, keep_alive=keep_alive)
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
         self._in_head = False
         self._between = 0
-        self._stop_waiting()
+        self._head_late_at = None
 
     def on_body(self, body: bytes) -> None:
         """Resets the count of what comes between two pieces of a body, which the parser gathers without a bound."""
         self._between = 0
-        super().on_body(body)
+        if not self.cycle.response_complete:
+            self.cycle.take(body)
 
     def on_message_complete(self) -> None:
         """The next request may follow."""
@@ -213,15 +237,19 @@ class Protocol(HttpToolsProtocol):
             return
         self._in_head = True
         self._received = 0
-        self._stop_waiting()
-        super().on_message_complete()
+        self._head_late_at = None
+        if not self.cycle.response_complete:
+            self.cycle.end()
 
     def on_response_complete(self) -> None:
         """Goes on with what arrived after the request that is now answered."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         self._since = self.loop.time()
         if self.transport.is_closing():
             return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         if self._unparsed:
             self.data_received(b"")
             if self._half_closed and not self._unparsed and not self.eof_received():
@@ -264,28 +292,34 @@ class Protocol(HttpToolsProtocol):
         return self.client[0] if self.client else "unknown"
 
     def _wait_for_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_timeout.total_seconds(), self._head_is_late)
+        if self._head_late_at is None:
+            self._head_late_at = self.loop.time() + self.head_timeout.total_seconds()
 
-    def _wait_for_next(self) -> None:
-        """Waits as uvicorn does after an answer: the rest of a request that was refused early has ended that wait."""
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+    def _look(self) -> None:
+        """Ends what waits too long. A timer for each wait would be started and cancelled twice a request.
 
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        if self._in_head and self._received:
+        It looks again before anything that begins to wait meanwhile could be late.
+        """
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        late_at = self._head_late_at
+        if late_at is None and self._is_idle():
+            late_at = self._since + self.timeout_keep_alive
+        within = self.head_timeout.total_seconds()
+        if late_at is not None:
+            within = min(within, late_at - self.loop.time())
+        if within > 0:
+            self._timer = self.loop.call_later(within, self._look)
+        elif self._in_head and self._received:
             self._refuse(HeadTooSlow("The request's head did not arrive in time.", "Send it again, faster."))
         else:
             self.transport.close()
 
+    def _is_idle(self) -> bool:
+        return self._in_head and not self._received and self.cycle is not None and self.cycle.response_complete
+
     def _refuse(self, problem: Problem) -> None:
         """Answers outside ASGI, after all earlier answers, and ends the connection; no request gets two answers."""
-        self._stop_waiting()
         self._refusal = problem
         if self._waits_for_answer():
             return

@@ -36,7 +36,11 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Sends."""
         self._written += len(data)
-        self._unless_lost(self._transport.write, data)
+        try:
+            self._transport.write(data)
+        except RuntimeError:
+            if not self._transport.is_closing():
+                raise
 
     def close(self) -> None:
         """Closes once the peer has taken what was written."""

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -123,13 +124,20 @@ class _Handler(logging.Handler):
 
 def _as_json(line: Line) -> str:
     at, level, event, fields = line
-    stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    seconds, milliseconds = divmod(int(at * 1000), 1000)
+    stamp = f"{_second(seconds)}.{milliseconds:03d}+00:00"
     whole = {"time": stamp, "level": level, "event": event, **fields}
     try:
         # Takes a third of the standard library's time; DEL is the only control character that it does not escape.
         return to_json(whole, fallback=str, ensure_ascii=True).decode().replace("\x7f", "\\u007f") + "\n"
     except PydanticSerializationError:  # a lone surrogate
         return json.dumps(whole, default=str).replace("\x7f", "\\u007f") + "\n"
+
+
+@lru_cache(maxsize=1)
+def _second(at: int) -> str:
+    """As text; most lines are of the same second as the one before."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _as_text(line: Line) -> str:

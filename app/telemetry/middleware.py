@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Awaitable
 from itertools import count
 from secrets import token_hex
 from time import perf_counter
@@ -62,7 +63,7 @@ class RequestLine:
         state["line"] = line
         status = CLIENT_CLOSED_REQUEST
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -71,7 +72,7 @@ class RequestLine:
                     (b"x-request-id", request_id.encode()),
                     *SECURITY_HEADERS,
                 ]
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
@@ -88,7 +89,7 @@ class RequestLine:
             error.__traceback__ = None
         finally:
             line["status"] = status
-            line["ms"] = round((perf_counter() - started) * 1000, 1)
+            line["ms"] = int((perf_counter() - started) * 10_000 + 0.5) / 10
             if (afterwards := state.get("afterwards")) is not None:
                 afterwards()
             # A balancer asks every second or so.

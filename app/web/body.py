@@ -2,12 +2,11 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from enum import Enum, auto
 from types import CoroutineType
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.types import Message, Receive
 
@@ -39,8 +38,7 @@ class Ending(Enum):
     TOO_SLOW = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """What arrived of a body.
 
     Attributes:
@@ -78,7 +76,7 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
     """
     too_large = declared is not None and declared > limit
     first = _begin(receive)
-    if isinstance(first, MutableMapping) and not first.get("more_body", False) and first["type"] == "http.request":
+    if isinstance(first, dict) and not first.get("more_body", False) and first["type"] == "http.request":
         content: bytes = first.get("body", b"")
         if not too_large and len(content) <= limit:
             return Body(content, len(content), Ending.COMPLETE)
@@ -88,7 +86,7 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             while more and not (too_large and size >= KEPT_BYTES):
-                message = first if isinstance(first, MutableMapping) else await (first or receive())
+                message = first if isinstance(first, dict) else await (first or receive())
                 first = None
                 if message["type"] == "http.disconnect":
                     raise ClientGone
@@ -106,7 +104,7 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
     return Body(content, size, Ending.COMPLETE)
 
 
-def _begin(receive: Receive) -> MutableMapping[str, Any] | Awaitable[Message] | None:
+def _begin(receive: Receive) -> dict[str, Any] | Awaitable[Message] | None:
     """The first message, if `receive` has it ready, as it has for most bodies: a deadline for each would cost 5 us.
 
     Otherwise an awaitable for that message, or None if `receive` must be called again. ASGI promises an awaitable, but
@@ -119,7 +117,7 @@ def _begin(receive: Receive) -> MutableMapping[str, Any] | Awaitable[Message] | 
     try:
         receiving.send(None)
     except StopIteration as message:
-        arrived: Message = message.value
+        arrived: dict[str, Any] = message.value
         return arrived
     receiving.close()
     return None

@@ -18,12 +18,13 @@ from tests.pages import PROJECT
 BORROWED: dict[Any, str] = {
     httptools_impl: "STATUS_LINE",
     HttpToolsProtocol: """connection_made connection_lost pause_writing shutdown data_received eof_received
-        on_url on_header on_headers_complete on_body on_message_complete on_response_complete
-        _unset_keepalive_if_required timeout_keep_alive timeout_keep_alive_handler timeout_keep_alive_task
-        client cycle expect_100_continue flow headers loop parser pipeline server_state transport url""",
-    RequestResponseCycle: "keep_alive more_body response_complete response_started",
-    FlowControl: "pause_reading write_paused",
-    ServerState: "default_headers",
+        on_message_begin on_url on_header on_headers_complete on_body on_message_complete on_response_complete
+        _start_asgi_task app client connections cycle flow headers logger loop parser pipeline scope server_state
+        timeout_keep_alive transport url""",
+    RequestResponseCycle: """default_headers disconnected flow keep_alive logger on_response receive response_complete
+        response_started run_asgi scope send transport""",
+    FlowControl: "drain pause_reading resume_reading resume_writing write_paused",
+    ServerState: "default_headers total_requests",
     uvicorn.Server: "_captured_signals capture_signals handle_exit on_tick servers shutdown started startup",
     httptools: """HttpParserCallbackError HttpParserError HttpParserInvalidMethodError HttpParserInvalidStatusError
         HttpParserUpgrade HttpRequestParser HttpResponseParser parse_url""",
