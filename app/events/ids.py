@@ -32,7 +32,7 @@ def made_at(made: UUID) -> datetime:
     """When an id was made, to the microsecond."""
     ticks = made.int >> 80 << 12 | made.int >> 64 & 0xFFF
     seconds, microseconds = divmod(ticks * 1000 >> 12, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+    return EPOCH + timedelta(0, seconds, microseconds)  # days, seconds, microseconds
 
 
 def id_floor(at: datetime) -> UUID:

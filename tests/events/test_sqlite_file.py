@@ -118,7 +118,7 @@ async def test_readiness_says_what_became_of_the_file(sqlite_url, start, path, f
 
 async def test_what_is_committed_into_a_file_that_goes_meanwhile_is_not_acknowledged(sqlite_url, path, monkeypatch):
     def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*arguments, **options)
+        connection: sqlite3.Connection = connect(*arguments, **options)
         connection.set_trace_callback(lambda statement: rename(path) if going and statement == "COMMIT" else None)
         return connection
 
