@@ -1,4 +1,4 @@
-"""The databases that are measured: made, filled, locked and counted. Durable ones, as in production."""
+"""The databases that are measured: made, counted, weighed and locked. Durable ones, as in production."""
 
 import asyncio
 import sqlite3
@@ -12,6 +12,23 @@ import asyncpg
 
 from app.database import engines, migrations
 from tests import postgres
+
+COSTS = """
+SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 AS "WAL bytes",
+    sum(n_tup_ins)::float8 AS "rows inserted", sum(n_tup_upd)::float8 AS "rows updated",
+    sum(n_tup_hot_upd)::float8 AS "of them HOT", sum(n_tup_del)::float8 AS "rows deleted",
+    (SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()) AS "transactions",
+    sum(autovacuum_count)::float8 AS "autovacuums",
+    (SELECT (num_timed + num_requested)::float8 FROM pg_stat_checkpointer) AS "checkpoints"
+FROM pg_stat_user_tables
+"""
+LOGGED = ("LOG:  execute ", "LOG:  statement: ")
+SIZE = "SELECT sum(pg_total_relation_size(relid))::int8 FROM pg_stat_user_tables"
+TOAST = """
+SELECT CASE WHEN attstorage IN ('e', 'p') THEN 'external' WHEN attcompression = 'l' THEN 'lz4'
+    WHEN attcompression = 'p' THEN 'pglz' ELSE current_setting('default_toast_compression') END
+FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'body'
+"""
 
 
 class Databases(Protocol):
@@ -30,6 +47,9 @@ class Databases(Protocol):
     def create(self, label: str) -> str:
         """The URL of a new, migrated database."""
 
+    def costs(self, url: str) -> dict[str, float]:
+        """What the database has done since it was made, as far as it counts that."""
+
 
 class SQLite:
     """Files in one folder."""
@@ -45,6 +65,11 @@ class SQLite:
         asyncio.run(_migrate(url))
         return url
 
+    def costs(self, url: str) -> dict[str, float]:
+        """Nothing."""
+        del url
+        return {}
+
 
 class PostgreSQL:
     """Databases of one server."""
@@ -56,14 +81,30 @@ class PostgreSQL:
         self.pid: int | None = server.pid
 
     def create(self, label: str) -> str:
-        asyncio.run(_execute(self._server.url(), f"CREATE DATABASE {label}"))
+        self._execute(f"CREATE DATABASE {label}")
         url = self._server.url(label)
         asyncio.run(_migrate(url))
         return url
 
+    def log_statements(self, label: str) -> None:
+        """Has new connections to a database log each statement, which `costs` counts."""
+        self._execute(f"ALTER DATABASE {label} SET log_statement = 'all'")
+
+    def costs(self, url: str) -> dict[str, float]:
+        found = dict(asyncio.run(_row(url, COSTS)))
+        log = self._server.log()
+        return {"statements": float(sum(log.count(words) for words in LOGGED)), **found}
+
     def version(self) -> str:
         """The server's."""
-        return str(asyncio.run(_value(self._server.url(), "SHOW server_version")))
+        return str(asyncio.run(_row(self._server.url(), "SHOW server_version"))[0])
+
+    def toast(self) -> str:
+        """How bodies are stored: `external` (not compressed), or compressed by `lz4` or `pglz`."""
+        return str(asyncio.run(_row(self.create("toast"), TOAST))[0])
+
+    def _execute(self, statement: str) -> None:
+        asyncio.run(_execute(self._server.url(), statement))
 
 
 @contextmanager
@@ -73,12 +114,22 @@ def started() -> Iterator[tuple[Path, SQLite, PostgreSQL]]:
         yield Path(folder), SQLite(Path(folder)), PostgreSQL(server)
 
 
-def count(url: str) -> int:
+def count(url: str, table: str = "events") -> int:
     """How many events are stored."""
+    query = f"SELECT count(*) FROM {table}"  # noqa: S608 - a name of ours
     if engines.is_sqlite(url):
         with closing(opened(url)) as connection:
-            return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
-    return int(asyncio.run(_value(url, "SELECT count(*) FROM events")))
+            return int(connection.execute(query).fetchone()[0])
+    return int(asyncio.run(_row(url, query))[0])
+
+
+def stored_bytes(url: str) -> int:
+    """What all tables and indexes take on disk; of a SQLite file that no process has open."""
+    if engines.is_sqlite(url):
+        with closing(opened(url)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return engines.sqlite_path(url).stat().st_size
+    return int(asyncio.run(_row(url, SIZE))[0])
 
 
 def opened(url: str) -> sqlite3.Connection:
@@ -95,14 +146,11 @@ def locked(url: str) -> Iterator[None]:
             yield
             connection.rollback()
         return
-    loop = asyncio.new_event_loop()
-    try:
-        connection = loop.run_until_complete(asyncpg.connect(url))
-        loop.run_until_complete(connection.execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(url))
+        runner.run(connection.execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
         yield
-        loop.run_until_complete(connection.close())
-    finally:
-        loop.close()
+        runner.run(connection.close())
 
 
 async def _migrate(url: str) -> None:
@@ -116,8 +164,8 @@ async def _execute(url: str, statement: str) -> None:
     await connection.close()
 
 
-async def _value(url: str, query: str) -> Any:
+async def _row(url: str, query: str) -> Any:
     connection = await asyncpg.connect(url)
-    value = await connection.fetchval(query)
+    row = await connection.fetchrow(query)
     await connection.close()
-    return value
+    return row

@@ -1,14 +1,11 @@
-"""Deliveries a second, the delay from a 200 to the delivery, and what the worker costs the receiver."""
+"""Deliveries a second and what each costs, the delay from a 200 to the delivery, and what it costs the receiver."""
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from statistics import median, quantiles
-from time import sleep
+from time import monotonic, sleep
 
 from sqlalchemy import insert
 
@@ -17,52 +14,63 @@ from app.deliveries.tables import Destination
 from bench import filling, load
 from bench.consumer import Consumer, consuming
 from bench.databases import Databases
-from bench.load import PROJECT
 from bench.measured import measured
 from bench.plan import COMPARED, Run
-from bench.processes import environment, running
+from bench.processes import cpu_seconds, running, working, written_bytes
 
 NAME = "consumer"
-IN_FLIGHT = 64
+MOST = 64
+IN_FLIGHT = {f"{MOST} in flight": {"max_in_flight": MOST}, "defaults": {}}
 ARRIVE_WITHIN = 60.0  # seconds
 STARTS = 2.0  # seconds
 RATES = {"at rest": 10, "in a stream": 200}  # events a second
 NOTE = (
-    f"One worker and a consumer that answers at once, {IN_FLIGHT} in flight. Delays are from the 200 to the delivery, "
-    "of 10 events a second at rest and 200 a second in a stream. Receiver beside: its rate at full load while the "
-    "worker delivers, of that without a worker."
+    "One worker and a consumer that answers at once. Delays are from the 200 to the delivery, of 10 events a second at "
+    "rest and 200 a second in a stream. Receiver beside: its rate at full load while the worker delivers, of that "
+    "without a worker."
+)
+COST_NOTE = (
+    f"What the database does for one delivery with {MOST} in flight, dispatch included, in a run of its own in which "
+    "PostgreSQL logs each statement. What SQLite writes is the log and the checkpoints, in bytes."
 )
 
 
 def measure(run: Run) -> None:
-    """Fills the table Deliveries."""
-    table = run.results.table("Deliveries", NOTE, ("database",))
+    """Fills the tables Deliveries and Cost of a delivery."""
+    table = run.results.table("Deliveries", NOTE, ("database", "destination"))
+    costs = run.results.table("Cost of a delivery", COST_NOTE, ("database",))
     for each in run.both:
         run.say(f"deliveries on {each.name}")
         for repetition in range(run.plan.repetitions):
-            table.add((each.name,), {"deliveries/s": _rate(run, each, repetition)})
-        table.add((each.name,), _delays(run, each))
+            for number, name in enumerate(IN_FLIGHT):
+                table.add((each.name, name), _rate(run, each, f"rate_{number}_{repetition}", name))
+        most = (each.name, f"{MOST} in flight")
+        table.add(most, _delays(run, each))
+        costs.add((each.name,), _costs(run, each))
         run.say(f"the receiver beside a worker on {each.name}")
         for repetition in range(run.plan.repetitions):
-            table.add((each.name,), {"receiver beside": _beside(run, each, repetition)})
+            table.add(most, {"receiver beside": _beside(run, each, repetition)})
 
 
 @contextmanager
-def working(url: str, consumer: Consumer) -> Iterator[None]:
-    """A worker that delivers all events of a database."""
-    destinations = {NAME: {"url": consumer.url, "max_in_flight": IN_FLIGHT}}
+def delivering(url: str, consumer: Consumer, settings: dict[str, int]) -> Iterator[int]:
+    """A worker that delivers all events of a database; gives its process id."""
     asyncio.run(_register(url))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "worker"],
-        cwd=PROJECT,
-        env=environment(url) | {"PRIOHOOK_DESTINATIONS": json.dumps(destinations)},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
+    with working(url, {NAME: {"url": consumer.url, **settings}}) as pid:
+        yield pid
+
+
+def delays_ms(answered: dict[str, float], consumer: Consumer) -> tuple[float, float]:
+    """From the 200 to the delivery: the median and the 99th of a hundred."""
+    # A delivery may arrive before wrk reads the 200.
+    waits = [1000 * max(0.0, consumer.arrivals[id_] - at) for id_, at in answered.items() if id_ in consumer.arrivals]
+    return median(waits), quantiles(waits, n=100)[98]
+
+
+def arrived(run: Run, consumer: Consumer, count: int, where: str) -> None:
+    """Waits for so many events, and notes a problem if they do not come."""
+    if not consumer.wait_for(count, within=ARRIVE_WITHIN):
+        run.results.problems.append(f"{len(consumer.arrivals):,} of {count:,} events arrived, on {where}")
 
 
 async def _register(url: str) -> None:
@@ -71,34 +79,54 @@ async def _register(url: str) -> None:
         await connection.execute(insert(Destination).values(name=NAME, since=datetime(1970, 1, 1, tzinfo=UTC)))
 
 
-def _rate(run: Run, each: Databases, repetition: int) -> float:
+def _rate(run: Run, each: Databases, label: str, name: str) -> dict[str, float]:
     """Deliveries a second while a worker has enough to do."""
-    url = each.create(f"rate_{repetition}")
+    url = each.create(label)
     filling.fill(url, run.plan.deliveries)
-    with consuming() as consumer, working(url, consumer):
-        if not consumer.wait_for(run.plan.deliveries, within=ARRIVE_WITHIN):
-            came = len(consumer.arrivals)
-            run.results.problems.append(f"{came} of {run.plan.deliveries} events arrived, on {each.name}")
+    database = cpu_seconds(each.pid) if each.pid else 0.0
+    with consuming() as consumer, delivering(url, consumer, IN_FLIGHT[name]) as worker:
+        consumer.wait_for(1, within=ARRIVE_WITHIN)
+        before = cpu_seconds(worker)  # what it takes to start is no delivery's
+        arrived(run, consumer, run.plan.deliveries, each.name)
+        cpu = cpu_seconds(worker) - before
         times = list(consumer.arrivals.values())
-    return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+    database = cpu_seconds(each.pid) - database if each.pid else 0.0
+    return {
+        "deliveries/s": (len(times) - 1) / (times[-1] - times[0]),
+        "CPU µs/delivery": (cpu + database) * 1e6 / len(times),
+        "of it the database's": database * 1e6 / len(times),
+    }
+
+
+def _costs(run: Run, each: Databases) -> dict[str, float]:
+    url = each.create("costs")
+    filling.fill(url, run.plan.deliveries)
+    if each is run.postgresql:
+        run.postgresql.log_statements("costs")
+    with consuming() as consumer:
+        before = each.costs(url)
+        with delivering(url, consumer, IN_FLIGHT[f"{MOST} in flight"]) as worker:
+            arrived(run, consumer, run.plan.deliveries, each.name)
+            sleep(STARTS)  # until the last is noted
+            written = written_bytes(worker)
+    now = each.costs(url) or {"bytes written": written}
+    counted = {name: now[name] - before.get(name, 0.0) for name in now if name not in ("autovacuums", "checkpoints")}
+    return {name: figure / run.plan.deliveries for name, figure in counted.items()}
 
 
 def _delays(run: Run, each: Databases) -> dict[str, float]:
     url = each.create("delays")
     found: dict[str, float] = {}
-    with consuming() as consumer, working(url, consumer), running("receiver", url) as target:
+    settings = IN_FLIGHT[f"{MOST} in flight"]
+    with consuming() as consumer, delivering(url, consumer, settings), running("receiver", url) as target:
         sleep(STARTS)
-        answered: dict[str, float] = {}
+        sent = 0
         for name, rate in RATES.items():
-            came = load.paced(target.url, "notification", rate=rate, seconds=run.plan.delay_seconds)
-            answered |= came
-            if not consumer.wait_for(len(answered), within=ARRIVE_WITHIN):
-                run.results.problems.append(f"{len(consumer.arrivals)} of {len(answered)} arrived, on {each.name}")
-            # A delivery may arrive before wrk reads the 200.
-            waits = [
-                1000 * max(0.0, consumer.arrivals[id_] - at) for id_, at in came.items() if id_ in consumer.arrivals
-            ]
-            found |= {f"{name}, p50 ms": median(waits), f"{name}, p99 ms": quantiles(waits, n=100)[98]}
+            answered = load.paced(target.url, "notification", rate=rate, seconds=run.plan.delay_seconds)
+            sent += len(answered)
+            arrived(run, consumer, sent, each.name)
+            p50, p99 = delays_ms(answered, consumer)
+            found |= {f"{name}, p50 ms": p50, f"{name}, p99 ms": p99}
     return found
 
 
@@ -111,7 +139,9 @@ def _beside(run: Run, each: Databases, repetition: int) -> float:
             if name == "alone":
                 rates.append(receiver.run("notification", COMPARED, run.plan.seconds)["events/s"])
                 continue
-            with working(url, consumer):
-                sleep(STARTS)
+            with delivering(url, consumer, IN_FLIGHT[f"{MOST} in flight"]):
+                started = monotonic()
+                consumer.wait_for(1, within=ARRIVE_WITHIN)
+                sleep(max(0.0, started + STARTS - monotonic()))
                 rates.append(receiver.run("notification", COMPARED, run.plan.seconds)["events/s"])
     return rates[1] / rates[0]

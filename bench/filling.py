@@ -3,8 +3,10 @@
 import asyncio
 import shutil
 from contextlib import closing
+from os import urandom
 from pathlib import Path
 from time import time
+from uuid import UUID
 
 import asyncpg
 
@@ -24,11 +26,11 @@ SQLITE_FILL = """
 WITH RECURSIVE numbers(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last)
 INSERT INTO events (id, received_at, client, status, type, reference, notification_id, api_version, shape,
     headers, body, body_bytes, dedup_key)
-SELECT printf('%012x7%03x8%015x', :start + n * :step, n % 4096, abs(random()) % 1152921504606846976),
+SELECT id_at(:start + n * :step),
     strftime('%Y-%m-%d %H:%M:%f000', (:start + n * :step) / 1000.0, 'unixepoch'), 'prioticket', 'accepted',
     'ORDER_CREATE', printf('PRI%016d', abs(random()) % :orders), lower(hex(randomblob(18))), '3.8.0', 'notification',
     CAST('host: priohook' AS BLOB), CAST('{"api_version": "3.8.0", "data": {"kind": "notification"}}' AS BLOB), 58,
-    randomblob(16)
+    key_at(:start + n * :step)
 FROM numbers
 """
 POSTGRES_FILL = """
@@ -39,7 +41,7 @@ SELECT (lpad(to_hex($3::bigint + n * $4::bigint), 12, '0') || '7' || lpad(to_hex
     to_timestamp(($3::bigint + n * $4::bigint) / 1000.0), 'prioticket', 'accepted', 'ORDER_CREATE',
     'PRI' || lpad(((random() * $5::bigint)::bigint)::text, 16, '0'), gen_random_uuid()::text, '3.8.0', 'notification',
     'host: priohook'::bytea, '{"api_version": "3.8.0", "data": {"kind": "notification"}}'::bytea, 58,
-    uuid_send(gen_random_uuid())
+    int4send((($3::bigint + n * $4::bigint) / 1000)::int4) || substr(uuid_send(gen_random_uuid()), 1, 12)
 FROM generate_series($1::bigint, $2::bigint) AS n
 """
 
@@ -60,18 +62,26 @@ def require_disk(folder: Path, rows: int) -> None:
 
 
 def fill(url: str, rows: int) -> None:
-    """Stores that many events by SQL alone, with small bodies, references and keys as random as real ones."""
-    orders = max(1, rows // EVENTS_PER_ORDER)
+    """Stores that many events by SQL, with small bodies; ids, references and keys are like the receiver's."""
     start, step = int(time() * 1000) - SPAN_MS, SPAN_MS // max(rows, 1)
     chunks = [(first, min(first + ROWS_AT_ONCE - 1, rows)) for first in range(1, rows + 1, ROWS_AT_ONCE)]
     if engines.is_sqlite(url):
-        _fill_sqlite(url, chunks, start=start, step=step, orders=orders)
+        _fill_sqlite(url, chunks, start=start, step=step, orders=orders(rows))
     else:
-        asyncio.run(_fill_postgres(url, chunks, start, step, orders))
+        asyncio.run(_fill_postgres(url, chunks, start, step, orders(rows)))
+
+
+def orders(rows: int) -> int:
+    """Of how many orders so many events are: `PRI` and a number of 16 digits, from 0."""
+    return max(1, rows // EVENTS_PER_ORDER)
 
 
 def _fill_sqlite(url: str, chunks: list[tuple[int, int]], **values: int) -> None:
     with closing(opened(url)) as connection:
+        (type_of_id,) = connection.execute("SELECT type FROM pragma_table_info('events') WHERE name = 'id'").fetchone()
+        binary = "CHAR" not in type_of_id
+        connection.create_function("id_at", 1, lambda at: _id(at).bytes if binary else _id(at).hex)
+        connection.create_function("key_at", 1, lambda at: (at // 1000).to_bytes(4) + urandom(12))
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -500000")  # kB; the keys are random, so their index should fit
         for first, last in chunks:
@@ -88,3 +98,9 @@ async def _fill_postgres(url: str, chunks: list[tuple[int, int]], start: int, st
     await connection.execute("VACUUM ANALYZE events")
     await connection.execute("CHECKPOINT")
     await connection.close()
+
+
+def _id(milliseconds: int) -> UUID:
+    """A UUIDv7 of that time."""
+    random = int.from_bytes(urandom(10)) & 0x0FFF_3FFF_FFFF_FFFF_FFFF
+    return UUID(int=milliseconds << 80 | random | 0x7000_8000_0000_0000_0000)

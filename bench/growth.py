@@ -1,6 +1,7 @@
 """What the receiver acknowledges if millions of events are stored already."""
 
 from contextlib import ExitStack
+from itertools import product
 
 from bench import filling
 from bench.load import KINDS
@@ -8,8 +9,8 @@ from bench.measured import measured
 from bench.plan import COMPARED, Run
 
 NOTE = (
-    f"Under {COMPARED} connections. What was stored before has small bodies (58 bytes), with ids, references and keys "
-    "as random as real ones."
+    f"Under {COMPARED} connections. What was stored before has small bodies (58 bytes). New references are those of "
+    "new orders. Stored references are random ones of the events that are there: redemptions and cancellations."
 )
 
 
@@ -20,7 +21,7 @@ def measure(run: Run) -> None:
         NotEnoughDisk: before anything is filled.
     """
     filling.require_disk(run.folder, len(run.both) * sum(run.plan.growth))
-    table = run.results.table("Growth", NOTE, ("database", "body", "stored before"))
+    table = run.results.table("Growth", NOTE, ("database", "body", "references", "stored before"))
     for each in run.both:
         with ExitStack() as stack:
             targets = {}
@@ -29,9 +30,12 @@ def measure(run: Run) -> None:
                 url = each.create(f"growth_{rows}")
                 filling.fill(url, rows)
                 targets[rows] = stack.enter_context(measured(run, "receiver", each, url))
-            for kind in KINDS:
+            for kind, references in product(KINDS, ("new", "stored")):
                 for _ in range(run.plan.repetitions):
-                    found = {rows: target.run(kind, COMPARED, run.plan.seconds) for rows, target in targets.items()}
+                    found = {}
+                    for rows, target in targets.items():
+                        orders = filling.orders(rows or max(targets)) if references == "stored" else None
+                        found[rows] = target.run(kind, COMPARED, run.plan.seconds, orders=orders)
                     for rows, figures in found.items():
                         figures["of none"] = figures["events/s"] / found[0]["events/s"]
-                        table.add((each.name, kind, rows), figures)
+                        table.add((each.name, kind, references, rows), figures)

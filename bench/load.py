@@ -1,6 +1,7 @@
 """The load: wrk posts events of their own, each with the right credentials."""
 
 import json
+import re
 import subprocess
 import tempfile
 from base64 import b64encode
@@ -14,6 +15,9 @@ from urllib.parse import urlsplit
 PROJECT = Path(__file__).parent.parent
 PAYLOADS = PROJECT / "tests" / "payloads"
 KINDS = {"notification": "01-notification-order-create", "order": "08-order-payload-confirmed"}
+LATER = {"notification": "04-notification-redemption", "order": "10-order-payload-cancelled"}
+"""What comes of an order that is stored already."""
+
 PATH = "/webhooks/prioticket"
 SUCCESS = 200
 USERNAME = "prioticket"
@@ -21,24 +25,26 @@ PASSWORD = "a-secret-that-only-the-benchmark-knows"  # noqa: S105 - of servers t
 ENDS_WITHIN = 60.0  # seconds beyond the run itself
 PACED_CONNECTIONS = 64
 
-RUN_ID = b"00000000"
-PLACES = {b"<number>": b"%016d" % 0, b"<time>": b"2026-08-12T10:15:32+02:00"}
-"""What is filled in for each request, and something of its length: a number, and the time in seconds."""
+PLACES = {b"<number>": b"%016d" % 0, b"<reference>": b"PRI%016d" % 0, b"<time>": b"2026-08-12T10:15:32+02:00"}
+"""What is filled in for each request, and something of its length: a number, a reference, the time in seconds."""
 FILLED = {
-    b"7c0a4a52-31f4-4a0e-9d1e-5f3b0f6a1c01": RUN_ID + b"-31f4-4a0e-9d1e-<number>",
-    b"DEMO-ORD-88121": b"DEMO-ORD-" + RUN_ID,
-    b"PRI26081200417": b"PRI<number>",
-    b'"notification_created": "2026-08-12T10:15:32+02:00"': b'"notification_created": "<time>"',
-    b'"order_modified": "2026-08-12T10:17:03+02:00"': b'"order_modified": "<time>"',
+    rb"7c0a4a52-31f4-4a0e-9d1e-5f3b0f6a1c0\d": b"<run>-31f4-4a0e-9d1e-<number>",
+    rb"DEMO-ORD-\d+": b"DEMO-<run>-<number>",
+    rb"PRI26081200417": b"<reference>",
+    rb'("notification_created|"order_modified)": "[^"]*"': rb'\1": "<time>"',
 }
 """What of the samples is replaced, and by what."""
+NEW_REFERENCE = '"PRI" .. number'
+STORED_REFERENCE = 'string.format("PRI%%016.0f", math.random(0, %d))'
 
 SCRIPT = """
 local n, time = %(first)d, nil
+math.randomseed(n)
 function request()
   n = n + 1
   if not time or n %% 100 == 0 then time = os.date("!%%Y-%%m-%%dT%%H:%%M:%%S+00:00") end
   local number = string.format("%%016.0f", n)
+  local reference = %(reference)s
   return %(request)s
 end
 function done(summary, latency)
@@ -99,9 +105,13 @@ class Load:
         return self.acknowledged / self.seconds
 
 
-def run(url: str, kind: str, *, connections: int, seconds: int) -> Load:
-    """Posts events of a kind for some seconds, on each connection the next as soon as one is answered."""
-    return parse(_wrk(url, script_for(kind), connections, seconds))
+def run(url: str, kind: str, *, connections: int, seconds: int, orders: int | None = None) -> Load:
+    """Posts events of a kind for some seconds, on each connection the next as soon as one is answered.
+
+    Args:
+        orders: How many orders are stored that the events may be about; None for an order of its own for each.
+    """
+    return parse(_wrk(url, script_for(kind, orders=orders), connections, seconds))
 
 
 def paced(url: str, kind: str, *, rate: float, seconds: int) -> dict[str, float]:
@@ -112,14 +122,14 @@ def paced(url: str, kind: str, *, rate: float, seconds: int) -> dict[str, float]
         return {event: float(at) for event, at in map(str.split, answers)}
 
 
-def post(url: str, kind: str) -> None:
-    """Posts one event.
+def post(url: str, kind: str) -> str | None:
+    """Posts one event; gives the answer's `Event-Id`, if it has one.
 
     Raises:
         ValueError: it was not answered 200.
     """
     request = request_for(kind, run_id=token_hex(4))
-    head, _, body = _replaced(request, PLACES).partition(b"\r\n\r\n")
+    head, _, body = _filled_in(request).partition(b"\r\n\r\n")
     fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
     connection = HTTPConnection(urlsplit(url).netloc)
     connection.request("POST", PATH, body, fields)
@@ -128,6 +138,7 @@ def post(url: str, kind: str) -> None:
     connection.close()
     if answer.status != SUCCESS:
         raise ValueError(f"{url} answered {answer.status} to an event.")
+    return answer.headers["Event-Id"]
 
 
 def parse(output: str) -> Load:
@@ -142,42 +153,46 @@ def parse(output: str) -> Load:
     return Load(**json.loads(line))
 
 
-def payload(kind: str) -> bytes:
+def payload(kind: str, *, later: bool = False) -> bytes:
     """The sample that the bodies are made from."""
-    return (PAYLOADS / f"{KINDS[kind]}.json").read_bytes()
+    return (PAYLOADS / f"{(LATER if later else KINDS)[kind]}.json").read_bytes()
 
 
-def request_for(kind: str, *, run_id: str) -> bytes:
+def request_for(kind: str, *, run_id: str, later: bool = False) -> bytes:
     """A request with `PLACES` to fill in, which make it one of its own.
 
     Args:
         run_id: 8 hex digits, different for each run.
+        later: Whether its order is stored already.
     """
-    body = _replaced(payload(kind), FILLED).replace(RUN_ID, run_id.encode())
+    body = payload(kind, later=later)
+    for pattern, filled in FILLED.items():
+        body = re.sub(pattern, filled.replace(b"<run>", run_id.encode()), body)
     credential = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Prioticket\r\n"
         f"Accept: application/json\r\nContent-Type: application/json\r\nAuthorization: Basic {credential}\r\n"
-        f"Content-Length: {len(_replaced(body, PLACES))}\r\n\r\n"
+        f"Content-Length: {len(_filled_in(body))}\r\n\r\n"
     )
     return head.encode() + body
 
 
-def script_for(kind: str) -> str:
+def script_for(kind: str, *, orders: int | None = None) -> str:
     """The script for wrk. It joins ready pieces, as wrk's own function would format every header for each request.
 
     The numbers begin with the microsecond, so that references rise from run to run as real ones do.
     """
-    request = _lua(request_for(kind, run_id=token_hex(4)))
+    request = _lua(request_for(kind, run_id=token_hex(4), later=orders is not None))
     for place in PLACES:
         request = request.replace(_lua(place)[1:-1], f'" .. {place.decode()[1:-1]} .. "')
-    return SCRIPT % {"first": time() * 1e6, "request": request}
+    reference = NEW_REFERENCE if orders is None else STORED_REFERENCE % (orders - 1)
+    return SCRIPT % {"first": time() * 1e6, "request": request, "reference": reference}
 
 
-def _replaced(text: bytes, replacements: dict[bytes, bytes]) -> bytes:
-    for old, new in replacements.items():
-        text = text.replace(old, new)
-    return text
+def _filled_in(request: bytes) -> bytes:
+    for place, something in PLACES.items():
+        request = request.replace(place, something)
+    return request
 
 
 def _lua(text: bytes) -> str:

@@ -1,6 +1,6 @@
 """A target under load: its figures, and whether it has stored what it acknowledged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench import databases, load
@@ -10,28 +10,30 @@ from bench.plan import COMPARED, Run
 from bench.processes import Target, cpu_seconds, running
 from bench.results import FAILED, Ledger
 
+TWIN_TABLE = "webhooks"
+
 
 class Measured:
     """A running target, and what must be in its database.
 
     Attributes:
-        pids: The processes that work for it.
+        database_pid: Of the database's server, if it has one.
     """
 
-    def __init__(self, target: Target, pids: Sequence[int], *, stored: int) -> None:
+    def __init__(self, target: Target, database_pid: int | None, *, stored: int) -> None:
         self.target = target
-        self.pids = pids
+        self.database_pid = database_pid
         self.ledger = Ledger(stored)
 
-    def run(self, kind: str, connections: int, seconds: int) -> dict[str, float]:
+    def run(self, kind: str, connections: int, seconds: int, *, orders: int | None = None) -> dict[str, float]:
         """One repetition."""
-        before = sum(map(cpu_seconds, self.pids))
-        done = self.post(kind, connections, seconds)
-        return figures(done, sum(map(cpu_seconds, self.pids)) - before)
+        before = self.cpu()
+        done = self.post(kind, connections, seconds, orders=orders)
+        return figures(done, _since(before, self.cpu()))
 
-    def post(self, kind: str, connections: int, seconds: int) -> load.Load:
+    def post(self, kind: str, connections: int, seconds: int, *, orders: int | None = None) -> load.Load:
         """The load alone."""
-        done = load.run(self.target.url, kind, connections=connections, seconds=seconds)
+        done = load.run(self.target.url, kind, connections=connections, seconds=seconds, orders=orders)
         self.ledger.add(acknowledged=done.acknowledged, connections=connections)
         return done
 
@@ -40,18 +42,24 @@ class Measured:
         for kind in KINDS:
             self.post(kind, COMPARED, seconds)
 
+    def cpu(self) -> tuple[float, float]:
+        """Seconds of the processors that the server and the database have taken."""
+        return cpu_seconds(self.target.pid), cpu_seconds(self.database_pid) if self.database_pid else 0.0
 
-def figures(done: load.Load, cpu: float) -> dict[str, float]:
+
+def figures(done: load.Load, cpu: tuple[float, float]) -> dict[str, float]:
     """The columns that each measurement under load has.
 
     Args:
-        cpu: Seconds that the server and the database took of the processors.
+        cpu: Seconds of the processors that the servers and the database took.
     """
+    each = 1e6 / max(1, done.acknowledged)
     return {
         "events/s": done.rate,
         "p50 ms": done.p50_ms,
         "p99 ms": done.p99_ms,
-        "CPU µs/event": cpu * 1e6 / max(1, done.acknowledged),
+        "CPU µs/event": sum(cpu) * each,
+        "of it the database's": cpu[1] * each,
         FAILED: done.failed + done.broken,
     }
 
@@ -60,18 +68,31 @@ def figures(done: load.Load, cpu: float) -> dict[str, float]:
 def measured(
     run: Run, name: str, kind: Databases | None, url: str, *, counted: bool = True, warm: bool = True
 ) -> Iterator[Measured]:
-    """A target that is warm; at the end its events are counted.
+    """A target that is warm. One answer of each kind is looked at before, and at the end the events are counted.
 
     Args:
         kind: Of its database, or None of a target that stores nothing.
         counted: Whether the database is its own, so that the count must be right.
+
+    Raises:
+        ValueError: an answer is not 200, has no `Event-Id`, or nothing was stored: there is nothing to measure.
     """
     counted = counted and kind is not None
+    table = TWIN_TABLE if name == "fastapi" else "events"
     with running(name, url) as target:
-        pids = [target.pid, *([kind.pid] if kind and kind.pid else [])]
-        receiver = Measured(target, pids, stored=databases.count(url) if counted else 0)
+        receiver = Measured(target, kind.pid if kind else None, stored=databases.count(url, table) if counted else 0)
+        for body in KINDS:
+            stored = databases.count(url, table)
+            event_id = load.post(target.url, body)
+            receiver.ledger.add(acknowledged=1, connections=0)
+            if kind and (event_id is None or databases.count(url, table) != stored + 1):
+                raise ValueError(f"{name} on {kind.name} did not store an event, or its answer has no Event-Id.")
         if warm:
             receiver.warm_up(run.plan.warm_up)
         yield receiver
-    if counted and (problem := receiver.ledger.problem(databases.count(url))):
+    if counted and (problem := receiver.ledger.problem(databases.count(url, table))):
         run.results.problems.append(f"{name} on {url.partition(':')[0]}: {problem}")
+
+
+def _since(before: tuple[float, float], now: tuple[float, float]) -> tuple[float, float]:
+    return now[0] - before[0], now[1] - before[1]

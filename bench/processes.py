@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread, Timer
@@ -42,6 +42,8 @@ def command_for(name: str) -> list[str]:
     """The command that starts a target: `receiver` is what an operator runs."""
     if name == "receiver":
         return [sys.executable, "-m", "app", "serve", "--port", "0", "--no-worker"]
+    if name == "fastapi":
+        return [sys.executable, "-m", "bench.twin"]
     return [sys.executable, "-m", "bench.targets", name]
 
 
@@ -79,6 +81,22 @@ def running(name: str, database_url: str) -> Iterator[Target]:
                 stream.close()
 
 
+@contextmanager
+def working(database_url: str, destinations: Mapping[str, Mapping[str, object]]) -> Iterator[int]:
+    """A worker, ended with SIGTERM; gives its process id."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "worker"],
+        cwd=PROJECT,
+        env=environment(database_url) | {"PRIOHOOK_DESTINATIONS": json.dumps(destinations)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def environment(database_url: str) -> dict[str, str]:
     """This process's environment with the benchmark's settings alone."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PRIOHOOK_")}
@@ -108,6 +126,12 @@ def rss_mb(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
     return kibibytes * 1024 / 1e6
+
+
+def written_bytes(pid: int) -> float:
+    """What a process has had written to disk."""
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("write_bytes:"))
 
 
 def _or_zero(pid: int) -> float:

@@ -7,7 +7,6 @@ from bench import databases
 from bench.load import KINDS, Load
 from bench.measured import Measured, figures, measured
 from bench.plan import COMPARED, Run
-from bench.processes import cpu_seconds
 from bench.results import Ledger
 
 PAIR = 2
@@ -20,7 +19,7 @@ NOTE = (
 def measure(run: Run) -> None:
     """Fills the table Receivers."""
     run.say("one and two receivers on postgresql")
-    table = run.results.table("Receivers", NOTE, ("receivers", "body"))
+    table = run.results.table("Receivers", NOTE, ("database", "receivers", "body"))
     url = run.postgresql.create("receivers")
     with ExitStack() as stack:
         opening = (measured(run, "receiver", run.postgresql, url, counted=False) for _ in range(PAIR))
@@ -30,7 +29,7 @@ def measure(run: Run) -> None:
                 found = {processes: _together(run, pair, kind, processes) for processes in (1, PAIR)}
                 for processes, columns in found.items():
                     columns["of one"] = columns["events/s"] / found[1]["events/s"]
-                    table.add((processes, kind), columns)
+                    table.add(("postgresql", processes, kind), columns)
     ledger = Ledger(
         acknowledged=sum(each.ledger.acknowledged for each in pair),
         under_way=sum(each.ledger.under_way for each in pair),
@@ -41,8 +40,7 @@ def measure(run: Run) -> None:
 
 def _together(run: Run, pair: list[Measured], kind: str, processes: int) -> dict[str, float]:
     """All that is posted to the first of them, or half to each."""
-    pids = {pid for each in pair for pid in each.pids}
-    before = sum(map(cpu_seconds, pids))
+    before = _cpu(pair)
     with ThreadPoolExecutor(PAIR) as pool:
         posts = [
             pool.submit(pair[number % processes].post, kind, COMPARED // PAIR, run.plan.seconds)
@@ -57,4 +55,11 @@ def _together(run: Run, pair: list[Measured], kind: str, processes: int) -> dict
         p50_ms=max(each.p50_ms for each in loads),
         p99_ms=max(each.p99_ms for each in loads),
     )
-    return figures(both, sum(map(cpu_seconds, pids)) - before)
+    now = _cpu(pair)
+    return figures(both, (now[0] - before[0], now[1] - before[1]))
+
+
+def _cpu(pair: list[Measured]) -> tuple[float, float]:
+    """Of both receivers, and of the one database."""
+    taken = [each.cpu() for each in pair]
+    return sum(servers for servers, _ in taken), taken[0][1]

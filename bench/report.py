@@ -1,38 +1,49 @@
 """The results as a page of Markdown. Pure."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 
 from bench.goals import GOALS, Goal
-from bench.plan import Plan
 from bench.results import Results, Table
 
 HUNDRED = 100
 
 
-def markdown(results: Results, plan: Plan, *, now: datetime, machine: Mapping[str, str]) -> str:
-    """The whole of `results.md`."""
+def markdown(results: Results, *, machine: Mapping[str, str], verdicts: bool) -> str:
+    """The whole of `results.md`.
+
+    Args:
+        verdicts: Whether it says which goals are met, for which a short run is too rough.
+    """
+    head = ("of", "figure", "goal", "measured", *([""] if verdicts else []))
+    goals = (_goal(results, goal)[: len(head)] for goal in GOALS)
     parts = [
         "# Results",
-        f"Measured on {now:%Y-%m-%d} by `python -m bench`: medians of {plan.repetitions} times {plan.seconds:g} s.",
         "\n".join(f"- {name}: {value}" for name, value in machine.items()),
         "## Problems\n\n" + "\n".join(f"- {each}" for each in results.problems) if results.problems else "",
-        "## Goals\n\n" + _table(("of", "figure", "goal", "measured", ""), (_goal(results, goal) for goal in GOALS)),
-        *(f"## {title}\n\n{table.note}\n\n{_figures(table)}" for title, table in results.tables.items()),
+        "## Goals\n\n" + _table(head, goals),
+        *(
+            f"## {title}\n\n{table.note}\n\n{table.measured}\n\n{_figures(table)}"
+            for title, table in results.tables.items()
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _goal(results: Results, goal: Goal) -> tuple[str, ...]:
     figure = results.figure(goal.table, goal.row, goal.column)
-    about = ", ".join(_cell(part) for part in goal.row)
-    bound = f"{'≥' if goal.least else '≤'} {goal.bound:g}"
-    return about, goal.sentence, bound, _number(figure), goal.verdict(figure)
+    sign = "≥" if goal.least else "≤"
+    first = f"{sign} {_number(goal.first)}, then " if goal.first is not None else ""
+    about = ", ".join(_cell(part) for part in (goal.table, *goal.row))
+    return about, goal.sentence, f"{first}{sign} {_number(goal.bound)}", _number(figure), goal.verdict(figure)
 
 
 def _figures(table: Table) -> str:
     rows = (
-        (*map(_cell, row), *(_number(table.figure(row, column)) for column in table.columns)) for row in table.figures
+        (
+            *(f"{part} ({table.toast})" if part == "postgresql" else _cell(part) for part in row),
+            *(_number(table.figure(row, column)) for column in table.columns),
+        )
+        for row in table.figures
     )
     return _table((*table.head, *table.columns), rows)
 

@@ -1,8 +1,11 @@
-"""What was measured: tables whose figures are medians of the repetitions. Pure."""
+"""What was measured: tables whose figures are medians of the repetitions."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median
+from typing import Any, Self
 
 Row = tuple[str | int, ...]
 """What a line of a table is about, in the order of the table's head."""
@@ -17,11 +20,14 @@ class Table:
     Attributes:
         note: What a reader must know of the figures.
         head: What `Row` holds.
+        measured: When, on which machine, and how bodies were stored on PostgreSQL.
         figures: By row and column, one figure for each repetition.
     """
 
     note: str
     head: tuple[str, ...]
+    measured: str = ""
+    toast: str = ""
     figures: dict[Row, dict[str, list[float]]] = field(default_factory=dict)
 
     def add(self, row: Row, figures: Mapping[str, float]) -> None:
@@ -45,7 +51,7 @@ class Table:
 
 @dataclass(slots=True)
 class Results:
-    """All that one run of the benchmark found.
+    """All that was found, by one run or by several.
 
     Attributes:
         tables: By title.
@@ -56,13 +62,31 @@ class Results:
     problems: list[str] = field(default_factory=list)
 
     def table(self, title: str, note: str, head: tuple[str, ...]) -> Table:
-        """A new one."""
-        return self.tables.setdefault(title, Table(note, head))
+        """A new one, instead of one of an earlier run."""
+        self.tables[title] = Table(note, head)
+        return self.tables[title]
 
     def figure(self, title: str, row: Row, column: str) -> float | None:
         """As the table's; None if there is no such table."""
         table = self.tables.get(title)
         return table.figure(row, column) if table else None
+
+    def save(self, file: Path) -> None:
+        """Writes the tables; `load` reads them."""
+        tables: dict[str, Any] = {
+            title: {**asdict(table), "figures": list(table.figures.items())} for title, table in self.tables.items()
+        }
+        file.write_text(json.dumps(tables, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """What an earlier run saved."""
+        results = cls()
+        if file.exists():
+            for title, saved in json.loads(file.read_text()).items():
+                figures = {tuple(row): columns for row, columns in saved.pop("figures")}
+                results.tables[title] = Table(**{**saved, "head": tuple(saved["head"])}, figures=figures)
+        return results
 
 
 @dataclass(slots=True)

@@ -1,12 +1,10 @@
 import asyncio
 import json
-from datetime import UTC, datetime
 
 import pytest
 
 from bench import databases, filling, load, report
 from bench.goals import GOALS, Goal
-from bench.plan import QUICK
 from bench.processes import cpu_seconds, rss_mb, running
 from bench.results import Ledger, Results
 
@@ -28,15 +26,18 @@ def test_a_generator_that_says_no_result_is_an_error():
         load.parse("unable to connect to 127.0.0.1:1\n")
 
 
+@pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("kind", load.KINDS)
-def test_every_request_is_whole_and_its_body_one_of_its_own(kind):
+def test_every_request_is_whole_and_its_body_one_of_its_own(kind, later):
     bodies = set()
     for number in (b"0000000000000001", b"0000000000000002"):
-        request = load.request_for(kind, run_id="0123abcd").replace(b"<number>", number)
-        head, _, body = request.replace(b"<time>", b"2026-11-26T12:00:00+00:00").partition(b"\r\n\r\n")
+        request = load.request_for(kind, run_id="0123abcd", later=later).replace(b"<number>", number)
+        request = request.replace(b"<reference>", b"PRI" + number).replace(b"<time>", b"2026-11-26T12:00:00+00:00")
+        head, _, body = request.partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
         assert json.loads(body)["data"]["kind"] == kind
         assert b"0123abcd" in body
+        assert b'"PRI' + number in body
         assert b"2026-11-26T12:00:00+00:00" in body
         bodies.add(body)
     assert len(bodies) == 2
@@ -82,19 +83,41 @@ def test_a_goal_is_met_when_the_figure_keeps_the_bound(least, figure, verdict):
     assert Goal("", "Growth", (), "", 2, least).verdict(figure) == verdict
 
 
+def test_a_goal_says_when_its_first_step_is_reached():
+    goal = Goal("", "Growth", (), "", 0.4, first=0.3)
+    assert goal.verdict(0.35) == "not met, but the first step"
+    assert goal.verdict(0.25) == "not met"
+
+
 def test_the_report_shows_figures_verdicts_and_problems():
     results = Results()
     results.table("Throughput", "Each with 64.", HEAD).add(RECEIVER, {"events/s": 9000, "of naive": 6.5})
     results.problems.append("naive on sqlite: 1 of 10 acknowledged events are not stored")
-    text = report.markdown(results, QUICK, now=datetime(2026, 8, 12, tzinfo=UTC), machine={"processors": "2"})
-    assert "2026-08-12" in text
+    text = report.markdown(results, machine={"processors": "2"}, verdicts=True)
     assert "- processors: 2" in text
     assert "## Throughput\n\nEach with 64.\n\n" in text
     assert "| order | 64 | receiver | sqlite | 9,000 | 6.5 |" in text
-    assert "| order, 64, receiver, sqlite | rate, of the naive twin's | ≥ 8 | 6.5 | not met |" in text
+    assert "| Throughput, order, 64, receiver, sqlite | rate, of the naive twin's | ≥ 8 | 6.5 | not met |" in text
     assert "1 of 10 acknowledged events are not stored" in text
     assert text.count("| not measured |") == len(GOALS) - 1
     assert "## Memory" not in text
+
+
+def test_a_short_runs_report_has_no_verdicts():
+    text = report.markdown(Results(), machine={}, verdicts=False)
+    assert "met |" not in text
+    assert "not measured" not in text
+
+
+def test_results_of_several_runs_come_together(tmp_path):
+    first = Results()
+    first.table("Throughput", "Each with 64.", HEAD).add(RECEIVER, {"events/s": 9000})
+    first.table("Soak", "Of old.", ("database", "seconds")).add(("sqlite", 600), {"p99 ms": 9})
+    first.save(tmp_path / "results.json")
+    again = Results.load(tmp_path / "results.json")
+    again.table("Soak", "Anew.", ("database", "seconds")).add(("sqlite", 600), {"p99 ms": 7})
+    assert again.figure("Throughput", RECEIVER, "events/s") == 9000
+    assert again.figure("Soak", ("sqlite", 600), "p99 ms") == 7
 
 
 async def test_filled_events_are_like_received_ones(database_url, stored):
