@@ -30,9 +30,9 @@ MOST_MADE = 5000
 """The most deliveries that dispatch makes in one transaction; those of a single event may be more."""
 
 NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
-# Limited before the join: SQLite would read all events if its statistics are from a moment when nothing waited.
 OLDEST = select(Undispatched.event_id).order_by(Undispatched.event_id).limit(bindparam("most"))
-UNDISPATCHED = select(Event.id, Event.type, Event.reference).where(Event.id.in_(OLDEST)).order_by(Event.id)
+# Not joined with OLDEST: neither database knows how few those are, and both might read all events to find them.
+ARRIVED = select(Event.id, Event.type, Event.reference).where(Event.id.in_(bindparam("ids", expanding=True)))
 PASSED_OVER = select(PassedOver.event_id, PassedOver.destination).where(
     PassedOver.event_id.in_(bindparam("ids", expanding=True))
 )
@@ -143,10 +143,10 @@ async def dispatch(
         free = await connection.scalar(select(func.pg_try_advisory_xact_lock(DISPATCH_LOCK)))
         if not free:
             return 0
-    events = [Arrived(*row) for row in await connection.execute(UNDISPATCHED, {"most": most})]
-    if not events:
+    ids = (await connection.scalars(OLDEST, {"most": most})).all()
+    if not ids:
         return 0
-    ids = [event.id for event in events]
+    events = sorted(Arrived(*row) for row in await connection.execute(ARRIVED, {"ids": ids}))
     passed_over = {tuple(row) for row in await connection.execute(PASSED_OVER, {"ids": ids})}
     for name in sorted(wanted_types):
         matching = [event for event in events if wants(wanted_types[name], event.type)]
@@ -156,7 +156,7 @@ async def dispatch(
     await connection.execute(delete(Undispatched).where(Undispatched.event_id.in_(ids)))
     if passed_over:
         await connection.execute(delete(PassedOver).where(PassedOver.event_id.in_(ids)))
-    return len(events)
+    return len(ids)
 
 
 def wants(globs: Sequence[str], event_type: str | None) -> bool:

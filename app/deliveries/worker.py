@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database.engines import is_sqlite
+from app.database.engines import is_sqlite, prefer_indexes
 from app.database.writing import Courtesy, writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
@@ -53,6 +53,7 @@ class Worker:
     """
 
     def __init__(self, engine: AsyncEngine, url: str, destinations: Mapping[str, DestinationSettings]) -> None:
+        prefer_indexes(engine)
         self._engine = engine
         self._url = url
         self._dispatcher = Dispatcher({name: destination.events for name, destination in destinations.items()})

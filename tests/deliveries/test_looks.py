@@ -1,4 +1,4 @@
-"""The queue looks at few rows, however many deliveries wait for another one."""
+"""Dispatch and the queue look at few rows, however many events and deliveries wait."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -9,30 +9,33 @@ import pytest
 from sqlalchemy import Connection, event, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database.engines import prefer_indexes
 from app.database.writing import writing
-from app.deliveries.tables import Delivery
+from app.deliveries.tables import Delivery, PassedOver
 from app.events.ids import new_id
 from app.events.tables import Event
 from tests.deliveries.workers import Workers
 from tests.events.stores import new_event
 
 FEW, MANY = 100, 3000
-ROWS = "(SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'deliveries')"
-ENTRIES = (
-    "(SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index WHERE indrelid = 'deliveries'::regclass)"
-)
-LOOKED_AT = text(f"SELECT {ROWS} + {ENTRIES}")
+LOOKED_AT = text("""
+SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0) + (
+    SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index WHERE indrelid = relid
+)) FROM pg_stat_xact_user_tables WHERE relname = ANY(:tables)
+""")
 
 
 class Looks:
-    """Counts the rows and index entries that PostgreSQL reads, or the steps of SQLite's virtual machine."""
+    """Counts the rows and index entries that PostgreSQL reads of tables, or the steps of SQLite's virtual machine."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *tables: str) -> None:
         self.count = 0
         self._engine = engine
+        self._tables = tables
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", self._count_steps)
         else:
+            event.listen(engine.sync_engine, "begin", self._plan_for_any_parameters)
             event.listen(engine.sync_engine, "commit", self._read_statistics)
 
     async def of(self, work: Callable[[], Awaitable[Any]]) -> int:
@@ -48,8 +51,12 @@ class Looks:
         self.count += 1
         return 0
 
+    def _plan_for_any_parameters(self, connection: Connection) -> None:
+        """PostgreSQL may do so after five executions of a statement."""
+        connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+
     def _read_statistics(self, connection: Connection) -> None:
-        self.count += int(connection.scalar(LOOKED_AT) or 0)
+        self.count += int(connection.scalar(LOOKED_AT, {"tables": list(self._tables)}) or 0)
 
 
 async def waiting(workers: Workers, many: int, *, of_replays: bool) -> None:
@@ -71,6 +78,10 @@ async def waiting(workers: Workers, many: int, *, of_replays: bool) -> None:
         await connection.execute(insert(Event), [each._asdict() for each in events])
         await connection.execute(text("DELETE FROM undispatched"))
         await connection.execute(insert(Delivery), rows)
+    await analyze(workers)
+
+
+async def analyze(workers: Workers) -> None:
     async with workers.engine.connect() as connection:
         await connection.execute(text("ANALYZE"))
         await connection.commit()
@@ -78,7 +89,7 @@ async def waiting(workers: Workers, many: int, *, of_replays: bool) -> None:
 
 @pytest.mark.parametrize("of_replays", [False, True])
 async def test_what_waits_of_one_reference_is_not_looked_at(workers, of_replays):
-    looks = Looks(workers.engine)
+    looks = Looks(workers.engine, "deliveries")
     counted = []
     for number in (FEW, MANY):
         await waiting(workers, number, of_replays=of_replays)
@@ -92,3 +103,32 @@ async def test_what_waits_of_one_reference_is_not_looked_at(workers, of_replays)
         counted.append(costs)
     few, many = counted
     assert all(cost < 2 * before + 50 for before, cost in zip(few, many, strict=True)), counted
+
+
+@pytest.mark.parametrize("analyzed", ["while nothing waited", "with all that waits"])
+async def test_what_waits_for_dispatch_is_not_looked_at_before_its_turn(workers, analyzed):
+    looks = Looks(workers.engine, "events", "undispatched", "passed_over", "deliveries")
+    counted = []
+    prefer_indexes(workers.engine)
+    await workers.register("crm")
+    for number in (FEW, MANY):
+        if analyzed == "while nothing waited":
+            await analyze(workers)
+        async with writing(workers.engine) as connection:
+            events = [new_event(f"before-{uuid4()}") for _ in range(number)]
+            await connection.execute(insert(Event), [each._asdict() for each in events])
+            passed_over = [{"event_id": each.id, "destination": "crm"} for each in events]
+            await connection.execute(insert(PassedOver), passed_over)
+        if analyzed == "with all that waits":
+            await analyze(workers)
+
+        async def two_batches():
+            for _ in range(2):
+                assert await workers.dispatch({"crm": ["*"], "erp": ["*"]}, most=5) == 5
+
+        counted.append(await looks.of(two_batches))
+        async with writing(workers.engine) as connection:
+            await connection.execute(text("DELETE FROM undispatched"))
+            await connection.execute(text("DELETE FROM passed_over"))
+    few, many = counted
+    assert many < 2 * few + 50, counted
