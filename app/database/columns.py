@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from uuid import UUID
 
-from sqlalchemy import DateTime, Dialect, MetaData
+from sqlalchemy import DateTime, Dialect, LargeBinary, MetaData, String, Uuid
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -43,9 +44,35 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+class _SQLiteId(TypeDecorator[UUID]):
+    """The 16 bytes of an id, which sort as ids do."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        return None if value is None else value.bytes
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> UUID | None:  # noqa: ARG002
+        return None if value is None else UUID(bytes=value)
+
+
+class ComparedId(TypeDecorator[UUID]):
+    """An id in a `cast`, of which both databases find the lowest: PostgreSQL before 18 has no min() of UUIDs."""
+
+    impl = String().with_variant(LargeBinary(), "sqlite")
+    cache_ok = True
+
+    def process_result_value(self, value: str | bytes | None, dialect: Dialect) -> UUID | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return UUID(bytes=value) if isinstance(value, bytes) else UUID(value)
+
+
 class Base(DeclarativeBase):
     """The base of every table: one naming convention, so that migrations can name what they drop."""
 
+    type_annotation_map = {UUID: Uuid().with_variant(_SQLiteId(), "sqlite")}  # noqa: RUF012 - as SQLAlchemy wants it
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -6,9 +6,10 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, case, cast, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database.columns import ComparedId
 from app.database.rows import columns, read, read_one
 from app.deliveries.tables import (
     DEAD,
@@ -111,13 +112,13 @@ class ListedDestination(NamedTuple):
     due: int
     in_flight: int
     dead: int
-    oldest: str | None
+    oldest: UUID | None
     """The id of the oldest pending delivery."""
 
     @property
     def oldest_pending_at(self) -> datetime | None:
         """When the oldest pending delivery was made."""
-        return made_at(UUID(self.oldest)) if self.oldest else None
+        return made_at(self.oldest) if self.oldest else None
 
 
 class ListedReplay(NamedTuple):
@@ -215,8 +216,7 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> li
     Costs as much as there are deliveries that are pending or dead.
     """
     sent_now = in_flight(now).label("in_flight")
-    # The id as text: before its version 18 PostgreSQL has no min() of UUIDs.
-    part = (Delivery.destination, cast(Delivery.id, String).label("id"), Delivery.due_at, sent_now)
+    part = (Delivery.destination, cast(Delivery.id, ComparedId).label("id"), Delivery.due_at, sent_now)
     pending = union_all(*(select(*part).where(condition) for condition in PENDING_PARTS)).subquery()
     queues = (
         select(

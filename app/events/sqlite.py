@@ -209,7 +209,7 @@ def _store(connection: sqlite3.Connection, rows: Sequence[Row]) -> dict[bytes, U
     ids: dict[bytes, UUID] = {}
     for row, found in zip(rows, old, strict=True):
         (first,) = found or connection.execute(WITH_KEY, (row.event.dedup_key,)).fetchone()
-        ids[row.event.dedup_key] = UUID(first)
+        ids[row.event.dedup_key] = UUID(bytes=first)
         if ids[row.event.dedup_key] != row.event.id:
             connection.execute(COUNT_COPIES, (row.copies, sqlite_instant(row.last_copy_at), first))
     return ids
@@ -220,7 +220,7 @@ def _bound(row: Row) -> tuple[Any, ...]:
     event = row.event
     values: tuple[Any, ...] = event
     return (
-        event.id.hex,
+        event.id.bytes,
         sqlite_instant(event.received_at),
         *values[BETWEEN_TIMES],
         event.order_modified and sqlite_instant(event.order_modified),
@@ -233,4 +233,4 @@ def _bound(row: Row) -> tuple[Any, ...]:
 def _free_key(connection: sqlite3.Connection, key: bytes, before: datetime) -> None:
     found = connection.execute(WITH_KEY, (key,)).fetchall() + connection.execute(WITH_OLD_KEY, old_keys(key)).fetchall()
     for (event_id,) in found:
-        connection.execute(FREE_KEY, (UUID(event_id).bytes, event_id, sqlite_instant(before)))
+        connection.execute(FREE_KEY, (event_id, event_id, sqlite_instant(before)))

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, insert, select, text, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.writing import writing
@@ -21,7 +21,7 @@ from app.deliveries.queue import lock_for_turn
 from app.deliveries.replays import Advanced
 from app.deliveries.results import Ended, Outcome
 from app.deliveries.retry import LONGEST_DELAY, judge
-from app.deliveries.tables import Attempt, AttemptResult, Delivery, Destination, Replay, ReplayStatus
+from app.deliveries.tables import Attempt, AttemptResult, Delivery, Destination, Replay, ReplayStatus, Undispatched
 from app.deliveries.turns import Turn
 from app.events.queries import EventFilter
 from app.events.tables import Event
@@ -134,8 +134,7 @@ class Workers:
         return await self._rows(select(*Replay.__table__.columns).order_by(Replay.id))
 
     async def undispatched(self) -> list[UUID]:
-        rows = await self._rows(text("SELECT event_id FROM undispatched"))
-        return sorted(row.event_id if isinstance(row.event_id, UUID) else UUID(row.event_id) for row in rows)
+        return sorted(row.event_id for row in await self._rows(select(Undispatched.event_id)))
 
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
         async with self.engine.connect() as connection:
