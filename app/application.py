@@ -1,7 +1,7 @@
 """The application: one table of URLs, the door of each, and what lives as long as the process."""
 
 from asyncio import Semaphore
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from starlette.exceptions import HTTPException
@@ -67,16 +67,15 @@ class Application(Router):
             if "{" not in route.path:
                 self._by_path.setdefault(route.path, {}).update(dict.fromkeys(route.methods or (), route.app))
 
-    async def app(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+    def app(self, scope: ASGIScope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override] # awaited
         """Calls the handler of the route."""
         scope["app"] = self
         by_method = self._by_path.get(scope.get("path", ""))
         if by_method is None or scope["type"] != "http":
-            await super().app(scope, receive, send)
-        elif (endpoint := by_method.get(scope["method"])) is not None:
-            await endpoint(scope, receive, send)
-        else:
-            raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(by_method)})
+            return super().app(scope, receive, send)
+        if (endpoint := by_method.get(scope["method"])) is not None:
+            return endpoint(scope, receive, send)
+        raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(by_method)})
 
 
 def create_app(settings: Settings, *, log: LogWriter) -> Application:

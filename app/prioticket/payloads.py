@@ -93,7 +93,10 @@ def parse_payload(content: bytes) -> Payload:
 def changed_object(data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The name and content of the object in `data`; names other than `order` are by analogy, UNKNOWN."""
     # An order first: Prioticket adds fields within a version, and one of them may hold an object.
-    for name, value in (("order", data.get("order")), *data.items()):
+    order = data.get("order")
+    if isinstance(order, dict):
+        return "order", order
+    for name, value in data.items():
         if name != "notification" and isinstance(value, dict):
             return name, value
     return "", {}
@@ -169,17 +172,21 @@ def _kind(data: Mapping[str, Any]) -> str | None:
 
 def _reference(name: str, changed: Mapping[str, Any]) -> str | None:
     """`order_reference`; for other objects, by analogy, `payment_reference`, `product_id` and so on."""
+    if not changed:
+        return None
     return _text(changed.get(f"{name}_reference")) or _text(changed.get(f"{name}_id"))
 
 
 def _text(value: object) -> str | None:
     """The text of a value that should be text; a number may come where text is documented."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    try:
-        text = str(value)[: LONGEST_TEXT * 2]
-    except ValueError:  # an integer of more than 4300 digits
-        return None
+    if not isinstance(value, str):
+        if isinstance(value, bool) or not isinstance(value, int):
+            return None
+        try:
+            value = str(value)
+        except ValueError:  # more than 4300 digits
+            return None
+    text = value[: LONGEST_TEXT * 2]
     if not text.isprintable():
         text = UNPRINTABLE.sub("", text)
     return text[:LONGEST_TEXT].strip() or None
@@ -187,7 +194,7 @@ def _text(value: object) -> str | None:
 
 def _version(value: object) -> int | None:
     """A whole number, which may come as text."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if value is None or isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
         number = int(value)

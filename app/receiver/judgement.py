@@ -94,7 +94,13 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
         body=body.content,
         body_bytes=body.size,
         dedup_key=accepted_key(client.username, content, payload),
-        **payload.columns(),
+        type=payload.type,
+        reference=payload.reference,
+        order_version=payload.order_version,
+        order_modified=payload.order_modified,
+        notification_id=payload.notification_id,
+        api_version=payload.api_version,
+        shape=payload.shape,
     )
 
 

@@ -16,6 +16,7 @@ HOST = re.compile(rb"(\[[0-9A-Za-z:.%_~-]++\]|[0-9A-Za-z._~%!$&'()*+,;=-]*+)(:[0
 """RFC 9110, section 7.2; it may be empty."""
 
 VERSIONS = ("1.1", "1.0")
+JUDGED = frozenset((b"host", b"transfer-encoding", b"expect"))
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -64,11 +65,13 @@ def expects_continue(version: str, fields: Fields) -> bool:
         raise MalformedRequest("This is not HTTP/1.1.", "Send the request as HTTP/1.1.")
     hosts, codings, expects = [], [], False
     for name, value in fields:
+        if name not in JUDGED:
+            continue
         if name == b"host":
             hosts.append(value)
         elif name == b"transfer-encoding":
             codings.append(value.strip(b" \t").lower())
-        elif name == b"expect":
+        else:
             # HTTP/1.0 has no interim answers; RFC 9110, section 10.1.1.
             expects = version == "1.1" and value.strip(b" \t").lower() == b"100-continue"
     if len(hosts) != 1 and (hosts or version == "1.1"):

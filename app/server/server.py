@@ -133,7 +133,7 @@ def server_for(
     }
     proxies = [str(network) for network in settings.trusted_proxies]
     config = uvicorn.Config(
-        app,
+        app.middleware_stack,  # what the router only hands on to
         http=type("BoundProtocol", (Protocol,), attributes),
         ws="none",
         lifespan="on",
