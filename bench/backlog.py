@@ -4,7 +4,7 @@ from time import monotonic, sleep
 
 from bench import filling
 from bench.consumer import consuming
-from bench.deliveries import ARRIVE_WITHIN, IN_FLIGHT, MOST, delivering
+from bench.deliveries import ARRIVE_WITHIN, MOST, delivering
 from bench.plan import Run
 from bench.processes import cpu_seconds, working
 
@@ -24,14 +24,14 @@ def measure(run: Run) -> None:
         filling.fill(url, run.plan.backlog)
         with consuming() as consumer:
             started = monotonic()
-            with delivering(url, consumer, IN_FLIGHT[f"{MOST} in flight"]) as worker:
+            with delivering(url, consumer) as worker:
                 if not consumer.wait_for(1, within=ARRIVE_WITHIN):
                     run.results.problems.append(f"nothing of the backlog arrived, on {each.name}")
                     continue
-                before = cpu_seconds(worker) + (cpu_seconds(each.pid) if each.pid else 0.0)
+                before = cpu_seconds(worker) + each.cpu()
                 came = len(consumer.arrivals)
                 consumer.wait_for(run.plan.backlog, within=run.plan.backlog_seconds)
-                cpu = cpu_seconds(worker) + (cpu_seconds(each.pid) if each.pid else 0.0) - before
+                cpu = cpu_seconds(worker) + each.cpu() - before
                 times = list(consumer.arrivals.values())
         figures = {
             "first delivery after s": times[0] - started,
@@ -51,10 +51,11 @@ def measure_idle(run: Run) -> None:
             names = {f"destination-{number}": {"url": "http://127.0.0.1:9/"} for number in range(destinations)}
             with working(url, names) as worker:
                 sleep(SETTLES)
-                before, database = cpu_seconds(worker), cpu_seconds(each.pid) if each.pid else 0.0
+                before, database = cpu_seconds(worker), each.cpu()
                 sleep(run.plan.idle_seconds)
                 share = 100 / run.plan.idle_seconds
-                figures = {"worker's %": (cpu_seconds(worker) - before) * share}
-                if each.pid:
-                    figures["PostgreSQL's %"] = (cpu_seconds(each.pid) - database) * share
+                figures = {
+                    "worker's %": (cpu_seconds(worker) - before) * share,
+                    "database's %": (each.cpu() - database) * share,
+                }
                 table.add((each.name, destinations), figures)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import asyncpg
 
 from app.database import engines, migrations
+from bench.processes import cpu_seconds
 from tests import postgres
 
 COSTS = """
@@ -32,17 +33,9 @@ FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'body'
 
 
 class Databases(Protocol):
-    """Makes databases of one kind.
-
-    Attributes:
-        name: `sqlite` or `postgresql`.
-        pid: Of the database's own server, if it has one.
-    """
+    """Makes databases of one kind, whose name is `sqlite` or `postgresql`."""
 
     name: str
-
-    @property
-    def pid(self) -> int | None: ...
 
     def create(self, label: str) -> str:
         """The URL of a new, migrated database."""
@@ -50,12 +43,14 @@ class Databases(Protocol):
     def costs(self, url: str) -> dict[str, float]:
         """What the database has done since it was made, as far as it counts that."""
 
+    def cpu(self) -> float:
+        """Seconds of the processors that the database's own server has taken, if it has one."""
+
 
 class SQLite:
     """Files in one folder."""
 
     name = "sqlite"
-    pid = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,6 +65,10 @@ class SQLite:
         del url
         return {}
 
+    def cpu(self) -> float:
+        """None: it has no server."""
+        return 0.0
+
 
 class PostgreSQL:
     """Databases of one server."""
@@ -78,7 +77,6 @@ class PostgreSQL:
 
     def __init__(self, server: postgres.Server) -> None:
         self._server = server
-        self.pid: int | None = server.pid
 
     def create(self, label: str) -> str:
         self._execute(f"CREATE DATABASE {label}")
@@ -94,6 +92,9 @@ class PostgreSQL:
         found = dict(asyncio.run(_row(url, COSTS)))
         log = self._server.log()
         return {"statements": float(sum(log.count(words) for words in LOGGED)), **found}
+
+    def cpu(self) -> float:
+        return cpu_seconds(self._server.pid)
 
     def version(self) -> str:
         """The server's."""

@@ -1,7 +1,7 @@
 """Deliveries a second and what each costs, the delay from a 200 to the delivery, and what it costs the receiver."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from statistics import median, quantiles
@@ -20,7 +20,8 @@ from bench.processes import cpu_seconds, running, working, written_bytes
 
 NAME = "consumer"
 MOST = 64
-IN_FLIGHT = {f"{MOST} in flight": {"max_in_flight": MOST}, "defaults": {}}
+MANY_IN_FLIGHT: Mapping[str, int] = {"max_in_flight": MOST}
+DESTINATIONS: Mapping[str, Mapping[str, int]] = {f"{MOST} in flight": MANY_IN_FLIGHT, "defaults": {}}
 ARRIVE_WITHIN = 60.0  # seconds
 STARTS = 2.0  # seconds
 RATES = {"at rest": 10, "in a stream": 200}  # events a second
@@ -42,8 +43,8 @@ def measure(run: Run) -> None:
     for each in run.both:
         run.say(f"deliveries on {each.name}")
         for repetition in range(run.plan.repetitions):
-            for number, name in enumerate(IN_FLIGHT):
-                table.add((each.name, name), _rate(run, each, f"rate_{number}_{repetition}", name))
+            for name, settings in DESTINATIONS.items():
+                table.add((each.name, name), _rate(run, each, f"rate_{name[:2]}_{repetition}", settings))
         most = (each.name, f"{MOST} in flight")
         table.add(most, _delays(run, each))
         costs.add((each.name,), _costs(run, each))
@@ -53,7 +54,7 @@ def measure(run: Run) -> None:
 
 
 @contextmanager
-def delivering(url: str, consumer: Consumer, settings: dict[str, int]) -> Iterator[int]:
+def delivering(url: str, consumer: Consumer, settings: Mapping[str, int] = MANY_IN_FLIGHT) -> Iterator[int]:
     """A worker that delivers all events of a database; gives its process id."""
     asyncio.run(_register(url))
     with working(url, {NAME: {"url": consumer.url, **settings}}) as pid:
@@ -61,9 +62,10 @@ def delivering(url: str, consumer: Consumer, settings: dict[str, int]) -> Iterat
 
 
 def delays_ms(answered: dict[str, float], consumer: Consumer) -> tuple[float, float]:
-    """From the 200 to the delivery: the median and the 99th of a hundred."""
+    """From the 200 to the delivery, or to now if it has not come: the median and the 99th of a hundred."""
+    now = monotonic()
     # A delivery may arrive before wrk reads the 200.
-    waits = [1000 * max(0.0, consumer.arrivals[id_] - at) for id_, at in answered.items() if id_ in consumer.arrivals]
+    waits = [1000 * max(0.0, consumer.arrivals.get(id_, now) - at) for id_, at in answered.items()]
     return median(waits), quantiles(waits, n=100)[98]
 
 
@@ -79,18 +81,18 @@ async def _register(url: str) -> None:
         await connection.execute(insert(Destination).values(name=NAME, since=datetime(1970, 1, 1, tzinfo=UTC)))
 
 
-def _rate(run: Run, each: Databases, label: str, name: str) -> dict[str, float]:
+def _rate(run: Run, each: Databases, label: str, settings: Mapping[str, int]) -> dict[str, float]:
     """Deliveries a second while a worker has enough to do."""
     url = each.create(label)
     filling.fill(url, run.plan.deliveries)
-    database = cpu_seconds(each.pid) if each.pid else 0.0
-    with consuming() as consumer, delivering(url, consumer, IN_FLIGHT[name]) as worker:
+    database = each.cpu()
+    with consuming() as consumer, delivering(url, consumer, settings) as worker:
         consumer.wait_for(1, within=ARRIVE_WITHIN)
         before = cpu_seconds(worker)  # what it takes to start is no delivery's
         arrived(run, consumer, run.plan.deliveries, each.name)
         cpu = cpu_seconds(worker) - before
         times = list(consumer.arrivals.values())
-    database = cpu_seconds(each.pid) - database if each.pid else 0.0
+    database = each.cpu() - database
     return {
         "deliveries/s": (len(times) - 1) / (times[-1] - times[0]),
         "CPU µs/delivery": (cpu + database) * 1e6 / len(times),
@@ -105,7 +107,7 @@ def _costs(run: Run, each: Databases) -> dict[str, float]:
         run.postgresql.log_statements("costs")
     with consuming() as consumer:
         before = each.costs(url)
-        with delivering(url, consumer, IN_FLIGHT[f"{MOST} in flight"]) as worker:
+        with delivering(url, consumer) as worker:
             arrived(run, consumer, run.plan.deliveries, each.name)
             sleep(STARTS)  # until the last is noted
             written = written_bytes(worker)
@@ -117,8 +119,7 @@ def _costs(run: Run, each: Databases) -> dict[str, float]:
 def _delays(run: Run, each: Databases) -> dict[str, float]:
     url = each.create("delays")
     found: dict[str, float] = {}
-    settings = IN_FLIGHT[f"{MOST} in flight"]
-    with consuming() as consumer, delivering(url, consumer, settings), running("receiver", url) as target:
+    with consuming() as consumer, delivering(url, consumer), running("receiver", url) as target:
         sleep(STARTS)
         sent = 0
         for name, rate in RATES.items():
@@ -139,7 +140,7 @@ def _beside(run: Run, each: Databases, repetition: int) -> float:
             if name == "alone":
                 rates.append(receiver.run("notification", COMPARED, run.plan.seconds)["events/s"])
                 continue
-            with delivering(url, consumer, IN_FLIGHT[f"{MOST} in flight"]):
+            with delivering(url, consumer):
                 started = monotonic()
                 consumer.wait_for(1, within=ARRIVE_WITHIN)
                 sleep(max(0.0, started + STARTS - monotonic()))

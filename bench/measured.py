@@ -14,15 +14,11 @@ TWIN_TABLE = "webhooks"
 
 
 class Measured:
-    """A running target, and what must be in its database.
+    """A running target, and what must be in its database."""
 
-    Attributes:
-        database_pid: Of the database's server, if it has one.
-    """
-
-    def __init__(self, target: Target, database_pid: int | None, *, stored: int) -> None:
+    def __init__(self, target: Target, kind: Databases | None, *, stored: int) -> None:
         self.target = target
-        self.database_pid = database_pid
+        self._kind = kind
         self.ledger = Ledger(stored)
 
     def run(self, kind: str, connections: int, seconds: int, *, orders: int | None = None) -> dict[str, float]:
@@ -44,7 +40,7 @@ class Measured:
 
     def cpu(self) -> tuple[float, float]:
         """Seconds of the processors that the server and the database have taken."""
-        return cpu_seconds(self.target.pid), cpu_seconds(self.database_pid) if self.database_pid else 0.0
+        return cpu_seconds(self.target.pid), self._kind.cpu() if self._kind else 0.0
 
 
 def figures(done: load.Load, cpu: tuple[float, float]) -> dict[str, float]:
@@ -80,7 +76,7 @@ def measured(
     counted = counted and kind is not None
     table = TWIN_TABLE if name == "fastapi" else "events"
     with running(name, url) as target:
-        receiver = Measured(target, kind.pid if kind else None, stored=databases.count(url, table) if counted else 0)
+        receiver = Measured(target, kind, stored=databases.count(url, table) if counted else 0)
         for body in KINDS:
             stored = databases.count(url, table)
             event_id = load.post(target.url, body)

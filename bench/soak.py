@@ -4,7 +4,7 @@ from time import sleep
 
 from bench import databases, load
 from bench.consumer import consuming
-from bench.deliveries import IN_FLIGHT, MOST, STARTS, arrived, delays_ms, delivering
+from bench.deliveries import ARRIVE_WITHIN, MOST, STARTS, delays_ms, delivering
 from bench.measured import measured
 from bench.plan import Run
 from bench.processes import cpu_seconds
@@ -26,12 +26,12 @@ def measure(run: Run) -> None:
         with (
             measured(run, "receiver", each, url, counted=False, warm=False) as receiver,
             consuming() as consumer,
-            delivering(url, consumer, IN_FLIGHT[f"{MOST} in flight"]) as worker,
+            delivering(url, consumer) as worker,
         ):
             sleep(STARTS)
             before, costs = (*receiver.cpu(), cpu_seconds(worker)), each.costs(url)
             answered = load.paced(receiver.target.url, "notification", rate=OFFERED, seconds=seconds)
-            arrived(run, consumer, len(answered), each.name)
+            consumer.wait_for(len(answered), within=ARRIVE_WITHIN)
             now, spent = (*receiver.cpu(), cpu_seconds(worker)), each.costs(url)
             p50, p99 = delays_ms(answered, consumer)
         if (missing := len(answered) - databases.count(url)) > 0:
