@@ -206,5 +206,6 @@ def _store(settings: Settings, stored: Callable[[], None], known: Health) -> Eve
         max_waiting_bytes=settings.max_waiting_bytes,
         timeout=settings.commit_timeout,
         stored=stored,
+        backlog=writer.tell if isinstance(writer, SQLiteWriter) else lambda _: None,
         health=known,
     )

@@ -177,8 +177,9 @@ def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str) -> 
 
 async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -> int:
     """Changes some in each transaction, so that a worker never waits long for its turn."""
-    total, courtesy = 0, Courtesy()
-    async with opened(load_settings()) as engine:
+    settings = load_settings()
+    total, courtesy = 0, Courtesy(settings.database_url)
+    async with opened(settings) as engine:
         while True:
             async with writing(engine, courtesy=courtesy) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))

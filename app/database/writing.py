@@ -10,12 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.database.backlog import Backlog
 from app.database.columns import Base
-
-CONTENDED = 0.003
-"""If a transaction takes this many seconds to begin, the receiver is taken to be busy; on an idle machine it takes a
-tenth. Waiting for a processor counts on purpose: counting the lock alone left the receiver half of its rate, not 0.8.
-"""
+from app.database.engines import is_sqlite, sqlite_path
 
 COURTESY = 12
 
@@ -23,10 +20,11 @@ COURTESY = 12
 class Courtesy:
     """Lets the receiver write to a SQLite file first: this process's writers take turns, with a rest after each.
 
-    A writer that found the file locked leaves it to the receiver for `COURTESY` times as long as it then held the file.
+    While events of the receiver wait, a writer leaves the file to it for `COURTESY` times as long as it held the file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        self._backlog = Backlog(sqlite_path(url)) if is_sqlite(url) else None
         self._lock = asyncio.Lock()
         self._rests_until = 0.0
 
@@ -38,8 +36,9 @@ class Courtesy:
             yield self
 
     def held(self, seconds: float) -> None:
-        """Notes how long the file was held while somebody else wanted it."""
-        self._rests_until = monotonic() + COURTESY * seconds
+        """Notes how long the file was held."""
+        if self._backlog is not None and self._backlog.is_told():
+            self._rests_until = monotonic() + COURTESY * seconds
 
 
 @asynccontextmanager
@@ -50,12 +49,11 @@ async def writing(engine: AsyncEngine, *, courtesy: Courtesy | None = None) -> A
             yield connection
         return
     async with courtesy.turn() if courtesy else nullcontext():
-        began = monotonic()
         async with engine.begin() as connection:
             await connection.execute(text("BEGIN IMMEDIATE"))
             locked = monotonic()
             yield connection
-        if courtesy and locked - began > CONTENDED:
+        if courtesy:
             courtesy.held(monotonic() - locked)
 
 

@@ -62,7 +62,7 @@ class Worker:
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._ending = False
-        self._courtesy = Courtesy()
+        self._courtesy = Courtesy(url)
         self._watch = Watch()
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
