@@ -184,11 +184,8 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
 
 
 @asynccontextmanager
-async def _notifier(url: str) -> AsyncIterator[Callable[[], None]]:
-    """What to call after each commit, so that workers look for events; on SQLite they notice by themselves."""
-    if is_sqlite(url):
-        yield lambda: None
-        return
+async def _notifier(url: str) -> AsyncIterator[Callable[[int], None]]:
+    """What to call after each commit, so that workers look for events."""
     notifier = Notifier(url)
     try:
         yield notifier.stored
@@ -196,7 +193,7 @@ async def _notifier(url: str) -> AsyncIterator[Callable[[], None]]:
         await notifier.close()
 
 
-def _store(settings: Settings, stored: Callable[[], None], known: Health) -> EventStore:
+def _store(settings: Settings, stored: Callable[[int], None], known: Health) -> EventStore:
     url = settings.database_url
     writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
     return EventStore(
@@ -206,6 +203,5 @@ def _store(settings: Settings, stored: Callable[[], None], known: Health) -> Eve
         max_waiting_bytes=settings.max_waiting_bytes,
         timeout=settings.commit_timeout,
         stored=stored,
-        backlog=writer.tell if isinstance(writer, SQLiteWriter) else lambda _: None,
         health=known,
     )

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json
-from app.database.writing import Courtesy, writing
+from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import (
@@ -177,11 +177,10 @@ def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str) -> 
 
 async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -> int:
     """Changes some in each transaction, so that a worker never waits long for its turn."""
-    settings = load_settings()
-    total, courtesy = 0, Courtesy(settings.database_url)
-    async with opened(settings) as engine:
+    total = 0
+    async with opened(load_settings()) as engine:
         while True:
-            async with writing(engine, courtesy=courtesy) as connection:
+            async with writing(engine) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))
             if not done:
                 return total

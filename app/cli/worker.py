@@ -23,6 +23,7 @@ from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 
 NICENESS = 10
 """On a busy machine, acknowledgements come before deliveries."""
+LOOK_EVERY = 5.0  # seconds between looks at the database of a worker that has nothing to do
 OWNER_ONLY = 0o600  # of the lock file: another user who could open it could hold the lock
 
 
@@ -54,7 +55,10 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
     url = settings.database_url
     if not engines.is_sqlite(url):  # on SQLite the receiver waits for a lock that the worker holds
         os.nice(NICENESS)
-    async with opened(settings, within=engines.STATEMENT) as engine, watching(engine, Health(), commits=False):
+    async with (
+        opened(settings, within=engines.STATEMENT) as engine,
+        watching(engine, Health(), commits=False, every=LOOK_EVERY),
+    ):
         work = Worker(engine, url, settings.destinations)
         async with beating(work.under_way, line=line), work.running():
             log.write("worker_started", {"destinations": sorted(settings.destinations)})

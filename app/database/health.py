@@ -67,16 +67,19 @@ class Health:
 
 
 @asynccontextmanager
-async def watching(engine: AsyncEngine, health: Health, *, commits: bool) -> AsyncIterator[None]:
-    """Checks the schema, and what the server promises, every `LOOK_EVERY` seconds.
+async def watching(
+    engine: AsyncEngine, health: Health, *, commits: bool, every: float = LOOK_EVERY
+) -> AsyncIterator[None]:
+    """Checks the schema, and what the server promises, now and then.
 
     Args:
         engine: The database's.
         health: Gets the results.
         commits: Whether `health` also gets the results of commits. They are better evidence: the connection that
             commits still works while others take all the rest.
+        every: Seconds between two looks.
     """
-    watch = asyncio.create_task(_watch(engine, health, commits=commits))
+    watch = asyncio.create_task(_watch(engine, health, commits=commits, every=every))
     try:
         yield
     finally:
@@ -85,7 +88,7 @@ async def watching(engine: AsyncEngine, health: Health, *, commits: bool) -> Asy
             await watch
 
 
-async def _watch(engine: AsyncEngine, health: Health, *, commits: bool) -> None:
+async def _watch(engine: AsyncEngine, health: Health, *, commits: bool, every: float) -> None:
     while True:
         try:
             async with asyncio.timeout(LOOK_WITHIN):
@@ -98,7 +101,7 @@ async def _watch(engine: AsyncEngine, health: Health, *, commits: bool) -> None:
                 health.fails("schema", "The database does not answer.", error=error)
         else:
             health.works("schema")
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(every)
 
 
 def first_line(error: BaseException) -> str:

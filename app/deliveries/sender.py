@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database.writing import Courtesy, writing
+from app.database.pace import Pace
+from app.database.writing import writing
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.destinations.kinds import Kind
 from app.deliveries.queue import lock_for_turn
@@ -30,13 +31,13 @@ class Sender:
     """
 
     def __init__(
-        self, engine: AsyncEngine, limits: Limits, kind: Kind, *, worker: str, courtesy: Courtesy | None = None
+        self, engine: AsyncEngine, limits: Limits, kind: Kind, *, worker: str, pace: Pace | None = None
     ) -> None:
         self.limits = limits
         self._engine = engine
         self._kind = kind
         self._worker = worker
-        self._courtesy = courtesy
+        self._pace = pace
         self._sending: set[asyncio.Task[None]] = set()
         self._ended: list[Ended] = []
         self._something = asyncio.Event()
@@ -63,7 +64,7 @@ class Sender:
             self._something.clear()
             ended, self._ended = self._ended, []
             try:
-                async with writing(self._engine, courtesy=self._courtesy) as connection:
+                async with writing(self._engine, pace=self._pace) as connection:
                     turn = await self._take_turn(connection, ended)
             except BaseException:
                 self._ended = ended + self._ended  # these outcomes must be recorded by the next transaction

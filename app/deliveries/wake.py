@@ -1,26 +1,27 @@
-"""Wakes a worker when there is something to do: by PostgreSQL's LISTEN and NOTIFY, or when the SQLite file changes."""
+"""Wakes a worker when there is something to do: by PostgreSQL's LISTEN and NOTIFY, or by the SQLite file's bell."""
 
 import asyncio
 import logging
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from urllib.parse import quote
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database.bell import listening, ring
 from app.database.engines import is_sqlite, sqlite_path
 from app.database.postgres import close, connect_postgres, takes_writes
 
 logger = logging.getLogger(__name__)
 
 EVENTS, DELIVERIES = "priohook_events", "priohook_deliveries"
-"""PostgreSQL's channels: events were stored; deliveries, replays or destinations changed."""
+"""PostgreSQL's channels: events were stored, with the number of those that wait for the next commit, which earlier
+releases leave out; deliveries, replays or destinations changed."""
 
-LOOK_EVERY = 0.025  # seconds between looks at the SQLite file's change counter
 LISTEN_CHECK = 20.0  # seconds between checks of the connection that listens
 LISTEN_AGAIN = 1.0  # seconds before another attempt to listen
 NOTIFY_EVERY = 0.02  # seconds
@@ -30,29 +31,34 @@ NOTIFY_WITHIN = timedelta(seconds=2)
 
 
 async def notify(connection: AsyncConnection) -> None:
-    """Tells all workers, when the transaction commits, that deliveries changed. On SQLite the commit itself does."""
+    """Tells all workers, when the transaction commits, that deliveries changed. On SQLite `writing` does it."""
     if connection.dialect.name == "postgresql":
         await connection.execute(text(f"NOTIFY {DELIVERIES}"))
 
 
 @asynccontextmanager
-async def waking(url: str, *, events: Callable[[], None], deliveries: Callable[[], None]) -> AsyncIterator[None]:
+async def waking(url: str, *, events: Callable[[int], None], deliveries: Callable[[], None]) -> AsyncIterator[None]:
     """Calls `events` or `deliveries` within milliseconds of a commit that may have changed them.
 
     A notification can be lost with its connection, so the caller must look from time to time anyway.
+
+    Args:
+        url: The database's.
+        events: Gets the number of events that wait in their receiver for the next commit.
+        deliveries: Is called for all other changes, and for what changed before it listened.
     """
-    wakers = {EVENTS: events, DELIVERIES: deliveries}
-    listening = asyncio.create_task(_watch_file(url, wakers) if is_sqlite(url) else _listen(url, wakers))
+    hear = _hear(sqlite_path(url), events, deliveries) if is_sqlite(url) else _listen(url, events, deliveries)
+    hearing = asyncio.create_task(hear)
     try:
         yield
     finally:
-        listening.cancel()
+        hearing.cancel()
         with suppress(asyncio.CancelledError):
-            await listening
+            await hearing
 
 
 class Notifier:
-    """Tells workers, on PostgreSQL, that events were stored.
+    """Tells workers that events were stored, and how many more wait in this receiver.
 
     It does so after the commit: NOTIFY in the transaction would make all commits of the database wait for each other.
     """
@@ -61,10 +67,16 @@ class Notifier:
         self._url = url
         self._connection: asyncpg.Connection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._waiting = 0
         self._again = False
 
-    def stored(self) -> None:
-        """Notifies at once, or within `NOTIFY_EVERY` if it has just notified."""
+    def stored(self, waiting: int) -> None:
+        """Notifies at once, or within `NOTIFY_EVERY` if it has just notified.
+
+        Args:
+            waiting: How many events wait for the next commit.
+        """
+        self._waiting = waiting
         self._again = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._notify())
@@ -81,17 +93,21 @@ class Notifier:
     async def _notify(self) -> None:
         while self._again:
             self._again = False
-            try:
-                if self._connection is None or self._connection.is_closed():
-                    self._connection = await connect_postgres(self._url, within=NOTIFY_WITHIN)
-                await self._connection.execute(f"NOTIFY {EVENTS}")
-                well = takes_writes(self._connection)
-            except TROUBLE:
-                well = False
-            if not well:
+            if is_sqlite(self._url):
+                ring(sqlite_path(self._url), self._waiting)
+            elif not await self._notified():
                 await self._leave()
                 await asyncio.sleep(LISTEN_AGAIN)
             await asyncio.sleep(NOTIFY_EVERY)
+
+    async def _notified(self) -> bool:
+        try:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await connect_postgres(self._url, within=NOTIFY_WITHIN)
+            await self._connection.execute(f"NOTIFY {EVENTS}, '{self._waiting}'")
+            return takes_writes(self._connection)
+        except TROUBLE:
+            return False
 
     async def _leave(self) -> None:
         connection, self._connection = self._connection, None
@@ -99,7 +115,13 @@ class Notifier:
             await close(connection)
 
 
-async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
+async def _listen(url: str, events: Callable[[int], None], deliveries: Callable[[], None]) -> None:
+    def heard(_: Any, __: int, channel: str, waiting: str) -> None:
+        if channel == EVENTS:
+            events(int(waiting) if waiting.isdecimal() else 0)
+        else:
+            deliveries()
+
     told = False  # logs once for each lost connection, not for each attempt to listen again
     while True:
         connection: asyncpg.Connection | None = None
@@ -107,10 +129,10 @@ async def _listen(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
             ended = asyncio.Event()
             connection = await connect_postgres(url, within=NOTIFY_WITHIN)
             connection.add_termination_listener(lambda _, ended=ended: ended.set())
-            for channel in wakers:
-                await connection.add_listener(channel, lambda _, __, channel, ___: wakers[channel]())
+            for channel in (EVENTS, DELIVERIES):
+                await connection.add_listener(channel, heard)
             told = False
-            _wake_all(wakers)  # for notifications before it listened
+            deliveries()  # for notifications before it listened
             await _until_lost(connection, ended)
         except TROUBLE as error:
             if not told:
@@ -136,28 +158,21 @@ async def _until_lost(connection: asyncpg.Connection, ended: asyncio.Event) -> N
         await connection.execute("SELECT 1")  # a dead connection may never end by itself
 
 
-async def _watch_file(url: str, wakers: Mapping[str, Callable[[], None]]) -> None:
-    # It reads a counter in shared memory, which takes 10 us and holds no lock that others wait for.
-    path = f"file:{quote(str(sqlite_path(url)))}?mode=ro"
+async def _hear(path: Path, events: Callable[[int], None], deliveries: Callable[[], None]) -> None:
+    def heard(waiting: int | None) -> None:
+        if waiting is not None:
+            events(waiting)
+        else:
+            deliveries()
+
+    told = False
     while True:
         try:
-            with closing(sqlite3.connect(path, uri=True, isolation_level=None, timeout=0)) as connection:
-                await _watch_counter(connection, wakers)
-        except sqlite3.Error as error:
-            logger.warning("watch_failed", extra={"fields": {"error": str(error)}})
+            with listening(path, heard):
+                deliveries()  # for what was committed before it listened
+                await asyncio.Event().wait()
+        except OSError as error:
+            if not told:
+                logger.warning("listen_failed", extra={"fields": {"error": str(error)}})
+            told = True
         await asyncio.sleep(LISTEN_AGAIN)
-
-
-async def _watch_counter(connection: sqlite3.Connection, wakers: Mapping[str, Callable[[], None]]) -> None:
-    seen = None
-    while True:
-        version = connection.execute("PRAGMA data_version").fetchone()
-        if version != seen:
-            seen = version
-            _wake_all(wakers)
-        await asyncio.sleep(LOOK_EVERY)
-
-
-def _wake_all(wakers: Mapping[str, Callable[[], None]]) -> None:
-    for wake in wakers.values():
-        wake()

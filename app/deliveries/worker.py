@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.engines import is_sqlite, prefer_indexes
-from app.database.writing import Courtesy, writing
+from app.database.pace import Pace
+from app.database.writing import writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
@@ -62,7 +63,7 @@ class Worker:
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._ending = False
-        self._courtesy = Courtesy(url)
+        self._pace = Pace(one_writer=is_sqlite(url))
         self._watch = Watch()
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
@@ -77,7 +78,7 @@ class Worker:
             await self._dispatcher.begin(connection, now=datetime.now(UTC))
             if is_sqlite(self._url):  # which has only one worker
                 await take_back(connection, now=datetime.now(UTC))
-        async with waking(self._url, events=self._arrived.set, deliveries=self._wake):
+        async with waking(self._url, events=self._stored, deliveries=self._wake):
             self._start(self._dispatch)
             self._start(self._look)
             for sender in self._senders.values():
@@ -102,7 +103,7 @@ class Worker:
     def _add(self, name: str, settings: DestinationSettings) -> Sender:
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
         kind = open_destination(settings)
-        sender = Sender(self._engine, limits, kind, worker=self._name, courtesy=self._courtesy)
+        sender = Sender(self._engine, limits, kind, worker=self._name, pace=self._pace)
         self._senders[name] = sender
         return sender
 
@@ -114,6 +115,10 @@ class Worker:
         self._wake()
         for sender in self._senders.values():
             sender.end()
+
+    def _stored(self, waiting: int) -> None:
+        self._pace.tell(waiting)
+        self._arrived.set()
 
     def _wake(self) -> None:
         self._arrived.set()
@@ -135,14 +140,14 @@ class Worker:
         async with self._engine.connect() as connection:
             if not await self._dispatcher.has_work(connection, now=now):
                 return 0
-        async with writing(self._engine, courtesy=self._courtesy) as connection:
+        async with writing(self._engine, pace=self._pace) as connection:
             return await self._dispatcher.dispatch(connection, most=self._at_once, now=now)
 
     async def _advance(self, now: datetime) -> Advanced:
         async with self._engine.connect() as connection:
             if not await any_running(connection):
                 return Advanced(0, None)
-        async with writing(self._engine, courtesy=self._courtesy) as connection:
+        async with writing(self._engine, pace=self._pace) as connection:
             return await advance(connection, now=now)
 
     async def _look(self) -> None:
@@ -173,7 +178,7 @@ class Worker:
         longest = timedelta(0) if self._watch.set_back(datetime.now(UTC), elapsed=elapsed) else LONGEST_DELAY
         wrong = [outlook.name for outlook in found if outlook.ahead or (outlook.pending and not longest)]
         for name in wrong:
-            async with writing(self._engine, courtesy=self._courtesy) as connection:
+            async with writing(self._engine, pace=self._pace) as connection:
                 mended = await set_right(connection, name, now=datetime.now(UTC), longest=longest)
             logger.warning("times_ahead", extra={"fields": {"destination": name, "deliveries": mended}})
         return bool(wrong)
@@ -192,7 +197,7 @@ class Worker:
         async with self._engine.connect() as connection:
             names = await over(connection)
         for name in names:
-            async with writing(self._engine, courtesy=self._courtesy) as connection:
+            async with writing(self._engine, pace=self._pace) as connection:
                 forgotten = await forget(connection, name)
             if forgotten and name in self._senders:
                 sender = self._senders.pop(name)

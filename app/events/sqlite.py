@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from app.database.backlog import Backlog
 from app.database.columns import sqlite_instant
 from app.database.engines import open_sqlite, sqlite_path
 from app.database.postgres import DatabaseProblem
@@ -67,7 +66,6 @@ class SQLiteWriter:
         self._second: sqlite3.Connection | None = None  # for checkpoints
         path = sqlite_path(url)
         self._log = path.with_name(path.name + "-wal")
-        self._backlog = Backlog(path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpointer")
         self._copying: Future[bool] | None = None
@@ -83,15 +81,10 @@ class SQLiteWriter:
         """Implements `Writer.probe`: takes the write lock, and commits a page if the probe is thorough."""
         return asyncio.get_running_loop().run_in_executor(self._writer, self._probe, thorough)
 
-    def tell(self, events: int) -> None:
-        """Tells other processes that write to the file whether events wait."""
-        self._backlog.tell(events)
-
     async def close(self) -> None:
         """Waits for the write under way, then closes the connections. With the last one SQLite removes its log."""
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._checkpointer.shutdown)
-        self._backlog.close()
         for connection in (self._second, self._connection):
             if connection is not None:
                 self._file.close(connection)

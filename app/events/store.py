@@ -185,8 +185,7 @@ class EventStore:
         max_waiting: The most events that may wait for a transaction.
         max_waiting_bytes: The most bytes of bodies that may wait for a transaction.
         timeout: How long an event may wait before its caller is told that the database is unavailable.
-        stored: Called after each commit.
-        backlog: Hears after each commit how many events wait for the next one.
+        stored: Called after each commit, with the number of events that wait for the next one.
         health: Is told the outcome of each commit, and after a second without a commit the outcome of a trial.
     """
 
@@ -198,8 +197,7 @@ class EventStore:
         max_waiting: int,
         max_waiting_bytes: int,
         timeout: timedelta,
-        stored: Callable[[], None] = lambda: None,
-        backlog: Callable[[int], None] = lambda _: None,
+        stored: Callable[[int], None] = lambda _: None,
         health: Health | None = None,
     ) -> None:
         self._writer = writer
@@ -208,7 +206,6 @@ class EventStore:
         self._max_waiting_bytes = max_waiting_bytes
         self._timeout = timeout.total_seconds()
         self._stored = stored
-        self._backlog = backlog
         self._health = health
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
@@ -329,11 +326,10 @@ class EventStore:
         try_alone = isinstance(error, BadRow) and len(batch) > 1
         if try_alone:  # one bad row fails the whole transaction, but the others can be stored
             self._alone.extend(batch)
-        self._backlog(len(self._waiting))
         self._write_next()  # before the callers go on, so that the database does not wait for their answers
         if error is None:
             _resolve(batch, writing.result())
-            self._stored()
+            self._stored(len(self._batch) + len(self._waiting))
         elif not try_alone:
             refused = isinstance(error, BadRow)
             fields = {"events": len(batch), "event_id": str(batch[0].event.id), "error": first_line(error)}

@@ -1,10 +1,13 @@
 import asyncio
 from functools import partial
 
+import pytest
+from sqlalchemy import text
+
 from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.tables import ReplayStatus
-from app.deliveries.wake import waking
+from app.deliveries.wake import EVENTS, Notifier, waking
 
 PATIENCE = 60  # seconds; a busy machine may need some of them
 
@@ -25,7 +28,7 @@ async def test_whatever_makes_work_for_workers_tells_them_by_itself(workers, dat
             await operation(connection, *arguments, now=workers.now, **more)
 
     await workers.store("A")
-    async with waking(database_url, events=lambda: None, deliveries=woken.set):
+    async with waking(database_url, events=lambda _: None, deliveries=woken.set):
         await wakes(workers.dispatch())
         await workers.turn()
         await wakes(workers.leave())  # what it claimed and has not sent
@@ -41,3 +44,30 @@ async def test_whatever_makes_work_for_workers_tells_them_by_itself(workers, dat
         await wakes(workers.advance())
         for status in (ReplayStatus.PAUSED, ReplayStatus.RUNNING, ReplayStatus.CANCELLED):
             await wakes(workers.set_replay(replay_id, status))
+
+
+async def test_workers_are_told_of_events_and_of_how_many_more_wait(database_url):
+    heard: asyncio.Queue[int] = asyncio.Queue()
+    listens = asyncio.Event()
+    notifier = Notifier(database_url)
+    try:
+        async with asyncio.timeout(PATIENCE), waking(database_url, events=heard.put_nowait, deliveries=listens.set):
+            await listens.wait()
+            notifier.stored(37)
+            assert await heard.get() == 37
+            notifier.stored(1)
+            notifier.stored(2)  # while it waits before it tells again
+            assert await heard.get() == 2
+    finally:
+        await notifier.close()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_receiver_of_the_previous_release_which_tells_no_number_wakes_workers_too(database_url, engine):
+    heard: asyncio.Queue[int] = asyncio.Queue()
+    listens = asyncio.Event()
+    async with asyncio.timeout(PATIENCE), waking(database_url, events=heard.put_nowait, deliveries=listens.set):
+        await listens.wait()
+        async with engine.begin() as connection:
+            await connection.execute(text(f"NOTIFY {EVENTS}"))
+        assert await heard.get() == 0

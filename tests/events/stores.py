@@ -49,14 +49,12 @@ async def running(
     max_waiting_bytes: int = 32 * 1024 * 1024,
     timeout: timedelta = TIMEOUT,
 ) -> AsyncIterator[EventStore]:
-    writer = writer_for(url, timeout=timeout)
     store = EventStore(
-        writer,
+        writer_for(url, timeout=timeout),
         max_batch=max_batch,
         max_waiting=max_waiting,
         max_waiting_bytes=max_waiting_bytes,
         timeout=timeout,
-        backlog=writer.tell if isinstance(writer, SQLiteWriter) else lambda _: None,
     )
     async with store.running():
         yield store
