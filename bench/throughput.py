@@ -39,8 +39,9 @@ def measure(run: Run) -> None:
         for kind in KINDS:
             for connections in run.plan.connections:
                 run.say(f"{kind}, {connections} connections")
-                for _ in range(run.plan.repetitions):
-                    found = {about: each.run(kind, connections, run.plan.seconds) for about, each in targets.items()}
+                for repetition in range(run.plan.repetitions):
+                    order = list(targets)[:: -1 if repetition % 2 else 1]  # nobody is always measured after the same
+                    found = {about: targets[about].run(kind, connections, run.plan.seconds) for about in order}
                     if connections == 1:
                         found |= {("commit", where): {"p50 ms": _commit(each, kind)} for where, each in commits.items()}
                     _compare(found)
