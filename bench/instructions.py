@@ -10,7 +10,6 @@ both were divided by the floor's: bare ASGI on uvicorn, of which nothing is ours
 
 import argparse
 import asyncio
-import gc
 import io
 import json
 import os
@@ -43,7 +42,7 @@ from app.auth.clients import clients_from
 from app.auth.limits import FAILURES, Limit
 from app.events.store import EventStore, NewEvent, Row, Stored
 from app.receiver.endpoint import Receiver
-from app.server.server import server_for
+from app.server.server import server_for, spare_collector
 from app.settings.model import Scope as ClientScope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
@@ -257,7 +256,7 @@ def exceeding(figures: Figures, recorded: Figures) -> Iterator[str]:
             now = figures.get(layer, {}).get(kind)
             bound = before * figures[FLOOR][kind] / recorded[FLOOR][kind] * (1 + MOST_MORE)
             if now is not None and now > bound:
-                yield f"{layer}: {now:.0f} thousand instructions a {kind}, more than {bound:.0f}."
+                yield f"{layer}: {now:.0f} thousand instructions for each {kind}, more than {bound:.0f}."
 
 
 def run(layer: str, kind: str, events: int) -> None:
@@ -344,8 +343,7 @@ def _total(counts: Path) -> int:
 
 def _measured(layers: Sequence[str]) -> None:
     """What runs under callgrind: each run in a child, told with its process id."""
-    gc.collect()
-    gc.freeze()
+    spare_collector()
     for layer in layers:
         for kind in SAMPLES:
             for events in (WARM_UP, WARM_UP + EVENTS):

@@ -47,13 +47,13 @@ class Client:
 
     def validity(self, now: datetime) -> Validity:
         """Whether the client may come in now, not yet or no longer."""
-        if self.not_before is not None and now < self.not_before:
-            return Validity.NOT_BEGUN
-        return Validity.VALID if self.not_after is None or now <= self.not_after else Validity.ENDED
+        if self.valid_at(now):
+            return Validity.VALID
+        return Validity.NOT_BEGUN if self.not_before is not None and now < self.not_before else Validity.ENDED
 
     def valid_at(self, now: datetime) -> bool:
         """Whether the client may come in now."""
-        return self.validity(now) is Validity.VALID
+        return (self.not_before is None or self.not_before <= now) and (self.not_after is None or now <= self.not_after)
 
 
 class Clients:
