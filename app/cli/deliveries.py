@@ -27,7 +27,6 @@ from app.deliveries.queries import (
     list_destinations,
 )
 from app.deliveries.tables import DeliveryStatus
-from app.deliveries.transitions import is_in_flight
 from app.telemetry.printing import printable
 
 SHOWN = ("id", "event_id", "type", "reference", "destination", "status", "attempts", "due", "last")
@@ -210,7 +209,8 @@ def _due(delivery: ListedDelivery, now: datetime) -> datetime | str | None:
         return None
     if delivery.due_at is None:
         return "waits for another"
-    return "is being sent" if is_in_flight(delivery, now=now) else delivery.due_at
+    is_sent_now = delivery.claimed_by is not None and delivery.due_at > now
+    return "is being sent" if is_sent_now else delivery.due_at
 
 
 def _beginning(answer: str) -> str:

@@ -1,20 +1,19 @@
 """Claims: which deliveries of a destination a worker may send now."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, exists, func, or_, select
+from sqlalchemy import Select, bindparam, delete, exists, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from app.database.writing import insert_new
 from app.deliveries.queue import drop_cancelled, prefer_live
 from app.deliveries.retry import delay_after_loss
-from app.deliveries.tables import PENDING, Attempt, AttemptResult, Delivery
-from app.deliveries.transitions import CLAIM, LOSE, in_flight
+from app.deliveries.tables import PENDING, Attempt, AttemptResult, Claimed, Delivery
+from app.deliveries.transitions import LOSE, OF_DELIVERY
 from app.events.tables import Event
 
 MARGIN = timedelta(seconds=5)
@@ -51,25 +50,40 @@ class Claim(NamedTuple):
     superseded: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A delivery that a worker holds or may claim."""
+class Held(NamedTuple):
+    """A claim on a delivery, of any worker."""
+
+    delivery_id: UUID
+    worker: str
+    attempt: int
+    lost: int
+    ends_at: datetime
+
+
+class Lost(NamedTuple):
+    """An attempt whose worker ended before it knew the answer, and its delivery."""
+
+    delivery_id: UUID
+    number: int
+    started_at: datetime | None
+    attempts_before: int
+    lost: int
+    replay_id: UUID | None
+    reference: str | None
+
+
+class Due(NamedTuple):
+    """A delivery to send, with its event."""
 
     delivery_id: UUID
     attempts: int
     attempts_before: int
     lost: int
     claimed_by: str | None
-    """If the delivery is due: the worker that died during its attempt."""
+    """The worker of a release before migration 0011 that died during its attempt."""
     claimed_at: datetime | None
     replay_id: UUID | None
     reference: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Due(Held):
-    """A delivery to send, with its event."""
-
     event_id: UUID
     type: str | None
     headers: list[list[str]]
@@ -92,17 +106,12 @@ class Due(Held):
             superseded=self.superseded,
         )
 
+    def lost_attempt(self) -> Lost:
+        """The attempt of the worker that died."""
+        of_delivery = (self.attempts_before, self.lost, self.replay_id, self.reference)
+        return Lost(self.delivery_id, self.attempts, self.claimed_at, *of_delivery)
 
-_held = (
-    Delivery.id,
-    Delivery.attempts,
-    Delivery.attempts_before,
-    Delivery.lost,
-    Delivery.claimed_by,
-    Delivery.claimed_at,
-    Delivery.replay_id,
-    Delivery.reference,
-)
+
 _newer = aliased(Event)
 _of_this_order = exists().where(_newer.reference == Event.reference)
 _superseded = or_(  # two conditions, as an index answers each with one look-up, however many events the order has
@@ -110,12 +119,30 @@ _superseded = or_(  # two conditions, as an index answers each with one look-up,
     _of_this_order.where(_newer.order_version == Event.order_version, _newer.order_modified > Event.order_modified),
 )
 _due: Select[*tuple[Any, ...]] = (
-    select(*_held, Event.id, Event.type, Event.headers, Event.body, _superseded)
+    select(
+        Delivery.id,
+        Delivery.attempts,
+        Delivery.attempts_before,
+        Delivery.lost,
+        Delivery.claimed_by,
+        Delivery.claimed_at,
+        Delivery.replay_id,
+        Delivery.reference,
+        Event.id,
+        Event.type,
+        Event.headers,
+        Event.body,
+        _superseded,
+    )
     .join(Event, Event.id == Delivery.event_id)
-    .where(Delivery.destination == bindparam("destination"), PENDING, Delivery.due_at <= bindparam("now"))
+    .where(
+        Delivery.destination == bindparam("destination"),
+        PENDING,
+        Delivery.due_at <= bindparam("now"),
+        ~exists().where(OF_DELIVERY),
+    )
     .order_by(Delivery.due_at)
     .limit(bindparam("most"))
-    .with_for_update(of=Delivery, skip_locked=True)
 )
 DUE = (_due.where(Delivery.replay_id.is_(None)), _due.where(Delivery.replay_id.is_not(None)))
 """First live deliveries, then those of replays."""
@@ -127,33 +154,51 @@ NEXT_DUE = select(
     _soonest.where(Delivery.replay_id.is_(None)).scalar_subquery(),
     _soonest.where(Delivery.replay_id.is_not(None)).scalar_subquery(),
 )
-IN_FLIGHT = (
-    select(func.count().label("all"), func.count().filter(Delivery.lost > 0).label("alone"))
-    .select_from(Delivery)
-    .where(Delivery.destination == bindparam("destination"), in_flight(bindparam("now")))
+CLAIMS = select(Claimed.delivery_id, Claimed.worker, Claimed.attempt, Claimed.lost, Claimed.ends_at).where(
+    Claimed.destination == bindparam("destination")
 )
-MINE = select(*_held).where(
-    Delivery.destination == bindparam("destination"), Delivery.claimed_by == bindparam("worker")
+_lost: Select[*tuple[Any, ...]] = (
+    select(
+        Delivery.id,
+        Claimed.attempt,
+        Claimed.started_at,
+        Delivery.attempts_before,
+        Delivery.lost,
+        Delivery.replay_id,
+        Delivery.reference,
+    )
+    .join(Claimed, OF_DELIVERY)
+    .where(Claimed.destination == bindparam("destination"))
+)
+RUN_OUT = _lost.where(Claimed.ends_at <= bindparam("now"))
+MINE = _lost.where(Claimed.worker == bindparam("worker"))
+RELEASE = delete(Claimed).where(
+    Claimed.destination == bindparam("name"), Claimed.delivery_id.in_(bindparam("ids", expanding=True))
 )
 
 
-class Flying(NamedTuple):
-    """How many deliveries of a destination are being sent, by all workers."""
-
-    all: int
-    alone: int
-    """How many of them must be sent alone."""
+async def read_claims(connection: AsyncConnection, name: str) -> list[Held]:
+    """All claims on deliveries of a destination. The caller holds its lock."""
+    return [Held(*row) for row in await connection.execute(CLAIMS, {"destination": name})]
 
 
 async def claim(
-    connection: AsyncConnection, limits: Limits, *, free: int, flying: Flying, worker: str, now: datetime
+    connection: AsyncConnection, limits: Limits, *, free: int, flying: Sequence[Held], worker: str, now: datetime
 ) -> list[Claim]:
     """Claims up to `free` due deliveries, those of replays last. The caller holds the destination's lock.
 
     A delivery whose last attempt was lost with its process is sent alone: it waits until nothing else is being sent,
     and later deliveries wait for it.
+
+    Args:
+        connection: In a transaction that may write.
+        limits: The destination's limits.
+        free: The most deliveries to claim.
+        flying: The claims that have not run out. Those that have were lost before.
+        worker: The worker's name.
+        now: The time.
     """
-    if flying.alone:
+    if any(held.lost for held in flying):
         return []
     while True:
         found: list[Due] = []
@@ -161,72 +206,93 @@ async def claim(
             if len(found) < free:
                 values = {"destination": limits.name, "now": now, "most": free - len(found)}
                 found += [Due(*row) for row in await connection.execute(query, values)]
-        lost = [due for due in found if due.claimed_by is not None]
+        lost = [due.lost_attempt() for due in found if due.claimed_by is not None]
         if not lost:
             break
         await _lose(connection, limits.name, lost, now=now)
     suspect = next((place for place, due in enumerate(found) if due.lost), None)
     if suspect is not None:
-        found = found[: suspect or (0 if flying.all else 1)]
-    if found:
-        until = now + limits.timeout + MARGIN
-        ids = [due.delivery_id for due in found]
-        await connection.execute(CLAIM, {"ids": ids, "worker": worker, "at": now, "until": until})
-    return [due.claim() for due in found]
+        found = found[: suspect or (0 if flying else 1)]
+    claims = [due.claim() for due in found]
+    if claims:
+        rows = [
+            {
+                "destination": limits.name,
+                "delivery_id": claim.delivery_id,
+                "worker": worker,
+                "attempt": claim.attempt,
+                "lost": claim.lost,
+                "started_at": now,
+                "ends_at": now + limits.timeout + MARGIN,
+            }
+            for claim in claims
+        ]
+        await connection.execute(insert(Claimed), rows)
+    return claims
+
+
+async def release(connection: AsyncConnection, name: str, ids: Collection[UUID]) -> None:
+    """Ends the claims on these deliveries of a destination."""
+    if ids:
+        await connection.execute(RELEASE, {"name": name, "ids": list(ids)})
+
+
+async def lose_run_out(connection: AsyncConnection, name: str, *, now: datetime) -> None:
+    """Gives up claims that have run out. The caller holds the destination's lock."""
+    rows = await connection.execute(RUN_OUT, {"destination": name, "now": now})
+    if lost := [Lost(*row) for row in rows]:
+        await _lose(connection, name, lost, now=now)
 
 
 async def give_back(connection: AsyncConnection, name: str, *, worker: str, now: datetime) -> None:
     """Gives up a worker's claims, as attempts whose answer is not known. None of them can have ended the worker."""
     rows = await connection.execute(MINE, {"destination": name, "worker": worker})
-    if mine := [Held(*row) for row in rows]:
+    if mine := [Lost(*row) for row in rows]:
         await _lose(connection, name, mine, now=now, blameless=True)
 
 
 async def _lose(
-    connection: AsyncConnection, name: str, lost: Sequence[Held], *, now: datetime, blameless: bool = False
+    connection: AsyncConnection, name: str, lost: Sequence[Lost], *, now: datetime, blameless: bool = False
 ) -> None:
     """Records attempts whose answer will never be known. They do not count towards dead: at most one ended the worker.
 
     Args:
         connection: In a transaction that holds the destination's lock.
         name: The destination's name.
-        lost: Its claimed deliveries.
+        lost: The attempts, of deliveries of the destination.
         now: The time.
         blameless: Whether none of them can have ended the worker. They are then due at once and need not be sent alone.
     """
     attempts = [
         {
-            "delivery_id": held.delivery_id,
-            "number": held.attempts,
-            "started_at": held.claimed_at,
+            "delivery_id": each.delivery_id,
+            "number": each.number,
+            "started_at": each.started_at,
             "result": AttemptResult.LOST.value,
             "error": LOST,
         }
-        for held in lost
+        for each in lost
     ]
     await insert_new(connection, Attempt, attempts)
     changes = [
-        {"delivery_id": held.delivery_id, "due": now, "losses": held.lost}
+        {"delivery_id": each.delivery_id, "number": each.number, "due": now, "losses": each.lost}
         if blameless
         else {
-            "delivery_id": held.delivery_id,
-            "due": now + delay_after_loss(held.attempts - held.attempts_before, lost=held.lost),
-            "losses": held.lost + 1,
+            "delivery_id": each.delivery_id,
+            "number": each.number,
+            "due": now + delay_after_loss(each.number - each.attempts_before, lost=each.lost),
+            "losses": each.lost + 1,
         }
-        for held in lost
+        for each in lost
     ]
     await connection.execute(LOSE, changes)
-    replayed = [held for held in lost if held.replay_id is not None]
-    await drop_cancelled(connection, [(held.delivery_id, held.replay_id) for held in replayed], now=now)
-    await prefer_live(connection, name, {held.reference for held in replayed if held.reference is not None}, now=now)
+    await release(connection, name, [each.delivery_id for each in lost])
+    replayed = [each for each in lost if each.replay_id is not None]
+    await drop_cancelled(connection, [(each.delivery_id, each.replay_id) for each in replayed], now=now)
+    await prefer_live(connection, name, {each.reference for each in replayed if each.reference is not None}, now=now)
 
 
-async def count_in_flight(connection: AsyncConnection, name: str, *, now: datetime) -> Flying:
-    """How many deliveries of the destination are being sent."""
-    return Flying(*(await connection.execute(IN_FLIGHT, {"destination": name, "now": now})).one())
-
-
-async def next_due(connection: AsyncConnection, name: str, *, now: datetime) -> datetime | None:
-    """When the next delivery of the destination becomes due, or its claim ends."""
+async def next_due(connection: AsyncConnection, name: str, *, now: datetime) -> list[datetime]:
+    """When the next live delivery of the destination and the next one of a replay become due, if there are any."""
     found = (await connection.execute(NEXT_DUE, {"destination": name, "now": now})).one()
-    return min((at for at in found if at is not None), default=None)
+    return [at for at in found if at is not None]

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.deliveries.claims import MARGIN
 from app.deliveries.queue import lock
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
-from app.deliveries.tables import PENDING_PARTS, Delivery, Destination
-from app.deliveries.transitions import CLAIMED, UNCLAIMED
+from app.deliveries.tables import PENDING_PARTS, Claimed, Delivery, Destination
+from app.deliveries.transitions import UNCLAIMED
 from app.settings.model import LONGEST_TIMEOUT
 
 AHEAD = timedelta(minutes=1)
@@ -61,9 +61,9 @@ async def set_right(
     for part in PENDING_PARTS[1:]:
         here = update(Delivery).where(part, Delivery.destination == name)
         waiting = here.where(UNCLAIMED, Delivery.due_at > now + longest + AHEAD)
-        claimed = here.where(CLAIMED, Delivery.due_at > now + LONGEST_CLAIM + AHEAD)
         mended += (await connection.execute(waiting.values(due_at=now))).rowcount
-        mended += (await connection.execute(claimed.values(due_at=now + LONGEST_CLAIM))).rowcount
+    claims = update(Claimed).where(Claimed.destination == name, Claimed.ends_at > now + LONGEST_CLAIM + AHEAD)
+    mended += (await connection.execute(claims.values(ends_at=now + LONGEST_CLAIM))).rowcount
     changes: dict[str, datetime] = {}
     if too_far(state.probe_at, LONGEST_PROBE, now=now):
         changes["probe_at"] = now

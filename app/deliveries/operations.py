@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.deliveries.claims import lose_run_out
 from app.deliveries.queue import State, lock, promote
 from app.deliveries.tables import (
     DEAD,
@@ -20,7 +21,7 @@ from app.deliveries.tables import (
     Replay,
     ReplayStatus,
 )
-from app.deliveries.transitions import UNCLAIMED, dropped, idle, is_in_flight, revived
+from app.deliveries.transitions import UNCLAIMED, dropped, in_flight, revived
 
 BATCH = 1000
 """The most deliveries that one transaction changes."""
@@ -35,7 +36,6 @@ class Chosen(NamedTuple):
     reference: str | None
     status: str
     due_at: datetime | None
-    claimed_by: str | None
 
 
 CHOSEN = select(
@@ -45,7 +45,6 @@ CHOSEN = select(
     Delivery.reference,
     Delivery.status,
     Delivery.due_at,
-    Delivery.claimed_by,
 )
 
 
@@ -83,7 +82,7 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
     Raises:
         NotDone: there is no such delivery, it was delivered, it is being sent, or it waits for another one.
     """
-    delivery, state = await _locked(connection, delivery_id)
+    delivery, state, sent_now = await _locked(connection, delivery_id, now=now)
     if state is None:
         raise NotDone(f"Destination {delivery.destination} was removed, or belonged to a replay that has ended.")
     if delivery.status == DeliveryStatus.DELIVERED:
@@ -91,7 +90,7 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
     if delivery.status != DeliveryStatus.PENDING:
         await _revive(connection, delivery.destination, [delivery], now=now)
         return
-    if is_in_flight(delivery, now=now):
+    if sent_now:
         raise NotDone(f"Delivery {delivery_id} is being sent now.")
     if delivery.due_at is None:
         raise WaitsBehind(delivery)
@@ -104,10 +103,10 @@ async def drop(connection: AsyncConnection, delivery_id: UUID, *, now: datetime)
     Raises:
         NotDone: there is no such delivery, it has ended, or it is being sent.
     """
-    delivery, _ = await _locked(connection, delivery_id)
+    delivery, _, sent_now = await _locked(connection, delivery_id, now=now)
     if delivery.status not in (DeliveryStatus.PENDING, DeliveryStatus.DEAD):
         raise NotDone(f"Delivery {delivery_id} is {delivery.status}: there is nothing to drop.")
-    if is_in_flight(delivery, now=now):
+    if sent_now:
         raise NotDone(f"Delivery {delivery_id} is being sent now.")
     await _drop(connection, delivery.destination, [delivery], now=now)
 
@@ -134,8 +133,9 @@ async def drop_pending(connection: AsyncConnection, destination: str, *, now: da
     Those that wait for another one are dropped first: otherwise each drop would make the next one due.
     """
     await lock(connection, destination)
+    await lose_run_out(connection, destination, now=now)
     for part in PENDING_PARTS:
-        if rows := await _some(connection, destination, part & idle(now)):
+        if rows := await _some(connection, destination, part & ~in_flight(now)):
             await _drop(connection, destination, rows, now=now)
             return len(rows)
     return 0
@@ -189,13 +189,22 @@ async def _change(connection: AsyncConnection, name: str, **values: Any) -> None
     await connection.execute(update(Destination).where(Destination.name == name).values(values))
 
 
-async def _locked(connection: AsyncConnection, delivery_id: UUID) -> tuple[Chosen, State | None]:
-    """Locks the delivery's destination; gives the delivery and the destination's state, None if it was removed."""
+async def _locked(
+    connection: AsyncConnection, delivery_id: UUID, *, now: datetime
+) -> tuple[Chosen, State | None, bool]:
+    """Locks the delivery's destination.
+
+    Gives the delivery, the destination's state, None if it was removed, and whether the delivery is being sent.
+    """
     destination = await connection.scalar(select(Delivery.destination).where(Delivery.id == delivery_id))
     if destination is None:
         raise NotDone(f"There is no delivery {delivery_id}.")
     state = await lock(connection, destination)
-    return Chosen(*(await connection.execute(CHOSEN.where(Delivery.id == delivery_id))).one()), state
+    await lose_run_out(connection, destination, now=now)
+    this = Delivery.id == delivery_id
+    delivery = Chosen(*(await connection.execute(CHOSEN.where(this))).one())
+    sent_now = await connection.scalar(select(exists().where(this, PENDING, in_flight(now))))
+    return delivery, state, bool(sent_now)
 
 
 async def _some(connection: AsyncConnection, destination: str, which: ColumnElement[bool]) -> list[Chosen]:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read
 from app.deliveries.clocks import LONGEST_CLAIM, too_far
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
-from app.deliveries.tables import PENDING, Delivery, Destination
-from app.deliveries.transitions import CLAIMED, HAS_TIME, UNCLAIMED
+from app.deliveries.tables import PENDING, Claimed, Delivery, Destination
+from app.deliveries.transitions import HAS_TIME, OF_DELIVERY
 
 
 class Outlook(NamedTuple):
@@ -43,6 +43,7 @@ class Times(NamedTuple):
     next_at: datetime | None
     live_at: datetime | None
     replay_at: datetime | None
+    claims_at: datetime | None
     live_until: datetime | None
     replay_until: datetime | None
     claimed_until: datetime | None
@@ -57,7 +58,7 @@ async def outlooks(connection: AsyncConnection, *, now: datetime) -> list[Outloo
             times.paused_at,
             times.paused_reason,
             times.probe_at is not None,
-            pending=bool(due := [at for at in (times.live_at, times.replay_at) if at is not None]),
+            pending=bool(due := [at for at in (times.live_at, times.replay_at, times.claims_at) if at is not None]),
             ahead=_ahead(times, now=now),
             at=_at(times.paused_at, due, [times.probe_at, times.next_at], now=now),
         )
@@ -86,14 +87,17 @@ def _ahead(times: Times, *, now: datetime) -> bool:
 
 
 def _first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
-    of_this = (Delivery.destination == Destination.name, PENDING, HAS_TIME)
-    return select(func.min(Delivery.due_at)).where(*of_this, which).scalar_subquery()
+    due = (Delivery.destination == Destination.name, PENDING, HAS_TIME, which, ~exists().where(OF_DELIVERY))
+    return select(Delivery.due_at).where(*due).order_by(Delivery.due_at).limit(1).scalar_subquery()
 
 
-def _last_due(which: ColumnElement[bool], *, claimed: bool) -> ColumnElement[datetime | None]:
+def _last_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
     of_this = (Delivery.destination == Destination.name, PENDING, HAS_TIME)
-    by = CLAIMED if claimed else UNCLAIMED
-    return select(func.max(Delivery.due_at)).where(*of_this, by, which).scalar_subquery()
+    return select(func.max(Delivery.due_at)).where(*of_this, which).scalar_subquery()
+
+
+def _claims(end: ColumnElement[datetime | None]) -> ColumnElement[datetime | None]:
+    return select(end).where(Claimed.destination == Destination.name).scalar_subquery()
 
 
 LIVE, REPLAYED = Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None)
@@ -101,7 +105,8 @@ LOOK = select(
     *columns(Destination, Times),
     _first_due(LIVE).label("live_at"),
     _first_due(REPLAYED).label("replay_at"),
-    _last_due(LIVE, claimed=False).label("live_until"),
-    _last_due(REPLAYED, claimed=False).label("replay_until"),
-    _last_due(true(), claimed=True).label("claimed_until"),
+    _claims(func.min(Claimed.ends_at)).label("claims_at"),
+    _last_due(LIVE).label("live_until"),
+    _last_due(REPLAYED).label("replay_until"),
+    _claims(func.max(Claimed.ends_at)).label("claimed_until"),
 )

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, cast, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, literal, null, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.columns import ComparedId
@@ -18,12 +18,13 @@ from app.deliveries.tables import (
     PENDING_PARTS,
     Attempt,
     AttemptResult,
+    Claimed,
     Delivery,
     DeliveryStatus,
     Destination,
     Replay,
 )
-from app.deliveries.transitions import CLAIMED, in_flight
+from app.deliveries.transitions import CLAIMED_BEFORE, OF_DELIVERY, in_flight
 from app.events.ids import made_at
 from app.events.tables import Event
 
@@ -45,13 +46,24 @@ class DeliveryFilter:
     replay_id: UUID | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The conditions of a WHERE clause, without `reference`, for which the events have an index."""
+        """The conditions of a WHERE clause."""
         conditions: list[ColumnElement[bool]] = []
         if self.status is not None:
             conditions.append(WRITTEN_OUT.get(self.status, Delivery.status == self.status))
-        equal = ("destination", "event_id", "replay_id")
+        if self.reference is not None:
+            conditions.append(_of_events(select(Event.id).where(Event.reference == self.reference)))
+        if self.event_id is not None:
+            conditions.append(_of_events([self.event_id]))
+        equal = ("destination", "replay_id")
         wanted = [(name, getattr(self, name)) for name in equal]
         return conditions + [getattr(Delivery, name) == value for name, value in wanted if value is not None]
+
+
+def _of_events(ids: Select[UUID] | list[UUID]) -> ColumnElement[bool]:
+    """Selects deliveries by their events, for which live ones and those of replays have an index each."""
+    deliveries = select(Delivery.id).where(Delivery.event_id.in_(ids))
+    live, replayed = Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None)
+    return Delivery.id.in_(union_all(deliveries.where(live), deliveries.where(replayed)))
 
 
 class ListedDelivery(NamedTuple):
@@ -158,18 +170,46 @@ RESULT = func.coalesce(
 )
 """The result of an attempt. If a release before migration 0008 wrote the row, it follows from the other columns."""
 
-_begun = case((CLAIMED, 1), else_=0)  # an attempt that is not over
+_sent: dict[str, ColumnElement[Any]] = {
+    "due_at": func.coalesce(Claimed.ends_at, Delivery.due_at),
+    "claimed_by": func.coalesce(Claimed.worker, Delivery.claimed_by),
+    "claimed_at": func.coalesce(Claimed.started_at, Delivery.claimed_at),
+    "attempts": func.coalesce(Claimed.attempt, Delivery.attempts),
+}
+SHOWN: Select[Any] = select(
+    *(_sent.get(column.name, column).label(column.name) for column in columns(Delivery, ListedDelivery))
+).outerjoin(Claimed, OF_DELIVERY)
+"""Deliveries as they are shown. One that is being sent has the end of its claim as `due_at`, and counts the attempt."""
+
+_delivered_at_once = Delivery.first_started_at.is_not(None)
+_begun = case((CLAIMED_BEFORE, 1), else_=0)  # an attempt that is not over
 _SUMMARY: Select[Any] = (
-    select(
-        *columns(Delivery, ListedDelivery),
+    SHOWN.add_columns(
         Event.type,
-        Attempt.status.label("last_status"),
-        case((Attempt.number.is_not(None), RESULT)).label("last_result"),
+        func.coalesce(Delivery.first_status, Attempt.status).label("last_status"),
+        case(
+            (_delivered_at_once, AttemptResult.DELIVERED.value),
+            (Attempt.number.is_not(None), RESULT),
+        ).label("last_result"),
         Attempt.error.label("last_error"),
     )
     .outerjoin(Event, Event.id == Delivery.event_id)
     .outerjoin(Attempt, and_(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts - _begun))
 )
+ATTEMPTS = union_all(
+    select(*(column for column in Attempt.__table__.columns if column.name != "result"), RESULT.label("result")),
+    select(
+        Delivery.id,
+        literal(1),
+        Delivery.first_started_at,
+        Delivery.first_duration_ms,
+        Delivery.first_status,
+        cast(null(), String),
+        Delivery.first_answer,
+        literal(AttemptResult.DELIVERED.value),
+    ).where(_delivered_at_once),
+).subquery("finished")
+"""All finished attempts: those with a row of their own, and first ones that delivered."""
 
 
 async def list_deliveries(
@@ -182,11 +222,10 @@ async def list_deliveries(
     query = _SUMMARY.where(*narrowed.conditions()).order_by(Delivery.id.desc()).limit(limit)
     if before is not None:
         query = query.where(Delivery.id < before)
-    if narrowed.reference is not None:
-        query = query.where(Event.reference == narrowed.reference)
-    elif narrowed.replay_id is not None and narrowed.status is None:
+    of_events = narrowed.reference is not None or narrowed.event_id is not None
+    if narrowed.replay_id is not None and narrowed.status is None and narrowed.reference is None:
         query = _of_replay(narrowed, limit=limit, before=before)
-    elif narrowed.status == DeliveryStatus.PENDING and narrowed.event_id is None and narrowed.replay_id is None:
+    elif narrowed.status == DeliveryStatus.PENDING and narrowed.replay_id is None and not of_events:
         query = query.where(Delivery.id.in_(_newest_pending(narrowed, limit=limit, before=before)))
     return await read(connection, query, ListedDelivery)
 
@@ -198,8 +237,8 @@ async def get_delivery(connection: AsyncConnection, delivery_id: UUID) -> Listed
 
 async def list_attempts(connection: AsyncConnection, delivery_id: UUID) -> list[ListedAttempt]:
     """The finished attempts of a delivery, in order."""
-    kept = (column for column in columns(Attempt, ListedAttempt) if column.name != "result")
-    query = select(*kept, RESULT.label("result")).where(Attempt.delivery_id == delivery_id).order_by(Attempt.number)
+    kept = (ATTEMPTS.c[name] for name in ListedAttempt._fields)
+    query = select(*kept).where(ATTEMPTS.c.delivery_id == delivery_id).order_by(ATTEMPTS.c.number)
     return await read(connection, query, ListedAttempt)
 
 
@@ -222,7 +261,7 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> li
         select(
             pending.c.destination,
             func.count().label("pending"),
-            func.sum(case((pending.c.due_at <= now, 1), else_=0)).label("due"),
+            func.sum(case((and_(pending.c.due_at <= now, ~pending.c.in_flight), 1), else_=0)).label("due"),
             func.sum(case((pending.c.in_flight, 1), else_=0)).label("in_flight"),
             func.min(pending.c.id).label("oldest"),
         )

@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read
 from app.database.writing import insert_new
+from app.deliveries.claims import lose_run_out
 from app.deliveries.clocks import too_far
 from app.deliveries.dispatch import Wanted, add, register
 from app.deliveries.plans import NotReplayable, Plan, batches
 from app.deliveries.queue import lock, promote
 from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayEvent, ReplayStatus
-from app.deliveries.transitions import dropped, idle
+from app.deliveries.transitions import dropped, in_flight
 from app.deliveries.wake import notify
 from app.events.ids import MICROSECOND, made_at, new_id
 from app.events.queries import EventFilter
@@ -181,7 +182,8 @@ async def set_status(connection: AsyncConnection, replay_id: UUID, status: Repla
     await notify(connection)
     if ended:
         await lock(connection, destination)
-        waiting = (Delivery.replay_id == replay_id, PENDING, idle(now))
+        await lose_run_out(connection, destination, now=now)
+        waiting = (Delivery.replay_id == replay_id, PENDING, ~in_flight(now))
         references = await connection.scalars(select(Delivery.reference).where(*waiting))
         await connection.execute(update(Delivery).where(*waiting).values(dropped(now=now).values()))
         await promote(connection, destination, {each for each in references if each is not None}, now=now)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.claims import Claim, Limits
+from app.deliveries.claims import Claim, Held, Limits, release
 from app.deliveries.queue import drop_cancelled, prefer_live, promote
 from app.deliveries.retry import delay_after_loss, next_delay
 from app.deliveries.tables import Attempt, AttemptResult, DeliveryStatus
@@ -37,26 +38,72 @@ class Ended(NamedTuple):
 
 
 async def record(
-    connection: AsyncConnection, limits: Limits, ended: Sequence[Ended], *, worker: str, now: datetime
-) -> list[Ended]:
-    """Records the attempts and changes their deliveries; returns those whose deliveries are now dead.
+    connection: AsyncConnection,
+    limits: Limits,
+    ended: Sequence[Ended],
+    claims: Sequence[Held],
+    *,
+    worker: str,
+    now: datetime,
+) -> tuple[list[Ended], list[Held]]:
+    """Records the attempts and changes their deliveries. The caller holds the destination's lock.
 
-    The caller holds the destination's lock.
+    Args:
+        connection: In a transaction that may write.
+        limits: The destination's limits.
+        ended: The attempts of this worker that have ended.
+        claims: All claims on deliveries of the destination.
+        worker: The worker's name.
+        now: The time.
+
+    Returns:
+        The attempts whose deliveries are now dead, and the claims that are left.
     """
-    changes = [(attempt, _became(attempt, now=now)) for attempt in ended]
-    await connection.execute(END, [_values(attempt, change, worker=worker) for attempt, change in changes])
-    await _keep(connection, [_attempt(attempt) for attempt in ended])
-    failed = [attempt.claim for attempt in ended if attempt.outcome.result is not AttemptResult.DELIVERED]
+    held = {(claim.delivery_id, claim.attempt) for claim in claims if claim.worker == worker}
+    # After its claim has run out, another worker may have claimed it; then only a success counts, and ends that claim.
+    counting = [each for each in ended if _key(each) in held or _delivers(each)]
+    begun = {claim.delivery_id: claim.attempt for claim in claims}
+    over = {attempt.claim.delivery_id for attempt in counting}
+    await release(connection, limits.name, over & begun.keys())
+    changes = [(attempt, _became(attempt, now=now)) for attempt in counting]
+    values = [_values(attempt, change, begun.get(attempt.claim.delivery_id, 0)) for attempt, change in changes]
+    first = {_key(attempt) for attempt in counting if attempt.claim.attempt == 1 and _delivers(attempt)} & held
+    if changes:
+        kept = (_attempt(attempt) if _key(attempt) in first else {} for attempt in counting)
+        await connection.execute(END, [each | _first(attempt) for each, attempt in zip(values, kept, strict=True)])
+    await _keep(connection, [_attempt(attempt) for attempt in ended if _key(attempt) not in first])
+    failed = [attempt.claim for attempt in counting if not _delivers(attempt)]
     await drop_cancelled(connection, [(claim.delivery_id, claim.replay_id) for claim in failed], now=now)
-    over = [attempt.claim.reference for attempt, change in changes if change.finished_at is not None]
-    await promote(connection, limits.name, {reference for reference in over if reference is not None}, now=now)
-    replayed = {attempt.claim.reference for attempt in ended if attempt.claim.replay_id is not None}
+    finished = [attempt.claim.reference for attempt, change in changes if change.finished_at is not None]
+    await promote(connection, limits.name, {reference for reference in finished if reference is not None}, now=now)
+    replayed = {attempt.claim.reference for attempt in counting if attempt.claim.replay_id is not None}
     await prefer_live(connection, limits.name, {reference for reference in replayed if reference is not None}, now=now)
-    return [attempt for attempt, change in changes if change.status is DeliveryStatus.DEAD]
+    dead = [attempt for attempt, change in changes if change.status is DeliveryStatus.DEAD]
+    return dead, [claim for claim in claims if claim.delivery_id not in over]
+
+
+def _key(ended: Ended) -> tuple[UUID, int]:
+    return ended.claim.delivery_id, ended.claim.attempt
+
+
+def _delivers(ended: Ended) -> bool:
+    return ended.outcome.result is AttemptResult.DELIVERED
+
+
+def _first(attempt: dict[str, Any]) -> dict[str, Any]:
+    """The values with which a delivery keeps its first attempt; of nothing, Nones."""
+    return {
+        "started": attempt.get("started_at"),
+        "duration": attempt.get("duration_ms"),
+        "answered": attempt.get("status"),
+        "answer": attempt.get("answer"),
+    }
 
 
 async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]]) -> None:
     """Inserts the attempts. One that was recorded as lost, and so has no duration, is updated."""
+    if not attempts:
+        return
     insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(Attempt)
     columns = ("started_at", "duration_ms", "status", "result", "error", "answer")
     known = {name: insert.excluded[name] for name in columns}
@@ -92,11 +139,10 @@ def _losses(ended: Ended) -> int:
     return 0 if ended.outcome.counts else ended.claim.lost
 
 
-def _values(ended: Ended, change: Change, *, worker: str) -> dict[str, Any]:
+def _values(ended: Ended, change: Change, begun: int) -> dict[str, Any]:
     return {
         "delivery_id": ended.claim.delivery_id,
-        "worker": worker,
-        "number": ended.claim.attempt,
+        "number": max(ended.claim.attempt, begun),
         "losses": _losses(ended),
         "uncounted": 0 if ended.outcome.counts else 1,
         "new_status": change.status.value,

@@ -111,25 +111,30 @@ class Delivery(Base):
     """The replay that made it; None for a live delivery. Live deliveries go first."""
     status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING.value)
     due_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    """When it may be claimed; while it is claimed, when the claim ends. None while it waits for another delivery of its
-    reference."""
+    """When it may be claimed. None while it waits for another delivery of its reference."""
     claimed_by: Mapped[str | None]
-    """The worker that sends it now."""
+    """The worker that sends it now, if it is one of a release before migration 0011; `due_at` is then when its claim
+    ends, and `attempts` counts the attempt under way."""
     claimed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    """How many attempts were begun."""
+    """How many attempts are over."""
     attempts_before: Mapped[int] = mapped_column(server_default=text("0"))
     """How many attempts do not count towards dead: those before a person's retry, and those lost without its fault."""
     lost: Mapped[int] = mapped_column(server_default=text("0"))
     """How many attempts in a row were lost with their process. Above 0 it is sent alone, as it may be to blame."""
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    first_started_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    """When the first attempt began, if it delivered the event. It has no row in `attempts` then."""
+    first_duration_ms: Mapped[int | None]
+    first_status: Mapped[int | None]
+    first_answer: Mapped[bytes | None] = mapped_column(LargeBinary)
 
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'delivered', 'dead', 'dropped')", name="status"),
         _index("uq_deliveries_live", "event_id", "destination", where="replay_id IS NULL", unique=True),
         _index("uq_deliveries_replay", "replay_id", "event_id", where="replay_id IS NOT NULL", unique=True),
         _index("ix_deliveries_replay", "replay_id", where="status = 'pending' AND replay_id IS NOT NULL"),
-        Index("ix_deliveries_event", "event_id"),
+        _index("ix_deliveries_event", "event_id", where="replay_id IS NOT NULL"),
         _index(
             "ix_deliveries_due",
             "destination",
@@ -156,6 +161,7 @@ class Delivery(Base):
             "event_id",
             where="status = 'pending' AND reference IS NOT NULL AND due_at IS NULL",
         ),
+        # For workers of a release before migration 0011, which would otherwise read all deliveries of a destination.
         _index("ix_deliveries_claimed", "destination", "claimed_by", where="claimed_by IS NOT NULL"),
         _index("ix_deliveries_dead", "destination", "id", where="status = 'dead'"),
         Index("ix_deliveries_destination", "destination", "id"),
@@ -176,8 +182,29 @@ PENDING_PARTS = (
 """All pending deliveries, in parts that each have an index: those that wait for another, live ones, replayed ones."""
 
 
+class Claimed(Base):
+    """A claim: a worker alone may send the delivery, until the claim ends.
+
+    It is a row of its own so that a delivery is written only twice: when it is made and when its attempt is over.
+    """
+
+    __tablename__ = "claims"
+
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    delivery_id: Mapped[UUID] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    attempt: Mapped[int]
+    """The number of the attempt."""
+    lost: Mapped[int]
+    """As the delivery's. Above 0 nothing else may be sent meanwhile."""
+    started_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    ends_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+
 class Attempt(Base):
-    """One finished attempt of a delivery."""
+    """One finished attempt of a delivery, unless it was the first and delivered the event."""
 
     __tablename__ = "attempts"
 

@@ -9,54 +9,38 @@
 
     waiting     pending, no `due_at`: another delivery of its reference goes first
     due         pending, `due_at` says from when on it may be claimed
-    in flight   pending, `claimed_by`, `due_at` in the future says when the claim ends
+    in flight   pending, due, and claimed by a row of `claims` that has not run out
     delivered · dead · dropped     over, with `finished_at`
 
-A delivery that is due and still has `claimed_by` is one whose claim has run out: its attempt was lost with its worker.
+A claim that has run out stays until somebody looks: its attempt was lost with its worker.
 """
 
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, String, and_, bindparam, or_, update
+from sqlalchemy import ColumnElement, String, and_, bindparam, case, exists, or_, update
 
-from app.deliveries.tables import PENDING, Delivery, DeliveryStatus
+from app.deliveries.tables import PENDING, Claimed, Delivery, DeliveryStatus
 
-CLAIMED = Delivery.claimed_by.is_not(None)
-UNCLAIMED = Delivery.claimed_by.is_(None)
 WAITS = Delivery.due_at.is_(None)
 HAS_TIME = Delivery.due_at.is_not(None)
 
+OF_DELIVERY = and_(Claimed.destination == Delivery.destination, Claimed.delivery_id == Delivery.id)
+CLAIMED_BEFORE = Delivery.claimed_by.is_not(None)
+"""Selects deliveries that a worker of a release before migration 0011 has claimed."""
+
+UNCLAIMED = and_(Delivery.claimed_by.is_(None), ~exists().where(OF_DELIVERY))
 NOT_CLAIMED: dict[str, Any] = {"claimed_by": None, "claimed_at": None}
 
 
-def in_flight(now: datetime | BindParameter[Any]) -> ColumnElement[bool]:
+def in_flight(now: datetime) -> ColumnElement[bool]:
     """Selects, of pending deliveries, those that a worker is sending now."""
-    return and_(CLAIMED, Delivery.due_at > now)
-
-
-def idle(now: datetime) -> ColumnElement[bool]:
-    """Selects, of pending deliveries, those that no worker is sending now."""
-    return or_(UNCLAIMED, WAITS, Delivery.due_at <= now)
-
-
-class Claimable(Protocol):
-    """The columns of a delivery that say whether it is in flight."""
-
-    @property
-    def claimed_by(self) -> str | None: ...
-
-    @property
-    def due_at(self) -> datetime | None: ...
-
-
-def is_in_flight(delivery: Claimable, *, now: datetime) -> bool:
-    """Whether a worker is sending the delivery now; `in_flight` for a row that was read."""
-    return delivery.claimed_by is not None and delivery.due_at is not None and delivery.due_at > now
+    before = and_(CLAIMED_BEFORE, HAS_TIME, Delivery.due_at > now)
+    return or_(before, exists().where(OF_DELIVERY, Claimed.ends_at > now))
 
 
 class Change(NamedTuple):
-    """The new state of a delivery. It ends the delivery's claim, if there is one."""
+    """The new state of a delivery that is not claimed, or whose claim ends with it."""
 
     status: DeliveryStatus
     due_at: datetime | None
@@ -98,41 +82,29 @@ def revived() -> dict[str, Any]:
     return again.values() | {"attempts_before": Delivery.attempts}
 
 
-CLAIM = (
-    update(Delivery)
-    .where(Delivery.id.in_(bindparam("ids", expanding=True)))
-    .values(
-        claimed_by=bindparam("worker"),
-        claimed_at=bindparam("at"),
-        due_at=bindparam("until"),
-        attempts=Delivery.attempts + 1,
-    )
-)
 END = (
     update(Delivery)
-    .where(
-        Delivery.id == bindparam("delivery_id"),
-        PENDING,
-        # After its claim has run out, another worker may have claimed it; then only a success counts.
-        or_(
-            and_(Delivery.claimed_by == bindparam("worker"), Delivery.attempts == bindparam("number")),
-            bindparam("new_status", type_=String) == DeliveryStatus.DELIVERED.value,
-        ),
-    )
+    .where(Delivery.id == bindparam("delivery_id"), PENDING)
     .values(
-        status=bindparam("new_status"),
+        status=bindparam("new_status", type_=String),
         due_at=bindparam("due"),
         finished_at=bindparam("finished"),
-        lost=bindparam("losses"),
+        # After a late success it may be more, since another worker has tried again meanwhile.
+        attempts=case((Delivery.attempts > bindparam("number"), Delivery.attempts), else_=bindparam("number")),
         attempts_before=Delivery.attempts_before + bindparam("uncounted"),
-        **NOT_CLAIMED,
+        lost=bindparam("losses"),
+        first_started_at=bindparam("started"),
+        first_duration_ms=bindparam("duration"),
+        first_status=bindparam("answered"),
+        first_answer=bindparam("answer"),
     )
 )
 LOSE = (
     update(Delivery)
-    .where(Delivery.id == bindparam("delivery_id"))
+    .where(Delivery.id == bindparam("delivery_id"), PENDING)
     .values(
         due_at=bindparam("due"),
+        attempts=bindparam("number"),
         attempts_before=Delivery.attempts_before + 1,
         lost=bindparam("losses"),
         **NOT_CLAIMED,

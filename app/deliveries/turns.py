@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.claims import Claim, Limits, claim, count_in_flight, give_back, next_due
+from app.deliveries.claims import MARGIN, Claim, Held, Limits, claim, give_back, lose_run_out, next_due, read_claims
 from app.deliveries.clocks import too_far
 from app.deliveries.queue import State, lock
 from app.deliveries.results import Ended, record
 from app.deliveries.retry import Circuit
-from app.deliveries.tables import AttemptResult, Delivery, Destination
-from app.deliveries.transitions import CLAIMED
+from app.deliveries.tables import AttemptResult, Claimed, Delivery, Destination
+from app.deliveries.transitions import CLAIMED_BEFORE
 
 BURST = timedelta(milliseconds=100)
 """A destination that was idle may at once get as many deliveries as its rate allows in this time."""
@@ -57,10 +57,11 @@ async def take_turn(
     """
     if state is None:
         return Turn([], None)
-    became, news = await _record(connection, limits, ended, state, worker=worker, now=now)
+    claims = await read_claims(connection, limits.name)
+    became, claims, news = await _record(connection, limits, ended, claims, state, worker=worker, now=now)
     turn = Turn([], None)
     if became.paused_at is None:
-        turn, next_at = await _claim(connection, limits, became, worker=worker, now=now)
+        turn, next_at = await _claim(connection, limits, became, claims, worker=worker, now=now)
         became = became._replace(next_at=next_at)
     await _change(connection, limits.name, state, became)
     return turn._replace(news=news)
@@ -81,7 +82,8 @@ async def leave(
     state = await lock(connection, limits.name)
     if state is None:
         return []
-    became, news = await _record(connection, limits, ended, state, worker=worker, now=now)
+    claims = await read_claims(connection, limits.name)
+    became, _, news = await _record(connection, limits, ended, claims, state, worker=worker, now=now)
     await _change(connection, limits.name, state, became)
     await give_back(connection, limits.name, worker=worker, now=now)
     return news
@@ -89,22 +91,24 @@ async def leave(
 
 async def take_back(connection: AsyncConnection, *, now: datetime) -> None:
     """Ends all claims. Only for a worker that is the only one: all claims are then those of a worker that has died."""
-    await connection.execute(update(Delivery).where(CLAIMED).values(due_at=now))
+    await connection.execute(update(Claimed).values(ends_at=now))
+    await connection.execute(update(Delivery).where(CLAIMED_BEFORE).values(due_at=now))
 
 
 async def _record(
     connection: AsyncConnection,
     limits: Limits,
     ended: Sequence[Ended],
+    claims: list[Held],
     state: State,
     *,
     worker: str,
     now: datetime,
-) -> tuple[State, list[News]]:
-    """Records the attempts, and returns the destination's state after them and the changes to log."""
+) -> tuple[State, list[Held], list[News]]:
+    """Records the attempts. Returns the destination's state after them, the claims left, and the changes to log."""
     if not ended:
-        return state, []
-    dead = await record(connection, limits, ended, worker=worker, now=now)
+        return state, claims, []
+    dead, left = await record(connection, limits, ended, claims, worker=worker, now=now)
     circuit = state.circuit
     for attempt in ended:
         failed = attempt.outcome.result is not AttemptResult.DELIVERED
@@ -116,7 +120,7 @@ async def _record(
     if gone is not None:
         reason = f"It answered 410 Gone to event {gone.claim.event_id}."
         became = became._replace(paused_at=now, paused_reason=reason)
-    return became, news
+    return became, left, news
 
 
 async def _change(connection: AsyncConnection, name: str, state: State, became: State) -> None:
@@ -151,14 +155,17 @@ async def _claim(
     connection: AsyncConnection,
     limits: Limits,
     state: State,
+    claimed: Sequence[Held],
     *,
     worker: str,
     now: datetime,
 ) -> tuple[Turn, datetime | None]:
     """The turn, and when `rate` allows the next attempt."""
     circuit, next_at = state.circuit, state.next_at
-    flying = await count_in_flight(connection, limits.name, now=now)
-    free = circuit.allows(limits.max_in_flight - flying.all, in_flight=flying.all, now=now)
+    flying = [held for held in claimed if held.ends_at > now]
+    if len(flying) < len(claimed):
+        await lose_run_out(connection, limits.name, now=now)
+    free = circuit.allows(limits.max_in_flight - len(flying), in_flight=len(flying), now=now)
     if free <= 0:
         waits = circuit.probe_at is not None and circuit.probe_at > now
         return Turn([], circuit.probe_at if waits else None), next_at
@@ -175,4 +182,9 @@ async def _claim(
             next_at = since + timedelta(seconds=len(claims) / limits.rate)
         if len(claims) == free:
             return Turn(claims, next_at), next_at
-    return Turn(claims, await next_due(connection, limits.name, now=now)), next_at
+    times = [held.ends_at for held in flying]
+    if claims:
+        times.append(now + limits.timeout + MARGIN)
+    if len(claims) < free:  # otherwise the next turn has nothing to do before one of them ends
+        times += await next_due(connection, limits.name, now=now)
+    return Turn(claims, min(times, default=None)), next_at

@@ -22,12 +22,16 @@ from tests.database.test_columns import TABLES, key_of, read_all, read_back, row
 from tests.events.stores import new_event, running
 
 BEFORE = "0009"
+OLD_TABLES = [table for table in TABLES if table.name != "claims"]
 
 
 @pytest.fixture
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """By table."""
-    return {table.name: rows_of(table) for table in TABLES}
+    """By table, without what a later migration adds."""
+    return {
+        table.name: [{name: row[name] for name in row if not name.startswith("first_")} for row in rows_of(table)]
+        for table in OLD_TABLES
+    }
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def as_it_was(value: Any) -> Any:
 async def test_every_row_is_as_it_was_and_what_is_stored_next_is_dispatched(old_url, rows):
     async with engine_for(old_url) as engine:
         await migrations.migrate(engine)
-        for table in TABLES:
+        for table in OLD_TABLES:
             expected = sorted((read_back(row) for row in rows[table.name]), key=lambda row: key_of(row, table))
             found = await read_all(engine, table)
             assert [{**row, **given} for row, given in zip(found, expected, strict=True)] == found
@@ -115,7 +119,7 @@ async def test_an_id_of_characters_as_the_previous_release_writes_it_is_refused_
     async with engine_for(old_url) as engine:
         await migrations.migrate(engine)
     with closing(sqlite3.connect(sqlite_path(old_url))) as connection:
-        for table in TABLES:
+        for table in OLD_TABLES:
             for column in table.columns:
                 if isinstance(column.type, Uuid) and any(row[column.name] for row in rows[table.name]):
                     with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):

@@ -1,10 +1,13 @@
+import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import event, func, select
 
 from app.deliveries.claims import LOST, MARGIN, Claim
 from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, LONGEST_DELAY, MOST_ATTEMPTS
-from app.deliveries.tables import AttemptResult, ReplayStatus
+from app.deliveries.tables import Attempt, AttemptResult, ReplayStatus
 from tests.deliveries.workers import Workers
 
 
@@ -143,6 +146,32 @@ async def test_an_attempt_is_kept_with_its_time_status_error_and_answer(workers)
     assert kept[:] == (claim.delivery_id, 1, workers.now, 1500, 500, "refused", None, b"Oops")
 
 
+async def test_a_first_attempt_that_delivers_is_kept_without_a_row_of_its_own(workers):
+    await workers.store()
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    ended = workers.ended(claim, 204, answer=b"Thanks")._replace(duration=timedelta(seconds=1.5))
+    await workers.turn(ended)
+    (kept,) = await workers.attempts()
+    assert kept[:] == (claim.delivery_id, 1, workers.now, 1500, 204, "delivered", None, b"Thanks")
+    async with workers.engine.connect() as connection:
+        assert await connection.scalar(select(func.count()).select_from(Attempt)) == 0
+
+
+async def test_a_delivery_that_is_sent_and_ends_is_written_twice(workers):
+    written: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, ___: Any, ____: Any, _____: Any) -> None:
+        written.extend(re.findall(r"^(?:INSERT INTO|UPDATE) (deliveries|attempts)", statement))
+
+    event.listen(workers.engine.sync_engine, "before_cursor_execute", note)
+    await workers.store()
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(claim))
+    assert written == ["deliveries", "deliveries"]
+
+
 @pytest.mark.parametrize("error", ["a \x00 in it", "half a character: \ud800"])
 async def test_an_error_that_is_no_text_for_a_database_is_kept_readable(workers, error):
     await workers.store()
@@ -198,7 +227,9 @@ async def test_after_the_last_attempt_a_delivery_is_dead_and_the_next_of_its_ref
     assert claim.event_id == second
 
 
-async def test_a_failing_destination_gets_one_probe_at_a_time_until_it_succeeds(workers):
+async def test_a_failing_destination_gets_one_probe_at_a_time_until_it_succeeds(engine):
+    workers = Workers(engine, max_in_flight=FAILURES_TO_OPEN)
+    await workers.register()
     for _ in range(FAILURES_TO_OPEN):
         await workers.store()
     await workers.dispatch()

@@ -17,6 +17,7 @@ from app.deliveries.clocks import set_right
 from app.deliveries.dispatch import dispatch, register
 from app.deliveries.outlook import outlooks
 from app.deliveries.plans import plan
+from app.deliveries.queries import ATTEMPTS, SHOWN
 from app.deliveries.queue import lock_for_turn
 from app.deliveries.replays import Advanced
 from app.deliveries.results import Ended, Outcome
@@ -119,12 +120,14 @@ class Workers:
             await connection.execute(update(Destination).values(values))
 
     async def deliveries(self) -> Sequence[Row[Any]]:
-        """All deliveries in the order of arrival, live ones before those of replays."""
+        """All deliveries as they are shown, in the order of arrival, live ones before those of replays."""
         order = (Delivery.replay_id.asc().nulls_first(), Delivery.event_id, Delivery.destination)
-        return await self._rows(select(*Delivery.__table__.columns).order_by(*order))
+        return await self._rows(SHOWN.order_by(*order))
 
     async def attempts(self) -> Sequence[Row[Any]]:
-        return await self._rows(select(*Attempt.__table__.columns).order_by(Attempt.delivery_id, Attempt.number))
+        order = (ATTEMPTS.c.delivery_id, ATTEMPTS.c.number)
+        columns = [ATTEMPTS.c[column.name] for column in Attempt.__table__.columns]
+        return await self._rows(select(*columns).order_by(*order))
 
     async def destination(self) -> Row[Any]:
         (row,) = await self._rows(select(*Destination.__table__.columns).where(Destination.name == "erp"))

@@ -14,12 +14,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Row, select
+from sqlalchemy import FromClause, Row, inspect, select
 from standardwebhooks import Webhook
 
 from app.database import engines
 from app.database.columns import Base
-from app.deliveries.tables import Attempt, Delivery
+from app.deliveries.queries import ATTEMPTS
+from app.deliveries.tables import Delivery
 from tests.conftest import WEBHOOK
 from tests.e2e.conftest import ENDS_WITHIN, Served, configured, dial, environment_for, request
 from tests.e2e.consumer import PATIENCE, Consumer
@@ -125,9 +126,9 @@ def everything_arrived(consumer: Consumer, ids: list[str]) -> Callable[[], bool]
     return lambda: {each.event_id for each in consumer.delivered()} == set(ids)
 
 
-async def stored(url: str, table: type[Base]) -> list[Row[Any]]:
+async def stored(url: str, rows: type[Base] | FromClause) -> list[Row[Any]]:
     async with engines.engine_for(url) as engine, engine.connect() as connection:
-        return list(await connection.execute(select(*table.__table__.columns)))
+        return list(await connection.execute(select(*inspect(rows).selectable.columns)))
 
 
 def test_serve_delivers_the_exact_bytes_signed(database_url, serve, consumer):
@@ -302,7 +303,7 @@ def explained(consumer: Consumer, url: str) -> None:
         assert monotonic() < ends
         rows = asyncio.run(stored(url, Delivery))
     tries: dict[UUID, list[Row[Any]]] = defaultdict(list)
-    for attempt in asyncio.run(stored(url, Attempt)):
+    for attempt in asyncio.run(stored(url, ATTEMPTS)):
         tries[attempt.delivery_id].append(attempt)
     for row in rows:
         assert len(tries[row.id]) == row.attempts >= times[str(row.event_id)]
