@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -34,6 +34,9 @@ INSERT = (
     f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)}) "  # noqa: S608
     "ON CONFLICT (dedup_key) DO NOTHING"
 )
+HAS_OLD_KEYS = 1
+"""The file's `user_version` if its events may have the keys that `old_keys` tells of: migration 0010 sets it."""
+
 WITH_KEY = "SELECT id FROM events WHERE dedup_key = ?"
 WITH_OLD_KEY = "SELECT id FROM events WHERE dedup_key BETWEEN ? AND ?"
 COUNT_COPIES = "UPDATE events SET duplicates = duplicates + ?, last_duplicate_at = ? WHERE id = ?"
@@ -63,6 +66,7 @@ class SQLiteWriter:
     def __init__(self, url: str) -> None:
         self._file = open_sqlite(url)
         self._connection: sqlite3.Connection | None = None  # of the writer
+        self._has_old_keys = True
         self._second: sqlite3.Connection | None = None  # for checkpoints
         path = sqlite_path(url)
         self._log = path.with_name(path.name + "-wal")
@@ -94,7 +98,7 @@ class SQLiteWriter:
         self._bound_log()
         try:
             with self._transaction() as connection:
-                ids = _store(connection, rows)
+                ids = _store(connection, rows, has_old_keys=self._has_old_keys)
         except BAD_ROW as error:
             # Only the error's class: its message may quote the row.
             raise BadRow(type(error).__name__) from None
@@ -114,6 +118,8 @@ class SQLiteWriter:
         try:
             if self._connection is None:
                 self._connection = _open(self._file)
+                (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+                self._has_old_keys = version == HAS_OLD_KEYS
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -197,12 +203,13 @@ def _open(file: SQLiteFile) -> sqlite3.Connection:
     return connection
 
 
-def _store(connection: sqlite3.Connection, rows: Sequence[Row]) -> dict[bytes, UUID]:
+def _store(connection: sqlite3.Connection, rows: Sequence[Row], *, has_old_keys: bool) -> dict[bytes, UUID]:
     """Inserts the rows, or counts them where they are copies; gives the id of every row's event."""
     for key, before in outlived_keys(rows):
         _free_key(connection, key, before)
-    with closing(connection.cursor()) as cursor:
-        old = [cursor.execute(WITH_OLD_KEY, old_keys(row.event.dedup_key)).fetchone() for row in rows]
+    old: list[tuple[bytes] | None] = [None] * len(rows)
+    if has_old_keys:
+        old = [connection.execute(WITH_OLD_KEY, old_keys(row.event.dedup_key)).fetchone() for row in rows]
     new = [_bound(row) for row, found in zip(rows, old, strict=True) if found is None]
     if connection.executemany(INSERT, new).rowcount == len(rows):
         return {row.event.dedup_key: row.event.id for row in rows}

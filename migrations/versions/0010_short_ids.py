@@ -35,17 +35,27 @@ IDS = {
 LONG, SHORT = "{0} CHAR(32)", "{0} BLOB CHECK (length({0}) = 16)"
 ONE_TREE = " WITHOUT ROWID"
 
+HAS_OLD_KEYS = 1
+
 ROWS_AT_ONCE = 20_000
 TELL_EVERY = 5.0  # seconds
 SMALL = 64 * 1024 * 1024  # bytes; a smaller database takes about a second
 
 
 def upgrade() -> None:
+    _mark_old_keys()
     _rewrite(LONG, SHORT, lambda value: bytes.fromhex(value) if isinstance(value, str) else value)
 
 
 def downgrade() -> None:
     _rewrite(SHORT, LONG, lambda value: value.hex() if isinstance(value, bytes) else value)
+
+
+def _mark_old_keys() -> None:
+    """Notes in the file whether there may be keys of the releases before 0009; from now on only new ones are stored."""
+    bind = op.get_bind()
+    if bind.dialect.name == "sqlite" and bind.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM events)").scalar():
+        bind.exec_driver_sql(f"PRAGMA user_version = {HAS_OLD_KEYS}")
 
 
 def _rewrite(was: str, becomes: str, convert: Callable[[Any], str | bytes | None]) -> None:

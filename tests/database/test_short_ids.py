@@ -18,6 +18,7 @@ from app.database import migrations, schema
 from app.database.columns import sqlite_instant
 from app.database.engines import engine_for, sqlite_path
 from app.deliveries.tables import Undispatched
+from app.events.store import Stored
 from tests.database.test_columns import TABLES, key_of, read_all, read_back, rows_of
 from tests.events.stores import new_event, running
 
@@ -74,6 +75,26 @@ async def test_every_row_is_as_it_was_and_what_is_stored_next_is_dispatched(old_
             await store.append(new)
         async with engine.connect() as connection:
             assert new.id in set(await connection.scalars(select(Undispatched.event_id)))
+
+
+async def test_a_copy_of_an_event_with_an_old_key_is_found_afterwards(old_url):
+    old, new = new_event("old"), new_event("new")
+    columns: dict[str, Any] = {
+        "id": old.id.hex,
+        "received_at": sqlite_instant(old.received_at),
+        "client": "c",
+        "status": "accepted",
+    }
+    columns |= {"headers": b"", "body": b"", "body_bytes": 0, "dedup_key": old.dedup_key[4:] + b"tail"}
+    with closing(sqlite3.connect(sqlite_path(old_url))) as connection:
+        places = ", ".join("?" for _ in columns)
+        connection.execute(f"INSERT INTO events ({', '.join(columns)}) VALUES ({places})", [*columns.values()])  # noqa: S608
+        connection.commit()
+    async with engine_for(old_url) as engine:
+        await migrations.migrate(engine)
+    async with running(old_url) as store:
+        assert await store.append(new_event("old")) == Stored(old.id, duplicate=True)
+        assert await store.append(new) == Stored(new.id, duplicate=False)
 
 
 async def test_events_stay_in_their_order_with_their_bytes(old_url):

@@ -1,12 +1,15 @@
 """Copies of events that were stored with a key as the releases before migration 0009 made it."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
 from sqlalchemy import update
 
+from app.database.engines import is_sqlite, sqlite_path
 from app.database.writing import writing
 from app.events.store import Stored
 from app.events.tables import Event
@@ -36,6 +39,14 @@ OPERATOR = bearer_header("operator", Scope.REPLAY)
 def old_key(status: int, body: bytes) -> bytes:
     kind = "accepted" if status == 200 else f"refused {status}"
     return sha256(f"prioticket\n{kind}\n".encode() + body).digest()[:16]
+
+
+@pytest.fixture(autouse=True)
+def _upgraded(database_url):
+    """As migration 0010 leaves a SQLite file that had events."""
+    if is_sqlite(database_url):
+        with closing(sqlite3.connect(sqlite_path(database_url))) as connection:
+            connection.execute("PRAGMA user_version = 1")
 
 
 @pytest.fixture
