@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json
+from app.cli.progress import progress_bar
+from app.database.engines import prefer_indexes
 from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
@@ -32,6 +35,8 @@ from app.telemetry.printing import printable
 SHOWN = ("id", "event_id", "type", "reference", "destination", "status", "attempts", "due", "last")
 
 BEGINNING = 500  # characters of an answer that are shown; `--json` has all that was kept
+
+REST = 0.03  # seconds between two transactions of one command
 
 Operation = Callable[..., Awaitable[None]]
 
@@ -95,7 +100,8 @@ def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
     if destination is None:
         _each(operations.retry, ids, "is tried again.")
     else:
-        number = count(destination, "dead") and apply_to_all(operations.retry_dead, destination)
+        if number := count(destination, "dead"):
+            number = apply_to_all(operations.retry_dead, destination, total=number)
         say(f"Dead deliveries to {destination} that are pending again: {number}.")
 
 
@@ -112,7 +118,8 @@ def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bo
         return
     if number := count(destination, status):
         confirm(f"Drop {number} {status} deliveries to {destination}?", yes=yes)
-        number = apply_to_all(operations.drop_dead if status == "dead" else operations.drop_pending, destination)
+        operation = operations.drop_dead if status == "dead" else operations.drop_pending
+        number = apply_to_all(operation, destination, total=number)
     say(f"{status.capitalize()} deliveries to {destination} that were dropped: {number}.")
 
 
@@ -169,21 +176,41 @@ def _sentence(error: NotDone) -> str:
     return f"{what}."
 
 
-def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str) -> int:
-    """Changes all deliveries of a destination that the operation concerns, and returns how many."""
-    return asyncio.run(_batches(operation, destination))
+def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str, *, total: int) -> int:
+    """Changes all deliveries of a destination that the operation concerns, and returns how many.
+
+    On a terminal it shows the progress. On Ctrl-C it exits with 1; the same command then does the rest.
+
+    Args:
+        operation: Changes some, and returns how many; 0 when there are none left.
+        destination: The destination's name.
+        total: How many there are to change.
+    """
+    with progress_bar() as bar:
+        task = bar.add_task(destination, total=total)
+        try:
+            return asyncio.run(_batches(operation, destination, partial(bar.advance, task)))
+        except KeyboardInterrupt:
+            bar.stop()
+            done = int(bar.tasks[0].completed)
+            say(f"\n{done} of {total} deliveries were changed. The same command does the rest.", err=True)
+            sys.exit(1)
 
 
-async def _batches(operation: Callable[..., Awaitable[int]], destination: str) -> int:
-    """Changes some in each transaction, so that a worker never waits long for its turn."""
+async def _batches(operation: Callable[..., Awaitable[int]], destination: str, advance: Callable[[float], None]) -> int:
+    """Changes some in each transaction, so that neither the receiver nor a worker waits long."""
     total = 0
     async with opened(load_settings()) as engine:
+        prefer_indexes(engine)
         while True:
             async with writing(engine) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))
             if not done:
                 return total
             total += done
+            advance(done)
+            if engine.dialect.name == "sqlite":  # where those who wait do not queue, but try again and again
+                await asyncio.sleep(REST)
 
 
 def count(destination: str, status: str) -> int:

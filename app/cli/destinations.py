@@ -66,7 +66,7 @@ def remove(name: str, *, yes: bool) -> None:
         raise click.UsageError(f"{name} is in the settings. Remove it there first, and restart what uses them.")
     if pending := count(name, "pending"):
         confirm(f"Drop {pending} pending deliveries to {name} and forget it?", yes=yes)
-        dropped = apply_to_all(operations.drop_pending, name)
+        dropped = apply_to_all(operations.drop_pending, name, total=pending)
         say(f"Pending deliveries to {name} that were dropped: {dropped}.")
     try:
         change(operations.remove, name)

@@ -7,12 +7,11 @@ from time import monotonic
 from uuid import UUID
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import cell, say
+from app.cli.progress import progress_bar
 from app.deliveries.queries import ListedReplay, get_replay, list_destinations
 from app.deliveries.tables import ReplayStatus
 
@@ -45,10 +44,8 @@ def find(replay_id: UUID) -> ListedReplay:
 
 
 async def _ended(replay_id: UUID) -> ListedReplay:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    terminal = sys.stderr.isatty()
     async with opened(load_settings()) as engine:
-        with Progress(*columns, console=Console(stderr=True), disable=not terminal) as bar:
+        with progress_bar() as bar:
             task = bar.add_task("replay")
             seen, moved_at, told = (-1, ""), monotonic(), False
             while True:

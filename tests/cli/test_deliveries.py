@@ -153,6 +153,12 @@ def test_drop_of_many_needs_yes_where_nobody_can_be_asked(run, dead):
     assert statuses(run) == ["dead", "dead"]
 
 
+@pytest.mark.parametrize("command", [["retry"], ["drop", "--yes"]])
+def test_on_a_terminal_a_change_of_many_shows_how_far_it_is(run, dead, terminal, command):
+    terminal(80)
+    assert "2/2" in run("deliveries", *command, "--destination", "erp").errors
+
+
 @pytest.mark.parametrize(("status", "left"), [("dead", ["dropped", "dropped"]), ("pending", ["dead", "dead"])])
 def test_drop_with_yes_drops_all_with_the_status(run, dead, status, left):
     done = run("deliveries", "drop", "--destination", "erp", "--status", status, "--yes")

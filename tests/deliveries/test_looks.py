@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.engines import prefer_indexes
 from app.database.writing import writing
+from app.deliveries import operations
 from app.deliveries.tables import Delivery, PassedOver
 from app.events.ids import new_id
 from app.events.tables import Event
@@ -130,5 +131,38 @@ async def test_what_waits_for_dispatch_is_not_looked_at_before_its_turn(workers,
         async with writing(workers.engine) as connection:
             await connection.execute(text("DELETE FROM undispatched"))
             await connection.execute(text("DELETE FROM passed_over"))
+    few, many = counted
+    assert many < 2 * few + 50, counted
+
+
+@pytest.mark.parametrize("state", ["waiting", "due", "dead"])
+async def test_what_operators_drop_later_is_not_looked_at(workers, monkeypatch, state):
+    monkeypatch.setattr(operations, "BATCH", 20)
+    looks = Looks(workers.engine, "deliveries")
+    prefer_indexes(workers.engine)
+    counted = []
+    for number in (FEW, MANY):
+        rows = [
+            {
+                "id": new_id(),
+                "event_id": new_id(),
+                "destination": "erp",
+                "reference": f"R{place // 2}",
+                "status": "dead" if state == "dead" else "pending",
+                "due_at": workers.now if state == "due" else None,
+            }
+            for place in range(number)
+        ]
+        async with writing(workers.engine) as connection:
+            await connection.execute(text("DELETE FROM deliveries"))
+            await connection.execute(insert(Delivery), rows)
+        await analyze(workers)
+
+        async def drop_some():
+            async with writing(workers.engine) as connection:
+                operation = operations.drop_dead if state == "dead" else operations.drop_pending
+                assert await operation(connection, "erp", now=workers.now) == 20
+
+        counted.append(await looks.of(drop_some))
     few, many = counted
     assert many < 2 * few + 50, counted
