@@ -1,8 +1,9 @@
 """SQLite keeps an id as 16 bytes, not as 32 characters, and the events that wait for dispatch in one tree, not two.
 
 All rows are written again in one transaction. If the process is killed at any point, the old tables are there. Other
-processes cannot write meanwhile. The new pages go into the log and then into the file, so twice the size of the
-database must be free. The old pages stay in the file and take new events.
+processes cannot write meanwhile. The new pages go into the log and then into the file, and so do zeros over the old
+ones, in which no guest's name may stay: three times the size of the database must be free. The old pages stay in the
+file and take new events.
 
 Does not run beside the previous release, which cannot read these ids. The new tables refuse what it writes, so that it
 answers 503 and acknowledges nothing that would be lost. On PostgreSQL nothing changes.
@@ -63,6 +64,7 @@ def _rewrite(was: str, becomes: str, convert: Callable[[Any], str | bytes | None
     if bind.dialect.name != "sqlite":
         return
     _require_disk()
+    bind.exec_driver_sql("PRAGMA secure_delete = ON")
     driver: Any = bind.connection.dbapi_connection
     driver.create_function("converted", 1, convert, deterministic=True)
     made = bind.exec_driver_sql("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL").all()
@@ -116,14 +118,14 @@ def _require_disk() -> None:
     path = next(Path(file) for _, name, file in bind.exec_driver_sql("PRAGMA database_list").all() if name == "main")
     sizes = ("page_count", "freelist_count", "page_size")
     pages, unused, page_bytes = (int(bind.exec_driver_sql(f"PRAGMA {name}").scalar_one()) for name in sizes)
-    needed = 2 * (pages - unused) * page_bytes
+    needed = 3 * (pages - unused) * page_bytes
     disk = os.statvfs(path.parent)
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
         raise CommandError(
             f"rewriting {path.name} needs {needed / 1e6:,.0f} MB of free disk, and {free / 1e6:,.0f} MB are free"
         )
-    if needed > 2 * SMALL:
+    if needed > 3 * SMALL:
         _say(f"priohook rewrites {path.name}, with up to {needed / 1e6:,.0f} MB more disk. New events wait meanwhile.")
 
 
