@@ -119,8 +119,9 @@ class Receiver:
             content = judge(body, headers, limit=self._limit)
             event = accepted(content, body, scope["headers"], client)
         except REFUSALS as problem:
-            # Its frames refer to this one, which refers to it: a cycle that would keep the body.
+            # Their frames refer to this one, which refers to the problem: a cycle that would keep the body.
             refusal = problem.with_traceback(None)
+            refusal.__context__ = None
             event = quarantined(problem, body, scope["headers"], client, declared=declared)
         try:
             stored = await store.append(event)

@@ -85,8 +85,9 @@ class RequestLine:
                 problem = InternalError("Something failed here.", "The log has it under this reference.")
             if status == CLIENT_CLOSED_REQUEST:
                 await problem.response(request_id)(scope, receive, send_with_id)
-            # Its frames refer to the error: a cycle that would keep the body until the garbage collector runs.
-            error.__traceback__ = None
+            # Its frames, and those of its cause, refer to the error: a cycle that would keep the body until the garbage
+            # collector runs.
+            error.__traceback__ = error.__context__ = None
         finally:
             line["status"] = status
             line["ms"] = int((perf_counter() - started) * 10_000 + 0.5) / 10

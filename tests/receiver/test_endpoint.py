@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import gzip
 import json
 import sqlite3
@@ -15,6 +16,7 @@ from sqlalchemy import select, update
 from app.database.engines import is_sqlite, sqlite_path
 from app.database.writing import writing
 from app.events.tables import Event
+from app.web.problems import Problem
 from tests.conftest import WEBHOOK, basic_header, payload
 from tests.receiver.sender import Sender
 
@@ -464,3 +466,18 @@ async def test_a_client_that_hangs_up_within_its_body_is_not_answered_and_stores
     assert sender.status is None
     assert await count() == 0
     assert [line["status"] for line in lines() if line["event"] == "request"] == [499]
+
+
+@pytest.mark.parametrize(("on_unprocessable", "status"), [("accept", 200), ("refuse", 400)])
+async def test_a_body_that_is_not_json_leaves_nothing_for_the_garbage_collector(
+    sqlite_url, start, on_unprocessable, status
+):
+    async with start(sqlite_url, on_unprocessable=on_unprocessable) as client:
+        gc.collect()
+        gc.disable()
+        try:
+            reply = await client.post(WEBHOOK, content=b"{", headers=basic_header())
+            assert reply.status_code == status
+            assert not [each for each in gc.get_objects() if isinstance(each, Problem)]
+        finally:
+            gc.enable()
