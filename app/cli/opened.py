@@ -32,9 +32,9 @@ def load_settings() -> Settings:
 
 @asynccontextmanager
 async def opened(
-    settings: Settings, *, within: timedelta | None = None, writes: bool = True
+    settings: Settings, *, within: timedelta | None = None, writes: bool = True, of_worker: bool = False
 ) -> AsyncIterator[AsyncEngine]:
-    """The database, after a check of its schema; `within` and `writes` are those of `engine_for`.
+    """The database, after a check of its schema; `within`, `writes` and `of_worker` are those of `engine_for`.
 
     Raises:
         SchemaNotCurrent: it lacks migrations, or its SQLite file does not exist.
@@ -42,7 +42,7 @@ async def opened(
     url = settings.database_url
     if engines.is_sqlite(url) and not engines.sqlite_path(url).exists():
         raise schema.SchemaNotCurrent(f"There is no database {engines.sqlite_path(url)}: `priohook serve` creates it.")
-    async with engines.engine_for(url, within=within, writes=writes) as engine:
+    async with engines.engine_for(url, within=within, writes=writes, of_worker=of_worker) as engine:
         await schema.check_schema(engine)
         yield engine
 

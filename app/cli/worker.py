@@ -56,7 +56,7 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
     if not engines.is_sqlite(url):  # on SQLite the receiver waits for a lock that the worker holds
         os.nice(NICENESS)
     async with (
-        opened(settings, within=engines.STATEMENT) as engine,
+        opened(settings, within=engines.STATEMENT, of_worker=True) as engine,
         watching(engine, Health(), commits=False, every=LOOK_EVERY),
     ):
         work = Worker(engine, url, settings.destinations)

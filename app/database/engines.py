@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.database.libpq import target
@@ -44,25 +45,33 @@ def sqlite_path(url: str) -> Path:
     return Path(make_url(url).database or "")
 
 
-def open_engine(url: str, *, within: timedelta | None = None, writes: bool = True) -> AsyncEngine:
+def open_engine(
+    url: str, *, within: timedelta | None = None, writes: bool = True, of_worker: bool = False
+) -> AsyncEngine:
     """An engine for reads, commands and migrations; connects on first use.
 
     Args:
         url: The database's.
         within: How long a statement may take on PostgreSQL; None for as long as it needs.
         writes: If False, a read-only PostgreSQL host will do when there is no other.
+        of_worker: Whether it is a worker's, which does anew what is lost. On SQLite its commits reach the disk with
+            the next one of a receiver. On PostgreSQL a connection is used without asking first whether it still works.
     """
     if is_sqlite(url):
         _make_private(sqlite_path(url))
         engine = create_async_engine(url, hide_parameters=True)
         SQLiteFile(sqlite_path(url)).guard(engine.sync_engine)
+        if of_worker:
+            event.listen(engine.sync_engine, "connect", _sync_later)
         return engine
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda **_: connect_postgres(url, within=within, writes=writes),
-        pool_pre_ping=True,
+        pool_pre_ping=not of_worker,
         hide_parameters=True,
     )
+    if of_worker:
+        event.listen(engine.sync_engine, "checkout", _discard_closed)
     event.listen(engine.sync_engine, "handle_error", _distrust)
     event.listen(engine.sync_engine, "checkin", _leave_read_only)
     return engine
@@ -76,9 +85,11 @@ def tell_ignored(url: str) -> None:
 
 
 @asynccontextmanager
-async def engine_for(url: str, *, within: timedelta | None = None, writes: bool = True) -> AsyncIterator[AsyncEngine]:
+async def engine_for(
+    url: str, *, within: timedelta | None = None, writes: bool = True, of_worker: bool = False
+) -> AsyncIterator[AsyncEngine]:
     """`open_engine`, closed at the end; closing does not wait long for a server that does not answer."""
-    engine = open_engine(url, within=within, writes=writes)
+    engine = open_engine(url, within=within, writes=writes, of_worker=of_worker)
     try:
         yield engine
     finally:
@@ -145,6 +156,18 @@ def _distrust(context: ExceptionContext) -> None:
     error = context.original_exception
     if isinstance(error, TimeoutError) or getattr(error, "sqlstate", None) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
+
+
+def _sync_later(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+def _discard_closed(connection: Any, _: Any, __: Any) -> None:
+    """Takes another connection if the server has closed this one, which costs no round trip to see."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _leave_read_only(connection: Any, record: Any) -> None:

@@ -6,13 +6,19 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import func, text, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.bell import ring
 from app.database.columns import Base
 from app.database.pace import Pace
+
+COMMIT_LATER = func.set_config("synchronous_commit", "off", true())
+"""Selected on PostgreSQL, lets this transaction's COMMIT return before it is on disk. It holds for no other one.
+
+Only for what a worker does anew if it is lost. See docs/durability.md.
+"""
 
 
 @asynccontextmanager

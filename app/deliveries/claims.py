@@ -154,6 +154,7 @@ NEXT_DUE = select(
     _soonest.where(Delivery.replay_id.is_(None)).scalar_subquery(),
     _soonest.where(Delivery.replay_id.is_not(None)).scalar_subquery(),
 )
+CLAIM = insert(Claimed)
 CLAIMS = select(Claimed.delivery_id, Claimed.worker, Claimed.attempt, Claimed.lost, Claimed.ends_at).where(
     Claimed.destination == bindparam("destination")
 )
@@ -227,7 +228,7 @@ async def claim(
             }
             for claim in claims
         ]
-        await connection.execute(insert(Claimed), rows)
+        await connection.execute(CLAIM, rows)
     return claims
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database.writing import insert_new
+from app.database.writing import COMMIT_LATER, insert_new
 from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver, Undispatched
@@ -140,7 +140,7 @@ async def dispatch(
         now: The time.
     """
     if connection.dialect.name == "postgresql":
-        free = await connection.scalar(select(func.pg_try_advisory_xact_lock(DISPATCH_LOCK)))
+        free = await connection.scalar(select(func.pg_try_advisory_xact_lock(DISPATCH_LOCK), COMMIT_LATER))
         if not free:
             return 0
     ids = (await connection.scalars(OLDEST, {"most": most})).all()

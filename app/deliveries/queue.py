@@ -6,15 +6,29 @@ count for all workers together. It also keeps this true: of the pending deliveri
 `due_at`.
 """
 
+import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import String, column, func, literal_column, select, update, values
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    String,
+    TableValuedAlias,
+    Update,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
+from app.database.writing import COMMIT_LATER
 from app.deliveries.retry import Circuit
 from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayStatus
 from app.deliveries.transitions import HAS_TIME, UNCLAIMED, WAITS, dropped
@@ -40,18 +54,8 @@ class State(NamedTuple):
         return Circuit(self.failures, self.failing_since, self.probe_at)
 
 
-async def lock(connection: AsyncConnection, name: str) -> State | None:
-    """Locks the destination's row until the transaction ends and returns its state; None if it is not registered.
-
-    The commit then wakes all workers, since what takes this lock changes deliveries or their destination.
-    """
-    await notify(connection)
-    return await lock_for_turn(connection, name)
-
-
-async def lock_for_turn(connection: AsyncConnection, name: str) -> State | None:
-    """Like `lock`, for a worker's own turn, which need not wake other workers."""
-    query = select(
+STATE = (
+    select(
         Destination.paused_at,
         Destination.paused_reason,
         Destination.failures,
@@ -59,8 +63,47 @@ async def lock_for_turn(connection: AsyncConnection, name: str) -> State | None:
         Destination.probe_at,
         Destination.next_at,
     )
-    row = (await connection.execute(query.where(Destination.name == name).with_for_update())).one_or_none()
+    .where(Destination.name == bindparam("name"))
+    .with_for_update()
+)
+STATE_FOR_TURN = STATE.add_columns(COMMIT_LATER)
+
+
+async def lock(connection: AsyncConnection, name: str) -> State | None:
+    """Locks the destination's row until the transaction ends and returns its state; None if it is not registered.
+
+    The commit then wakes all workers, since what takes this lock changes deliveries or their destination.
+    """
+    await notify(connection)
+    row = (await connection.execute(STATE, {"name": name})).one_or_none()
     return None if row is None else State(*row)
+
+
+async def lock_for_turn(connection: AsyncConnection, name: str) -> State | None:
+    """Like `lock`, for a worker's own turn, which need not wake other workers and may be lost in a crash."""
+    query = STATE_FOR_TURN if connection.dialect.name == "postgresql" else STATE
+    row = (await connection.execute(query, {"name": name})).one_or_none()
+    return None if row is None else State(*row[: len(State._fields)])
+
+
+def _promote(wanted: TableValuedAlias, reference: ColumnElement[str]) -> Update:
+    here = (Delivery.destination == bindparam("name"), PENDING, Delivery.reference == reference)
+    due = select(Delivery.id).where(*here, HAS_TIME).limit(1)
+    in_order = select(Delivery.id).where(*here, WAITS).order_by(*ORDER).limit(1)
+    live = in_order.where(Delivery.replay_id.is_(None)).scalar_subquery()
+    replayed = in_order.where(Delivery.replay_id.is_not(None)).scalar_subquery()
+    first = select(func.coalesce(live, replayed)).select_from(wanted).where(due.scalar_subquery().is_(None))
+    return update(Delivery).where(Delivery.id.in_(first)).values(due_at=bindparam("at"))
+
+
+_array = func.unnest(bindparam("given", type_=ARRAY(String))).table_valued(column("reference", String))
+_unnested = _array.render_derived(name="wanted")
+_json = func.json_each(bindparam("given", type_=String)).table_valued(column("value", String), name="wanted")
+PROMOTE = {
+    "postgresql": _promote(_unnested, _unnested.c.reference),
+    "sqlite": _promote(_json, _json.c.value),
+}
+"""The same text for any number of references: SQLAlchemy takes milliseconds to compile it."""
 
 
 async def promote(connection: AsyncConnection, destination: str, references: Collection[str], *, now: datetime) -> None:
@@ -77,14 +120,10 @@ async def promote(connection: AsyncConnection, destination: str, references: Col
     """
     if not references:
         return
-    wanted = values(column("reference", String), name="wanted").data([(name,) for name in sorted(references)]).cte()
-    here = (Delivery.destination == destination, PENDING, Delivery.reference == wanted.c.reference)
-    due = select(Delivery.id).where(*here, HAS_TIME).limit(1)
-    in_order = select(Delivery.id).where(*here, WAITS).order_by(*ORDER).limit(1)
-    live = in_order.where(Delivery.replay_id.is_(None)).scalar_subquery()
-    replayed = in_order.where(Delivery.replay_id.is_not(None)).scalar_subquery()
-    first = select(func.coalesce(live, replayed)).select_from(wanted).where(due.scalar_subquery().is_(None))
-    await connection.execute(update(Delivery).where(Delivery.id.in_(first)).values(due_at=now))
+    given: list[str] | str = sorted(references)
+    if connection.dialect.name == "sqlite":
+        given = json.dumps(given)
+    await connection.execute(PROMOTE[connection.dialect.name], {"name": destination, "given": given, "at": now})
 
 
 async def prefer_live(
