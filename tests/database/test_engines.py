@@ -134,6 +134,22 @@ async def test_a_migration_that_cannot_get_its_lock_gives_up_and_changes_nothing
     await check_schema(engine)
 
 
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+async def test_events_are_stored_while_a_migration_waits_for_the_deliveries(empty_url):
+    async with engine_for(empty_url) as engine, engine_for(empty_url, within=timedelta(seconds=10)) as receivers:
+        await migrate(engine, revision="0008")
+        async with receivers.connect() as holder:
+            await holder.execute(text("LOCK TABLE deliveries IN SHARE MODE"))
+            upgrade = asyncio.create_task(migrate(engine))
+            async with asyncio.timeout(60), receivers.connect() as other:
+                waiting = text("SELECT count(*) FROM pg_locks WHERE relation = 'deliveries'::regclass AND NOT granted")
+                while not await other.scalar(waiting):  # noqa: ASYNC110 - the server's doing
+                    await asyncio.sleep(0.01)
+                await other.execute(text("LOCK TABLE events IN ROW EXCLUSIVE MODE NOWAIT"))
+        await upgrade
+        await check_schema(engine)
+
+
 async def test_a_revision_that_nobody_knows_changes_nothing(engine):
     with pytest.raises(CommandError, match="9999"):
         await migrate(engine, revision="9999")
