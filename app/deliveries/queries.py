@@ -6,7 +6,21 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, literal, null, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.columns import ComparedId
@@ -182,6 +196,7 @@ SHOWN: Select[Any] = select(
 """Deliveries as they are shown. One that is being sent has the end of its claim as `due_at`, and counts the attempt."""
 
 _delivered_at_once = Delivery.first_started_at.is_not(None)
+_also_a_row = exists().where(Attempt.delivery_id == Delivery.id, Attempt.number == 1)
 _begun = case((CLAIMED_BEFORE, 1), else_=0)  # an attempt that is not over
 _SUMMARY: Select[Any] = (
     SHOWN.add_columns(
@@ -207,9 +222,12 @@ ATTEMPTS = union_all(
         cast(null(), String),
         Delivery.first_answer,
         literal(AttemptResult.DELIVERED.value),
-    ).where(_delivered_at_once),
+    ).where(_delivered_at_once, ~_also_a_row),
 ).subquery("finished")
-"""All finished attempts: those with a row of their own, and first ones that delivered."""
+"""All finished attempts: those with a row of their own, and first ones that delivered.
+
+An attempt may be in both: if the connection breaks during a commit that was made, the worker records it again.
+"""
 
 
 async def list_deliveries(

@@ -47,7 +47,7 @@ def downgrade() -> None:
     op.execute(
         "INSERT INTO attempts (delivery_id, number, started_at, duration_ms, status, result, answer) "
         "SELECT id, 1, first_started_at, first_duration_ms, first_status, 'delivered', first_answer "
-        "FROM deliveries WHERE first_started_at IS NOT NULL"
+        "FROM deliveries WHERE first_started_at IS NOT NULL ON CONFLICT DO NOTHING"
     )
     for name in ("first_answer", "first_status", "first_duration_ms", "first_started_at"):
         op.drop_column("deliveries", name)

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import event, func, select
 
 from app.deliveries.claims import LOST, MARGIN, Claim
+from app.deliveries.queries import get_delivery, list_attempts
 from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, LONGEST_DELAY, MOST_ATTEMPTS
 from app.deliveries.tables import Attempt, AttemptResult, ReplayStatus
 from tests.deliveries.workers import Workers
@@ -463,3 +464,18 @@ async def test_a_delivery_that_dies_is_told_of(workers):
         MOST_ATTEMPTS,
         500,
     )
+
+
+async def test_an_attempt_that_is_recorded_again_after_a_commit_in_doubt_is_kept_once(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    ended = workers.ended(claim, answer=b"thanks")
+    await workers.turn(ended)
+    await workers.turn(ended)
+    async with workers.engine.connect() as connection:
+        kept = await list_attempts(connection, claim.delivery_id)
+        shown = await get_delivery(connection, claim.delivery_id)
+    assert shown is not None
+    assert [(attempt.number, attempt.status, attempt.answer) for attempt in kept] == [(1, 200, b"thanks")]
+    assert (shown.status, shown.attempts, shown.last_status) == ("delivered", 1, 200)
