@@ -9,7 +9,7 @@ from app.deliveries.claims import MARGIN
 from app.deliveries.queue import lock
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
 from app.deliveries.tables import PENDING_PARTS, Claimed, Delivery, Destination
-from app.deliveries.transitions import UNCLAIMED
+from app.deliveries.transitions import CLAIMED_BEFORE, UNCLAIMED
 from app.settings.model import LONGEST_TIMEOUT
 
 AHEAD = timedelta(minutes=1)
@@ -62,6 +62,8 @@ async def set_right(
         here = update(Delivery).where(part, Delivery.destination == name)
         waiting = here.where(UNCLAIMED, Delivery.due_at > now + longest + AHEAD)
         mended += (await connection.execute(waiting.values(due_at=now))).rowcount
+        claimed = here.where(CLAIMED_BEFORE, Delivery.due_at > now + LONGEST_CLAIM + AHEAD)
+        mended += (await connection.execute(claimed.values(due_at=now + LONGEST_CLAIM))).rowcount
     claims = update(Claimed).where(Claimed.destination == name, Claimed.ends_at > now + LONGEST_CLAIM + AHEAD)
     mended += (await connection.execute(claims.values(ends_at=now + LONGEST_CLAIM))).rowcount
     changes: dict[str, datetime] = {}

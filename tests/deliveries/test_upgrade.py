@@ -11,6 +11,7 @@ from app.database.migrations import migrate
 from app.database.writing import writing
 from app.deliveries import operations, turns
 from app.deliveries.claims import LOST
+from app.deliveries.clocks import LONGEST_CLAIM
 from app.deliveries.operations import NotDone
 from app.deliveries.queries import DeliveryFilter, list_attempts, list_deliveries
 from app.deliveries.retry import FIRST_DELAY
@@ -86,11 +87,22 @@ async def test_what_a_worker_of_the_previous_release_delivers_is_shown_as_ever(o
     assert (shown.status, shown.attempts, shown.last_status, shown.last_result) == ("delivered", 1, 200, "delivered")
 
 
+async def test_a_claim_of_the_previous_release_whose_clock_was_ahead_is_lost_in_time(old):
+    old.wait(-86_400)
+    assert await old.look() == 1
+    assert (await old.turn()).claims == []
+    old.wait(LONGEST_CLAIM.total_seconds())
+    await old.turn()
+    assert await tries(old) == [(1, "lost", None, LOST)]
+
+
 async def test_going_back_to_the_previous_release_keeps_the_attempts(workers):
     await workers.store("A")
     await workers.dispatch()
     (claim,) = (await workers.turn()).claims
-    await workers.turn(workers.ended(claim, answer=b"thanks"))
+    ended = workers.ended(claim, answer=b"thanks")
+    await workers.turn(ended)
+    await workers.turn(ended)  # as after a commit in doubt
     before = await tries(workers)
     await migrate(workers.engine, revision="0010")
     try:
