@@ -60,9 +60,14 @@ class Pace:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator["Pace"]:
-        """Waits for the turn, and for the rest after the one before."""
+        """Waits for the turn, and for the rest after the one before.
+
+        However many wait for their turns, none waits for rests that end more than `LONGEST` after it came: the answers
+        that it is to record would otherwise come after their claims have run out, and be sent again by another worker.
+        """
+        until = monotonic() + LONGEST
         async with self._turn if self._one_writer or self._backlog.at(monotonic()) > FEW else nullcontext():
-            left = self._rests_until - monotonic()
+            left = min(self._rests_until, until) - monotonic()
             if left > 0:
                 await asyncio.sleep(left)
             yield self

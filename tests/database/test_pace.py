@@ -1,4 +1,5 @@
 import asyncio
+from time import monotonic
 
 import pytest
 
@@ -66,3 +67,18 @@ async def test_while_events_wait_transactions_go_one_after_the_other(one_writer)
 
     await asyncio.gather(*(transaction() for _ in range(5)))
     assert most == 1
+
+
+@pytest.mark.parametrize("one_writer", [False, True])
+async def test_of_many_transactions_that_come_together_none_waits_for_the_rests_of_all(one_writer):
+    pace = Pace(one_writer=one_writer)
+
+    async def transaction():
+        async with pace.turn():
+            pace.tell(100_000)
+            pace.held(3600)
+
+    pace.tell(100_000)
+    began = monotonic()
+    await asyncio.gather(*(transaction() for _ in range(20)))
+    assert monotonic() - began < 5 * LONGEST
