@@ -29,8 +29,10 @@ def ring(database: Path, waiting: int | None = None) -> None:
 
 
 @contextmanager
-def listening(database: Path, heard: Callable[[int | None], None]) -> Iterator[None]:
-    """Calls `heard` with the `waiting` of each ring. One process can listen.
+def listening(database: Path, heard: Callable[[int | None], None]) -> Iterator[Callable[[], bool]]:
+    """Calls `heard` with the `waiting` of each ring, and gives what says whether it can still be rung.
+
+    One process can listen.
 
     Raises:
         OSError: the file system has no sockets.
@@ -50,7 +52,7 @@ def listening(database: Path, heard: Callable[[int | None], None]) -> Iterator[N
         Path(address).chmod(OWNER_ONLY)
         loop.add_reader(bell, hear)
         try:
-            yield
+            yield lambda: Path(address).is_socket()
         finally:
             loop.remove_reader(bell)
             Path(address).unlink(missing_ok=True)

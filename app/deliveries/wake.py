@@ -168,9 +168,12 @@ async def _hear(path: Path, events: Callable[[int], None], deliveries: Callable[
     told = False
     while True:
         try:
-            with listening(path, heard):
+            with listening(path, heard) as can_be_rung:
+                told = False
                 deliveries()  # for what was committed before it listened
-                await asyncio.Event().wait()
+                while can_be_rung():  # noqa: ASYNC110 - nobody tells that the socket was removed
+                    await asyncio.sleep(LISTEN_CHECK)
+            continue
         except OSError as error:
             if not told:
                 logger.warning("listen_failed", extra={"fields": {"error": str(error)}})

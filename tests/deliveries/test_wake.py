@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 
 from app.database.writing import writing
-from app.deliveries import operations
+from app.deliveries import operations, wake
 from app.deliveries.tables import ReplayStatus
 from app.deliveries.wake import EVENTS, Notifier, waking
 
@@ -60,6 +60,18 @@ async def test_workers_are_told_of_events_and_of_how_many_more_wait(database_url
             assert await heard.get() == 2
     finally:
         await notifier.close()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_bell_that_was_removed_is_made_again(database_url, tmp_path, monkeypatch):
+    monkeypatch.setattr(wake, "LISTEN_CHECK", 0.01)
+    listens = asyncio.Event()
+    async with asyncio.timeout(PATIENCE), waking(database_url, events=lambda _: None, deliveries=listens.set):
+        for _ in range(2):
+            await listens.wait()
+            listens.clear()
+            (tmp_path / "priohook.db-bell").unlink()
+        await listens.wait()
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
