@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.writing import writing
 from app.deliveries.outlook import outlooks
+from app.deliveries.queue import lock_for_turn
 from app.deliveries.tables import Claimed, Delivery
 from app.events.ids import new_id
 from app.events.tables import Event
@@ -120,3 +121,14 @@ async def test_a_replay_counts_its_pending_deliveries_only(full):
 
 async def test_leaving_finds_deliveries_by_the_claims_of_the_worker(full):
     await assert_uses(full, full.leave())
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_turn_finds_claims_by_their_index_however_few_there_seem_to_be(full):
+    async with full.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("VACUUM ANALYZE claims"))
+    async with writing(full.engine) as connection:
+        await lock_for_turn(connection, "erp")
+        rows = (await connection.execute(text("EXPLAIN SELECT * FROM claims WHERE destination = 'erp'"))).all()
+    assert "pk_claims" in "\n".join(str(row[0]) for row in rows)
