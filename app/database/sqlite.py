@@ -29,7 +29,9 @@ class SQLiteFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._side_paths = tuple(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+        beside = path.resolve()  # SQLite makes them beside the file, not beside a link to it
+        self.log = beside.with_name(beside.name + "-wal")
+        self._side_paths = self.log, beside.with_name(beside.name + "-shm")
         self._database = _identity(path)
         self._side_files: list[tuple[int, int] | None] = []
         self._connections: set[int] = set()
