@@ -10,7 +10,7 @@ import asyncpg
 
 from app.database.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
 from app.events.ids import new_id
-from app.events.store import COLUMNS, BadRow, NewEvent, Row, outlived_keys
+from app.events.store import COLUMNS, LEFT_OUT, BadRow, NewEvent, Row, outlived_keys
 from app.events.tables import Status
 
 PROBE_BYTES = 64 * 1024
@@ -99,19 +99,25 @@ class PostgresWriter:
         async with self._connected() as connection:
             if outlived:
                 await connection.execute(FREE_KEYS, *outlived)
-            while left:
+            for _ in range(2):
                 stored = await connection.fetch(INSERT, *zip(*(row.values() for row in left), strict=True))
                 if len(stored) < len(left):
                     new = {row[0] for row in stored}
                     copies = [
                         (key, row.copies, row.last_copy_at) for row in left if (key := row.event.dedup_key) not in new
                     ]
-                    stored += await connection.fetch(COUNT_OLD, *zip(*copies, strict=True))
-                for row in stored[:1]:
+                    counted = await connection.fetch(COUNT_OLD, *zip(*copies, strict=True))
+                else:
+                    counted = []
+                for row in (*stored[:1], *counted[:1]):
                     if row[2] not in DURABLE:
                         raise not_durable(row[2])
-                ids |= {row[0]: row[1] for row in stored}
-                left = [row for row in left if row.event.dedup_key not in ids] if len(ids) < len(rows) else []
+                ids |= {row[0]: row[1] for row in (*stored, *counted)}
+                if len(ids) == len(rows):
+                    break
+                left = [row for row in left if row.event.dedup_key not in ids]
+            else:
+                raise BadRow(LEFT_OUT)
             if self._unreplicated:
                 raise DatabaseProblem(
                     "The wait for the synchronous standby was cancelled: the commit may not be on it."

@@ -13,10 +13,10 @@ from typing import Any
 from uuid import UUID
 
 from app.database.columns import sqlite_instant
-from app.database.engines import open_sqlite, sqlite_path
+from app.database.engines import open_sqlite
 from app.database.postgres import DatabaseProblem
 from app.database.sqlite import SQLITE_BUSY, DamagedFile, SQLiteFile, busy_timeout
-from app.events.store import COLUMNS, BadRow, NewEvent, Row, old_keys, outlived_keys
+from app.events.store import COLUMNS, LEFT_OUT, BadRow, NewEvent, Row, old_keys, outlived_keys
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,11 @@ INSERT = (
     f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)}) "  # noqa: S608
     "ON CONFLICT (dedup_key) DO NOTHING"
 )
-HAS_OLD_KEYS = 1
-"""The file's `user_version` if its events may have the keys that `old_keys` tells of: migration 0010 sets it."""
+NO_OLD_KEYS = 1
+"""The file's `user_version` if no event has a key that `old_keys` tells of: migration 0010 sets it in an empty file.
+
+A file that was saved as SQL has lost it, and its old keys are looked up.
+"""
 
 WITH_KEY = "SELECT id FROM events WHERE dedup_key = ?"
 WITH_OLD_KEY = "SELECT id FROM events WHERE dedup_key BETWEEN ? AND ?"
@@ -68,8 +71,7 @@ class SQLiteWriter:
         self._connection: sqlite3.Connection | None = None  # of the writer
         self._has_old_keys = True
         self._second: sqlite3.Connection | None = None  # for checkpoints
-        path = sqlite_path(url)
-        self._log = path.with_name(path.name + "-wal")
+        self._log = self._file.log
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpointer")
         self._copying: Future[bool] | None = None
@@ -119,7 +121,7 @@ class SQLiteWriter:
             if self._connection is None:
                 self._connection = _open(self._file)
                 (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-                self._has_old_keys = version == HAS_OLD_KEYS
+                self._has_old_keys = version != NO_OLD_KEYS
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -215,7 +217,10 @@ def _store(connection: sqlite3.Connection, rows: Sequence[Row], *, has_old_keys:
         return {row.event.dedup_key: row.event.id for row in rows}
     ids: dict[bytes, UUID] = {}
     for row, found in zip(rows, old, strict=True):
-        (first,) = found or connection.execute(WITH_KEY, (row.event.dedup_key,)).fetchone()
+        stored = found or connection.execute(WITH_KEY, (row.event.dedup_key,)).fetchone()
+        if stored is None:
+            raise BadRow(LEFT_OUT)
+        (first,) = stored
         ids[row.event.dedup_key] = UUID(bytes=first)
         if ids[row.event.dedup_key] != row.event.id:
             connection.execute(COUNT_COPIES, (row.copies, sqlite_instant(row.last_copy_at), first))

@@ -123,6 +123,10 @@ def old_keys(key: bytes) -> tuple[bytes, bytes]:
     return key[4:] + bytes(4), key[4:] + b"\xff" * 4
 
 
+LEFT_OUT = "the INSERT left it out"
+"""An operator's own trigger may do so."""
+
+
 class BadRow(Exception):
     """The database refused the content of one row; the other rows of its batch may be good."""
 
@@ -227,6 +231,9 @@ class EventStore:
             StoreRefused: the database refuses the event; it was not stored.
             StoreUnavailable: the event may be stored or not.
         """
+        return await self._queued(event)  # a local future would, with its error, be a cycle that keeps the body
+
+    def _queued(self, event: NewEvent) -> asyncio.Future[Stored]:
         if self._closing:
             raise StoreUnavailable("The receiver is shutting down.")
         size = len(event.body)
@@ -239,7 +246,7 @@ class EventStore:
         self._waiting_bytes += size
         if self._writing is None:
             self._loop.call_soon(self._write_next)  # not at once, so that events of the same turn of the loop join it
-        return await stored
+        return stored
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:

@@ -36,7 +36,7 @@ IDS = {
 LONG, SHORT = "{0} CHAR(32)", "{0} BLOB CHECK (length({0}) = 16)"
 ONE_TREE = " WITHOUT ROWID"
 
-HAS_OLD_KEYS = 1
+NO_OLD_KEYS = 1
 
 ROWS_AT_ONCE = 20_000
 TELL_EVERY = 5.0  # seconds
@@ -55,8 +55,9 @@ def downgrade() -> None:
 def _mark_old_keys() -> None:
     """Notes in the file whether there may be keys of the releases before 0009; from now on only new ones are stored."""
     bind = op.get_bind()
-    if bind.dialect.name == "sqlite" and bind.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM events)").scalar():
-        bind.exec_driver_sql(f"PRAGMA user_version = {HAS_OLD_KEYS}")
+    if bind.dialect.name == "sqlite":
+        has_events = bind.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM events)").scalar()
+        bind.exec_driver_sql(f"PRAGMA user_version = {0 if has_events else NO_OLD_KEYS}")
 
 
 def _rewrite(was: str, becomes: str, convert: Callable[[Any], str | bytes | None]) -> None:
@@ -68,16 +69,17 @@ def _rewrite(was: str, becomes: str, convert: Callable[[Any], str | bytes | None
     driver: Any = bind.connection.dbapi_connection
     driver.create_function("converted", 1, convert, deterministic=True)
     made = bind.exec_driver_sql("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL").all()
-    for kind, name, _, _ in made:
-        if kind == "trigger":
-            bind.exec_driver_sql(f"DROP TRIGGER {name}")
+    for dropped in ("trigger", "view"):  # a table that an operator's own view reads could not be renamed
+        for kind, name, _, _ in made:
+            if kind == dropped:
+                bind.exec_driver_sql(f'DROP {dropped} "{name}"')
     with _progress(sum(_last_row(table) for table in IDS)) as tell:
         for kind, table, _, sql in made:
             if kind == "table" and table in IDS:
                 _copy(table, sql, was, becomes, tell)
-        for wanted in ("index", "trigger"):
+        for wanted in ("index", "view", "trigger"):
             for kind, _, table, sql in made:
-                if kind == wanted and (table in IDS or kind == "trigger"):
+                if kind == wanted and (table in IDS or kind != "index"):
                     bind.exec_driver_sql(sql)
                     tell(0)
 

@@ -145,3 +145,41 @@ async def test_an_id_of_characters_as_the_previous_release_writes_it_is_refused_
                 if isinstance(column.type, Uuid) and any(row[column.name] for row in rows[table.name]):
                     with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
                         connection.execute(f"UPDATE {table.name} SET {column.name} = lower(hex({column.name}))")  # noqa: S608
+
+
+async def test_what_an_operator_made_is_made_again(old_url):
+    made = [
+        "CREATE VIEW report AS SELECT type, count(*) AS number FROM events GROUP BY type",
+        'CREATE INDEX "by-client" ON events (client)',
+        'CREATE TRIGGER "no-report" INSTEAD OF INSERT ON report BEGIN SELECT 1; END',
+    ]
+
+    def found() -> set[str]:
+        with closing(sqlite3.connect(sqlite_path(old_url))) as connection:
+            assert connection.execute("SELECT sum(number) FROM report").fetchone()[0] > 0
+            return {
+                sql.replace('"events"', "events")
+                for (sql,) in connection.execute("SELECT sql FROM sqlite_master")
+                if sql
+            }
+
+    with closing(sqlite3.connect(sqlite_path(old_url))) as connection:
+        for statement in made:
+            connection.execute(statement)
+    async with engine_for(old_url) as engine:
+        for revision in ("head", BEFORE):
+            await migrations.migrate(engine, revision=revision)
+            assert set(made) <= found()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_old_keys_are_looked_up_unless_the_file_is_known_to_have_none(old_url, stored):
+    with closing(sqlite3.connect(sqlite_path(old_url))) as connection:
+        if not stored:
+            connection.execute("DELETE FROM events")
+            connection.commit()
+    async with engine_for(old_url) as engine:
+        await migrations.migrate(engine)
+    with closing(sqlite3.connect(sqlite_path(old_url))) as connection:
+        # Zero is also what a file has that was saved as SQL, by `.dump` or `.recover`.
+        assert connection.execute("PRAGMA user_version").fetchone() == (0 if stored else 1,)

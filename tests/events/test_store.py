@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -340,6 +340,19 @@ async def test_a_database_that_goes_away_while_a_batch_is_tried_one_by_one_keeps
     assert writer.attempts < 5
 
 
+async def test_an_event_that_the_database_refuses_leaves_nothing_for_the_garbage_collector(database_url):
+    async with running(database_url) as store:
+        gc.collect()
+        gc.disable()
+        try:
+            for each in range(9):
+                with suppress(StoreUnavailable):
+                    await store.append(new_event(f"bad {each}", order_version=2**70))
+            assert len([each for each in gc.get_objects() if isinstance(each, NewEvent)]) <= 1  # the last one
+        finally:
+            gc.enable()
+
+
 async def test_the_connection_that_writes_to_sqlite_syncs_every_commit(sqlite_url):
     async with running(sqlite_url) as store:
         await store.append(new_event("one"))
@@ -357,6 +370,19 @@ def paths_of(connection: sqlite3.Connection) -> list[Path]:
         return [Path(path) for _, _, path in connection.execute("PRAGMA database_list")]
     except sqlite3.ProgrammingError:
         return []
+
+
+async def test_the_log_of_sqlite_stays_small_if_the_file_is_reached_by_a_link(sqlite_url, tmp_path):
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(sqlite_path(sqlite_url))
+    log, large = log_of(sqlite_url), bytes(CHECKPOINT_BYTES)
+    async with running(f"sqlite+aiosqlite:///{link}") as store:
+        sizes = []
+        for each in range(9):
+            await store.append(new_event(str(each), body=large))
+            sizes.append(bytes_in(log))
+    assert 0 < max(sizes) < 6 * CHECKPOINT_BYTES
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def _upgraded(database_url):
     """As migration 0010 leaves a SQLite file that had events."""
     if is_sqlite(database_url):
         with closing(sqlite3.connect(sqlite_path(database_url))) as connection:
-            connection.execute("PRAGMA user_version = 1")
+            connection.execute("PRAGMA user_version = 0")
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -41,6 +42,41 @@ async def test_an_event_that_the_database_refuses_for_good_is_quarantined_with_i
     assert (kept.status, kept.type, kept.body, kept.duplicates) == ("quarantined", None, NOTIFICATION, 1)
     assert "The database refused" in kept.reason
     assert (accepted.status, accepted.type) == ("accepted", "ORDER_OTHER")
+
+
+LEAVE_OUT = {
+    "sqlite": [
+        """CREATE TRIGGER leave_out BEFORE INSERT ON events WHEN NEW.type = 'ORDER_CREATE'
+        BEGIN SELECT RAISE(IGNORE); END"""
+    ],
+    "postgresql": [
+        "CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        """CREATE TRIGGER leave_out BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.type = 'ORDER_CREATE')
+        EXECUTE FUNCTION leave_out()""",
+    ],
+}
+LEAVE_IN = {"sqlite": "DROP TRIGGER leave_out", "postgresql": "DROP FUNCTION leave_out CASCADE"}
+
+
+@pytest.fixture
+async def leaving_out(engine):
+    """A trigger of the operator's own leaves out what is read from one kind of event, without an error."""
+    async with engine.begin() as connection:
+        for statement in LEAVE_OUT[engine.dialect.name]:
+            await connection.execute(text(statement))
+    yield
+    async with engine.begin() as connection:
+        await connection.execute(text(LEAVE_IN[engine.dialect.name]))
+
+
+@pytest.mark.usefixtures("leaving_out")
+async def test_an_event_that_a_trigger_leaves_out_is_quarantined_and_holds_up_no_other(database_url, start, stored):
+    async with start(database_url) as client:
+        posts = (client.post(WEBHOOK, content=body, headers=basic_header()) for body in (NOTIFICATION, OTHER))
+        async with asyncio.timeout(30):
+            replies = await asyncio.gather(*posts)
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert {(row.status, row.body) for row in await stored()} == {("quarantined", NOTIFICATION), ("accepted", OTHER)}
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
