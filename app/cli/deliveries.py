@@ -182,7 +182,7 @@ def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str, *, 
     On a terminal it shows the progress. On Ctrl-C it exits with 1; the same command then does the rest.
 
     Args:
-        operation: Changes some, and returns how many; 0 when there are none left.
+        operation: Changes up to `operations.BATCH`, and returns how many; fewer when there are none left.
         destination: The destination's name.
         total: How many there are to change.
     """
@@ -205,10 +205,10 @@ async def _batches(operation: Callable[..., Awaitable[int]], destination: str, a
         while True:
             async with writing(engine) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))
-            if not done:
-                return total
             total += done
             advance(done)
+            if done < operations.BATCH:  # what comes meanwhile is left, otherwise this might never end
+                return total
             if engine.dialect.name == "sqlite":  # where those who wait do not queue, but try again and again
                 await asyncio.sleep(REST)
 

@@ -143,11 +143,13 @@ async def drop_pending(connection: AsyncConnection, destination: str, *, now: da
     """
     await lock(connection, destination)
     await lose_run_out(connection, destination, now=now)
+    rows: list[Chosen] = []
     for part, order in IN_ORDER:
-        if rows := await _some(connection, destination, part & ~in_flight(now), *order):
-            await _drop(connection, destination, rows, now=now)
-            return len(rows)
-    return 0
+        if len(rows) < BATCH:
+            rows += await _some(connection, destination, part & ~in_flight(now), *order)
+    rows = rows[:BATCH]
+    await _drop(connection, destination, rows, now=now)
+    return len(rows)
 
 
 async def pause(connection: AsyncConnection, name: str, *, reason: str, now: datetime) -> None:

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from app.deliveries import operations
+from app.deliveries.dispatch import Wanted, add
 from app.events.ids import new_id
 from tests.deliveries.workers import Workers
 
@@ -191,3 +193,20 @@ def test_a_wrong_use_is_status_2_and_says_what_is_wrong(run, arguments):
     done = run("deliveries", *arguments)
     assert (done.status, done.written) == (2, b"")
     assert done.errors.splitlines()[-1].startswith("Error: ")
+
+
+def test_a_drop_of_many_ends_although_others_keep_coming(run, four, monkeypatch):
+    drop_pending, times = operations.drop_pending, 0
+
+    async def drop_while_others_come(connection, destination, *, now):
+        nonlocal times
+        times += 1
+        assert times < 10
+        dropped = await drop_pending(connection, destination, now=now)
+        await add(connection, destination, [Wanted(new_id(), None)], replay_id=None, now=now)
+        return dropped
+
+    monkeypatch.setattr(operations, "drop_pending", drop_while_others_come)
+    done = run("deliveries", "drop", "--destination", "erp", "--status", "pending", "--yes")
+    assert (done.status, done.text) == (0, "Pending deliveries to erp that were dropped: 3.\n")
+    assert statuses(run) == ["pending", "dropped", "dropped", "dropped", "delivered"]
