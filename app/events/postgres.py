@@ -10,7 +10,7 @@ import asyncpg
 
 from app.database.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
 from app.events.ids import new_id
-from app.events.store import COLUMNS, LEFT_OUT, BadRow, NewEvent, Row, outlived_keys
+from app.events.store import COLUMNS, BadRow, NewEvent, Row, outlived_keys
 from app.events.tables import Status
 
 PROBE_BYTES = 64 * 1024
@@ -116,8 +116,6 @@ class PostgresWriter:
                 if len(ids) == len(rows):
                     break
                 left = [row for row in left if row.event.dedup_key not in ids]
-            else:
-                raise BadRow(LEFT_OUT)
             if self._unreplicated:
                 raise DatabaseProblem(
                     "The wait for the synchronous standby was cancelled: the commit may not be on it."

@@ -16,7 +16,7 @@ from app.database.columns import sqlite_instant
 from app.database.engines import open_sqlite
 from app.database.postgres import DatabaseProblem
 from app.database.sqlite import SQLITE_BUSY, DamagedFile, SQLiteFile, busy_timeout
-from app.events.store import COLUMNS, LEFT_OUT, BadRow, NewEvent, Row, old_keys, outlived_keys
+from app.events.store import COLUMNS, BadRow, NewEvent, Row, old_keys, outlived_keys
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def _open(file: SQLiteFile) -> sqlite3.Connection:
 
 
 def _store(connection: sqlite3.Connection, rows: Sequence[Row], *, has_old_keys: bool) -> dict[bytes, UUID]:
-    """Inserts the rows, or counts them where they are copies; gives the id of every row's event."""
+    """Inserts the rows, or counts them where they are copies; gives what `Writer.write` gives."""
     for key, before in outlived_keys(rows):
         _free_key(connection, key, before)
     old: list[tuple[bytes] | None] = [None] * len(rows)
@@ -219,7 +219,7 @@ def _store(connection: sqlite3.Connection, rows: Sequence[Row], *, has_old_keys:
     for row, found in zip(rows, old, strict=True):
         stored = found or connection.execute(WITH_KEY, (row.event.dedup_key,)).fetchone()
         if stored is None:
-            raise BadRow(LEFT_OUT)
+            continue
         (first,) = stored
         ids[row.event.dedup_key] = UUID(bytes=first)
         if ids[row.event.dedup_key] != row.event.id:

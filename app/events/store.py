@@ -123,10 +123,6 @@ def old_keys(key: bytes) -> tuple[bytes, bytes]:
     return key[4:] + bytes(4), key[4:] + b"\xff" * 4
 
 
-LEFT_OUT = "the INSERT left it out"
-"""An operator's own trigger may do so."""
-
-
 class BadRow(Exception):
     """The database refused the content of one row; the other rows of its batch may be good."""
 
@@ -136,6 +132,8 @@ class Writer(Protocol):
 
     def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
         """Commits all rows or none, and returns the id under which each row is stored, by `dedup_key`.
+
+        What an operator's own trigger leaves out has no id.
 
         No two rows have the same key, and rows are sorted by key: two processes that write the same events in
         different orders would wait for each other's locks. Before the insert, each event that must give up its key
@@ -370,8 +368,12 @@ def _rows(batch: Sequence[_Waiting]) -> list[Row]:
 
 def _resolve(batch: Sequence[_Waiting], ids: Mapping[bytes, UUID]) -> None:
     for waiting in batch:
-        if not waiting.stored.done():
-            stored_as = ids[waiting.event.dedup_key]
+        stored_as = ids.get(waiting.event.dedup_key)
+        if stored_as is None:
+            fields = {"events": 1, "event_id": str(waiting.event.id), "error": "A trigger on the table left it out."}
+            logger.error("commit_failed", extra={"fields": fields})
+            _give_up(waiting, StoreRefused)
+        elif not waiting.stored.done():
             waiting.stored.set_result(Stored(stored_as, duplicate=stored_as != waiting.event.id))
 
 
