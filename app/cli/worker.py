@@ -23,7 +23,7 @@ from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 
 NICENESS = 10
 """On a busy machine, acknowledgements come before deliveries."""
-LOOK_EVERY = 5.0  # seconds between looks at the database of a worker that has nothing to do
+LOOK_EVERY = 10.0  # seconds between looks at the database of a worker that has nothing to do
 OWNER_ONLY = 0o600  # of the lock file: another user who could open it could hold the lock
 
 
