@@ -1,44 +1,30 @@
-"""The pace of a worker: the receivers go first while their backlog grows, and otherwise nothing slows it."""
+"""The pace of a worker: the receivers go first while events wait there, and otherwise nothing slows it."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
-from math import exp
+from contextlib import asynccontextmanager, nullcontext, suppress
 from time import monotonic
 
-FEW, MANY = 16, 32
-"""Below so many events that wait for their commit in each receiver, the worker does not rest; from `MANY` on, most."""
+FEW, MANY = 24, 40
+"""Up to so many events that wait in a receiver for their commit are usual; from `MANY` on a worker rests most."""
 
 MOST = 20.0
 """How many times as long as its transaction took a worker rests at most."""
 
 LONGEST = 2.0  # seconds that it rests at most, so that deliveries go on
 
-LATELY = 0.25  # seconds; what the receivers told longer ago counts for little
+FRESH = 0.25  # seconds; what a receiver told before that counts no longer, as it may have ended
 
 
-def rest(held: float, waiting: float) -> float:
-    """How many seconds to rest after a transaction that took `held` seconds, while so many events wait."""
+def rest(held: float, waiting: int) -> float:
+    """How many seconds to rest after a transaction, unless the receiver tells something else meanwhile.
+
+    Args:
+        held: How many seconds the transaction took.
+        waiting: How many events wait in a receiver.
+    """
     share = min(1.0, max(0.0, (waiting - FEW) / (MANY - FEW)))
     return min(LONGEST, MOST * share * held)
-
-
-class Backlog:
-    """How many events wait to be committed in a receiver, on average over what was told lately."""
-
-    def __init__(self) -> None:
-        self._waiting = 0.0
-        self._at = 0.0
-
-    def tell(self, waiting: int, *, now: float) -> None:
-        """Notes how many events wait in a receiver at this time."""
-        before = self.at(now)
-        self._waiting = before + waiting * (1 - exp((self._at - now) / LATELY))
-        self._at = now
-
-    def at(self, now: float) -> float:
-        """The average at this time. It falls to nothing if nothing more is told, as when the receivers have ended."""
-        return self._waiting * exp((self._at - now) / LATELY)
 
 
 class Pace:
@@ -50,13 +36,16 @@ class Pace:
 
     def __init__(self, *, one_writer: bool) -> None:
         self._one_writer = one_writer
-        self._backlog = Backlog()
         self._turn = asyncio.Lock()
-        self._rests_until = 0.0
+        self._ended = self._held = 0.0  # of the last transaction
+        self._before = self._waiting = 0
+        self._told_at = float("-inf")
+        self._told = asyncio.Event()
 
     def tell(self, waiting: int) -> None:
-        """Notes how many events wait to be committed in a receiver now."""
-        self._backlog.tell(waiting, now=monotonic())
+        """Notes how many events wait in a receiver."""
+        self._before, self._waiting, self._told_at = self._waiting, waiting, monotonic()
+        self._told.set()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator["Pace"]:
@@ -66,13 +55,18 @@ class Pace:
         that it is to record would otherwise come after their claims have run out, and be sent again by another worker.
         """
         until = monotonic() + LONGEST
-        async with self._turn if self._one_writer or self._backlog.at(monotonic()) > FEW else nullcontext():
-            left = min(self._rests_until, until) - monotonic()
-            if left > 0:
-                await asyncio.sleep(left)
+        async with self._turn if self._one_writer or self._lately() > FEW else nullcontext():
+            while (left := min(self._ended + rest(self._held, self._lately()), until) - monotonic()) > 0:
+                self._told.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._told.wait()
             yield self
 
     def held(self, seconds: float) -> None:
-        """Notes how long a transaction took."""
-        now = monotonic()
-        self._rests_until = now + rest(seconds, self._backlog.at(now))
+        """Notes how long a transaction took that has just ended."""
+        self._ended, self._held = monotonic(), seconds
+
+    def _lately(self) -> int:
+        """The larger one of the last two numbers told: at its limit a receiver has moments in which few wait."""
+        return max(self._before, self._waiting) if monotonic() - self._told_at < FRESH else 0

@@ -74,9 +74,10 @@ class Notifier:
         """Notifies at once, or within `NOTIFY_EVERY` if it has just notified.
 
         Args:
-            waiting: How many events wait for the next commit.
+            waiting: How many events wait for the next commit. Of several numbers between two notifications the largest
+                is told: one commit often takes all that wait, and the next one finds as many again.
         """
-        self._waiting = waiting
+        self._waiting = max(self._waiting, waiting)
         self._again = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._notify())
@@ -92,19 +93,19 @@ class Notifier:
 
     async def _notify(self) -> None:
         while self._again:
-            self._again = False
+            waiting, self._waiting, self._again = self._waiting, 0, False
             if is_sqlite(self._url):
-                ring(sqlite_path(self._url), self._waiting)
-            elif not await self._notified():
+                ring(sqlite_path(self._url), waiting)
+            elif not await self._notified(waiting):
                 await self._leave()
                 await asyncio.sleep(LISTEN_AGAIN)
             await asyncio.sleep(NOTIFY_EVERY)
 
-    async def _notified(self) -> bool:
+    async def _notified(self, waiting: int) -> bool:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await connect_postgres(self._url, within=NOTIFY_WITHIN)
-            await self._connection.execute(f"NOTIFY {EVENTS}, '{self._waiting}'")
+            await self._connection.execute(f"NOTIFY {EVENTS}, '{waiting}'")
             return takes_writes(self._connection)
         except TROUBLE:
             return False
