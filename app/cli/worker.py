@@ -72,7 +72,8 @@ def _alone(url: str) -> Iterator[None]:
         yield
         return
     path = engines.sqlite_path(url)
-    lock = Path(f"{path}-worker")  # not the file itself: closing it here would drop SQLite's own locks
+    # Not the file itself: closing it here would drop SQLite's own locks. Beside the file, by whatever link it is named.
+    lock = Path(f"{path.resolve()}-worker")
     with os.fdopen(os.open(lock, os.O_CREAT | os.O_WRONLY, OWNER_ONLY), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

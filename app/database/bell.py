@@ -60,7 +60,11 @@ def listening(database: Path, heard: Callable[[int | None], None]) -> Iterator[C
 
 @contextmanager
 def _address(database: Path) -> Iterator[str]:
-    """The bell's path, or a shorter name for it where the path is too long for a socket."""
+    """The bell's path, or a shorter name for it where the path is too long for a socket.
+
+    It is beside the file itself, as SQLite's own log is, by whatever links a process comes to it.
+    """
+    database = database.resolve()
     path = f"{database}-bell"
     if len(os.fsencode(path)) <= LONGEST_ADDRESS:
         yield path

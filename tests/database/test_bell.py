@@ -20,6 +20,17 @@ async def test_a_ring_is_heard_with_what_it_says(tmp_path, folder):
             assert [await heard.get(), await heard.get()] == [37, None]
 
 
+async def test_a_ring_through_a_link_to_the_file_is_heard(tmp_path):
+    database, link = tmp_path / "priohook.db", tmp_path / "link.db"
+    database.touch()
+    link.symlink_to(database)
+    heard = asyncio.Event()
+    with listening(link, lambda _: heard.set()):
+        ring(database)
+        async with asyncio.timeout(PATIENCE):
+            await heard.wait()
+
+
 async def test_to_ring_is_nothing_while_nobody_listens(tmp_path):
     database = tmp_path / "priohook.db"
     ring(database)

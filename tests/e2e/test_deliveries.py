@@ -179,10 +179,11 @@ def test_a_broken_function_does_not_keep_events_from_being_stored(database_url, 
     assert server.end() == 0
 
 
-def test_a_second_worker_of_a_sqlite_file_says_why_it_does_not_start(sqlite_url, work, priohook, consumer):
-    settings = delivering(sqlite_url, consumer)
-    work(**settings).until_started()
-    done = priohook("worker", **settings)
+@pytest.mark.parametrize("name", ["priohook.db", "link.db"])
+def test_a_second_worker_of_a_sqlite_file_says_why_it_does_not_start(sqlite_url, work, priohook, consumer, name):
+    Path("link.db").symlink_to("priohook.db")
+    work(**delivering(sqlite_url, consumer)).until_started()
+    done = priohook("worker", **delivering(sqlite_url.replace("priohook.db", name), consumer))
     assert done.returncode == 1
     assert "SQLite allows only one" in done.stderr
 
