@@ -64,7 +64,9 @@ def _rewrite(was: str, becomes: str, convert: Callable[[Any], str | bytes | None
     bind = op.get_bind()
     if bind.dialect.name != "sqlite":
         return
-    _require_disk()
+    folder = _require_disk()
+    # The system's own temporary folder may be a small one in memory; what SQLite sorts for an index may be large.
+    bind.exec_driver_sql("PRAGMA temp_store_directory = '{}'".format(str(folder).replace("'", "''")))
     bind.exec_driver_sql("PRAGMA secure_delete = ON")
     driver: Any = bind.connection.dbapi_connection
     driver.create_function("converted", 1, convert, deterministic=True)
@@ -115,7 +117,8 @@ def _last_row(table: str) -> int:
     return int(bind.exec_driver_sql(f"SELECT max(rowid) FROM {table}").scalar() or 0)  # noqa: S608
 
 
-def _require_disk() -> None:
+def _require_disk() -> Path:
+    """Returns the folder of the database, if its disk has room."""
     bind = op.get_bind()
     path = next(Path(file) for _, name, file in bind.exec_driver_sql("PRAGMA database_list").all() if name == "main")
     sizes = ("page_count", "freelist_count", "page_size")
@@ -129,6 +132,7 @@ def _require_disk() -> None:
         )
     if needed > 3 * SMALL:
         _say(f"priohook rewrites {path.name}, with up to {needed / 1e6:,.0f} MB more disk. New events wait meanwhile.")
+    return path.parent
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from signal import SIGKILL
 from time import monotonic, sleep
@@ -128,3 +128,17 @@ def test_what_the_previous_release_commits_meanwhile_is_there_afterwards_and_lat
     _, events, waiting = contents(path)
     assert len(events) == EVENTS + len(committed) > EVENTS
     assert {event_id.hex for event_id in committed} <= waiting & {event[0] for event in events}
+
+
+def test_temporary_files_are_on_the_disk_whose_room_was_checked(path):
+    folders: set[Path] = set()
+    migrating = start_migrating(path)
+    while migrating.poll() is None:
+        with suppress(FileNotFoundError):
+            for each in Path(f"/proc/{migrating.pid}/fd").iterdir():
+                opened = each.readlink()
+                if opened.name.startswith("etilqs"):
+                    folders.add(opened.parent)
+        sleep(0.001)
+    assert "The schema is current." in migrating.communicate(timeout=PATIENCE)[0]
+    assert folders == {path.parent.resolve()}
