@@ -13,13 +13,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from alembic import op
 from alembic.util import CommandError
+from sqlalchemy.exc import OperationalError
 
 revision = "0010"
 down_revision = "0009"
@@ -66,7 +67,8 @@ def _rewrite(was: str, becomes: str, convert: Callable[[Any], str | bytes | None
         return
     folder = _require_disk()
     # The system's own temporary folder may be a small one in memory; what SQLite sorts for an index may be large.
-    bind.exec_driver_sql("PRAGMA temp_store_directory = '{}'".format(str(folder).replace("'", "''")))
+    with suppress(OperationalError):  # an earlier migration has used temporary storage; new files go there all the same
+        bind.exec_driver_sql("PRAGMA temp_store_directory = '{}'".format(str(folder).replace("'", "''")))
     bind.exec_driver_sql("PRAGMA secure_delete = ON")
     driver: Any = bind.connection.dbapi_connection
     driver.create_function("converted", 1, convert, deterministic=True)
