@@ -43,7 +43,7 @@ from app.auth.limits import FAILURES, Limit
 from app.events.store import EventStore, NewEvent, Row, Stored
 from app.receiver.endpoint import Receiver
 from app.server.server import server_for, spare_collector
-from app.settings.model import Scope as ClientScope
+from app.settings.clients import Scope as ClientScope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
 

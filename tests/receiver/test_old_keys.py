@@ -13,7 +13,7 @@ from app.database.engines import is_sqlite, sqlite_path
 from app.database.writing import writing
 from app.events.store import Stored
 from app.events.tables import Event
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
 from tests.events.stores import new_event, running
 
