@@ -16,6 +16,7 @@ from app.cli.output import say, say_json
 from app.settings.clients import ClientSettings
 from app.settings.model import DestinationSettings, Settings
 from app.settings.origins import unknown_variables, value_sources
+from app.settings.prioticket import PrioticketSettings
 from app.settings.values import masked
 
 HARMLESS = ("host", "port", "sslmode", "target_session_attrs")
@@ -69,6 +70,9 @@ def _shown(name: str, value: Any) -> Any:
         return {each: _client(client) for each, client in value.items()}
     if name == "destinations":
         return {each: _destination(destination) for each, destination in value.items()}
+    if isinstance(value, PrioticketSettings):
+        shown = value.model_dump(mode="json", exclude_none=True)  # pydantic masks the secrets
+        return shown | {"timeout": value.timeout.total_seconds()}
     return [str(each) for each in value] if isinstance(value, tuple | frozenset) else value
 
 

@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from app.settings.clients import ClientSettings
 from app.settings.databases import DatabaseURL
+from app.settings.prioticket import PrioticketSettings
 from app.settings.sources import CONFIG_VARIABLE, ENV_PREFIX, config_file, sources
 from app.settings.values import (
     Bytes,
@@ -124,6 +125,9 @@ class Settings(BaseSettings):
         description="Who may send requests, a table by name; `priohook clients new NAME` prints an entry.",
     )
     destinations: dict[str, DestinationSettings] = Field(default={}, description="Where events go, a table by name.")
+    prioticket: PrioticketSettings | None = Field(
+        default=None, description="Prioticket's API and our account there, a table; see docs/prioticket.md."
+    )
     max_body_bytes: Bytes = Field(
         default=1024 * 1024, le=64 * 1024 * 1024, description="The largest body that is accepted, after decompression."
     )

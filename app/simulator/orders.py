@@ -1,11 +1,12 @@
 """The lives of a made-up reseller's orders. Pure: the same seed and day give the same orders."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
+from uuid import UUID
 
 from faker import Faker
 
@@ -31,12 +32,16 @@ class _Life:
     order: dict[str, Any]
     at: datetime
     steps: list[str] = field(default_factory=list)
+    waits_until: datetime | None = None
 
 
-def lives(seed: int, day: datetime) -> Iterator[Step]:
-    """The steps of many orders, the first of them made on this day, without end.
+def lives(seed: int, day: datetime, *, now: Callable[[], datetime] | None = None) -> Iterator[Step]:
+    """The steps of many orders, without end. Steps of one order come in order, mixed with those of other orders.
 
-    Steps of one order come in order, mixed with those of other orders.
+    Args:
+        seed: Different seeds give different orders.
+        day: When the first order is made.
+        now: If given, steps happen when they are asked for, and some orders live as in `ODD`.
     """
     random = Random(seed)  # noqa: S311 - it makes tickets up, and the same ones for the same seed
     faker = Faker(LOCALES)
@@ -45,11 +50,14 @@ def lives(seed: int, day: datetime) -> Iterator[Step]:
     living: list[_Life] = []
     at = day
     while True:
-        at += timedelta(seconds=random.randint(1, 40))
-        if len(living) < OPEN_ORDERS:
-            living.append(_new(random, faker, prefix=f"{day:%y%m%d}{seed % 10**6:06d}", number=next(numbers), at=at))
-        life = random.choice(living)
-        life.at = max(at, life.at + timedelta(seconds=1))
+        at = now() if now else at + timedelta(seconds=random.randint(1, 40))
+        ready = [life for life in living if life.waits_until is None or life.waits_until <= at]
+        if len(ready) < OPEN_ORDERS:
+            prefix, number = f"{day:%y%m%d}{seed % 10**6:06d}", next(numbers)
+            ready.append(_new(random, faker, prefix=prefix, number=number, at=at, odd=now is not None))
+            living.append(ready[-1])
+        life = random.choice(ready)
+        life.at = at if now else max(at, life.at + timedelta(seconds=1))
         event = life.steps.pop(0)
         STEPS[event](life, random)
         yield Step(EVENT_NAMES[event], life.order["order_reference"], deepcopy(life.order), life.at)
@@ -57,8 +65,13 @@ def lives(seed: int, day: datetime) -> Iterator[Step]:
             living.remove(life)
 
 
-def _new(random: Random, faker: Faker, *, prefix: str, number: int, at: datetime) -> _Life:
-    order = new_order(random, faker, reference=f"PRI{prefix}{number:05d}", at=at)
+def _new(random: Random, faker: Faker, *, prefix: str, number: int, at: datetime, odd: bool) -> _Life:
+    reference = f"PRI{prefix}{number:05d}"
+    if odd and number % 2:
+        bookings, guests, steps = ODD[number // 2 % len(ODD)]
+        order = new_order(random, faker, reference=reference, at=at, bookings=bookings, guests=guests)
+        return _Life(order, at, [*steps])
+    order = new_order(random, faker, reference=reference, at=at)
     return _Life(order, at, _path(random, len(order["order_bookings"])))
 
 
@@ -146,6 +159,79 @@ def _redeem(life: _Life, _: Random) -> None:
             guest["product_type_redemption_status"] = "REDEEMED"
 
 
+def _pay(life: _Life, random: Random) -> None:
+    _change(life, life.order["order_status"])
+    life.order["order_payments"] = [_payment(life, random, "PURCHASE")]
+
+
+def _refund(life: _Life, random: Random) -> None:
+    """Adds a payment, and changes neither the order's version nor its time, as nothing promises that they change."""
+    life.order["order_payments"].insert(0, _payment(life, random, "REFUND"))
+
+
+def _payment(life: _Life, random: Random, kind: str) -> dict[str, Any]:
+    return {
+        "payment_id": str(UUID(int=random.getrandbits(128), version=4)),
+        "payment_type": kind,
+        "payment_status": "PAID" if kind == "PURCHASE" else "REFUNDED",
+        "payment_amount": life.order["order_pricing"]["price_total"],
+        "payment_currency_code": "EUR",
+        "payment_created": stamp(life.at),
+        "payment_order_reference": life.order["order_reference"],
+        "payment_order_version": life.order["order_version"],
+    }
+
+
+def _contact(life: _Life, random: Random) -> None:
+    """Changes a contact, and not the order's version."""
+    contact = life.order["order_contacts"][0]
+    contact |= {
+        "contact_version": contact["contact_version"] + 1,
+        "contact_email": f"guest{random.randint(1, 999)}@example.org",
+        "contact_modified": stamp(life.at),
+    }
+    life.order["order_modified"] = stamp(life.at)
+
+
+def _cancel_quietly(life: _Life, random: Random) -> None:
+    """Cancels one booking of an order that stays confirmed."""
+    booking = random.choice(_live(life))
+    _change(life, "ORDER_CONFIRMED")
+    _cancelled(booking, life.at)
+
+
+def _fail(life: _Life, random: Random) -> None:
+    _change(life, "ORDER_PENDING")
+    random.choice(_live(life))["booking_status"] = "BOOKING_FAILED"
+
+
+def _create_and_wait(life: _Life, random: Random) -> None:
+    _create(life, random)
+    life.waits_until = life.at + timedelta(hours=1)
+
+
+def _archive(life: _Life, _: Random) -> None:
+    _change(life, life.order["order_status"])
+    life.order["order_archived"] = True
+
+
+def _redact(life: _Life, _: Random) -> None:
+    _change(life, life.order["order_status"])
+    life.order |= {"order_redacted": True, "order_contacts": []}
+
+
+ODD: tuple[tuple[int | None, int | None, tuple[str, ...]], ...] = (
+    (None, None, ("create", "confirm", "pay", "refund")),
+    (None, None, ("create", "confirm", "contact", "redeem")),
+    (3, None, ("create", "confirm", "cancel_as_create")),
+    (3, None, ("create", "confirm", "cancel_as_partial")),
+    (None, None, ("create", "fail")),
+    (None, None, ("create_and_wait", "confirm")),
+    (None, None, ("create", "confirm", "redeem", "archive", "redact")),
+    (1, 500, ("create", "confirm")),
+)
+"""Lives that a receiver may get wrong: numbers of bookings and of guests in each, and the steps."""
+
 STEPS = {
     "create": _create,
     "confirm": _confirm,
@@ -155,6 +241,15 @@ STEPS = {
     "ask_to_cancel": _ask_to_cancel,
     "cancel": _cancel,
     "redeem": _redeem,
+    "pay": _pay,
+    "refund": _refund,
+    "contact": _contact,
+    "cancel_as_create": _cancel_quietly,
+    "cancel_as_partial": _cancel_quietly,
+    "fail": _fail,
+    "create_and_wait": _create_and_wait,
+    "archive": _archive,
+    "redact": _redact,
 }
 EVENT_NAMES = {
     "create": "ORDER_CREATE",
@@ -165,6 +260,15 @@ EVENT_NAMES = {
     "ask_to_cancel": "ORDER_UPDATE",
     "cancel": "ORDER_CANCEL",
     "redeem": "REDEMPTION",
+    "pay": "PAYMENT_CREATE",
+    "refund": "PAYMENT_REFUND",
+    "contact": "ORDER_UPDATE",
+    "cancel_as_create": "ORDER_CREATE",
+    "cancel_as_partial": "ORDER_CANCEL_PARTIAL",
+    "fail": "ORDER_UPDATE",
+    "create_and_wait": "ORDER_CREATE",
+    "archive": "ORDER_UPDATE",
+    "redact": "ORDER_UPDATE",
 }
 
 

@@ -20,11 +20,20 @@ GUESTS = (("ADULT", "Adult", 18, 99, "1.00"), ("CHILD", "Child", 4, 17, "0.60"),
 VAT_PERCENT = 9
 
 
-def new_order(random: Random, faker: Faker, *, reference: str, at: datetime) -> dict[str, Any]:
-    """A new order, at version 0."""
+def new_order(
+    random: Random,
+    faker: Faker,
+    *,
+    reference: str,
+    at: datetime,
+    bookings: int | None = None,
+    guests: int | None = None,
+) -> dict[str, Any]:
+    """A new order, at version 0; without numbers of bookings and of guests in each, as many as usual."""
     language = random.choice(("en", "nl", "de", "fr"))
-    bookings = [_booking(random, reference, place, language, at) for place in range(random.choice((1, 1, 1, 2, 3)))]
-    total = sum(round(float(each["booking_pricing"]["price_total"]) * 100) for each in bookings)
+    places = range(bookings or random.choice((1, 1, 1, 2, 3)))
+    booked = [_booking(random, reference, place, language, at, guest_count=guests) for place in places]
+    total = sum(round(float(each["booking_pricing"]["price_total"]) * 100) for each in booked)
     made = stamp(at)
     return {
         "order_platform_id": "1",
@@ -63,7 +72,7 @@ def new_order(random: Random, faker: Faker, *, reference: str, at: datetime) -> 
         "order_created_name": "Simulated API User",
         "order_created_email": "api-user@example.com",
         "order_view_type": "DISTRIBUTOR",
-        "order_bookings": bookings,
+        "order_bookings": booked,
     }
 
 
@@ -80,10 +89,12 @@ def move(booking: dict[str, Any], travels: datetime) -> None:
     booking["product_availability_to_date_time"] = stamp(travels + timedelta(hours=1))
 
 
-def _booking(random: Random, reference: str, place: int, language: str, at: datetime) -> dict[str, Any]:
+def _booking(
+    random: Random, reference: str, place: int, language: str, at: datetime, *, guest_count: int | None
+) -> dict[str, Any]:
     title, price = random.choice(PRODUCTS)
     product = str(62000 + PRODUCTS.index((title, price)))
-    guests = [random.choice(GUESTS) for _ in range(random.randint(1, 4))]
+    guests = [random.choice(GUESTS) for _ in range(guest_count or random.randint(1, 4))]
     cents = [round(float(price) * float(share) * 100) for *_, share in guests]
     booking = {
         "booking_reference": f"BKG{reference[3:]}{'ABC'[place]}",

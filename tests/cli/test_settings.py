@@ -159,3 +159,13 @@ def test_a_file_that_is_named_and_not_there_is_status_1(run, monkeypatch):
     assert done.errors == (
         "priohook: PRIOHOOK_CONFIG names elsewhere.toml, but there is no such file: correct it or unset it.\n"
     )
+
+
+def test_the_account_at_prioticket_is_shown_without_its_secrets(run, shown, tmp_path):
+    table = (
+        'base_url = "https://api.example/v3.8"\nclient_id = "me"\nclient_secret = "hidden-1"\napi_key = "hidden-2"\n'
+    )
+    (tmp_path / "priohook.toml").write_text(f"[prioticket]\n{table}timeout = 30")
+    value = shown()["prioticket"]["value"]
+    assert (value["base_url"], value["client_id"], value["timeout"]) == ("https://api.example/v3.8", "me", 30)
+    assert "hidden" not in run("settings").text + run("settings", "--json").text

@@ -1,0 +1,46 @@
+"""When the next request may be sent. Prioticket blocks an address after 60 answers of 4xx within a minute."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+MINUTE = 60.0  # seconds
+MOST_REFUSALS = 20  # in a minute; a third of what Prioticket tolerates, as other processes may share the address
+
+
+class Clock:
+    """The time and waiting for it; tests have one of their own."""
+
+    def __init__(
+        self, now: Callable[[], float] = monotonic, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self.now = now
+        self.sleep = sleep
+
+
+class Pace:
+    """Spaces the requests of one process evenly, and pauses for a minute after `MOST_REFUSALS` answers of 4xx."""
+
+    def __init__(self, rate: float, clock: Clock) -> None:
+        self._between = 1 / rate
+        self._clock = clock
+        self._next = 0.0
+        self._refusals: deque[float] = deque(maxlen=MOST_REFUSALS)
+
+    async def turn(self) -> None:
+        """Returns when one more request may be sent."""
+        at = max(self._next, self._clock.now())
+        self._next = at + self._between  # taken before waiting, so that two that wait do not go at once
+        while (wait := at - self._clock.now()) > 0:
+            await self._clock.sleep(wait)
+
+    def answered(self, status: int) -> None:
+        """Counts an answer."""
+        if not 400 <= status < 500:  # noqa: PLR2004 - HTTP's class of the client's errors
+            return
+        now = self._clock.now()
+        self._refusals.append(now)
+        if len(self._refusals) == MOST_REFUSALS and now - self._refusals[0] <= MINUTE:
+            self._next = max(self._next, now + MINUTE)
+            self._refusals.clear()
