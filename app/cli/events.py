@@ -1,6 +1,5 @@
 """The commands under `priohook events`."""
 
-import sys
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from app.api.events import EventDetail, EventSummary
 from app.cli.filters import choosing_events
 from app.cli.lazy import LazyGroup
 from app.cli.opened import read
-from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
+from app.cli.output import cell, print_fields, print_json_lines, print_rows, readable, say, say_json, write_body
 from app.events.queries import EventFilter, get_event, list_events
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
@@ -55,7 +54,7 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     if event is None:
         raise click.ClickException(f"There is no event {event_id}.")
     if body_only:
-        _write(event.body)
+        write_body(event.body)
         return
     if as_json:
         say_json(EventDetail.model_validate(event))
@@ -64,15 +63,4 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     say("headers")
     for name, value in event.headers:
         say(f"  {cell(name)}: {cell(value)}")
-    say(f"\n{_readable(event.body)}")
-
-
-def _write(body: bytes) -> None:
-    if sys.stdout.isatty():
-        say(_readable(body))
-    else:
-        sys.stdout.buffer.write(body)
-
-
-def _readable(body: bytes) -> str:
-    return body.decode("utf-8", "backslashreplace")
+    say(f"\n{readable(event.body)}")

@@ -19,6 +19,10 @@ COMMANDS = {
     "events": ("app.cli.events:events", "List and show events, and release quarantined ones."),
     "keys": ("app.cli.keys:keys", "Make a key that signs tokens."),
     "migrate": ("app.cli.migrate:migrate", "Bring the database's schema up to this release."),
+    "prioticket": (
+        "app.cli.prioticket:prioticket",
+        "Register webhooks at Prioticket, and show orders as Prioticket has them.",
+    ),
     "replay": (
         "app.cli.replays:replay",
         "Deliver stored events again, for each reference in the order of arrival. Live events go first.",

@@ -56,6 +56,19 @@ def print_fields(thing: Mapping[str, Any]) -> None:
             say(f"{name:<18} {cell(value)}")
 
 
+def write_body(body: bytes) -> None:
+    """Writes exact bytes into a file or a pipe; on a terminal, as text."""
+    if sys.stdout.isatty():
+        say(readable(body))
+    else:
+        sys.stdout.buffer.write(body)
+
+
+def readable(body: bytes) -> str:
+    """The bytes as text."""
+    return body.decode("utf-8", "backslashreplace")
+
+
 def cell(value: object) -> str:
     """The value as text on one line."""
     return "" if value is None else printable(_text(value))

@@ -6,9 +6,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database.postgres import DatabaseProblem
 from app.database.schema import SchemaNotCurrent
+from app.prioticket.errors import PrioticketError
 from app.server.server import CannotListen
 from app.settings.model import SettingsProblem
 
-OURS = (SettingsProblem, DatabaseProblem, SchemaNotCurrent, CannotListen)
+OURS = (SettingsProblem, DatabaseProblem, SchemaNotCurrent, CannotListen, PrioticketError)
 OF_MIGRATIONS = (CommandError,)
 OF_DATABASES = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
