@@ -116,7 +116,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                         "engine": engine,
                         "health": known,
                         "body_timeout": settings.body_timeout,
-                        "max_body_bytes": settings.max_body_bytes,
+                        "max_released_bytes": settings.max_released_bytes,
                         "destinations": settings.destinations,
                         "usernames": clients.usernames,
                         "plans": Semaphore(plans.MOST_PLANS),
@@ -131,6 +131,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
 
     receive = receiver.Receiver(
         max_body_bytes=settings.max_body_bytes,
+        max_quarantined_bytes=settings.max_quarantined_bytes,
         body_timeout=settings.body_timeout,
         on_unprocessable=settings.on_unprocessable,
     )

@@ -15,7 +15,8 @@ class DeliveredEvent:
 
     Attributes:
         id: The same on every attempt and replay, so that the function can tell what it has already done.
-        type: Such as `ORDER_CANCEL`; None if Prioticket sent none.
+        type: What happened, such as `ORDER_CANCEL`.
+        event_name: The name under which Prioticket announced the event, if that is not the type.
         reference: The reference of the order or other object.
         order: The order as Prioticket sent it; None if it sent none.
         body: The exact bytes that arrived.
@@ -26,6 +27,7 @@ class DeliveredEvent:
 
     id: UUID
     type: str | None
+    event_name: str | None = None
     reference: str | None
     order: Mapping[str, Any] | None
     body: bytes

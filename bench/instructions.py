@@ -168,6 +168,7 @@ def endpoint(settings: Settings, log: LogWriter) -> uvicorn.Config:
     """And the endpoint, before a store that does nothing; with a real one, the hand-off to the writer."""
     receiver = Receiver(
         max_body_bytes=settings.max_body_bytes,
+        max_quarantined_bytes=settings.max_quarantined_bytes,
         body_timeout=settings.body_timeout,
         on_unprocessable=settings.on_unprocessable,
     )

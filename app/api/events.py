@@ -39,7 +39,7 @@ class EventChoice(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: Annotated[Text | None, Field(description="Only this type, such as ORDER_CANCEL.")] = None
+    type: Annotated[Text | None, Field(description="Only this type or event name, such as ORDER_CANCEL.")] = None
     reference: Annotated[Text | None, Field(description="Only events of this order or other object.")] = None
     status: Annotated[Status | None, Field(description="Only accepted events, or only quarantined ones.")] = None
     client: Annotated[Text | None, Field(description="Only events that this client sent.")] = None
@@ -58,8 +58,8 @@ class EventQuery(EventChoice, PageQuery):
         Text | None,
         Field(
             description=(
-                "A whole event id, reference or notification id, which is always found; or a part of a reference, type "
-                "or notification id, or the beginning of an event id."
+                "A whole event id, reference or notification id, which is always found; or a part of a reference, type, "
+                "event name or notification id, or the beginning of an event id."
             )
         ),
     ] = None
@@ -75,7 +75,8 @@ class EventSummary(BaseModel):
     client: str = Field(description="The client that sent it.")
     status: Status
     reason: str | None = Field(description="Why it is in quarantine.")
-    type: str | None
+    type: str | None = Field(description="What happened; of an order, its bookings say so.")
+    event_name: str | None = Field(description="The name under which it was announced, if that is not the type.")
     reference: str | None = Field(description="The reference of the order or other object.")
     order_version: int | None
     order_modified: datetime | None

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Literal
 from uuid import UUID
 
@@ -12,10 +11,10 @@ from starlette.responses import Response
 
 from app.api.events import KEEP_PRIVATE, EventSummary
 from app.api.state import State
-from app.events.differences import MOST_CHANGES, differences
+from app.events.differences import MOST_CHANGES, Differences, differences
 from app.events.queries import EventBody, EventFilter, ListedEvent, get_bodies, list_events
 from app.events.timeline import Placed, timeline
-from app.prioticket.contents import read_object
+from app.prioticket.contents import Contained, read_object
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import answer
 from app.web.problems import NotFound
@@ -50,8 +49,8 @@ class OrderEvent(EventSummary):
     twice: bool = Field(description="Whether copies of it arrived: see `duplicates`.")
     changes: list[ChangeShown] | None = Field(
         description=(
-            "What changed since the previous event that holds the object; null if there is nothing to compare: this "
-            "event holds no object, no earlier one does, or its body was not read."
+            "What changed since the previous event that holds the same order, payment or other object; null if there "
+            "is nothing to compare: this event holds no object, no earlier one holds it, or its body was not read."
         )
     )
     more_changes: bool = Field(description=f"Whether there are more changes than the {MOST_CHANGES} shown.")
@@ -67,7 +66,9 @@ class Order(BaseModel):
     not_compared: int = Field(
         description=f"How many bodies were not read; at most {MOST_BODIES} bodies or {MOST_BYTES} bytes are."
     )
-    state: Any = Field(description="The object in the newest version that was read; null if there is none.")
+    state: Any = Field(
+        description="The order in the newest version that was read; without an order, the newest object; null if none."
+    )
     state_event_id: UUID | None = Field(description="The event that holds it.")
 
 
@@ -100,22 +101,33 @@ async def show(request: Request[State]) -> Response:
 
 def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[EventBody]) -> Order:
     objects = _objects(bodies)
-    ids = [each.event.id for each in placed if objects.get(each.event.id) is not None]
-    changed = {new: differences(objects[old], objects[new]) for old, new in pairwise(ids)}
+    changed: dict[UUID, Differences] = {}
+    newest: dict[tuple[str, str | None], tuple[UUID, Contained]] = {}
+    state: tuple[UUID, Contained] | None = None
+    for each in placed:
+        found = objects.get(each.event.id)
+        if found is None:
+            continue
+        before = newest.get((found.name, found.reference))
+        newest[found.name, found.reference] = now = (each.event.id, found)
+        if before is not None:
+            changed[each.event.id] = differences(before[1].values, found.values)
+        if found.name == "order" or state is None or state[1].name != "order":
+            state = now
     return Order(
         reference=reference,
         events=[_shown(each, changed) for each in placed],
         more_events=False,
         compared=len(objects),
         not_compared=0,
-        state=objects[ids[-1]] if ids else None,
-        state_event_id=ids[-1] if ids else None,
+        state=state and state[1].values,
+        state_event_id=state and state[0],
     )
 
 
-def _objects(bodies: Sequence[EventBody]) -> dict[UUID, dict[str, Any] | None]:
+def _objects(bodies: Sequence[EventBody]) -> dict[UUID, Contained | None]:
     """The objects of as many bodies as there is room for once decoded: a small body may decode to a large one."""
-    objects: dict[UUID, dict[str, Any] | None] = {}
+    objects: dict[UUID, Contained | None] = {}
     room = MOST_BYTES
     for row in bodies:
         found, size = read_object(row.headers, row.body, limit=room)
@@ -141,7 +153,7 @@ def _newest(events: Sequence[ListedEvent]) -> list[UUID]:
     return chosen
 
 
-def _shown(placed: Placed, changed: Mapping[UUID, Any]) -> OrderEvent:
+def _shown(placed: Placed, changed: Mapping[UUID, Differences]) -> OrderEvent:
     event, found = placed.event, changed.get(placed.event.id)
     return OrderEvent(
         **EventSummary.model_validate(event).model_dump(),

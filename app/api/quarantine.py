@@ -49,7 +49,7 @@ async def release_event(request: Request[State]) -> Response:
 
 async def _release(request: Request[State], event_id: UUID) -> Released:
     state = request.state
-    usernames, limit = state["usernames"], state["max_body_bytes"]
+    usernames, limit = state["usernames"], state["max_released_bytes"]
     try:
         async with changing(state["engine"]) as connection:
             if await get_summary(connection, event_id) is None:

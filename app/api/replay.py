@@ -52,7 +52,7 @@ class ReplayQuery(BaseModel):
 
     to: Annotated[
         list[Text],
-        Field(max_length=20, description="Names of destinations; without it, all that want the event's type."),
+        Field(max_length=20, description="Names of destinations; without it, all that want the event."),
     ] = []
     wait: Annotated[bool, Field(description="Answer only when the destinations have answered.")] = False
 
@@ -128,7 +128,7 @@ def _chosen(
     unknown = sorted(set(query.to) - configured.keys() - known.keys())
     if unknown:
         raise UnknownDestination(f"There is no destination {unknown[0]}.", "GET /api/destinations lists them.")
-    matching = (name for name, each in configured.items() if wants(each.events, event.type))
+    matching = (name for name, each in configured.items() if wants(each.events, event.type, event.event_name))
     names = sorted(set(query.to or matching))
     if not names:
         raise NotNow("No destination wants this event.", "Name one with `to`; GET /api/destinations lists them.")

@@ -20,7 +20,7 @@ class State(TypedDict):
 
     engine: AsyncEngine
     body_timeout: timedelta
-    max_body_bytes: int
+    max_released_bytes: int
     destinations: Mapping[str, DestinationSettings]
     usernames: Mapping[str, str]
     plans: Semaphore

@@ -32,7 +32,7 @@ class Moment(click.ParamType[datetime]):
 
 
 OPTIONS = (
-    click.option("--type", help="Only events of this type, such as ORDER_CANCEL."),
+    click.option("--type", help="Only events of this type or event name, such as ORDER_CANCEL."),
     click.option("--reference", help="Only events of this order or other object."),
     click.option("--status", type=click.Choice([str(each) for each in Status])),
     click.option("--client", help="Only events that this client sent."),

@@ -19,7 +19,7 @@ def release(event_id: UUID) -> None:
     settings, now = with_kept_clients(load_settings()), datetime.now(UTC)
     usernames = {name: client.username or name for name, client in settings.clients.items()}
     try:
-        released = change(release_event, event_id, usernames=usernames, limit=settings.max_body_bytes, now=now)
+        released = change(release_event, event_id, usernames=usernames, limit=settings.max_released_bytes, now=now)
     except NotReleased as refusal:
         raise click.ClickException(str(refusal)) from None
     if released.duplicate:

@@ -43,6 +43,7 @@ class Claim(NamedTuple):
     """How many attempts in a row before this one were lost with their process."""
     event_id: UUID
     type: str | None
+    event_name: str | None
     reference: str | None
     replay_id: UUID | None
     headers: list[list[str]]
@@ -86,6 +87,7 @@ class Due(NamedTuple):
     reference: str | None
     event_id: UUID
     type: str | None
+    event_name: str | None
     headers: list[list[str]]
     body: bytes
     superseded: bool
@@ -99,6 +101,7 @@ class Due(NamedTuple):
             lost=self.lost,
             event_id=self.event_id,
             type=self.type,
+            event_name=self.event_name,
             reference=self.reference,
             replay_id=self.replay_id,
             headers=self.headers,
@@ -130,6 +133,7 @@ _due: Select[*tuple[Any, ...]] = (
         Delivery.reference,
         Event.id,
         Event.type,
+        Event.event_name,
         Event.headers,
         Event.body,
         _superseded,

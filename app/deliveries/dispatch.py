@@ -1,4 +1,4 @@
-"""Dispatch: accepted events become deliveries, one for each destination that wants their type."""
+"""Dispatch: accepted events become deliveries, one for each destination that wants them."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,9 @@ MOST_MADE = 5000
 NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
 OLDEST = select(Undispatched.event_id).order_by(Undispatched.event_id).limit(bindparam("most"))
 # Not joined with OLDEST: neither database knows how few those are, and both might read all events to find them.
-ARRIVED = select(Event.id, Event.type, Event.reference).where(Event.id.in_(bindparam("ids", expanding=True)))
+ARRIVED = select(Event.id, Event.type, Event.event_name, Event.reference).where(
+    Event.id.in_(bindparam("ids", expanding=True))
+)
 PASSED_OVER = select(PassedOver.event_id, PassedOver.destination).where(
     PassedOver.event_id.in_(bindparam("ids", expanding=True))
 )
@@ -43,6 +45,7 @@ class Arrived(NamedTuple):
 
     id: UUID
     type: str | None
+    event_name: str | None
     reference: str | None
 
 
@@ -57,7 +60,7 @@ class Dispatcher:
     """Dispatches for one worker. Logs why it has to wait, and when event ids are ahead of the clock.
 
     Args:
-        wanted_types: The globs on the type, by destination.
+        wanted_types: The globs on the type or event name, by destination.
     """
 
     def __init__(self, wanted_types: Mapping[str, Sequence[str]]) -> None:
@@ -135,7 +138,7 @@ async def dispatch(
 
     Args:
         connection: In a transaction that may write.
-        wanted_types: The globs on the type, by destination; one of them must match.
+        wanted_types: The globs on the type or event name, by destination; one of them must match.
         most: The most events to dispatch.
         now: The time.
     """
@@ -149,7 +152,7 @@ async def dispatch(
     events = sorted(Arrived(*row) for row in await connection.execute(ARRIVED, {"ids": ids}))
     passed_over = {tuple(row) for row in await connection.execute(PASSED_OVER, {"ids": ids})}
     for name in sorted(wanted_types):
-        matching = [event for event in events if wants(wanted_types[name], event.type)]
+        matching = [event for event in events if wants(wanted_types[name], event.type, event.event_name)]
         if matching and await lock(connection, name) is not None:
             new = [Wanted(event.id, event.reference) for event in matching if (event.id, name) not in passed_over]
             await add(connection, name, new, replay_id=None, now=now)
@@ -159,9 +162,10 @@ async def dispatch(
     return len(ids)
 
 
-def wants(globs: Sequence[str], event_type: str | None) -> bool:
-    """Whether one of the globs matches. An event without a type matches only `*`."""
-    return any(fnmatchcase(event_type or "", glob) for glob in globs)
+def wants(globs: Sequence[str], event_type: str | None, event_name: str | None) -> bool:
+    """Whether one of the globs matches the type, or the event name. An event without either matches only `*`."""
+    names = (event_type or "",) if event_name is None else (event_type or "", event_name)
+    return any(fnmatchcase(name, glob) for name in names for glob in globs)
 
 
 async def add(

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -74,7 +75,8 @@ async def plan(connection: AsyncConnection, narrowed: EventFilter, ids: Collecti
     if narrowed.status == Status.QUARANTINED:
         raise InQuarantine("Quarantined events are not replayed.")
     if ids is None:
-        return _summed(await _counted(connection, select(Event).where(*narrowed.conditions())))
+        parts = [await _counted(connection, select(Event).where(*part)) for part in narrowed.parts()]
+        return _summed(chain.from_iterable(parts))
     counted: list[Counted] = []
     unknown = set(ids)
     for some in batches(sorted(unknown)):

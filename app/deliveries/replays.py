@@ -216,11 +216,11 @@ async def _advance(connection: AsyncConnection, replay: Running, *, now: datetim
 
 
 def _next_events(replay: Running, most: int) -> Select[UUID, str | None]:
-    query = select(Event.id, Event.reference).where(Event.status == Status.ACCEPTED.value)
-    if replay.narrowed:
-        query = query.where(*FILTER.validate_python(replay.narrowed).conditions())
-    else:
-        query = query.join(ReplayEvent, ReplayEvent.event_id == Event.id).where(ReplayEvent.replay_id == replay.id)
+    where = [Event.status == Status.ACCEPTED.value]
     if replay.last_event_id is not None:
-        query = query.where(Event.id > replay.last_event_id)
-    return query.order_by(Event.id).limit(most)
+        where.append(Event.id > replay.last_event_id)
+    query = select(Event.id, Event.reference).order_by(Event.id).limit(most)
+    if replay.narrowed:
+        return query.where(*FILTER.validate_python(replay.narrowed).first(*where, limit=most, ascending=True))
+    of_replay = ReplayEvent.replay_id == replay.id
+    return query.join(ReplayEvent, ReplayEvent.event_id == Event.id).where(of_replay, *where)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, LargeBinary, func, literal_column, select, true
+from sqlalchemy import ColumnElement, LargeBinary, func, literal_column, or_, select, true, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read, read_one
@@ -24,6 +24,7 @@ class EventFilter:
     """Which events to select; a field that is None does not restrict them.
 
     Attributes:
+        type: The type, or the name under which the sender announced the event.
         since: The earliest arrival, included.
         until: The latest arrival, excluded.
     """
@@ -35,22 +36,41 @@ class EventFilter:
     since: datetime | None = None
     until: datetime | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """The conditions of a WHERE clause."""
+    def parts(self) -> list[list[ColumnElement[bool]]]:
+        """The conditions of WHERE clauses. Each event that is selected fulfils exactly one of them.
+
+        A type makes two: an index has the types and another the event names, but no index has both in the order of ids.
+        """
         equal = ("reference", "client")
         conditions = [getattr(Event, name) == getattr(self, name) for name in equal if getattr(self, name) is not None]
-        if self.type is not None:
-            of_type = Event.type == self.type
-            # Fewer events share a reference or are quarantined than share a type, yet SQLite prefers the type's index.
-            few = self.reference is not None or self.status == Status.QUARANTINED
-            conditions.append(of_type.is_(true()) if few else of_type)
         if self.status is not None:
             conditions.append(QUARANTINED if self.status == Status.QUARANTINED else Event.status == self.status)
         if self.since is not None:
             conditions.append(Event.id >= id_floor(self.since))
         if self.until is not None:
             conditions.append(Event.id < id_floor(self.until))
-        return conditions
+        if self.type is None:
+            return [conditions]
+        either = (Event.type == self.type, Event.event_name == self.type)
+        if self.reference is not None or self.status == Status.QUARANTINED:
+            # Fewer events share a reference or are quarantined than share a type, yet SQLite prefers the type's index.
+            return [[*conditions, or_(*either).is_(true())]]
+        return [[*conditions, named] for named in either]
+
+    def first(self, *more: ColumnElement[bool], limit: int, ascending: bool = False) -> list[ColumnElement[bool]]:
+        """The conditions of a WHERE clause that selects the newest events, or the oldest.
+
+        Args:
+            more: Further conditions.
+            limit: How many events the caller wants; it says so in its own query too.
+            ascending: Whether the oldest events are wanted.
+        """
+        parts = self.parts()
+        if len(parts) == 1:
+            return [*parts[0], *more]
+        order = Event.id.asc() if ascending else Event.id.desc()
+        ids = (select(Event.id).where(*part, *more).order_by(order).limit(limit).subquery() for part in parts)
+        return [Event.id.in_(union_all(*(select(some.c.id) for some in ids)))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +83,7 @@ class ListedEvent:
     status: str
     reason: str | None
     type: str | None
+    event_name: str | None
     reference: str | None
     order_version: int | None
     order_modified: datetime | None
@@ -118,9 +139,9 @@ async def list_events(
     connection: AsyncConnection, narrowed: EventFilter, *, limit: int, before: UUID | None = None
 ) -> list[ListedEvent]:
     """Events without headers and body, newest first; the last id of a page, as `before`, gives the next page."""
-    query = select(*columns(Event, ListedEvent)).where(*narrowed.conditions()).order_by(Event.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(Event.id < before)
+    older = [] if before is None else [Event.id < before]
+    where = narrowed.first(*older, limit=limit)
+    query = select(*columns(Event, ListedEvent)).where(*where).order_by(Event.id.desc()).limit(limit)
     return await read(connection, query, ListedEvent)
 
 

@@ -39,8 +39,9 @@ async def search_events(
     """Events that match a text, a filter with a client, or both.
 
     If the text is a whole id, reference or notification id, indexes find it among all events, and only its events are
-    returned. Any other text is searched for in the reference, type and notification id, and at the beginning of the id;
-    case does not matter. A page looks at `WINDOW` events, so it may be short or empty without being the last.
+    returned. Any other text is searched for in the reference, type, event name and notification id, and at the
+    beginning of the id; case does not matter. A page looks at `WINDOW` events, so it may be short or empty without
+    being the last.
 
     Args:
         connection: A connection to the database.
@@ -52,8 +53,9 @@ async def search_events(
     older = [] if before is None else [Event.id < before]
     for condition in _exact(text) if text is not None else ():
         if await connection.scalar(select(exists().where(condition))):
-            return await _page(connection, [*narrowed.conditions(), *older, condition], limit=limit, floor=None)
-    where = [*replace(narrowed, client=None).conditions(), *older]
+            where = narrowed.first(*older, condition, limit=limit + 1)
+            return await _page(connection, where, limit=limit, floor=None)
+    where = replace(narrowed, client=None).first(*older, limit=WINDOW)
     passed = select(Event.id).where(*where).order_by(Event.id.desc()).offset(WINDOW - 1).limit(1)
     floor = await connection.scalar(passed)
     if floor is not None:
@@ -83,7 +85,7 @@ def _exact(text: str) -> list[ColumnElement[bool]]:
 
 
 def _part(text: str) -> ColumnElement[bool]:
-    columns = (Event.reference, Event.type, Event.notification_id)
+    columns = (Event.reference, Event.type, Event.event_name, Event.notification_id)
     parts: list[ColumnElement[bool]] = [column.icontains(text, autoescape=True) for column in columns]
     digits = _hexadecimal(text)
     if SHORTEST_PREFIX <= len(digits) <= LONGEST_ID:

@@ -52,6 +52,7 @@ class NewEvent(NamedTuple):
     status: str = Status.ACCEPTED.value
     reason: str | None = None
     type: str | None = None
+    event_name: str | None = None
     reference: str | None = None
     order_version: int | None = None
     order_modified: datetime | None = None

@@ -51,6 +51,9 @@ class Event(Base):
     """Why it is quarantined: the HTTP status of the refusal and a sentence."""
 
     type: Mapped[str | None]
+    """What happened: see docs/receiving.md."""
+    event_name: Mapped[str | None]
+    """The name under which the sender announced the event, if that is not the type."""
     reference: Mapped[str | None]
     order_version: Mapped[int | None] = mapped_column(BigInteger)
     order_modified: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -61,9 +64,9 @@ class Event(Base):
     headers: Mapped[list[list[str]]] = mapped_column(HeaderBlock)
     """Pairs of name and value in the order of arrival, without the headers that carry credentials."""
     body: Mapped[bytes] = mapped_column(LargeBinary)
-    """The bytes as they arrived, still in their content coding. Of a body over the limit, only the first 64 KiB."""
+    """The bytes as they arrived, still in their content coding. Of a body too large to be kept whole, 64 KiB."""
     body_bytes: Mapped[int] = mapped_column(BigInteger)
-    """The size that arrived or was declared; of a body over the limit, more than `body` holds."""
+    """The size that arrived or was declared; of a body over the limit, it may be more than `body` holds."""
 
     dedup_key: Mapped[bytes] = mapped_column(LargeBinary)
     """16 bytes, the same for all copies of one event. The event's own id once it can have no more copies.
@@ -91,6 +94,13 @@ class Event(Base):
             "id",
             postgresql_where=text("type IS NOT NULL"),
             sqlite_where=text("type IS NOT NULL"),
+        ),
+        Index(
+            "ix_events_event_name_id",
+            "event_name",
+            "id",
+            postgresql_where=text("event_name IS NOT NULL"),
+            sqlite_where=text("event_name IS NOT NULL"),
         ),
         Index(
             "ix_events_version",

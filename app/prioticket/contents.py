@@ -1,10 +1,10 @@
 """What is in the bytes of a stored event."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from app.prioticket.payloads import NoEnvelope, NotJSON, changed_object, parse_json
+from app.prioticket.payloads import NoEnvelope, NotJSON, changed_object, own_reference, parse_json
 from app.web.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of, decode
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -21,8 +21,22 @@ def undone(headers: list[list[str]], body: bytes, *, limit: int) -> bytes:
     return decode(body, coding_of(body, claimed_coding(headers)), limit=limit, padded=True)
 
 
-def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[dict[str, Any] | None, int]:
-    """The order, payment or other object in a body, as values that JSON can hold, and the decoded size.
+class Contained(NamedTuple):
+    """An object in a body.
+
+    Attributes:
+        name: Such as `order`.
+        reference: Its own, not the one of its order.
+        values: Its fields, as values that JSON can hold.
+    """
+
+    name: str
+    reference: str | None
+    values: dict[str, Any]
+
+
+def read_object(headers: list[list[str]], body: bytes, *, limit: int) -> tuple[Contained | None, int]:
+    """The order, payment or other object in a body, and the decoded size.
 
     Args:
         headers: As they are stored.
@@ -52,7 +66,7 @@ def read_order(headers: list[list[str]], body: bytes) -> dict[str, Any] | None:
     return order if isinstance(order, dict) else None
 
 
-def _object(content: bytes) -> dict[str, Any] | None:
+def _object(content: bytes) -> Contained | None:
     try:
         envelope = parse_json(content)
     except (NotJSON, NoEnvelope):
@@ -61,11 +75,12 @@ def _object(content: bytes) -> dict[str, Any] | None:
     name, changed = changed_object(data) if isinstance(data, dict) else ("", {})
     if not name:
         return None
+    values: dict[str, Any] | None = changed
     try:
         to_json(changed)
     except (PydanticSerializationError, ValueError):
-        return _cleaned(changed)
-    return changed
+        values = _cleaned(changed)
+    return None if values is None else Contained(name, own_reference(name, changed), values)
 
 
 def _cleaned(changed: dict[str, Any]) -> dict[str, Any] | None:

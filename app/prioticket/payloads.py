@@ -28,7 +28,15 @@ UNKNOWN = "UNKNOWN"
 SHAPES = {(True, False): "notification", (False, True): "object", (True, True): "both"}
 """By whether there is a notification, and whether there is the changed object."""
 
-PENDING_CANCELLATION = "ORDER_PROCESSING_CANCELLATION"
+BEING_CANCELLED, CANCELLED, FAILED = "being cancelled", "cancelled", "failed"
+ENDS = {
+    "BOOKING_PROCESSING_CANCELLATION": BEING_CANCELLED,
+    "BOOKING_CANCELLED": CANCELLED,
+    "BOOKING_RESERVATION_CANCELLED": CANCELLED,
+    "BOOKING_RESERVATION_EXPIRED": CANCELLED,
+    "BOOKING_FAILED": FAILED,
+}
+"""How a booking ends, by its status. A booking with any other status stands, as far as anybody knows."""
 
 
 class NotJSON(ValueError):
@@ -44,6 +52,7 @@ class Payload(NamedTuple):
 
     notification_created: datetime | None
     type: str
+    event_name: str | None
     reference: str | None
     order_version: int | None
     order_modified: datetime | None
@@ -60,6 +69,9 @@ class Payload(NamedTuple):
 
 def parse_payload(content: bytes) -> Payload:
     """What a decoded body says.
+
+    The type is what the order in it says has happened. Without an order it is the event name of the notification;
+    without that too, it is the name of the object in capitals, such as `PAYMENT`.
 
     Shapes: `notification` (A), `object` (B, the changed order, payment or product itself), `both`, or None if
     `data` holds neither. `kind` is not trusted, since a published order says `location`: only the keys count.
@@ -78,9 +90,12 @@ def parse_payload(content: bytes) -> Payload:
     notification = _object(data.get("notification"))
     name, changed = changed_object(data)
     order = changed if name == "order" else {}
+    announced = _text(notification.get("notification_event"))
+    event_type = (_order_type(order) if order else None) or announced or _text(name.upper()) or _kind(data) or UNKNOWN
     return Payload(
         notification_created=_time(notification.get("notification_created")),
-        type=_text(notification.get("notification_event")) or _object_type(name, changed) or _kind(data) or UNKNOWN,
+        type=event_type,
+        event_name=announced if announced != event_type else None,
         reference=_reference(name, changed) or _text(notification.get("notification_item_id")),
         order_version=_version(order.get("order_version")),
         order_modified=_time(order.get("order_modified")),
@@ -100,6 +115,14 @@ def changed_object(data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if name != "notification" and isinstance(value, dict):
             return name, value
     return "", {}
+
+
+def own_reference(name: str, changed: Mapping[str, Any]) -> str | None:
+    """`order_reference`; for other objects, by analogy, `payment_id`, `contact_uid` and so on."""
+    for ending in ("reference", "id", "uid"):
+        if found := _text(changed.get(f"{name}_{ending}")):
+            return found
+    return None
 
 
 def parse_json(content: bytes) -> Any:
@@ -147,22 +170,26 @@ def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _object_type(name: str, changed: Mapping[str, Any]) -> str | None:
-    """The type of an event that came without an event name (shape B): the one place that decides it.
+def _order_type(order: Mapping[str, Any]) -> str | None:
+    """What an order says has happened: the one place that decides it. docs/receiving.md has the table.
 
-    An order's type is its `order_status`, such as `ORDER_CONFIRMED`; but while any of its bookings is being cancelled,
-    which the order's own status hides, it is `ORDER_PROCESSING_CANCELLATION`. Without a status it is `ORDER`. The type
-    of any other object is its key in capitals, such as `PAYMENT`.
+    The order's own status hides what happened to a single booking, so the bookings come first.
     """
-    if not name:
-        return None
-    if name == "order":
-        bookings = changed.get("order_bookings")
-        for booking in bookings if isinstance(bookings, list) else ():
-            if _object(booking).get("booking_status") == "BOOKING_PROCESSING_CANCELLATION":
-                return PENDING_CANCELLATION
-        return _text(changed.get("order_status")) or "ORDER"
-    return _text(name.upper())
+    status = _text(order.get("order_status"))
+    bookings = order.get("order_bookings")
+    if not isinstance(bookings, list):
+        return status
+    ends = set()
+    for booking in bookings:
+        of_booking = booking.get("booking_status") if isinstance(booking, dict) else None
+        ends.add(ENDS.get(of_booking) if isinstance(of_booking, str) else None)
+    if BEING_CANCELLED in ends:
+        return "ORDER_PROCESSING_CANCELLATION"
+    if CANCELLED in ends:
+        return "ORDER_CANCEL_PARTIAL" if None in ends else "ORDER_CANCELLED"
+    if FAILED in ends and status != "ORDER_CANCELLED":
+        return "ORDER_CANCEL_BOOKING_FAILED"
+    return status
 
 
 def _kind(data: Mapping[str, Any]) -> str | None:
@@ -171,10 +198,11 @@ def _kind(data: Mapping[str, Any]) -> str | None:
 
 
 def _reference(name: str, changed: Mapping[str, Any]) -> str | None:
-    """`order_reference`; for other objects, by analogy, `payment_reference`, `product_id` and so on."""
+    """An order's reference; of a payment, or by analogy of another object, that of its order, otherwise its own."""
     if not changed:
         return None
-    return _text(changed.get(f"{name}_reference")) or _text(changed.get(f"{name}_id"))
+    of_order = None if name == "order" else _text(changed.get(f"{name}_order_reference"))
+    return of_order or own_reference(name, changed)
 
 
 def _text(value: object) -> str | None:

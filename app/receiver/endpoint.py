@@ -88,9 +88,15 @@ class Receiver:
     """
 
     def __init__(
-        self, *, max_body_bytes: int, body_timeout: timedelta, on_unprocessable: Literal["refuse", "accept"]
+        self,
+        *,
+        max_body_bytes: int,
+        max_quarantined_bytes: int,
+        body_timeout: timedelta,
+        on_unprocessable: Literal["refuse", "accept"],
     ) -> None:
         self._limit = max_body_bytes
+        self._keep = max_quarantined_bytes
         self._timeout = body_timeout
         self._accept_all = on_unprocessable == "accept"
         self._last = -BUSY_FOR
@@ -107,7 +113,9 @@ class Receiver:
             raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
         declared = declared_length(headers.get(b"content-length"))
         try:
-            body = await read_body(receive, declared=declared, limit=self._limit, timeout=self._timeout)
+            body = await read_body(
+                receive, declared=declared, limit=self._limit, timeout=self._timeout, keep=self._keep
+            )
         except ClientGone:
             return
         line = scope["state"]["line"]
@@ -122,7 +130,7 @@ class Receiver:
             # Their frames refer to this one, which refers to the problem: a cycle that would keep the body.
             refusal = problem.with_traceback(None)
             refusal.__context__ = None
-            event = quarantined(problem, body, scope["headers"], client, declared=declared)
+            event = quarantined(problem, body, scope["headers"], client, declared=declared, keep=self._keep)
         try:
             stored = await store.append(event)
         except StoreRefused:

@@ -9,7 +9,17 @@ from app.events.store import NewEvent
 from app.events.tables import Status
 from app.prioticket.identity import accepted_key, refused_key
 from app.prioticket.payloads import NoEnvelope, NotJSON, Payload, parse_payload
-from app.web.body import CODINGS, KEPT_BYTES, Body, Ending, InflatesTooFar, UndecodableBody, content_coding, decode
+from app.web.body import (
+    CODINGS,
+    KEPT_BYTES,
+    Body,
+    Ending,
+    InflatesTooFar,
+    UndecodableBody,
+    coding_of,
+    content_coding,
+    decode,
+)
 from app.web.negotiation import is_json
 from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, Unprocessable, UnsupportedMediaType
 
@@ -95,6 +105,7 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
         body_bytes=body.size,
         dedup_key=accepted_key(client.username, content, payload),
         type=payload.type,
+        event_name=payload.event_name,
         reference=payload.reference,
         order_version=payload.order_version,
         order_modified=payload.order_modified,
@@ -111,9 +122,16 @@ def quarantined(
     client: Client,
     *,
     declared: int | None,
+    keep: int,
 ) -> NewEvent:
-    """The event that keeps a refused request. The same bytes refused again are a copy: senders retry for seven days."""
-    content = body.content[:KEPT_BYTES] if isinstance(problem, TooLarge) else body.content
+    """The event that keeps a refused request. The same bytes refused again are a copy: senders retry for seven days.
+
+    A body whose size is all that is wrong with it is read for its type and reference, so that it is found by them.
+    """
+    content, payload = body.content, None
+    if isinstance(problem, TooLarge):
+        content = content if len(content) <= keep else content[:KEPT_BYTES]
+        payload = _payload_over_the_limit(content, limit=keep)
     cut = body.ending is Ending.TOO_LARGE
     event_id = new_id()
     return NewEvent(
@@ -126,7 +144,18 @@ def quarantined(
         dedup_key=refused_key(client.username, problem.status, body.content, declared=declared if cut else None),
         status=Status.QUARANTINED.value,
         reason=f"{problem.status}: {problem.message} {problem.description}",
+        type=payload and payload.type,
+        event_name=payload and payload.event_name,
+        reference=payload and payload.reference,
     )
+
+
+def _payload_over_the_limit(content: bytes, *, limit: int) -> Payload | None:
+    """What a body over the limit says; None if it cannot be read, because it was cut for example."""
+    try:
+        return parse_payload(decode(content, coding_of(content, b""), limit=limit))
+    except (UndecodableBody, InflatesTooFar, NotJSON, NoEnvelope):
+        return None
 
 
 def without_what_was_read(event: NewEvent) -> NewEvent:

@@ -138,7 +138,7 @@ def server_for(
     attributes = {
         "paths": paths,
         "log": log,
-        "most_bytes": OVERHEAD * settings.max_body_bytes + LARGEST_HEAD_BYTES,
+        "most_bytes": OVERHEAD * settings.max_released_bytes + LARGEST_HEAD_BYTES,
         "open": _connections(settings),
     }
     proxies = [str(network) for network in settings.trusted_proxies]

@@ -131,6 +131,14 @@ class Settings(BaseSettings):
     max_body_bytes: Bytes = Field(
         default=1024 * 1024, le=64 * 1024 * 1024, description="The largest body that is accepted, after decompression."
     )
+    max_quarantined_bytes: Bytes = Field(
+        default=4 * 1024 * 1024,
+        le=64 * 1024 * 1024,
+        description=(
+            "The largest body over `max_body_bytes` that is kept whole in quarantine and can be released; of a larger "
+            "one, 64 KiB are kept."
+        ),
+    )
     body_timeout: Seconds = Field(
         default=timedelta(seconds=10), description="How long a whole body may take to arrive."
     )
@@ -174,6 +182,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="How log lines look: auto is text on a terminal and JSON elsewhere."
     )
+
+    @property
+    def max_released_bytes(self) -> int:
+        """The largest body, decoded, that can be released from quarantine: a person has decided to accept it."""
+        return max(self.max_body_bytes, self.max_quarantined_bytes)
 
     @classmethod
     def settings_customise_sources(

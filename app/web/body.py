@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from starlette.types import Message, Receive
 
 KEPT_BYTES = 64 * 1024
-"""How much is kept of a body over the limit: enough to see what it was."""
+"""How much is kept of a body that is too large to be kept whole: enough to see what it was."""
 
 CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 """Names of content codings (RFC 9110, section 8.4.1), each with zlib's window bits for it."""
@@ -42,7 +42,7 @@ class Body(NamedTuple):
     """What arrived of a body.
 
     Attributes:
-        content: The bytes; only the first `KEPT_BYTES` of a body that is too large.
+        content: The bytes; of a body that is too large to be kept whole, only the first `KEPT_BYTES`.
         size: How many bytes arrived or were declared, whichever is more.
         unread: Whether more of the body may still arrive.
     """
@@ -66,10 +66,16 @@ def declared_length(field: bytes | None) -> int | None:
     return int(field) if field and field.isdigit() and len(field) <= LONGEST_LENGTH else None
 
 
-async def read_body(receive: Receive, *, declared: int | None, limit: int, timeout: timedelta) -> Body:
+async def read_body(receive: Receive, *, declared: int | None, limit: int, timeout: timedelta, keep: int = 0) -> Body:
     """The body, or the part of it that arrived.
 
-    If the declared length is over the limit, reading stops after `KEPT_BYTES`.
+    Args:
+        receive: ASGI's.
+        declared: The declared length.
+        limit: The most bytes of a body that is not too large.
+        timeout: How long the whole body may take.
+        keep: The most bytes of a body over the limit that is read to its end. If it is larger than that, reading stops
+            after `KEPT_BYTES` or as soon as that is known.
 
     Raises:
         ClientGone: the connection ended before the body was complete.
@@ -80,12 +86,13 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
         content: bytes = first.get("body", b"")
         if not too_large and len(content) <= limit:
             return Body(content, len(content), Ending.COMPLETE)
+    enough = KEPT_BYTES if declared is not None and declared > keep else max(KEPT_BYTES, keep + 1)
     chunks: list[bytes] = []
     size = 0
     more = True
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            while more and not (too_large and size >= KEPT_BYTES):
+            while more and not (too_large and size >= enough):
                 message = first if isinstance(first, dict) else await (first or receive())
                 first = None
                 if message["type"] == "http.disconnect":
@@ -100,7 +107,8 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
             return Body(b"".join(chunks), size, Ending.TOO_SLOW, unread=True)
     content = b"".join(chunks)
     if too_large:
-        return Body(content[:KEPT_BYTES], max(size, declared or 0), Ending.TOO_LARGE, unread=more)
+        whole = not more and size <= keep
+        return Body(content if whole else content[:KEPT_BYTES], max(size, declared or 0), Ending.TOO_LARGE, unread=more)
     return Body(content, size, Ending.COMPLETE)
 
 

@@ -76,6 +76,24 @@ async def test_the_newest_state_and_what_changed_are_shown(client):
     ]
 
 
+async def test_a_payment_stands_among_the_events_of_its_order_and_is_compared_with_itself_only(client):
+    payments = [
+        {"payment_id": "P", "payment_order_reference": "PRI/1 %41", "payment_amount": amount} for amount in ("5", "6")
+    ]
+    bodies = [json.dumps({"data": {"payment": each}}).encode() for each in payments]
+    await arrive(client, order(1), bodies[0], order(2), bodies[1])
+    found = await shown(client)
+    assert [each["type"] for each in found["events"]] == ["ORDER_CONFIRMED", "PAYMENT", "ORDER_CONFIRMED", "PAYMENT"]
+    paths = [each["changes"] and [change["path"] for change in each["changes"]] for each in found["events"]]
+    assert paths == [None, None, ["/order_version"], ["/payment_amount"]]
+    assert (found["state"]["order_version"], found["state_event_id"]) == (2, found["events"][2]["id"])
+
+
+async def test_without_an_order_the_state_is_that_of_the_newest_object(client):
+    await arrive(client, json.dumps({"data": {"contact": {"contact_uid": "PRI/1 %41"}}}).encode())
+    assert (await shown(client))["state"] == {"contact_uid": "PRI/1 %41"}
+
+
 async def test_no_more_bodies_are_read_than_may_be_and_the_answer_says_so(client, monkeypatch):
     monkeypatch.setattr("app.api.orders.MOST_BODIES", 2)
     monkeypatch.setattr("app.api.orders.MOST_EVENTS", 3)

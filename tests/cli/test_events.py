@@ -83,6 +83,7 @@ def test_json_has_every_column_but_the_bytes(run, fill):
         "status": "accepted",
         "reason": None,
         "type": "T",
+        "event_name": None,
         "reference": None,
         "order_version": 3,
         "order_modified": "2026-08-12T12:00:00Z",

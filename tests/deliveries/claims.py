@@ -18,6 +18,7 @@ def new_claim(**changes: Any) -> Claim:
         "tries": 1,
         "event_id": EVENT_ID,
         "type": "ORDER_UPDATE",
+        "event_name": None,
         "reference": "PRI1",
         "replay_id": None,
         "headers": [["content-type", "application/json"], ["accept", "*/*"]],

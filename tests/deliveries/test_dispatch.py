@@ -13,19 +13,22 @@ EVERYTHING = {"crm": ["*"], "erp": ["*"]}
 
 
 @pytest.mark.parametrize(
-    ("globs", "event_type", "wanted"),
+    ("globs", "event_type", "event_name", "wanted"),
     [
-        (["*"], "ORDER_CREATE", True),
-        (["*"], None, True),
-        (["ORDER_*"], "ORDER_CREATE", True),
-        (["ORDER_*"], "PAYMENT_REFUND", False),
-        (["ORDER_*", "REDEMPTION"], "REDEMPTION", True),
-        (["ORDER_*"], None, False),
-        (["order_*"], "ORDER_CREATE", False),
+        (["*"], "ORDER_CREATE", None, True),
+        (["*"], None, None, True),
+        (["ORDER_*"], "ORDER_CREATE", None, True),
+        (["ORDER_*"], "PAYMENT_REFUND", None, False),
+        (["ORDER_*", "REDEMPTION"], "REDEMPTION", None, True),
+        (["ORDER_*"], None, None, False),
+        (["order_*"], "ORDER_CREATE", None, False),
+        (["ORDER_CANCEL*"], "ORDER_CANCEL_PARTIAL", "ORDER_CREATE", True),
+        (["ORDER_CREATE"], "ORDER_CANCEL_PARTIAL", "ORDER_CREATE", True),
+        (["ORDER_UPDATE"], "ORDER_CANCEL_PARTIAL", "ORDER_CREATE", False),
     ],
 )
-def test_a_glob_of_the_destination_must_fit_the_type(globs, event_type, wanted):
-    assert wants(globs, event_type) is wanted
+def test_a_glob_of_the_destination_must_fit_the_type_or_the_event_name(globs, event_type, event_name, wanted):
+    assert wants(globs, event_type, event_name) is wanted
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,14 @@ async def test_each_destination_gets_the_events_it_wants(workers):
     assert await workers.dispatch({"crm": ["PAYMENT_*"], "erp": ["*"]}) == 2
     made = {(row.destination, row.event_id) for row in await workers.deliveries()}
     assert made == {("erp", order), ("erp", refund), ("crm", refund)}
+
+
+async def test_a_destination_gets_an_event_once_by_its_type_or_by_its_event_name(workers):
+    await workers.register("crm")
+    event = await workers.store("A", type="ORDER_CANCEL_PARTIAL", event_name="ORDER_UPDATE")
+    await workers.dispatch({"crm": ["ORDER_UPDATE"], "erp": ["ORDER_CANCEL*", "ORDER_UPDATE"]})
+    made = [(row.destination, row.event_id) for row in await workers.deliveries()]
+    assert sorted(made) == [("crm", event), ("erp", event)]
 
 
 async def test_an_event_is_dispatched_once(workers):

@@ -70,6 +70,20 @@ async def test_a_plan_is_narrowed_like_a_list_of_events(workers):
     assert (await planned(workers, EventFilter(since=workers.now))).events == 1
 
 
+async def test_a_replay_of_a_type_finds_types_and_event_names_in_the_order_of_arrival(workers):
+    await workers.register()
+    kinds = [("X", None), ("Y", "X"), ("Y", None), ("X", "Y"), ("Y", "X")]
+    ids = [await workers.store("A", type=event_type, event_name=name) for event_type, name in kinds]
+    await workers.dispatch({"erp": ["NOTHING"]})
+    narrowed = EventFilter(type="X")
+    assert (await planned(workers, narrowed)).types == {"X": 2, "Y": 2}
+    await workers.start(narrowed)
+    for _ in range(2):
+        await workers.advance()
+        workers.wait(0.1)
+    assert [row.event_id for row in await workers.deliveries()] == [ids[0], ids[1], ids[3], ids[4]]
+
+
 async def test_ids_can_be_given_instead(workers):
     ids = [await workers.store() for _ in range(3)]
     assert (await planned(workers, ids=[*ids[:2], ids[0]])).events == 2

@@ -29,6 +29,7 @@ async def full(engine):
                 f"event-{number}",
                 received_at=OLD + timedelta(minutes=number),
                 type="RARE" if rare else f"TYPE_{number % 4}",
+                event_name="NAME" if number < 10 else None,
                 client="rare" if rare else "prioticket",
                 status="quarantined" if 20 <= number < 40 else "accepted",
                 reference=f"PRI{number % 3000}",
@@ -64,6 +65,7 @@ PRIMARY = r"pk_events|sqlite_autoindex_events_1"
 INDEXES: list[tuple[dict[str, Any], str]] = [
     ({}, PRIMARY),
     ({"type": "RARE"}, "ix_events_type_id"),
+    ({"type": "NAME"}, "ix_events_event_name_id"),
     ({"type": "TYPE_1"}, rf"ix_events_type_id|{PRIMARY}"),
     ({"reference": "PRI7"}, "ix_events_reference_id"),
     ({"status": "quarantined"}, "ix_events_quarantined"),

@@ -20,7 +20,7 @@ TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.ju
 EVENTS = [
     {"key": "create", "type": "ORDER_CREATE", "reference": "PRI1", "client": "north"},
     {"key": "cancel", "type": "ORDER_CANCEL", "reference": "PRI1", "client": "north"},
-    {"key": "other", "type": "ORDER_CREATE", "reference": "PRI2", "client": "south"},
+    {"key": "other", "type": "ORDER_CANCEL", "event_name": "ORDER_CREATE", "reference": "PRI2", "client": "south"},
     {"key": "refused", "status": Status.QUARANTINED.value, "reason": "400: no JSON", "client": "south"},
 ]
 
@@ -56,6 +56,11 @@ async def test_events_are_listed_newest_first(keys):
     ("narrowing", "found"),
     [
         ({"type": "ORDER_CREATE"}, ["other", "create"]),
+        ({"type": "ORDER_CANCEL"}, ["other", "cancel"]),
+        ({"type": "ORDER_CREATE", "reference": "PRI2"}, ["other"]),
+        ({"type": "ORDER_CREATE", "status": "quarantined"}, []),
+        ({"type": "ORDER_CREATE", "limit": 1}, ["other"]),
+        ({"type": "ORDER_CREATE", "since": NOON + SECOND}, ["other"]),
         ({"reference": "PRI1"}, ["cancel", "create"]),
         ({"status": "quarantined"}, ["refused"]),
         ({"status": "accepted"}, ["other", "cancel", "create"]),

@@ -3,7 +3,7 @@ import gzip
 import pytest
 from pydantic import ValidationError
 
-from app.prioticket.contents import MOST_BYTES, read_object, read_order
+from app.prioticket.contents import MOST_BYTES, Contained, read_object, read_order
 from app.settings.model import Settings
 
 GZIP = [["content-encoding", "gzip"]]
@@ -15,7 +15,10 @@ def body(inside: str) -> bytes:
 
 def test_the_object_and_its_decoded_size_are_read():
     content = body("1")
-    assert read_object([], content, limit=1000) == ({"order_reference": "A", "inside": 1}, len(content))
+    assert read_object([], content, limit=1000) == (
+        Contained("order", "A", {"order_reference": "A", "inside": 1}),
+        len(content),
+    )
     assert read_object(GZIP, gzip.compress(content), limit=1000)[1] == len(content)
 
 
@@ -25,7 +28,7 @@ def test_what_inflates_over_the_limit_is_not_read():
 
 def test_half_a_character_is_a_question_mark():
     found, _ = read_object([], body('"\\ud800"'), limit=1000)
-    assert found == {"order_reference": "A", "inside": "?"}
+    assert found == Contained("order", "A", {"order_reference": "A", "inside": "?"})
 
 
 def test_an_object_too_deep_to_be_written_is_none():

@@ -30,7 +30,7 @@ SAMPLES = [
     ("08-order-payload-confirmed", "ORDER_CONFIRMED", "object", PRI, 1, None),
     ("09-order-payload-processing-cancellation", "ORDER_PROCESSING_CANCELLATION", "object", PRI, 2, None),
     (ORDER, "ORDER_CANCELLED", "object", PRI, 3, None),
-    (BOTH, "ORDER_UPDATE", "both", PRI, 1, "12"),
+    (BOTH, "ORDER_CONFIRMED", "both", PRI, 1, "12"),
 ]
 
 ODD_VALUES = {
@@ -86,7 +86,7 @@ PLACES = [
 
 
 def is_storable(found: Payload) -> bool:
-    texts = (found.type, found.reference, found.notification_id, found.api_version, found.shape)
+    texts = (found.type, found.event_name, found.reference, found.notification_id, found.api_version, found.shape)
     for text in texts:
         if text is not None and (not 0 < len(text) <= LONGEST_TEXT or UNSTORABLE.search(text)):
             return False
@@ -273,6 +273,9 @@ def test_an_unknown_object_beside_the_order_does_not_hide_it(stranger):
     ("data", "type_", "reference"),
     [
         ({"payment": {"payment_reference": "P"}}, "PAYMENT", "P"),
+        ({"payment": {"payment_id": "P", "payment_order_reference": "R"}}, "PAYMENT", "R"),
+        ({"payment": {"payment_id": "P", "payment_order_reference": None}}, "PAYMENT", "P"),
+        ({"contact": {"contact_uid": "C"}}, "CONTACT", "C"),
         ({"product": {"product_id": 62525}}, "PRODUCT", "62525"),
         ({"novelty": {"novelty_id": "N"}}, "NOVELTY", "N"),
         ({"order": {}}, "ORDER", None),
@@ -296,11 +299,56 @@ def test_an_unknown_event_is_the_type():
     assert parse_payload(envelope(notification={"notification_event": "GUEST_SNEEZE"})).type == "GUEST_SNEEZE"
 
 
-@pytest.mark.parametrize("status", ["ORDER_CONFIRMED", "ORDER_CANCELLED", None])
-def test_one_booking_being_cancelled_shows_in_the_orders_type(status):
-    bookings = [{"booking_status": "BOOKING_CONFIRMED"}, {"booking_status": "BOOKING_PROCESSING_CANCELLATION"}]
-    order = {"order_reference": "R", "order_status": status, "order_bookings": bookings}
-    assert parse_payload(envelope(order=order)).type == "ORDER_PROCESSING_CANCELLATION"
+def of_bookings(status: str | None, bookings: list[str]) -> dict[str, Any]:
+    statuses = [{"booking_status": each and f"BOOKING_{each}"} for each in bookings]
+    return {"order_reference": "R", "order_status": status, "order_bookings": statuses}
+
+
+@pytest.mark.parametrize(
+    ("bookings", "status", "type_"),
+    [
+        (["PROCESSING_CANCELLATION"], "ORDER_CONFIRMED", "ORDER_PROCESSING_CANCELLATION"),
+        (["CONFIRMED", "PROCESSING_CANCELLATION"], "ORDER_CANCELLED", "ORDER_PROCESSING_CANCELLATION"),
+        (["CANCELLED", "PROCESSING_CANCELLATION", "FAILED"], None, "ORDER_PROCESSING_CANCELLATION"),
+        (["CANCELLED"], "ORDER_CONFIRMED", "ORDER_CANCELLED"),
+        (["CANCELLED", "FAILED"], "ORDER_CONFIRMED", "ORDER_CANCELLED"),
+        (["RESERVATION_EXPIRED", "RESERVATION_CANCELLED"], "ORDER_PENDING", "ORDER_CANCELLED"),
+        (["FAILED"], "ORDER_CANCELLED", "ORDER_CANCELLED"),
+        (["CANCELLED", "CONFIRMED"], "ORDER_CONFIRMED", "ORDER_CANCEL_PARTIAL"),
+        (["CONFIRMED", "CANCELLED", "FAILED"], "ORDER_CONFIRMED", "ORDER_CANCEL_PARTIAL"),
+        (["CONFIRMED", "RESERVATION_EXPIRED"], "ORDER_UPDATED", "ORDER_CANCEL_PARTIAL"),
+        (["CANCELLED", "NOVELTY"], "ORDER_CANCELLED", "ORDER_CANCEL_PARTIAL"),
+        (["CANCELLED", None], None, "ORDER_CANCEL_PARTIAL"),
+        (["FAILED"], "ORDER_PENDING", "ORDER_CANCEL_BOOKING_FAILED"),
+        (["FAILED", "CONFIRMED"], None, "ORDER_CANCEL_BOOKING_FAILED"),
+        (["CONFIRMED", "UPDATED", "NOVELTY"], "ORDER_UPDATED", "ORDER_UPDATED"),
+        (["CONFIRMED"], "ORDER_CANCELLED", "ORDER_CANCELLED"),
+        ([], "ORDER_REVIEW", "ORDER_REVIEW"),
+        (["CONFIRMED"], None, "ORDER"),
+    ],
+)
+def test_the_type_of_an_order_is_what_its_bookings_say_then_its_status(bookings, status, type_):
+    assert parse_payload(envelope(order=of_bookings(status, bookings))).type == type_
+
+
+@pytest.mark.parametrize(
+    ("status", "bookings", "type_", "event_name"),
+    [
+        ("ORDER_CONFIRMED", ["CONFIRMED", "CANCELLED"], "ORDER_CANCEL_PARTIAL", "ORDER_CREATE"),
+        ("ORDER_CONFIRMED", ["CONFIRMED"], "ORDER_CONFIRMED", "ORDER_CREATE"),
+        (None, [], "ORDER_CREATE", None),
+        ("ORDER_CREATE", [], "ORDER_CREATE", None),
+    ],
+)
+def test_an_event_name_is_kept_beside_what_the_order_says(status, bookings, type_, event_name):
+    announced = {"notification_event": "ORDER_CREATE"}
+    found = parse_payload(envelope(notification=announced, order=of_bookings(status, bookings)))
+    assert (found.type, found.event_name) == (type_, event_name)
+
+
+def test_another_object_than_an_order_leaves_the_event_name_as_the_type():
+    found = parse_payload(envelope(notification={"notification_event": "PAYMENT_REFUND"}, payment={"payment_id": "P"}))
+    assert (found.type, found.event_name, found.reference) == ("PAYMENT_REFUND", None, "P")
 
 
 @pytest.mark.parametrize(

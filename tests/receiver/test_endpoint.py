@@ -209,7 +209,7 @@ REFUSED_IDS = ["413", "415 type", "415 coding", "400 bytes", "400 empty", "400 c
 @pytest.mark.parametrize("refused", REFUSED, ids=REFUSED_IDS)
 async def test_a_refused_body_is_quarantined_with_its_reason(start, stored, database_url, refused):
     status, headers, body = refused
-    async with start(database_url, max_body_bytes=LIMIT) as client:
+    async with start(database_url, max_body_bytes=LIMIT, max_quarantined_bytes=LIMIT) as client:
         reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), **headers})
     (event,) = await stored()
     assert reply.status_code == status
@@ -220,7 +220,7 @@ async def test_a_refused_body_is_quarantined_with_its_reason(start, stored, data
 
 
 async def test_a_body_over_the_limit_is_one_row_however_it_is_cut_on_its_way(serve, stored, database_url):
-    async with serve(database_url, max_body_bytes=LIMIT) as app:
+    async with serve(database_url, max_body_bytes=LIMIT, max_quarantined_bytes=150_000) as app:
         for size in (70_000, 101_000, 50_000):
             whole = b"x" * 200_000
             chunks = [whole[place : place + size] for place in range(0, len(whole), size)]
@@ -229,10 +229,46 @@ async def test_a_body_over_the_limit_is_one_row_however_it_is_cut_on_its_way(ser
     assert event.duplicates == 2
 
 
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_over_the_limit_is_kept_whole_and_read_if_it_is_not_too_large_for_that(
+    serve, stored, database_url, chunks, declared
+):
+    whole = payload("10-order-payload-cancelled").ljust(150_000)
+    size = len(whole) // chunks
+    pieces = [whole[place : place + size] for place in range(0, len(whole), size)]
+    length = {"Content-Length": str(len(whole))} if declared else {}
+    async with serve(database_url, max_body_bytes=LIMIT, max_quarantined_bytes=len(whole)) as app:
+        reply = await Sender(headers={**basic_header(), **length}, chunks=pieces).send_to(app)
+    (event,) = await stored()
+    assert (reply.status, event.status, event.body == whole) == (413, "quarantined", True)
+    assert (event.body_bytes, event.type, event.reference) == (len(whole), "ORDER_CANCELLED", "PRI26081200417")
+
+
+async def test_a_compressed_body_that_is_over_the_limit_once_unpacked_is_kept_whole_and_read(
+    start, stored, database_url
+):
+    body = gzip.compress(payload("05-notification-payment-refund").ljust(LIMIT + 1))
+    async with start(database_url, max_body_bytes=LIMIT) as client:
+        reply = await client.post(WEBHOOK, content=body, headers={**basic_header(), "Content-Encoding": "gzip"})
+    (event,) = await stored()
+    assert (reply.status_code, event.body, event.type) == (413, body, "PAYMENT_REFUND")
+
+
+async def test_an_order_of_2000_guests_is_kept_whole_by_default(client, stored):
+    order = json.loads(payload("08-order-payload-confirmed"))
+    booking = order["data"]["order"]["order_bookings"][0]
+    booking["product_type_details"] = booking["product_type_details"][:1] * 2000
+    body = json.dumps(order, indent=2).encode()
+    reply = await client.post(WEBHOOK, content=body, headers=basic_header())
+    (event,) = await stored()
+    assert (reply.status_code, event.body == body, event.reference) == (413, True, "PRI26081200417")
+
+
 async def test_of_a_compressed_body_over_the_limit_64_kib_are_kept_too(serve, stored, database_url):
     member = gzip.compress(bytes(100), mtime=0)
     body = member * 3000  # 70 KiB that are 300,000 bytes
-    async with serve(database_url, max_body_bytes=LIMIT) as app:
+    async with serve(database_url, max_body_bytes=LIMIT, max_quarantined_bytes=65_536) as app:
         await Sender(headers={**basic_header(), "Content-Encoding": "gzip"}, chunks=[body]).send_to(app)
     (event,) = await stored()
     assert (event.body, event.body_bytes) == (body[: 64 * 1024], len(body))

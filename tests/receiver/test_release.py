@@ -13,6 +13,7 @@ from app.deliveries.destinations.http import headers
 from app.events.ids import new_id
 from app.events.tables import Event
 from app.receiver.release import NotReleased, Released, release
+from app.settings.model import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
 from tests.deliveries.claims import new_claim
 
@@ -179,11 +180,22 @@ async def test_an_event_that_still_cannot_be_read_stays_in_quarantine(client, st
 
 
 async def test_a_body_that_was_cut_is_not_released(start, stored, released, database_url):
-    async with start(database_url, max_body_bytes=100_000) as client:
+    async with start(database_url, max_body_bytes=100_000, max_quarantined_bytes=100_000) as client:
         await client.post(WEBHOOK, content=b"x" * 100_001, headers=basic_header())
     (refused,) = await stored()
     with pytest.raises(NotReleased, match="Only the first 65536 of 100001 bytes were kept"):
         await released(refused.id)
+
+
+async def test_a_body_over_the_limit_that_was_kept_whole_is_released(start, stored, database_url):
+    order = payload("08-order-payload-confirmed").ljust(100_001)
+    async with start(database_url, max_body_bytes=100_000, max_quarantined_bytes=100_001) as client:
+        await client.post(WEBHOOK, content=order, headers=basic_header())
+        (refused,) = await stored()
+        reply = await client.post(f"/api/events/{refused.id}/release", headers=bearer_header("operator", Scope.REPLAY))
+    assert reply.json() == {"event_id": str(refused.id), "duplicate": False}
+    (event,) = await stored()
+    assert (event.status, event.type, event.shape, event.body) == ("accepted", "ORDER_CONFIRMED", "object", order)
 
 
 async def test_an_id_that_nobody_has_is_not_released(released):

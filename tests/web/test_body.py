@@ -49,8 +49,8 @@ def futures(*chunks: bytes, then: str = "end") -> Receive:
     return lambda: asyncio.ensure_future(receive())
 
 
-async def read(receive: Receive, *, declared: int | None = None, limit: int = 100) -> Body:
-    return await read_body(receive, declared=declared, limit=limit, timeout=SOON)
+async def read(receive: Receive, *, declared: int | None = None, limit: int = 100, keep: int = 0) -> Body:
+    return await read_body(receive, declared=declared, limit=limit, timeout=SOON, keep=keep)
 
 
 def raw_deflate(content: bytes) -> bytes:
@@ -120,6 +120,18 @@ async def test_reading_ends_once_enough_of_a_body_over_the_limit_is_there(declar
 async def test_of_a_body_over_the_limit_the_first_64_kib_are_kept():
     body = await read(arriving(b"x" * MIB, b"y"), limit=MIB)
     assert (len(body.content), body.size, body.ending) == (64 * 1024, MIB + 1, Ending.TOO_LARGE)
+
+
+@pytest.mark.parametrize("declared", [None, 120])
+async def test_a_body_over_the_limit_is_read_to_its_end_if_it_may_be_kept_whole(declared):
+    whole = b"x" * MIB, b"y" * 10
+    body = await read(arriving(*whole), limit=MIB, declared=declared, keep=MIB + 10)
+    assert body == Body(b"".join(whole), MIB + 10, Ending.TOO_LARGE)
+
+
+async def test_what_is_too_large_to_be_kept_whole_is_cut():
+    body = await read(arriving(b"x" * MIB, b"y" * 11), limit=MIB, keep=MIB + 10)
+    assert (len(body.content), body.size, body.ending) == (KEPT_BYTES, MIB + 11, Ending.TOO_LARGE)
 
 
 async def test_a_body_that_stalls_is_too_slow_and_what_came_is_there():

@@ -277,6 +277,7 @@ def _event(claim: Claim) -> dict[str, Any]:
     return {
         "id": claim.event_id,
         "type": claim.type,
+        "event_name": claim.event_name,
         "reference": claim.reference,
         "body": claim.body,
         "attempt": claim.attempt,

@@ -69,6 +69,8 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
     sent |= {"Priohook-Attempt": str(claim.attempt)}
     if claim.type is not None:
         sent["Priohook-Event-Type"] = _visible(claim.type)
+    if claim.event_name is not None:
+        sent["Priohook-Event-Name"] = _visible(claim.event_name)
     if claim.reference is not None:
         sent["Priohook-Reference"] = _visible(claim.reference)
     if claim.replay_id is not None:

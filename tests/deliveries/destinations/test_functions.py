@@ -74,11 +74,13 @@ async def test_a_function_that_returns_is_a_success(name, kept):
 async def test_the_event_says_all_that_a_function_may_want_to_know(kept):
     body = payload("08-order-payload-confirmed")
     async with opened("keeps") as destination:
-        await send(destination, attempt=3, replay_id=new_claim().delivery_id, superseded=True)
+        replay_id = new_claim().delivery_id
+        await send(destination, attempt=3, replay_id=replay_id, superseded=True, event_name="ORDER_CREATE")
         await send(destination, body=body)
     event = DeliveredEvent(
         id=EVENT_ID,
         type="ORDER_UPDATE",
+        event_name="ORDER_CREATE",
         reference="PRI1",
         order=None,
         body=b'{"data": {}}',
@@ -87,7 +89,8 @@ async def test_the_event_says_all_that_a_function_may_want_to_know(kept):
         superseded=True,
     )
     order = json.loads(body)["data"]["order"]
-    assert kept() == [event, replace(event, order=order, body=body, attempt=1, replay=False, superseded=False)]
+    plain = replace(event, event_name=None, order=order, body=body, attempt=1, replay=False, superseded=False)
+    assert kept() == [event, plain]
 
 
 async def test_a_compressed_body_stays_as_it_came_and_its_order_is_read(kept):

@@ -163,12 +163,14 @@ def test_bytes_that_are_no_text_are_signed_too():
 
 def test_the_headers_say_which_event_and_which_attempt():
     replay = new_claim().delivery_id
-    assert headers(new_claim(attempt=3, replay_id=replay, superseded=True), [], now=NOW) == {
+    claim = new_claim(attempt=3, replay_id=replay, superseded=True, event_name="ORDER_CREATE")
+    assert headers(claim, [], now=NOW) == {
         "Content-Type": "application/json",
         "webhook-id": str(EVENT_ID),
         "webhook-timestamp": str(int(NOW.timestamp())),
         "Priohook-Attempt": "3",
         "Priohook-Event-Type": "ORDER_UPDATE",
+        "Priohook-Event-Name": "ORDER_CREATE",
         "Priohook-Reference": "PRI1",
         "Priohook-Replay": str(replay),
         "Priohook-Superseded": "true",
