@@ -132,6 +132,14 @@ def answered() -> tuple[Row, ...]:
                     advice="If the Event-Id differs, not all receivers use the same database.",
                 ),
                 Request(
+                    name="the same without a User-Agent",
+                    content=body,
+                    group="copies",
+                    plain=True,
+                    advice="If only this request differs, a firewall refuses requests without a User-Agent. "
+                    "Prioticket's may be such requests: let them pass.",
+                ),
+                Request(
                     name="an event in gzip",
                     content=gzip.compress(event(str(uuid4())), mtime=0),
                     headers=(("Content-Encoding", "gzip"),),

@@ -20,7 +20,7 @@ DESPITE_CREDENTIALS = {
 
 def advice(row: Row, request: Request, answer: Answer) -> str:
     """The likely cause by the status; if the status tells nothing, the cause that the request names."""
-    if answer.status == row.status:
+    if answer.status == row.status or request.plain:
         return request.advice
     if 300 <= answer.status < 400:  # noqa: PLR2004 - HTTP's class of redirects
         where = answer.headers.get("location", "another URL")

@@ -11,7 +11,10 @@ from app.checker.rows import SENDER, STRANGER, Request, Row, basic
 from app.checker.wire import Answer, NoConnection, Silence, exchange, parts
 
 OURS = (("Connection", "close"), ("User-Agent", "priohook-check"))
-"""Some proxies refuse a request without a user agent."""
+"""Some proxies refuse a request without a user agent; one request is sent without it, to find them."""
+
+PLAIN = (("Accept", "*/*"),)
+"""All that the plainest client sends besides what says something about the body."""
 
 HEALTH = tuple(
     Row(
@@ -70,7 +73,7 @@ def check(
     event_ids: dict[str, str] = {}
     reached = False
     for row, request in asked(known=bool(credentials), read_only=read_only):
-        sent = parts(request, target, credentials=credentials, headers=OURS)
+        sent = parts(request, target, credentials=credentials, headers=PLAIN if request.plain else OURS)
         try:
             answer = exchange(target, sent, method=request.method, timeout=timeout)
         except NoConnection as refusal:

@@ -40,6 +40,7 @@ class Request:
         missing: How many more bytes are declared and never sent.
         times: How often it must be sent until it gets this answer; if more than once, only the tests send it.
         group: All requests of a group must get the same Event-Id.
+        plain: Whether it has no User-Agent, as the requests of the plainest client.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Request:
     missing: int = 0
     times: int = 1
     group: str | None = None
+    plain: bool = False
 
     @property
     def asked(self) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from app.cli.credentials import URL, credentials, webhook_url
 from app.cli.output import cell, say, say_json
+from app.cli.simulated_api import SERVING_NAMES, serve_api, serving, serving_options
 from app.simulator.requests import Mixture, requests
 from app.simulator.sending import RETRY_PAUSES, Plan, Simulation, Unreachable
 
@@ -53,16 +54,24 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
     is_flag=True,
     help=f"Send again what got a wrong answer: Prioticket's seven days in {sum(RETRY_PAUSES):.0f} seconds.",
 )
+@serving_options
 @click.option("--seed", type=int, help="The same seed sends the same bodies on the same day.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def simulate(*, url: str, user: str | None, seed: int | None, as_json: bool, **options: Any) -> None:
-    """Send made-up orders as Prioticket does, from the first notification to the gate. Exit 1 if an answer is wrong."""
+    """Send made-up orders as Prioticket does, from the first notification to the gate. Exit 1 if an answer is wrong.
+
+    With --serve, answer as Prioticket's API does too, and send to the webhooks that are registered there.
+    """
+    seed = randbelow(10**6) if seed is None else seed
+    if options["serve"]:
+        serve_api(serving(seed=seed, **options), as_json=as_json)
+        return
+    options = {name: value for name, value in options.items() if name not in SERVING_NAMES}
     mixture = Mixture(**{name: options.pop(name) for name in ("shape", "duplicates", "out_of_order", "bad")})
     if options["count"] is None and options["seconds"] is None:
         options["count"] = DEFAULT_COUNT
     username, password = credentials(user)
     plan = Plan(url=webhook_url(url), username=username, password=password, **options)
-    seed = randbelow(10**6) if seed is None else seed
     try:
         result = asyncio.run(_run(plan, mixture, seed))
     except Unreachable as error:

@@ -10,7 +10,7 @@ from app.deliveries.queue import lock
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
 from app.deliveries.tables import PENDING_PARTS, Claimed, Delivery, Destination
 from app.deliveries.transitions import CLAIMED_BEFORE, UNCLAIMED
-from app.settings.model import LONGEST_TIMEOUT
+from app.settings.values import LONGEST_TIMEOUT
 
 AHEAD = timedelta(minutes=1)
 """How far clocks may differ without a warning."""

@@ -36,6 +36,7 @@ from app.settings.values import (
     OpenConnections,
     OpenURLs,
     Seconds,
+    Timeout,
     TokenKeys,
     http_target,
     secrets,
@@ -44,7 +45,6 @@ from app.settings.values import (
 )
 
 DESTINATION_URL = r"^(https?://[^\s/]+|python:[\w.]+:\w+$)"
-LONGEST_TIMEOUT = timedelta(minutes=5)
 
 
 class SettingsProblem(Exception):
@@ -62,7 +62,7 @@ class DestinationSettings(BaseModel):
     secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(secrets)] = ()
     """Signing secrets as Standard Webhooks writes them; several while rotating."""
     headers: Headers = {}
-    timeout: Seconds = timedelta(seconds=10)
+    timeout: Timeout = timedelta(seconds=10)
     """For one attempt."""
     max_in_flight: int = Field(default=8, gt=0, le=1000)
     rate: float | None = Field(default=None, gt=0)
@@ -86,13 +86,6 @@ class DestinationSettings(BaseModel):
                     "must be whsec_ and the base64 of 24 to 64 bytes; `priohook secrets new` makes one"
                 ) from None
         return secrets
-
-    @field_validator("timeout")
-    @classmethod
-    def _bounded(cls, timeout: timedelta) -> timedelta:
-        if timeout > LONGEST_TIMEOUT:
-            raise ValueError(f"must be {LONGEST_TIMEOUT.total_seconds():.0f} seconds at most")
-        return timeout
 
     @model_validator(mode="after")
     def _only_http_has_headers(self) -> Self:

@@ -7,9 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from app.settings.values import Seconds, http_target
-
-LONGEST_TIMEOUT = timedelta(minutes=5)
+from app.settings.values import Timeout, http_target
 
 
 class PrioticketSettings(BaseModel):
@@ -27,7 +25,7 @@ class PrioticketSettings(BaseModel):
     """Of the token; not sent if it is not set."""
     distributor_id: str | None = Field(default=None, min_length=1)
     """Lists this distributor's orders only."""
-    timeout: Seconds = timedelta(seconds=60)
+    timeout: Timeout = timedelta(seconds=60)
     """For one answer. Prioticket recommends 60 seconds."""
     rate: float = Field(default=5, gt=0, le=16)
     """Requests a second. Prioticket takes 1000 a minute from one address."""
@@ -51,13 +49,6 @@ class PrioticketSettings(BaseModel):
         if ":" in client_id or not client_id.isprintable():
             raise ValueError("must not have a colon or a control character: HTTP Basic cannot carry them")
         return client_id
-
-    @field_validator("timeout")
-    @classmethod
-    def _bounded(cls, timeout: timedelta) -> timedelta:
-        if timeout > LONGEST_TIMEOUT:
-            raise ValueError(f"must be {LONGEST_TIMEOUT.total_seconds():.0f} seconds at most")
-        return timeout
 
     @model_validator(mode="after")
     def _secrets_fit_http(self) -> Self:

@@ -64,6 +64,19 @@ Events = Annotated[int, Field(gt=0, json_schema_extra={"unit": "events"})]
 OpenConnections = Annotated[int, Field(gt=0, le=1_000_000, json_schema_extra={"unit": "connections"})]
 
 
+LONGEST_TIMEOUT = timedelta(minutes=5)
+
+
+def _bounded(value: timedelta) -> timedelta:
+    if value > LONGEST_TIMEOUT:
+        raise ValueError(f"must be {LONGEST_TIMEOUT.total_seconds():.0f} seconds at most")
+    return value
+
+
+Timeout = Annotated[Seconds, AfterValidator(_bounded)]
+"""For one request that priohook sends."""
+
+
 def _fit_http(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not HEADER_NAME.fullmatch(name) or not value.isprintable() or not value.isascii():

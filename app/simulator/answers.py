@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from app.simulator.bodies import API_VERSION, as_php
 from app.simulator.faults import Fault
 
-API_VERSION = "3.8.0"
 MOST_ITEMS, USUAL_ITEMS, LAST_START_INDEX = 200, 10, 10_000
 
 
@@ -28,11 +28,6 @@ def data(name: str, content: dict[str, Any], *, status: int = 200, kind: str | N
     """One object in its envelope."""
     envelope = {"api_version": API_VERSION, "data": {"kind": kind or name, name: content}}
     return Response(as_php(envelope), status_code=status, media_type="application/json")
-
-
-def as_php(value: object) -> bytes:
-    r"""JSON as PHP writes it: compact ASCII with `\u` and `\/`."""
-    return json.dumps(value, separators=(",", ":")).replace("/", r"\/").encode()
 
 
 def page(kind: str, listed: list[dict[str, Any]], request: Request) -> Response:

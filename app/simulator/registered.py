@@ -1,5 +1,6 @@
 """The webhooks that are registered at the simulated Prioticket. In memory."""
 
+import asyncio
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,8 @@ class Registered:
     """All webhooks, by id, with their `webhook_auth`."""
 
     def __init__(self) -> None:
+        self.first = asyncio.Event()
+        """Set when there has been one."""
         self._webhooks: dict[str, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -50,6 +53,7 @@ class Registered:
             "webhook_created_email": "api-user@example.com",
         }
         self._webhooks[webhook["webhook_id"]] = webhook
+        self.first.set()
         return webhook
 
     def remove(self, webhook_id: str) -> bool:

@@ -9,12 +9,12 @@ from datetime import datetime
 from functools import cache
 from itertools import count
 from random import Random
-from typing import Any, Literal
-from uuid import UUID
+from typing import Literal
 
-from app.simulator.orders import Step, lives
+from app.simulator.bodies import body_of
+from app.simulator.orders import lives
+from app.simulator.sales import stamp
 
-API_VERSION = "3.8.0"
 ENDED = 0
 """Instead of a status: the connection ended without an answer."""
 
@@ -59,7 +59,7 @@ class Request:
     key: int
     body: bytes
     reference: str = ""
-    headers: tuple[tuple[str, str], ...] = (("Content-Type", JSON), ("Accept", JSON))
+    headers: tuple[tuple[str, str], ...] = (("Content-Type", JSON), ("Accept", "*/*"))
     expected: frozenset[int] = frozenset((200,))
     kept: bool = False
     withheld: int = 0
@@ -99,23 +99,8 @@ def _events(shape: Shape, random: Random, seed: int, day: datetime, keys: Iterat
         chosen = shapes.setdefault(
             step.reference, random.choice(("notification", "order", "both")) if shape == "mixed" else shape
         )
-        yield Request(kind="event", key=next(keys), reference=step.reference, body=_body(step, chosen, random))
-
-
-def _body(step: Step, shape: str, random: Random) -> bytes:
-    content: dict[str, Any] = {"kind": "order" if shape == "order" else "notification"}
-    if shape != "order":
-        content["notification"] = {
-            "notification_id": str(UUID(int=random.getrandbits(128), version=4)),
-            "notification_status": "DELIVERY_PENDING",
-            "notification_event": step.event,
-            "notification_account_id": "1300501",
-            "notification_item_id": step.reference,
-            "notification_created": step.at.isoformat(timespec="seconds"),
-        }
-    if shape != "notification":
-        content["order"] = step.order
-    return json.dumps({"api_version": API_VERSION, "data": content}, ensure_ascii=False).encode()
+        body = body_of(step.event, step.order, created=stamp(step.at), shape=chosen, random=random)
+        yield Request(kind="event", key=next(keys), reference=step.reference, body=body)
 
 
 def _changed_order(events: Iterator[Request], mixture: Mixture, random: Random) -> Iterator[Request]:

@@ -10,6 +10,7 @@ from time import monotonic
 
 import aiohttp
 
+from app.simulator.notifying import NEVER_SENT
 from app.simulator.requests import ENDED, TOO_LATE, Request
 from app.simulator.tally import RETRY, Tally
 
@@ -69,7 +70,7 @@ class Simulation:
         """
         timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN)
         connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout, skip_auto_headers=NEVER_SENT) as session:
             await self._reach(session)
             free = asyncio.Semaphore(self._plan.connections)
             async with asyncio.TaskGroup() as group:

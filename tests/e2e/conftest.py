@@ -255,9 +255,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 def priohook(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`priohook("migrate", database_url=…)` runs a command to its end in `tmp_path`."""
 
-    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, given: str | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "app", *arguments],
+            input=given,
             cwd=tmp_path,
             env=environment_for(**settings),
             capture_output=True,

@@ -50,7 +50,7 @@ async def test_a_receiver_answers_all_as_promised(serve, priohook, sqlite_url):
     done = priohook("check", server.url, "--user", USER, "--json")
     assert {name for name, row in rows(done).items() if not row["ok"]} == set()
     assert done.returncode == 0
-    assert len(rows(done)) == 29
+    assert len(rows(done)) == 30
     assert basic_header()["Authorization"].removeprefix("Basic ") not in done.stdout
     assert await statuses(sqlite_url) == {"accepted": 3, "quarantined": 12}
     findings(server.url, read_only=False)
@@ -277,3 +277,31 @@ def proxy(
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class Firewall(BaseHTTPRequestHandler):
+    """Refuses requests without a User-Agent, and answers all others as if an event was stored."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200 if "User-Agent" in self.headers else 403)
+        self.send_header("Event-Id", "1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_POST()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_firewall_that_wants_a_user_agent_is_found():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Firewall) as firewall:
+        Thread(target=firewall.serve_forever, daemon=True).start()
+        found = findings(f"http://127.0.0.1:{firewall.server_port}", read_only=False)
+        firewall.shutdown()
+    assert not found["the same again"].differences
+    plain = found["the same without a User-Agent"]
+    assert "the status is 403" in plain.differences
+    assert "a firewall refuses requests without a User-Agent" in plain.advice

@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from threading import Thread
 from time import sleep
+from typing import ClassVar
 
 import pytest
 
@@ -117,3 +118,43 @@ def test_a_redirect_is_a_wrong_answer(priohook):
         server.shutdown()
     assert done.returncode == 1
     assert "event: 301 instead of 200." in done.stdout
+
+
+class Plainly(BaseHTTPRequestHandler):
+    """Answers 200, and keeps the names of the headers that came with an event."""
+
+    seen: ClassVar[list[set[str]]] = []
+
+    def do_GET(self):
+        self.send_response(405)
+        self.end_headers()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append(set(self.headers.keys()))
+        self.send_response(200)
+        self.send_header("Event-Id", "1")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_event_is_sent_as_the_plainest_client_sends_it(priohook):
+    with HTTPServer(("127.0.0.1", 0), Plainly) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        priohook("simulate", f"http://127.0.0.1:{server.server_port}", "--user", USER, "--count", "1")
+        server.shutdown()
+    assert Plainly.seen == [{"Host", "Accept", "Authorization", "Content-Type", "Content-Length"}]
+
+
+def test_serving_needs_an_address_and_credentials(priohook):
+    for arguments, said in (
+        (["--serve", "8099"], "HOST:PORT"),
+        (["--serve", "127.0.0.1:0"], "--api-client"),
+        (["--serve", "127.0.0.1:0", "--api-client", "demo:x", "--fault", "/orders=666"], "with a KIND of"),
+        (["--serve", "127.0.0.1:0", "--api-client", "demo:x", "--behave", "kind"], "NAME=VALUE"),
+    ):
+        done = priohook("simulate", *arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
