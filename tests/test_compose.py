@@ -48,10 +48,30 @@ def test_each_service_waits_for_what_it_needs(service, waits_for, condition):
     assert condition != "service_healthy" or "healthcheck" in SERVICES[waits_for]
 
 
-def test_only_the_simulator_must_be_asked_for():
+def test_only_simulated_ends_must_be_asked_for():
     assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
-        "simulator": ["demo"]
+        "simulator": ["demo"],
+        "prioticket": ["circle"],
+        "register": ["circle"],
     }
+
+
+def test_the_webhook_is_registered_when_both_ends_are_there(monkeypatch):
+    assert SERVICES["register"]["depends_on"] == {
+        "balancer": {"condition": "service_healthy"},
+        "prioticket": {"condition": "service_healthy"},
+    }
+    accounts = []
+    for service in ("receiver", "register", "prioticket"):
+        with monkeypatch.context() as patched:
+            for name, value in environment(service).items():
+                patched.setenv(name, value)
+            accounts.append(Settings.load().prioticket)
+    assert accounts[0] is not None
+    assert accounts == [accounts[0]] * 3
+    assert accounts[0].base_url.startswith("http://prioticket:8099/")
+    assert "0.0.0.0:8099" in SERVICES["prioticket"]["command"]
+    assert set(SERVICES["prioticket"]["networks"]) & set(SERVICES["receiver"]["networks"])
 
 
 @pytest.mark.parametrize("service", [*OURS, "balancer"])
@@ -126,7 +146,7 @@ def test_the_pages_name_services_and_profiles_that_exist(line):
     assert named or verb in {"up", "down"}
 
 
-@pytest.mark.parametrize("service", ["migrate", "simulator"])
+@pytest.mark.parametrize("service", ["migrate", "simulator", "prioticket", "register"])
 def test_the_command_line_knows_what_a_service_runs(service):
     name, *arguments = SERVICES[service]["command"]
     command = priohook.get_command(click.Context(priohook), name)

@@ -8,6 +8,7 @@ from secrets import randbelow
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,6 +21,7 @@ from app.simulator.sending import RETRY_PAUSES, Plan, Simulation, Unreachable
 
 DEFAULT_COUNT = 100
 SHARE = click.FloatRange(0, 1)
+SENDING_NAMES = ("url", "user", "seconds", "connections", "bad", "retry")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -62,6 +64,7 @@ def simulate(*, url: str, user: str | None, seed: int | None, as_json: bool, **o
 
     With --serve, answer as Prioticket's API does too, and send to the webhooks that are registered there.
     """
+    _check_given(options)
     seed = randbelow(10**6) if seed is None else seed
     if options["serve"]:
         serve_api(serving(seed=seed, **options), as_json=as_json)
@@ -81,6 +84,20 @@ def simulate(*, url: str, user: str | None, seed: int | None, as_json: bool, **o
     else:
         _print(result, seed)
     sys.exit(1 if result["unexpected"] else 0)
+
+
+def _check_given(options: dict[str, Any]) -> None:
+    """Refuses options that would change nothing."""
+    context = click.get_current_context()
+    useless = SENDING_NAMES if options["serve"] else SERVING_NAMES
+    for option in context.command.params:
+        if option.name in useless and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            needed = "cannot be used with" if options["serve"] else "needs"
+            raise click.UsageError(
+                f"{option.opts[-1].upper() if option.name == 'url' else option.opts[-1]} {needed} --serve."
+            )
+    if options["serve"] and options["shape"] == "notification":
+        raise click.UsageError("With --serve, register a webhook with --no-payload to get notifications alone.")
 
 
 async def _run(plan: Plan, mixture: Mixture, seed: int) -> dict[str, Any]:

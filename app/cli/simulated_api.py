@@ -133,7 +133,7 @@ def serving(
         port=int(port),
         behaviour=Behaviour(client_id=client_id, client_secret=secret, api_key=api_key, faults=faults, **behave),
         manner=Manner(
-            shape={"notification": "order"}.get(options["shape"], options["shape"]),
+            shape=options["shape"],
             lose=options["lose"],
             copies=options["duplicates"],
             shuffle=options["out_of_order"],

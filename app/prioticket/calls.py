@@ -32,6 +32,9 @@ RENEWED_BEFORE = 300.0  # seconds before the end of a token; half of its lifetim
 REFUSED_FOR = 900.0
 """Seconds for which a refused credential is not tried again: 60 answers of 4xx in a minute block the address."""
 
+NO_VERDICT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+"""Answers of 4xx that say nothing about the credentials."""
+
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path
 WITHOUT_TOKEN = "Prioticket gives no token: check client_id, client_secret and scope"  # noqa: S105 - a sentence
 OURS = {
@@ -88,7 +91,10 @@ class Calls:
             asked["scope"] = self._settings.scope
         # Asking for a token changes nothing, so it is repeated as a GET would be.
         answer = await self._repeated("POST", TOKEN_PATH, [], headers, to_json(asked), as_method="GET")
-        if HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if (
+            HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            and answer.status not in NO_VERDICT
+        ):
             refused = CredentialsRefused(answer.status, self._model(answer), what=WITHOUT_TOKEN)
             self._refusal = (self._clock.now(), refused)
             raise refused
@@ -119,7 +125,10 @@ class Calls:
                 break
             repeats += 1
             self._told(f"Prioticket: {why}. Trying again in {pause:.0f} seconds.")
-            await self._clock.sleep(pause)
+            if answer is not None and answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+                self._pace.hold(pause)  # the next requests would be too many too
+            else:
+                await self._clock.sleep(pause)
         if answer is None:
             raise Unavailable(f"Prioticket: {why}.")
         return answer

@@ -35,6 +35,10 @@ class Pace:
         while (wait := at - self._clock.now()) > 0:
             await self._clock.sleep(wait)
 
+    def hold(self, seconds: float) -> None:
+        """Sends nothing for so long."""
+        self._next = max(self._next, self._clock.now() + seconds)
+
     def answered(self, status: int) -> None:
         """Counts an answer."""
         if not 400 <= status < 500:  # noqa: PLR2004 - HTTP's class of the client's errors
@@ -42,5 +46,5 @@ class Pace:
         now = self._clock.now()
         self._refusals.append(now)
         if len(self._refusals) == MOST_REFUSALS and now - self._refusals[0] <= MINUTE:
-            self._next = max(self._next, now + MINUTE)
+            self.hold(MINUTE)
             self._refusals.clear()

@@ -152,6 +152,9 @@ def test_serving_needs_an_address_and_credentials(priohook):
     for arguments, said in (
         (["--serve", "8099"], "HOST:PORT"),
         (["--serve", "127.0.0.1:0"], "--api-client"),
+        (["--lose", "0.1"], "--lose needs --serve"),
+        (["--serve", "127.0.0.1:0", "http://127.0.0.1:9"], "URL cannot be used with --serve"),
+        (["--serve", "127.0.0.1:0", "--retry"], "--retry cannot be used with --serve"),
         (["--serve", "127.0.0.1:0", "--api-client", "demo:x", "--fault", "/orders=666"], "with a KIND of"),
         (["--serve", "127.0.0.1:0", "--api-client", "demo:x", "--behave", "kind"], "NAME=VALUE"),
     ):

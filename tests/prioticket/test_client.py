@@ -218,7 +218,26 @@ async def test_too_many_requests_wait_as_long_as_they_are_told(fault, seconds):
     (reference, *_) = fake.orders(1)
     async with fake.client() as client:
         await client.order(reference)
-    assert fake.waits.count(seconds) == 2
+    assert [round(wait) for wait in fake.waits].count(seconds) == 2
+
+
+async def test_too_many_requests_hold_up_those_that_come_after_them():
+    fake = Fake(faults=["/orders/*=429:7#1"])
+    (reference, *_) = fake.orders(1)
+    async with fake.client() as client:
+        await client.webhooks()
+        began = fake.seconds
+        await asyncio.gather(*(client.order(reference) for _ in range(5)))
+    assert 7 < fake.seconds - began < 9, "they wait together"
+
+
+async def test_too_many_requests_for_a_token_are_no_refusal_of_the_credentials():
+    fake = Fake(faults=["/oauth2/token=429:1#6"])
+    async with fake.client() as client:
+        with pytest.raises(Refused, match="429") as raised:
+            await client.webhooks()
+        assert not isinstance(raised.value, CredentialsRefused)
+        assert await client.webhooks() == []
 
 
 @pytest.mark.parametrize(
