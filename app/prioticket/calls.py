@@ -59,7 +59,8 @@ class Calls:
         self._pace = Pace(settings.rate, clock)
         self._token: Token | None = None
         self._renew_at = 0.0
-        self._refusal: tuple[float, CredentialsRefused] | None = None
+        self._refusal: tuple[float, int, dict[str, Any]] | None = None
+        """When no token was given, with which status and ErrorModel."""
         self._getting_token = asyncio.Lock()
 
     async def answer(self, method: str, path: str, query: Query, body: bytes | None = None) -> Answer:
@@ -82,8 +83,10 @@ class Calls:
             return self._token
 
     async def _new_token(self) -> Token:
-        if self._refusal is not None and self._clock.now() < self._refusal[0] + REFUSED_FOR:
-            raise self._refusal[1]
+        if self._refusal is not None:
+            at, status, model = self._refusal
+            if self._clock.now() < at + REFUSED_FOR:
+                raise CredentialsRefused(status, model, what=WITHOUT_TOKEN)
         credentials = f"{self._settings.client_id}:{self._settings.client_secret.get_secret_value()}"
         headers = {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
         asked = {"grant_type": "client_credentials"}
@@ -95,9 +98,8 @@ class Calls:
             HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
             and answer.status not in NO_VERDICT
         ):
-            refused = CredentialsRefused(answer.status, self._model(answer), what=WITHOUT_TOKEN)
-            self._refusal = (self._clock.now(), refused)
-            raise refused
+            self._refusal = (self._clock.now(), answer.status, self._model(answer))
+            raise CredentialsRefused(answer.status, self._refusal[2], what=WITHOUT_TOKEN)
         self._refusal = None
         return self.read(messages.read_token, self._succeeded(answer))
 
@@ -170,10 +172,10 @@ class Calls:
             return answer
         if answer.status < HTTPStatus.BAD_REQUEST:
             raise Unreadable(f"Prioticket answers {answer.status}, a redirect, which is not followed. Check base_url.")
-        refused = Refused(answer.status, self._model(answer))
+        model = self._model(answer)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise Unavailable(str(refused))
-        raise refused
+            raise Unavailable(str(Refused(answer.status, model, what="Prioticket could not answer")))
+        raise Refused(answer.status, model)
 
     def _model(self, answer: Answer) -> dict[str, Any]:
         """The ErrorModel; if there is none, the beginning of the answer as its description."""

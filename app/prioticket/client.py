@@ -8,7 +8,7 @@ from typing import Any
 
 from app.prioticket import messages
 from app.prioticket.calls import Calls
-from app.prioticket.errors import NotFound, Refused, not_found
+from app.prioticket.errors import NotFound, Refused, Unreadable, not_found
 from app.prioticket.messages import FetchedOrder, Page, Query
 from app.prioticket.pace import Clock
 from app.prioticket.webhooks import Webhook, webhook_from
@@ -104,12 +104,14 @@ class Prioticket:
         """Registers a webhook, see `webhooks.registration`. A failure that may have registered it is not repeated.
 
         Raises:
-            Unavailable: it may be registered or not; `webhooks` tells.
+            Unavailable, Unreadable: it may be registered or not; `webhooks` tells.
             PrioticketError: see errors.py.
         """
         answer = await self._calls.answer("POST", "/webhooks", [], messages.envelope("webhook", webhook))
         made = self._calls.read(messages.read_data, answer).get("webhook")
-        return webhook_from(made if isinstance(made, dict) else {})
+        if not isinstance(made, dict) or not made.get("webhook_id"):
+            raise Unreadable("Prioticket's answer to the registration has no webhook_id.")
+        return webhook_from(made)
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Deletes a webhook.

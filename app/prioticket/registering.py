@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from app.prioticket.client import Prioticket
-from app.prioticket.errors import PrioticketError, Refused, Unavailable
+from app.prioticket.errors import PrioticketError, Refused, Unavailable, Unreadable
 from app.prioticket.webhooks import Webhook, same_url
 
 MOST_TRIES = 3
@@ -56,15 +56,14 @@ async def register(client: Prioticket, asked: dict[str, Any], *, replace: bool) 
 async def _made(client: Prioticket, asked: dict[str, Any], *, known: set[str], tries: int) -> Webhook:
     """The new webhook, made once even if the answer got lost: it looks before it tries again."""
     try:
-        made = await client.register_webhook(asked)
-    except Unavailable:
+        return await client.register_webhook(asked)
+    except (Unavailable, Unreadable):
         new = [webhook for webhook in _with_url(await client.webhooks(), asked) if webhook.id not in known]
         if new:
             return new[0]
         if tries > 1:
             return await _made(client, asked, known=known, tries=tries - 1)
         raise
-    return made
 
 
 def _with_url(webhooks: Iterable[Webhook], asked: dict[str, Any]) -> list[Webhook]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -148,3 +149,17 @@ async def test_nobody_there_is_said_without_the_key():
             await exchange("GET", f"http://127.0.0.1:9/?key={API_KEY}", {"Authorization": CLIENT_SECRET}, None)
     assert API_KEY not in str(raised.value)
     assert CLIENT_SECRET not in str(raised.value)
+
+
+async def test_nothing_that_is_logged_on_the_way_holds_a_secret(caplog):
+    caplog.set_level(logging.DEBUG)
+    fake = Fake(api_key=API_KEY, faults=["/orders/*=cut#1"])
+    (reference, *_) = fake.orders(1)
+    async with connected(fake, api_key=API_KEY) as client:
+        await client.order(reference)
+        with pytest.raises(PrioticketError):
+            await client.order("nothing")
+    servers = ("uvicorn", "app.simulator")
+    ours = "".join(str(each.__dict__) for each in caplog.records if not each.name.startswith(servers))
+    assert "prioticket_request" in ours
+    assert [secret for secret in (API_KEY, CLIENT_SECRET, *fake.api.tokens) if secret in ours] == []

@@ -39,6 +39,8 @@ class Fake:
         """How many more answers get lost after the request was carried out."""
         self.refused_posts = 0
         """How many more webhooks are answered 503 and not registered."""
+        self.unreadable_posts: list[bytes] = []
+        """The answers in place of those to the next webhooks, which are registered."""
         self.replaced: tuple[int, bytes] | None = None
         """An answer in place of each other one."""
         self.api = FakeAPI(
@@ -90,6 +92,8 @@ class Fake:
                 if self.lost_answers and method != "GET" and "oauth2" not in url:
                     self.lost_answers -= 1
                     raise NoAnswer("it did not answer within 60 seconds")
+                if self.unreadable_posts and method == "POST" and url.endswith("/webhooks"):
+                    return Answer(201, "", "", self.unreadable_posts.pop())
                 if self.replaced:
                     return Answer(self.replaced[0], "application/json", "", self.replaced[1])
                 fields = reply.headers

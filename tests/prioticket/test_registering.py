@@ -44,6 +44,15 @@ async def test_a_lost_answer_registers_nothing_twice(replace):
     assert fake.paths().count("POST /webhooks") == 1
 
 
+@pytest.mark.parametrize("answer", [b"<html>", b'{"data": {"webhook": {}}}'])
+async def test_an_answer_that_cannot_be_read_registers_nothing_twice(answer):
+    fake = Fake()
+    fake.unreadable_posts = [answer]
+    async with fake.client() as client:
+        made = await register(client, ASKED, replace=False)
+    assert ids(fake) == [made.id]
+
+
 async def test_a_registration_that_was_not_carried_out_is_tried_again():
     fake = Fake()
     fake.refused_posts = 2
