@@ -72,6 +72,20 @@ async def test_a_list_narrows_to_what_is_asked_for(client, some, query, places):
     assert await listed(client, some, query) == places
 
 
+async def test_an_event_is_found_by_what_happened_and_by_what_was_announced(client):
+    body = json.loads(payload("12-GUESS-notification-with-order"))
+    bookings = body["data"]["order"]["order_bookings"]
+    bookings.append({**bookings[0], "booking_status": "BOOKING_CANCELLED"})
+    posted = await client.post(WEBHOOK, content=json.dumps(body).encode(), headers=basic_header())
+    for query in ({"type": "ORDER_CANCEL_PARTIAL"}, {"type": "ORDER_UPDATE"}, {"q": "update"}):
+        reply = await client.get("/api/events", params=query, headers=READER)
+        (event,) = reply.json()["events"]
+        assert (event["id"], event["type"]) == (posted.headers["Event-Id"], "ORDER_CANCEL_PARTIAL")
+        assert event["event_name"] == "ORDER_UPDATE"
+    reply = await client.get("/api/events", params={"type": "ORDER_CONFIRMED"}, headers=READER)
+    assert reply.json()["events"] == []
+
+
 async def test_a_search_finds_an_id_whole_or_by_its_beginning(client, some):
     assert await listed(client, some, {"q": some[1]}) == [1]
     assert await listed(client, some, {"q": some[1].replace("-", "").upper()}) == [1]
