@@ -58,8 +58,8 @@ class EventQuery(EventChoice, PageQuery):
         Text | None,
         Field(
             description=(
-                "A whole event id, reference or notification id, which is always found; or a part of a reference, type, "
-                "event name or notification id, or the beginning of an event id."
+                "A whole event id, reference or notification id, which is always found; or a part of a reference, "
+                "type, event name or notification id, or the beginning of an event id."
             )
         ),
     ] = None

@@ -22,7 +22,7 @@ from app.prioticket import registering
 from app.prioticket.client import Prioticket, prioticket_of
 from app.prioticket.registering import NotDeleted, RegisteredAlready
 from app.prioticket.webhooks import EVENTS, UPCOMING, Webhook, registration, same_url
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from app.settings.prioticket import PrioticketSettings
 
 Result = TypeVar("Result")

@@ -13,7 +13,7 @@ from app.deliveries.destinations.http import headers
 from app.events.ids import new_id
 from app.events.tables import Event
 from app.receiver.release import NotReleased, Released, release
-from app.settings.model import Scope
+from app.settings.clients import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
 from tests.deliveries.claims import new_claim
 
