@@ -3,7 +3,9 @@
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route as AnyRoute
@@ -24,13 +26,17 @@ from app.auth.limits import FAILURES, Limit
 from app.auth.token_endpoint import TokenEndpoint
 from app.auth.token_errors import TokenDoor, TokenError
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
-from app.database.health import Health, watching
+from app.database.health import AWAY, Health, watching
 from app.database.schema import check_schema
+from app.database.writing import writing
+from app.deliveries.dispatch import register
 from app.deliveries.wake import Notifier
 from app.events.postgres import PostgresWriter
+from app.events.spool import EventSpool
 from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
 from app.receiver import endpoint as receiver
+from app.receiver.judgement import without_what_was_read
 from app.settings.clients import Scope
 from app.settings.model import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter, logging_to
@@ -105,11 +111,11 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                 engine_for(url, within=STATEMENT) as looking,
             ):
                 tell_ignored(url)
-                await check_schema(engine)
+                await can_start(check_schema(engine), settings)
                 async with (
                     watching(looking, known, commits=True),
                     _notifier(url) as stored,
-                    _store(settings, stored, known).running() as store,
+                    _store(settings, stored, known, engine).running() as store,
                 ):
                     yield {
                         "events": store,
@@ -194,7 +200,43 @@ async def _notifier(url: str) -> AsyncIterator[Callable[[int], None]]:
         await notifier.close()
 
 
-def _store(settings: Settings, stored: Callable[[int], None], known: Health) -> EventStore:
+async def can_start(check: Awaitable[None], settings: Settings) -> None:
+    """Returns if the check of the database went well, or the database is away and there is a spool.
+
+    The database is checked again before anything of the spool is moved.
+    """
+    try:
+        await check
+    except AWAY:
+        if settings.spool is None:
+            raise
+
+
+def _spool(settings: Settings, stored: Callable[[int], None], known: Health, engine: AsyncEngine) -> EventSpool | None:
+    if settings.spool is None:
+        return None
+
+    async def before() -> None:
+        """What `serve` does at its start, if the database is there."""
+        await check_schema(engine)
+        async with writing(engine) as connection:
+            await register(connection, settings.destinations, now=datetime.now(UTC))
+
+    return EventSpool(
+        settings.spool,
+        max_bytes=settings.spool_max_bytes,
+        max_batch=settings.commit_max_batch,
+        max_waiting=settings.max_waiting_events,
+        max_waiting_bytes=settings.max_waiting_bytes,
+        timeout=settings.commit_timeout,
+        unread=without_what_was_read,
+        health=known,
+        before=before,
+        moved=stored,
+    )
+
+
+def _store(settings: Settings, stored: Callable[[int], None], known: Health, engine: AsyncEngine) -> EventStore:
     url = settings.database_url
     writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
     return EventStore(
@@ -205,4 +247,5 @@ def _store(settings: Settings, stored: Callable[[int], None], known: Health) -> 
         timeout=settings.commit_timeout,
         stored=stored,
         health=known,
+        spool=_spool(settings, stored, known, engine),
     )

@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,7 +18,7 @@ class State(TypedDict):
 
 
 class NotReady(Unavailable):
-    """The database takes no events now, or its schema is not the one that this release needs."""
+    """The database takes no events now, or its schema is not the one that this release needs, and no spool helps."""
 
 
 class Status(BaseModel):
@@ -31,6 +31,11 @@ class Readiness(Status):
     """One word, and what weakens a promise, such as a server that does not fsync."""
 
     warnings: list[str] = []
+    spooled: int | None = Field(
+        default=None,
+        description="How many events wait in the spool, while new events go there: the database takes none, or has "
+        "only just come back. The status is `spooling` then.",
+    )
 
 
 @Operation(
@@ -44,13 +49,20 @@ async def healthz(_: Request[State]) -> Response:
 
 @Operation(
     tag="health",
-    answers={200: Answer(description="An event would be committed now, and the schema is current.", model=Readiness)},
+    answers={
+        200: Answer(description="An event would be committed now, to the database or to the spool.", model=Readiness)
+    },
     problems=(NotReady,),
 )
 async def readyz(request: Request[State]) -> Response:
     """Whether the process is ready."""
     health = request.state["health"]
-    if health.problem is not None:
-        raise NotReady("The database takes no events now: they are answered 503.", health.problem)
+    spool = health.spool
+    if not health.is_ready:
+        where = "Neither the database nor the spool takes" if spool is not None else "The database takes no"
+        why = health.problem or "The spool is full, or its disk fails."
+        raise NotReady(f"{where} events now: they are answered 503.", why)
     warnings = {"warnings": health.warnings} if health.warnings else {}
+    if spool is not None and (spool.active or health.problem is not None):
+        return JSONResponse({"status": "spooling", "spooled": spool.events, **warnings})
     return JSONResponse({"status": "ready", **warnings})

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import click
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application import create_app
+from app.application import can_start, create_app
 from app.auth.first_clients import FirstClients, first_clients
 from app.auth.first_start import complete
 from app.auth.kept import ignored_files
@@ -129,9 +130,13 @@ async def _prepare(settings: Settings) -> None:
     async with engines.engine_for(url, within=engines.STATEMENT) as engine:
         if engines.is_sqlite(url):
             await migrations.migrate(engine)
-        await schema.check_schema(engine)
-        async with writing.writing(engine) as connection:  # before the first event, so that they get it
-            await register(connection, settings.destinations, now=datetime.now(UTC))
+        await can_start(_register(engine, settings), settings)
+
+
+async def _register(engine: AsyncEngine, settings: Settings) -> None:
+    await schema.check_schema(engine)
+    async with writing.writing(engine) as connection:  # before the first event, so that they get it
+        await register(connection, settings.destinations, now=datetime.now(UTC))
 
 
 def _introduce(made: FirstClients, url: str, *, others: bool) -> None:

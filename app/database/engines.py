@@ -109,8 +109,13 @@ def prefer_indexes(engine: AsyncEngine) -> None:
 
 def open_sqlite(url: str) -> SQLiteFile:
     """A SQLite file, for a thread of its own."""
-    _make_private(sqlite_path(url))
-    return SQLiteFile(sqlite_path(url))
+    return open_sqlite_file(sqlite_path(url))
+
+
+def open_sqlite_file(path: Path) -> SQLiteFile:
+    """The SQLite file at a path, which is made if it is missing."""
+    _make_private(path)
+    return SQLiteFile(path)
 
 
 async def weaknesses(engine: AsyncEngine) -> list[str]:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
+from typing import Protocol
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +19,24 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0  # seconds between looks at the schema
 LOOK_WITHIN = 5.0  # seconds
+AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What is raised when the database cannot be reached, or does not do what it should."""
+
+
+class Spool(Protocol):
+    """What `Health` knows of the spool, which may take events while the database does not."""
+
+    @property
+    def active(self) -> bool:
+        """Whether new events go there."""
+
+    @property
+    def events(self) -> int:
+        """How many events are there."""
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether an event could be committed there now."""
 
 
 class Health:
@@ -30,13 +49,22 @@ class Health:
         self.warnings: tuple[str, ...] = ()
         """What weakens a promise while events are still accepted."""
 
+        self.spool: Spool | None = None
+
         self._problems: dict[str, str] = {}
         self._lost_at = 0.0
 
     @property
     def problem(self) -> str | None:
-        """Why no event can be committed, or None when one can."""
+        """Why the database takes no event, or None when it does."""
         return next(iter(self._problems.values()), None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an event could be committed now, to the database or to the spool."""
+        if self.spool is not None and (self.spool.active or self.problem is not None):
+            return self.spool.takes_events
+        return self.problem is None
 
     def works(self, part: str) -> None:
         """Notes that this part works."""
@@ -96,7 +124,7 @@ async def _watch(engine: AsyncEngine, health: Health, *, commits: bool, every: f
                 health.warn(*await weaknesses(engine))
         except (SchemaNotCurrent, DatabaseProblem) as error:
             health.fails("schema", str(error))
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except AWAY as error:
             if not commits:
                 health.fails("schema", "The database does not answer.", error=error)
         else:

@@ -62,7 +62,7 @@ class SQLiteFile:
 
     def damage(self, error: BaseException | None) -> DamagedFile | None:
         """What to say if an error of the driver's means that the file is damaged."""
-        if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED:
+        if is_damage(error):
             return DamagedFile(
                 f"{self._path.name} is damaged ({error}). Stop priohook, keep a copy of the file, and restore a backup "
                 f"or save what can be read: sqlite3 {self._path.name} .recover | sqlite3 saved.db"
@@ -106,6 +106,11 @@ class SQLiteFile:
 
     def _named(self, context: ExceptionContext) -> Exception | None:
         return self.damage(context.original_exception)
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an error of the driver's means that the file is damaged."""
+    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
 
 
 def prepare(connection: Any) -> None:

@@ -28,6 +28,13 @@ def new_id() -> UUID:
     return UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail)
 
 
+def go_on_after(made: UUID) -> None:
+    """Makes every new id greater than this one, which an earlier process may have made by another clock."""
+    global _last  # noqa: PLW0603 - the process's clock
+    with _lock:
+        _last = max(_last, made.int >> 80 << 12 | made.int >> 64 & 0xFFF)
+
+
 def made_at(made: UUID) -> datetime:
     """When an id was made, to the microsecond."""
     ticks = made.int >> 80 << 12 | made.int >> 64 & 0xFFF

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -38,10 +39,21 @@ INSERT INTO events ({", ".join(COLUMNS)})
 SELECT * FROM unnest({ARRAYS}) AS new ({", ".join(COLUMNS)})
 WHERE NOT EXISTS (SELECT FROM events AS old WHERE old.dedup_key {OLD_KEY})
 ON CONFLICT (dedup_key) DO UPDATE SET
-    duplicates = events.duplicates + excluded.duplicates + 1,
-    last_duplicate_at = coalesce(excluded.last_duplicate_at, excluded.received_at)
+    duplicates = CASE WHEN events.id = excluded.id THEN greatest(events.duplicates, excluded.duplicates)
+        ELSE events.duplicates + excluded.duplicates + 1 END,
+    last_duplicate_at = CASE WHEN events.id = excluded.id
+        THEN greatest(events.last_duplicate_at, excluded.last_duplicate_at)
+        ELSE greatest(events.last_duplicate_at, excluded.last_duplicate_at, excluded.received_at) END
 RETURNING dedup_key, id, current_setting('synchronous_commit')
 """  # noqa: S608
+
+"""An event that meets itself was committed by an attempt whose outcome was not known. It is no copy."""
+
+WITH_LATER_KEY = """
+SELECT dedup_key FROM events JOIN unnest($1::bytea[], $2::timestamptz[]) AS new (dedup_key, until) USING (dedup_key)
+WHERE received_at > until
+"""
+TOUCH = "UPDATE events SET duplicates = duplicates WHERE id = $1 RETURNING current_setting('synchronous_commit')"
 
 COUNT_OLD = f"""
 UPDATE events SET duplicates = events.duplicates + old.copies, last_duplicate_at = old.last FROM (
@@ -121,6 +133,37 @@ class PostgresWriter:
                     "The wait for the synchronous standby was cancelled: the commit may not be on it."
                 )
         return ids
+
+    async def move(self, rows: Sequence[Row]) -> None:
+        """Writes rows of the spool, of which some may be stored already, by an attempt whose outcome was not known.
+
+        The rows may be older than what is stored: an event that has their key, and came too late to be the same change,
+        keeps it. Such a row gets its id as its key.
+        """
+        lasting = [
+            (row.event.dedup_key, row.event.received_at + within)
+            for row in rows
+            if (within := row.event.copies_within) is not None
+        ]
+        if lasting:
+            async with self._connected() as connection:
+                found = await connection.fetch(WITH_LATER_KEY, *zip(*lasting, strict=True))
+            taken = {key for (key,) in found}
+            rows = [
+                replace(row, event=row.event._replace(dedup_key=row.event.id.bytes))
+                if row.event.dedup_key in taken
+                else row
+                for row in rows
+            ]
+        await self.write(sorted(rows, key=lambda row: row.event.dedup_key))
+
+    async def holds(self, event_id: UUID) -> bool:
+        """Whether the event is stored; if it is, it has been committed durably."""
+        async with self._connected() as connection:
+            durability = await connection.fetchval(TOUCH, event_id)
+            if durability is not None and durability not in DURABLE:
+                raise not_durable(durability)
+        return durability is not None
 
     async def probe(self, *, thorough: bool) -> None:
         """Implements `Writer.probe`. Even without rows, the INSERT needs the table, rights on it and a writable server.

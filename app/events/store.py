@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 CHECK_EVERY = 0.5  # seconds between checks for events that have waited too long
 TRY_EVERY = 1.0  # seconds without a commit before a trial
+SLOW = 0.5  # seconds of a commit after which a full queue goes to the spool
 SHUTDOWN = timedelta(seconds=20)
 
 ANOTHER_AFTER = timedelta(minutes=10)
@@ -168,12 +169,34 @@ class StoreUnavailable(Unavailable):
     """The database did not confirm the commit. The event may be stored or not; sending it again is safe."""
 
 
+class Spool(Protocol):
+    """Takes events while the database does not, and moves them into it later; see `app.events.spool`."""
+
+    @property
+    def active(self) -> bool:
+        """Whether new events go to the spool."""
+
+    async def append(self, event: NewEvent) -> Stored:
+        """As `EventStore.append`."""
+
+    def divert(self, waiting: Iterable["Waiting"], *, reason: str) -> None:
+        """Takes what waits, and from now on every new event, until all that the spool holds is in the database."""
+
+    async def begin(self, store: "EventStore", writer: Writer) -> None:
+        """Opens the spool. Events of an earlier run are moved into the database first, before new ones."""
+
+    async def end(self) -> None:
+        """Commits what waits, and closes the spool."""
+
+
 class StoreRefused(StoreUnavailable):
     """The database refuses this event and takes others. The event was not stored."""
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Waiting:
+    """An event whose caller waits for its commit."""
+
     event: NewEvent
     stored: asyncio.Future[Stored]
     since: float
@@ -190,6 +213,7 @@ class EventStore:
         timeout: How long an event may wait before its caller is told that the database is unavailable.
         stored: Called after each commit, with the number of events that wait for the next one.
         health: Is told the outcome of each commit, and after a second without a commit the outcome of a trial.
+        spool: Gets the events that the database does not take within `timeout`, and all that come after them.
     """
 
     def __init__(
@@ -202,6 +226,7 @@ class EventStore:
         timeout: timedelta,
         stored: Callable[[int], None] = lambda _: None,
         health: Health | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self._writer = writer
         self._max_batch = max_batch
@@ -210,14 +235,16 @@ class EventStore:
         self._timeout = timeout.total_seconds()
         self._stored = stored
         self._health = health
-        self._waiting: deque[_Waiting] = deque()
+        self._spool = spool
+        self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
-        self._alone: deque[_Waiting] = deque()  # events of a batch that failed because of one of them
-        self._batch: list[_Waiting] = []  # what is being written
+        self._alone: deque[Waiting] = deque()  # events of a batch that failed because of one of them
+        self._batch: list[Waiting] = []  # what is being written
         self._writing: asyncio.Future[Any] | None = None
         self._changed = monotonic()  # when a write began or ended
         self._thorough = False  # the last write of events failed
         self._closing = False
+        self._held = False
         self._loop: asyncio.AbstractEventLoop  # from the start on
 
     async def append(self, event: NewEvent) -> Stored:
@@ -235,13 +262,18 @@ class EventStore:
     def _queued(self, event: NewEvent) -> asyncio.Future[Stored]:
         if self._closing:
             raise StoreUnavailable("The receiver is shutting down.")
+        if self._spool is not None and self._spool.active:
+            return await self._spool.append(event)
         size = len(event.body)
         if len(self._waiting) >= self._max_waiting or (
             self._waiting and self._waiting_bytes + size > self._max_waiting_bytes
         ):
+            if self._spool is not None and self._writing is not None and monotonic() - self._changed > SLOW:
+                self.divert(f"{len(self._waiting)} events wait for the database.")
+                return await self._spool.append(event)
             raise StoreFull("Too many events are waiting to be stored.")
         stored: asyncio.Future[Stored] = self._loop.create_future()
-        self._waiting.append(_Waiting(event, stored, monotonic()))
+        self._waiting.append(Waiting(event, stored, monotonic()))
         self._waiting_bytes += size
         if self._writing is None:
             self._loop.call_soon(self._write_next)  # not at once, so that events of the same turn of the loop join it
@@ -251,8 +283,10 @@ class EventStore:
     async def running(self) -> AsyncIterator[Self]:
         """Stores events. At the end, first commits everything that still waits."""
         self._loop = asyncio.get_running_loop()
+        if self._spool is not None:
+            await self._spool.begin(self, self._writer)
         watch = asyncio.create_task(self._watch())
-        if self._health is not None:
+        if self._health is not None and not self._diverted:
             self._try()
         try:
             yield self
@@ -265,7 +299,49 @@ class EventStore:
                 logger.exception("store_not_drained", extra={"fields": {"events": len(self._waiting)}})
                 self._expire(monotonic())
             watch.cancel()
+            if self._spool is not None:
+                await self._spool.end()
             await self._writer.close()
+
+    def hold(self) -> None:
+        """Begins no further write until `resume`. Events wait meanwhile."""
+        self._held = True
+
+    def resume(self) -> None:
+        """Goes on after `hold`."""
+        self._held = False
+        self._write_next()
+
+    async def idle(self) -> None:
+        """Returns when no write is under way."""
+        while self._writing is not None:
+            await asyncio.wait((self._writing,))
+
+    def hand_over(self) -> list[Waiting]:
+        """Gives up all events whose callers wait, in order of arrival. A write under way may commit some of them."""
+        everything = (*self._batch, *self._alone, *self._waiting)
+        self._batch = []
+        self._alone.clear()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        return [waiting for waiting in everything if waiting.stored.cancelled() or not waiting.stored.done()]
+
+    def take_over(self, handed: Iterable[Waiting]) -> None:
+        """Stores events that another store handed over. They have the whole timeout again."""
+        now = monotonic()
+        for waiting in handed:
+            self._waiting.append(Waiting(waiting.event, waiting.stored, now))
+            self._waiting_bytes += len(waiting.event.body)
+        self._loop.call_soon(self._write_next)
+
+    @property
+    def _diverted(self) -> bool:
+        return self._spool is not None and self._spool.active
+
+    def divert(self, reason: str) -> None:
+        """Hands everything to the spool, if there is one, and all that comes until the spool is empty."""
+        if self._spool is not None and not self._spool.active:
+            self._spool.divert(self.hand_over(), reason=reason)
 
     async def _drain(self) -> None:
         self._write_next()
@@ -277,13 +353,15 @@ class EventStore:
             await asyncio.sleep(CHECK_EVERY)
             now = monotonic()
             self._expire(now - self._timeout)
-            if self._health is None or self._closing:
+            if self._health is None or self._closing or self._diverted:
                 continue
             if self._writing is None and now - self._changed > TRY_EVERY:
                 self._try()
             elif self._writing is not None and now - self._changed > self._timeout:
                 # A slower commit than this is of no use to its sender; until then the database may only be slow.
-                self._health.fails("commits", f"A commit has taken more than {self._timeout:g} seconds.")
+                why = f"A commit has taken more than {self._timeout:g} seconds."
+                self._health.fails("commits", why)
+                self.divert(why)
 
     def _try(self) -> None:
         """Finds out whether a commit would succeed. No events are written meanwhile."""
@@ -291,11 +369,12 @@ class EventStore:
         trial.add_done_callback(self._tried)
 
     def _tried(self, trial: asyncio.Future[None]) -> None:
-        self._end(trial, wrote=False)
+        if (error := self._end(trial, wrote=False)) is not None and not isinstance(error, BadRow):
+            self.divert(reason_of(error))
         self._write_next()
 
     def _write_next(self) -> None:
-        if self._writing is None and (batch := self._take()):
+        if self._writing is None and not self._held and (batch := self._take()):
             self._batch = batch
             self._begin(self._writer.write(_rows(batch))).add_done_callback(self._written)
 
@@ -313,11 +392,10 @@ class EventStore:
         if self._health is not None and works:
             self._health.works("commits")
         elif self._health is not None:
-            why = str(error) if isinstance(error, DatabaseProblem) else "The last commit failed; the log says why."
-            self._health.fails("commits", why, error=error)
+            self._health.fails("commits", reason_of(error), error=error)
         return error
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting]:
         while self._alone:
             waiting = self._alone.popleft()
             if waiting.stored.cancelled() or not waiting.stored.done():
@@ -327,8 +405,10 @@ class EventStore:
         return batch
 
     def _written(self, writing: asyncio.Future[Mapping[bytes, UUID]]) -> None:
-        batch, self._batch = self._batch, []
         error = self._end(writing, wrote=True)
+        if error is not None and not isinstance(error, BadRow):
+            self.divert(reason_of(error))
+        batch, self._batch = self._batch, []  # empty if the spool has it
         try_alone = isinstance(error, BadRow) and len(batch) > 1
         if try_alone:  # one bad row fails the whole transaction, but the others can be stored
             self._alone.extend(batch)
@@ -336,7 +416,7 @@ class EventStore:
         if error is None:
             _resolve(batch, writing.result())
             self._stored(len(self._batch) + len(self._waiting))
-        elif not try_alone:
+        elif batch and not try_alone:
             refused = isinstance(error, BadRow)
             fields = {"events": len(batch), "event_id": str(batch[0].event.id), "error": first_line(error)}
             # While the database is lost, every batch fails, and `database_lost` has been logged once.
@@ -346,7 +426,15 @@ class EventStore:
                 _give_up(waiting, why)
 
     def _expire(self, latest: float) -> None:
-        """Fails all that have waited since `latest` or longer, in the transaction under way and in the queue."""
+        """Fails all that have waited since `latest` or longer, in the transaction under way and in the queue.
+
+        If there is a spool, it gets everything instead: what came later must not overtake them.
+        """
+        if self._spool is not None and not self._spool.active:
+            queue = (*self._batch, *self._alone, *self._waiting)
+            if any(waiting.since <= latest and not waiting.stored.done() for waiting in queue):
+                self.divert(f"A commit has taken more than {self._timeout:g} seconds.")
+            return
         for waiting in (*self._batch, *self._alone):
             if waiting.since <= latest:
                 _give_up(waiting)
@@ -356,7 +444,12 @@ class EventStore:
             _give_up(late)
 
 
-def _rows(batch: Sequence[_Waiting]) -> list[Row]:
+def reason_of(error: BaseException | None) -> str:
+    """Why events cannot be committed, for anyone who asks."""
+    return str(error) if isinstance(error, DatabaseProblem) else "The last commit failed; the log says why."
+
+
+def _rows(batch: Sequence[Waiting]) -> list[Row]:
     """One row for each key of the batch, sorted by key."""
     rows: dict[bytes, Row] = {}
     for waiting in batch:
@@ -367,7 +460,7 @@ def _rows(batch: Sequence[_Waiting]) -> list[Row]:
     return [rows[key] for key in sorted(rows)]
 
 
-def _resolve(batch: Sequence[_Waiting], ids: Mapping[bytes, UUID]) -> None:
+def _resolve(batch: Sequence[Waiting], ids: Mapping[bytes, UUID]) -> None:
     for waiting in batch:
         stored_as = ids.get(waiting.event.dedup_key)
         if stored_as is None:
@@ -378,6 +471,6 @@ def _resolve(batch: Sequence[_Waiting], ids: Mapping[bytes, UUID]) -> None:
             waiting.stored.set_result(Stored(stored_as, duplicate=stored_as != waiting.event.id))
 
 
-def _give_up(waiting: _Waiting, why: type[StoreUnavailable] = StoreUnavailable) -> None:
+def _give_up(waiting: Waiting, why: type[StoreUnavailable] = StoreUnavailable) -> None:
     with suppress(asyncio.InvalidStateError):  # its caller may be gone
         waiting.stored.set_exception(why("The event could not be stored."))

@@ -160,7 +160,8 @@ def server_for(
 
 def ends_within(settings: Settings) -> int:
     """Seconds after which all that was read is answered: then the server ends, whatever its connections do."""
-    return ceil((settings.body_timeout + settings.commit_timeout).total_seconds()) + 1
+    commits = settings.commit_timeout * (1 if settings.spool is None else 2)  # one into the spool after it
+    return ceil((settings.body_timeout + commits).total_seconds()) + 1
 
 
 def _connections(settings: Settings) -> Connections:

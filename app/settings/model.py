@@ -3,6 +3,7 @@
 import os
 import tomllib
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -147,6 +148,14 @@ class Settings(BaseSettings):
     max_waiting_events: Events = Field(
         default=1024, description="How many events may wait for a commit before the next is answered 503."
     )
+    spool: Path | None = Field(
+        default=None,
+        description="A folder on a durable local disk: events go there while PostgreSQL is away, and are answered 200.",
+    )
+    spool_max_bytes: Bytes = Field(
+        default=1024**3,
+        description="How much a receiver process may keep in the spool before the next event is answered 503.",
+    )
     max_waiting_bytes: Bytes = Field(
         default=32 * 1024 * 1024,
         description="How many bytes of bodies may wait for a commit before the next event is answered 503.",
@@ -180,6 +189,12 @@ class Settings(BaseSettings):
     def max_released_bytes(self) -> int:
         """The largest body, decoded, that can be released from quarantine: a person has decided to accept it."""
         return max(self.max_body_bytes, self.max_quarantined_bytes)
+
+    @model_validator(mode="after")
+    def _spool_needs_postgresql(self) -> Self:
+        if self.spool is not None and self.database_url.startswith("sqlite"):
+            raise ValueError("spool works with PostgreSQL only: a SQLite file is never away. Remove it")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,347 @@
+"""The spool: acknowledged events that wait in a local file while PostgreSQL takes none, and how they get there.
+
+    direct    events go to PostgreSQL
+      │  a commit fails or takes too long, or a trial does; or another process left events
+      ▼
+    active    every new event goes to this process's file; what the files hold is moved, the oldest first
+      │  nothing is left: new events wait for a moment, so that nothing comes after the last one
+      ▼
+    direct
+
+So an event never overtakes an earlier one of this receiver, and a worker, which takes events by their ids from what is
+committed, delivers them in order. An event may be committed twice, by an attempt whose outcome was not known or that
+was not deleted from its file: it has the same id then, and meets itself.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+from uuid import UUID
+
+from app.database.health import Health, first_line
+from app.events.ids import go_on_after
+from app.events.postgres import PostgresWriter
+from app.events.spool_file import Kept, SpoolFile, SpoolProblem, orphans
+from app.events.store import BadRow, EventStore, NewEvent, Row, Stored, StoreFull, Waiting, Writer, reason_of
+
+logger = logging.getLogger(__name__)
+
+TRY_EVERY = 0.5  # seconds between attempts to move events
+ADOPT_EVERY = 10.0  # seconds between looks for files that another process left
+HOLD_FOR = 1.0  # seconds that new events wait at most while the last ones are moved
+
+
+class SpoolFull(StoreFull):
+    """The spool has reached its bound."""
+
+
+class EventSpool:
+    """Implements `app.events.store.Spool`.
+
+    Args:
+        folder: On a durable local disk. Other processes may have files there too.
+        max_bytes: The most that this process keeps there.
+        max_batch: As in `EventStore`.
+        max_waiting: As in `EventStore`.
+        max_waiting_bytes: As in `EventStore`.
+        timeout: As in `EventStore`, for a commit into the spool.
+        unread: Makes of an event whose content the database refuses one in quarantine, with its bytes only.
+        health: Is told how moving goes.
+        before: Called before the first event is moved; if it fails, moving is tried again later.
+        moved: Called after each commit of moved events, with their number.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int,
+        max_batch: int,
+        max_waiting: int,
+        max_waiting_bytes: int,
+        timeout: timedelta,
+        unread: Callable[[NewEvent], NewEvent],
+        health: Health,
+        before: Callable[[], Awaitable[None]] | None = None,
+        moved: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._max_batch = max_batch
+        self._unread = unread
+        self._health = health
+        self._before = before
+        self._moved = moved
+        self._store = EventStore(
+            _Target(self),
+            max_batch=max_batch,
+            max_waiting=max_waiting,
+            max_waiting_bytes=max_waiting_bytes,
+            timeout=timeout,
+        )
+        self._own: SpoolFile | None = None
+        self._left: list[SpoolFile] = []  # by other processes, the oldest first
+        self._unusable: set[Path] = set()  # told of
+        self._active = False
+        self._since = 0.0
+        self._count = 0  # of events moved since then
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stack = AsyncExitStack()
+        self._primary: EventStore
+        self._writer: PostgresWriter
+
+    @property
+    def active(self) -> bool:
+        """Implements `Spool.active`."""
+        return self._active
+
+    @property
+    def events(self) -> int:
+        """How many events wait in files of this process."""
+        return sum(file.events for file in self._files())
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether an event could be committed to the spool now, as far as this process knows."""
+        return self._own is not None and self._own.problem is None and not self._is_full()
+
+    async def append(self, event: NewEvent) -> Stored:
+        """Implements `Spool.append`."""
+        if self._is_full():
+            raise SpoolFull("The spool is full, and the database takes no events.")
+        return await self._store.append(event)
+
+    def divert(self, waiting: Iterable[Waiting], *, reason: str) -> None:
+        """Implements `Spool.divert`."""
+        logger.warning("spool_started", extra={"fields": {"reason": reason, "events": self.events}})
+        self._active = True
+        self._since, self._count = monotonic(), 0
+        self._store.take_over(waiting)
+        self._begin(self._move_all())
+
+    async def begin(self, store: EventStore, writer: Writer) -> None:
+        """Implements `Spool.begin`.
+
+        Raises:
+            SpoolProblem: no file can be made in the folder.
+        """
+        assert isinstance(writer, PostgresWriter)  # noqa: S101 - the settings refuse a spool beside SQLite
+        self._primary, self._writer = store, writer
+        if not await asyncio.to_thread(self._folder.is_dir):
+            raise SpoolProblem(f"spool names {self._folder}, which is not a folder. Make it on a durable local disk.")
+        await self._adopt()
+        self._own = await asyncio.to_thread(SpoolFile.make, self._folder)
+        self._health.spool = self
+        await self._stack.enter_async_context(self._store.running())
+        if self._left:
+            self.divert((), reason="An earlier process left events.")
+        self._begin(self._look())
+
+    async def end(self) -> None:
+        """Implements `Spool.end`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._store.resume()
+        await self._stack.aclose()
+        for file in self._files():
+            await file.close()
+
+    async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
+        """Commits rows to this process's file."""
+        if self._own is None:
+            raise SpoolProblem("The spool has no file.")
+        return await self._own.write(rows)
+
+    def _files(self) -> list[SpoolFile]:
+        return [*self._left, *([self._own] if self._own else [])]
+
+    def _is_full(self) -> bool:
+        return sum(file.size for file in self._files()) >= self._max_bytes
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look(self) -> None:
+        """Adopts what other processes leave while this one runs, such as those that a kill ended."""
+        while True:
+            await asyncio.sleep(ADOPT_EVERY)
+            await self._adopt()
+            if self._left and not self._active:
+                self._primary.divert("Another process left events.")
+
+    async def _adopt(self) -> None:
+        ours = {file.path for file in self._files()}
+        for path in await asyncio.to_thread(orphans, self._folder):
+            if path in ours:
+                continue
+            try:
+                file = await asyncio.to_thread(SpoolFile.adopt, path)
+            except SpoolProblem as error:
+                self._tell_unusable(path, error)
+                continue
+            if file is None:
+                continue
+            if not file.events:
+                await file.close()
+                continue
+            if (newest := file.newest) is not None:
+                go_on_after(newest)
+            self._unusable.discard(path)
+            self._left.append(file)
+
+    def _tell_unusable(self, path: Path, error: BaseException) -> None:
+        if path not in self._unusable:
+            fields = {"file": path.name, "error": first_line(error)}
+            logger.error("spool_file_unusable", extra={"fields": fields})
+        self._unusable.add(path)
+
+    async def _move_all(self) -> None:
+        """Moves events until none is left, however often that fails, and goes back to direct."""
+        while True:
+            try:
+                await self._primary.idle()  # its write may still be committed, and its connection is needed
+                await self._prepare()
+                await self._move_left()
+                await self._writer.probe(thorough=True)  # new events are not to wait for a database that is away
+                self._health.works("commits")
+                if await self._move_last():
+                    return
+            except SpoolProblem as error:
+                await self._set_aside(error)
+                await asyncio.sleep(TRY_EVERY)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next events must go on
+                self._health.fails("commits", reason_of(error), error=error)
+                await self._try_own()
+                await asyncio.sleep(TRY_EVERY)
+
+    async def _prepare(self) -> None:
+        if self._before is not None:
+            await self._before()
+            self._before = None
+
+    async def _move_left(self) -> None:
+        """Moves what is in other processes' files, and all but the last events of this one's."""
+        while self._left:
+            file = self._left[0]
+            while kept := await file.oldest():
+                await self._move(file, kept)
+            self._left.remove(file)
+            await file.close()
+        while self._own is not None and self._own.events > self._max_batch:
+            await self._move(self._own, await self._own.oldest())
+
+    async def _move_last(self) -> bool:
+        """Moves the last events while new ones wait; whether nothing is left, so that new ones go directly again.
+
+        If that takes too long, new ones go to the spool again.
+        """
+        self._store.hold()
+        last = asyncio.ensure_future(self._move_own())
+        try:
+            await asyncio.wait((last,), timeout=HOLD_FOR)
+            if last.done() and last.exception() is None and not self._left:
+                self._go_direct()
+                return True
+        except asyncio.CancelledError:
+            last.cancel()
+            await asyncio.gather(last, return_exceptions=True)
+            raise
+        finally:
+            self._store.resume()
+        await last
+        return False
+
+    async def _move_own(self) -> None:
+        await self._store.idle()
+        while self._own is not None and (kept := await self._own.oldest()):
+            await self._move(self._own, kept)
+
+    def _go_direct(self) -> None:
+        fields = {"events": self._count, "seconds": round(monotonic() - self._since, 1)}
+        logger.warning("spool_ended", extra={"fields": fields})
+        self._active = False
+        self._primary.take_over(self._store.hand_over())
+
+    async def _move(self, file: SpoolFile, kept: Sequence[Kept]) -> None:
+        """Commits events to the database, then forgets them."""
+        try:
+            await self._writer.move([each.row for each in kept])
+        except BadRow:
+            if len(kept) > 1:
+                for each in kept:
+                    await self._move(file, [each])
+                return
+            if not await self._move_refused(kept[0]):
+                fields = {"event_id": str(kept[0].row.event.id), "file": file.path.name}
+                logger.error("spool_refused", extra={"fields": fields})  # noqa: TRY400 - a traceback quotes the row
+                await file.pass_over(kept[0])
+                return
+        self._health.works("commits")
+        self._count += len(kept)
+        self._moved(len(kept))
+        await file.forget(kept)
+
+    async def _move_refused(self, kept: Kept) -> bool:
+        """Moves an event that the database refuses, with its bytes only; False if it refuses that too.
+
+        It may be stored already, under another key: a release from quarantine changes the key.
+        """
+        row = kept.row
+        if await self._writer.holds(row.event.id):
+            return True
+        try:
+            await self._writer.move([Row(self._unread(row.event), row.duplicates, row.last_duplicate_at)])
+        except BadRow:
+            return False
+        return True
+
+    async def _try_own(self) -> None:
+        """Finds out whether the spool still takes events: a full disk may have space again.
+
+        If its file was removed, new events go to another one, and what can still be read of the old one is moved first.
+        """
+        with suppress(SpoolProblem):
+            if self._own is None:
+                self._own = await asyncio.to_thread(SpoolFile.make, self._folder)
+            try:
+                await self._own.probe(thorough=True)
+            except SpoolProblem as problem:
+                if problem.lasts:
+                    new = await asyncio.to_thread(SpoolFile.make, self._folder)
+                    self._left.append(self._own)
+                    self._own = new
+
+    async def _set_aside(self, error: SpoolProblem) -> None:
+        """Goes on without a file that cannot be read. It stays where it is, and is adopted once it can be read."""
+        for file in self._files():
+            if file.path == error.path:
+                self._tell_unusable(file.path, error)
+                if file is self._own:
+                    self._own = None
+                else:
+                    self._left.remove(file)
+                await file.close()
+        await self._try_own()
+
+
+class _Target:
+    """The spool's file as a `Writer`: another file may take its place."""
+
+    def __init__(self, spool: EventSpool) -> None:
+        self._spool = spool
+
+    def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
+        return self._spool.write(rows)
+
+    async def probe(self, *, thorough: bool) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """The spool closes its files."""
