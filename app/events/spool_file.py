@@ -87,7 +87,8 @@ class SpoolFile:
         self._lock = lock
         self._sizes: dict[int, int] = {}  # bytes of what is to be moved, by position
         self._bytes = 0
-        self._passed_over: set[int] = set()
+        self._passed_over: set[int] = set()  # positions of what is not to be moved any more
+        self._undeleted: list[Kept] = []  # of these, what was moved
         self._file = open_sqlite_file(path)
         self._connection = self._file.connect()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
@@ -172,8 +173,8 @@ class SpoolFile:
     async def forget(self, moved: Sequence[Kept]) -> None:
         """Deletes events that are in the database now. One of which a copy came meanwhile stays, to be moved again.
 
-        Deleting takes space in the log. If the disk is full, the events are deleted at another time or, after a
-        restart, moved again: they will meet themselves.
+        Deleting takes space in the log. If the disk is full, the events are deleted at another time or, after a kill,
+        moved again: they will meet themselves.
         """
         await self._run(self._forget, moved)
 
@@ -195,6 +196,8 @@ class SpoolFile:
 
     def _end(self) -> None:
         empty = False
+        if self._undeleted:
+            self._forget(())
         with suppress(sqlite3.Error):
             (rows,) = self._connection.execute("SELECT count(*) FROM spooled").fetchone()
             empty = not rows
@@ -302,13 +305,19 @@ class SpoolFile:
         late = []  # copies came meanwhile
         try:
             with self._transaction() as connection:
+                for kept in self._undeleted:
+                    connection.execute(FORGET, (kept.position, kept.row.duplicates))
                 for kept in moved:
                     deleted = connection.execute(FORGET, (kept.position, kept.row.duplicates)).rowcount
                     if not deleted:
                         late.append(kept.position)
         except (sqlite3.OperationalError, OSError):  # it was logged
             self._passed_over.update(kept.position for kept in moved)
+            self._undeleted += moved
             late = []
+        else:
+            self._passed_over.difference_update(kept.position for kept in self._undeleted)
+            self._undeleted.clear()
         for kept in moved:
             if kept.position not in late:
                 self._bytes -= self._sizes.pop(kept.position, 0)

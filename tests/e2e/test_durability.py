@@ -5,11 +5,14 @@ once, byte for byte, under the id that the sender was told. With `--long`, rando
 """
 
 import asyncio
+import json
+import os
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from time import monotonic, sleep
@@ -31,6 +34,7 @@ from tests.e2e.sender import PATIENCE, Sender, outcome_of
 
 KILLS = 20
 WARM = 150  # events before a fault, and after it
+SPOOLED = 500  # events that go to the spool while PostgreSQL is away
 COMMIT_TIMEOUT = "1"  # seconds; the default of 5 only makes the tests longer
 DAY = 24 * 60 * 60  # seconds
 SOAK = 6.0  # seconds of random faults on each database
@@ -82,7 +86,17 @@ def trial(tmp_path: Path, record_property: Callable[[str, object], None]):
     """`async with trial("kill -9", url) as running`: load before, during and after the fault, then the comparison."""
 
     @asynccontextmanager
-    async def trial(fault: str, url: str, *, environment: dict[str, str] | None = None, receiver_dies: bool = False):
+    async def trial(
+        fault: str,
+        url: str,
+        *,
+        environment: dict[str, str] | None = None,
+        receiver_dies: bool = False,
+        spool: Path | None = None,
+    ):
+        if spool is not None:
+            await note_order(url)
+            environment = {**(environment or {}), "PRIOHOOK_SPOOL": str(spool)}
         receiver = await asyncio.to_thread(Receiver, tmp_path, url, environment or {})
         row = {"fault": fault, "database": "SQLite" if is_sqlite(url) else "PostgreSQL"}
         sender = Sender(receiver.served.address)
@@ -93,7 +107,10 @@ def trial(tmp_path: Path, record_property: Callable[[str, object], None]):
                 await sender.more(200, WARM)
                 yield running
                 await sender.more(200, WARM)
-            outcome = await outcome_of(sender, url)
+            if spool is not None:
+                await asyncio.to_thread(wait_for, lambda: state(receiver.served) == "ready")
+                assert await overtaken(url) == 0
+            outcome = await outcome_of(sender, url, by_id=spool is None or not receiver_dies)
             record_property("durability", {**row, **asdict(outcome)})
             assert (outcome.lost, outcome.duplicated, outcome.strangers) == (0, 0, 0)
             assert sender.accepted.keys() == sender.sent
@@ -103,6 +120,8 @@ def trial(tmp_path: Path, record_property: Callable[[str, object], None]):
                 assert receiver.served is first
                 assert sender.broken == 0
             assert await asyncio.to_thread(receiver.served.end) == 0
+            if spool is not None:
+                assert await asyncio.to_thread(os.listdir, spool) == []
         finally:
             await asyncio.to_thread(receiver.served.end)
             running.log = receiver.served.stderr
@@ -149,6 +168,31 @@ def readiness(served: Served) -> int:
     with dial(served) as wire:
         wire.send(request(method="GET", target="/readyz", authorization=None, content_type=None, length=None))
         return wire.reply(to="GET").status
+
+
+def state(served: Served) -> str:
+    """What `/readyz` says."""
+    with dial(served) as wire:
+        wire.send(request(method="GET", target="/readyz", authorization=None, content_type=None, length=None))
+        return str(json.loads(wire.reply(to="GET").body).get("status"))
+
+
+async def note_order(url: str) -> None:
+    """Lets the database keep the transaction that inserted an event."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "ALTER TABLE events ADD COLUMN committed bigint DEFAULT (pg_current_xact_id()::text::bigint)"
+    )
+    await connection.close()
+
+
+async def overtaken(url: str) -> int:
+    """How many events were committed before one that arrived earlier: a worker could have delivered them first."""
+    connection = await asyncpg.connect(url)
+    places = await connection.fetch("SELECT id FROM events ORDER BY committed, id")
+    await connection.close()
+    ids = [place["id"] for place in places]
+    return sum(earlier > later for earlier, later in pairwise(ids))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -305,6 +349,130 @@ async def test_others_take_every_connection(trial, durable, durable_url):
         await running.sender.more(503)
         await asyncio.gather(*(each.close() for each in taken))
         await running.sender.recovers()
+
+
+# PostgreSQL is away, and events go to the spool.
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    (tmp_path / "spool").mkdir()
+    return tmp_path / "spool"
+
+
+async def test_postgresql_is_away_for_a_while_beside_a_spool(trial, durable, durable_url, spool, long):
+    async with trial("away, with a spool", durable_url, spool=spool) as running:
+        for _ in range(3):
+            await asyncio.to_thread(durable.kill)
+            await running.sender.more(200, 20_000 if long else SPOOLED)
+            assert state(running.receiver.served) == "spooling"
+            await asyncio.to_thread(durable.start)
+            await running.sender.recovers()
+            await asyncio.to_thread(wait_for, lambda: state(running.receiver.served) == "ready")
+        assert running.sender.answers[503] == 0
+
+
+async def test_postgresql_is_stopped_and_continued_beside_a_spool(trial, durable, durable_url, spool):
+    async with trial("SIGSTOP, with a spool", durable_url, spool=spool) as running:
+        durable.signal(SIGSTOP)
+        try:
+            await running.sender.more(200, SPOOLED)
+        finally:
+            durable.signal(SIGCONT)
+        await running.sender.recovers()
+        assert running.sender.answers[503] == 0
+
+
+async def test_answers_of_postgresql_are_lost_beside_a_spool(trial, durable, durable_url, spool):
+    async with (
+        Proxy(durable.port).running() as proxy,
+        trial("answers lost, with a spool", behind(proxy, durable_url), spool=spool) as running,
+    ):
+        proxy.losing_answers = True
+        await running.sender.until(lambda: proxy.lost >= 3)
+        await running.sender.more(200, WARM)
+        proxy.losing_answers = False
+        await running.sender.recovers()
+        assert running.sender.answers[503] == 0
+    assert (await outcome_of(running.sender, durable_url)).copies == 0
+
+
+async def test_postgresql_comes_back_read_only_beside_a_spool(trial, durable, durable_url, spool):
+    name = make_url(durable_url).database
+    async with trial("back read-only, with a spool", durable_url, spool=spool) as running:
+        await asyncio.to_thread(durable.kill)
+        await running.sender.more(200, SPOOLED)
+        await asyncio.to_thread(durable.start)
+        connection = await asyncpg.connect(durable.url())
+        await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        await running.sender.more(200, SPOOLED)
+        await asyncio.to_thread(wait_for, lambda: state(running.receiver.served) == "spooling")
+        await connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await connection.close()
+        await running.sender.recovers()
+        assert running.sender.answers[503] == 0
+
+
+async def test_kill_9_of_the_receiver_with_a_full_spool(trial, durable, durable_url, spool):
+    async with trial("kill -9 with a full spool", durable_url, receiver_dies=True, spool=spool) as running:
+        await asyncio.to_thread(durable.kill)
+        for _ in range(3):  # it starts while the database is away, and serves
+            await running.sender.more(200, SPOOLED)
+            await running.kill_receiver()
+        await running.sender.more(200, WARM)
+        since = monotonic()
+        await asyncio.to_thread(durable.start)
+        await running.sender.recovers(since=since)
+
+
+async def test_kill_9_of_the_receiver_while_it_moves_events_from_the_spool(trial, durable, durable_url, spool):
+    async with trial("kill -9 while moving", durable_url, receiver_dies=True, spool=spool) as running:
+        for _ in range(3):
+            await asyncio.to_thread(durable.kill)
+            await running.sender.more(200, 2 * SPOOLED)
+            await asyncio.to_thread(durable.start)
+            before = await number_stored(durable_url)
+            while await number_stored(durable_url) == before:  # noqa: ASYNC110 - another process's doing
+                await asyncio.sleep(0.005)
+            await running.kill_receiver()
+
+
+async def test_kill_9_of_postgresql_and_the_receiver_beside_a_spool(trial, durable, durable_url, spool):
+    async with trial("kill -9 of both, with a spool", durable_url, receiver_dies=True, spool=spool) as running:
+        for _ in range(3):
+            await asyncio.to_thread(durable.kill)
+            await running.sender.more(200, SPOOLED)
+            await asyncio.to_thread(durable.start)
+            running.receiver.served.signal(SIGKILL)
+            await asyncio.to_thread(durable.kill)
+            await asyncio.to_thread(running.receiver.kill)
+            since = monotonic()
+            await running.restart()
+            await running.sender.recovers(since=since)
+            await asyncio.to_thread(durable.start)
+            await asyncio.to_thread(wait_for, lambda: state(running.receiver.served) == "ready")
+
+
+async def test_the_disk_of_the_spool_is_full(trial, not_run, durable, durable_url):
+    fault = "disk of the spool full"
+    with not_run(fault, "PostgreSQL"), small_disk(48) as disk:
+        spool = disk.folder / "spool"
+        spool.mkdir()
+        async with trial(fault, durable_url, spool=spool) as running:
+            await asyncio.to_thread(durable.kill)
+            await running.sender.more(200, WARM)
+            with disk.full():
+                await running.sender.more(503, WARM)
+                assert await asyncio.to_thread(readiness, running.receiver.served) == 503
+                await asyncio.to_thread(durable.start)
+                await running.sender.recovers()
+                await asyncio.to_thread(wait_for, lambda: state(running.receiver.served) == "ready")
+
+
+async def number_stored(url: str) -> int:
+    async with engines.engine_for(url) as engine, engine.connect() as connection:
+        return int(await connection.scalar(select(func.count()).select_from(Event)) or 0)
 
 
 # The disk fails or is full.

@@ -79,7 +79,12 @@ def spooling(url: str, folder: Path) -> Callable[..., Any]:
         *, max_bytes: int = 2**30, max_batch: int = 256, moved: Callable[[int], None] = lambda _: None
     ) -> AsyncIterator[tuple[EventStore, EventSpool]]:
         health = Health()
-        bounds = {"max_batch": max_batch, "max_waiting": 4096, "max_waiting_bytes": 2**25, "timeout": TIMEOUT}
+        bounds: dict[str, Any] = {
+            "max_batch": max_batch,
+            "max_waiting": 4096,
+            "max_waiting_bytes": 2**25,
+            "timeout": TIMEOUT,
+        }
         spool = EventSpool(
             folder, max_bytes=max_bytes, unread=without_what_was_read, health=health, moved=moved, **bounds
         )
@@ -130,18 +135,16 @@ def frozen(server: postgres.Server) -> Iterator[None]:
 
 @asynccontextmanager
 async def read_only(url: str) -> AsyncIterator[None]:
+    """A database that takes no writes, in sessions that are open already too."""
     await execute(url, "ALTER DATABASE postgres SET default_transaction_read_only = on")
     await execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'priohook'")
     try:
         yield
     finally:
-        await execute(url, "SET default_transaction_read_only = off; ALTER DATABASE postgres RESET ALL")
-
-
-async def execute_script(url: str, script: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute(script)
-    await connection.close()
+        connection = await asyncpg.connect(url)
+        await connection.execute("SET default_transaction_read_only = off")
+        await connection.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+        await connection.close()
 
 
 def in_files(folder: Path) -> list[str]:
@@ -207,20 +210,10 @@ async def test_while_postgresql_is_frozen_the_first_events_wait_for_it_and_other
 async def test_a_database_that_turns_read_only_and_back_costs_nothing(url, spooling):
     async with spooling() as (store, spool):
         await store.append(named(0))
-        await execute_script(url, "ALTER DATABASE postgres SET default_transaction_read_only = on")
-        await execute_script(
-            url,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'",
-        )
-        try:
+        async with read_only(url):
             for number in range(1, 5):
                 await store.append(named(number))
             assert spool.active
-        finally:
-            await execute_script(
-                url,
-                "SET default_transaction_read_only = off; ALTER DATABASE postgres RESET default_transaction_read_only",
-            )
         await until(lambda: not spool.active)
     assert [row["reference"] for row in await stored(url)] == [f"R{number}" for number in range(5)]
 
