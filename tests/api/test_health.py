@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import httpx2
 import pytest
 from sqlalchemy import text
 
@@ -221,3 +222,44 @@ async def test_a_receiver_that_commits_is_ready_whatever_keeps_others_from_conne
         async with watching(engine, health, commits=False), asyncio.timeout(30):
             while health.problem is None:  # noqa: ASYNC110 - another task's doing
                 await asyncio.sleep(0.05)
+
+
+async def test_with_a_spool_it_stays_ready_while_the_database_is_away_and_says_so(postgres_url, start, tmp_path):
+    async with start(postgres_url, commit_timeout=timedelta(seconds=1), spool=tmp_path) as client:
+        assert (await readiness(client, 200)).json()["status"] == "ready"
+        async with locked(postgres_url):
+            reply = await client.post(WEBHOOK, content=ORDER, headers=basic_header())
+            refused = await client.post(WEBHOOK, content=b"{", headers=basic_header())
+            assert (reply.status_code, refused.status_code) == (200, 400)
+            spooling = (await client.get("/readyz")).json()
+            assert (spooling["status"], spooling["spooled"]) == ("spooling", 2)
+        await ready_again(client)
+    async with engine_for(postgres_url) as engine, engine.connect() as connection:
+        assert set(await connection.scalars(text("SELECT status FROM events"))) == {"accepted", "quarantined"}
+
+
+async def test_with_a_full_spool_it_is_not_ready(postgres_url, start, tmp_path):
+    async with start(postgres_url, commit_timeout=timedelta(seconds=1), spool=tmp_path, spool_max_bytes=1) as client:
+        async with locked(postgres_url):
+            assert (await client.post(WEBHOOK, content=ORDER, headers=basic_header())).status_code == 200
+            reply = await client.post(WEBHOOK, content=ORDER, headers=basic_header())
+            assert reply.status_code == 503
+            assert "spool is full" in reply.text
+            assert "Retry-After" in reply.headers
+            await readiness(client, 503)
+        await ready_again(client)
+
+
+async def test_with_a_spool_it_starts_and_receives_while_the_database_is_away(start, tmp_path, lines):
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    async with start(nowhere, spool=tmp_path) as client:
+        assert (await client.post(WEBHOOK, content=ORDER, headers=basic_header())).status_code == 200
+        assert (await readiness(client, 200)).json() == {"status": "spooling", "spooled": 1}
+    assert [line["event"] for line in lines() if line["event"].startswith("spool_")] == ["spool_started"]
+    assert len(list(tmp_path.glob("*.db"))) == 1
+
+
+async def ready_again(client: httpx2.AsyncClient) -> None:
+    async with asyncio.timeout(30):
+        while (await client.get("/readyz")).json().get("status") != "ready":  # noqa: ASYNC110 - another task's doing
+            await asyncio.sleep(0.05)

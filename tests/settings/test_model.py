@@ -373,3 +373,11 @@ def test_a_number_has_its_bounds(monkeypatch, name, value):
     monkeypatch.setenv(f"PRIOHOOK_{name.upper()}", str(value))
     with pytest.raises(SettingsProblem, match=name):
         Settings.load()
+
+
+def test_a_spool_beside_sqlite_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_SPOOL", str(tmp_path))
+    with pytest.raises(SettingsProblem, match="PostgreSQL only"):
+        Settings.load()
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", "postgresql://host/priohook")
+    assert Settings.load().spool == tmp_path
