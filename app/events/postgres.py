@@ -134,11 +134,14 @@ class PostgresWriter:
                 )
         return ids
 
-    async def move(self, rows: Sequence[Row]) -> None:
+    async def move(self, rows: Sequence[Row]) -> set[UUID]:
         """Writes rows of the spool, of which some may be stored already, by an attempt whose outcome was not known.
 
         The rows may be older than what is stored: an event that has their key, and came too late to be the same change,
         keeps it. Such a row gets its id as its key.
+
+        Returns:
+            The ids of events that a trigger left out.
         """
         lasting = [
             (row.event.dedup_key, row.event.received_at + within)
@@ -155,7 +158,8 @@ class PostgresWriter:
                 else row
                 for row in rows
             ]
-        await self.write(sorted(rows, key=lambda row: row.event.dedup_key))
+        ids = await self.write(sorted(rows, key=lambda row: row.event.dedup_key))
+        return {row.event.id for row in rows if row.event.dedup_key not in ids}
 
     async def holds(self, event_id: UUID) -> bool:
         """Whether the event is stored; if it is, it has been committed durably."""

@@ -270,23 +270,27 @@ class EventSpool:
         self._primary.take_over(self._store.hand_over())
 
     async def _move(self, file: SpoolFile, kept: Sequence[Kept]) -> None:
-        """Commits events to the database, then forgets them."""
+        """Commits events to the database, then forgets them. Those that it refuses go there by themselves."""
         try:
-            await self._writer.move([each.row for each in kept])
+            refused = await self._writer.move([each.row for each in kept])
         except BadRow:
             if len(kept) > 1:
                 for each in kept:
                     await self._move(file, [each])
                 return
-            if not await self._move_refused(kept[0]):
-                fields = {"event_id": str(kept[0].row.event.id), "file": file.path.name}
-                logger.error("spool_refused", extra={"fields": fields})  # noqa: TRY400 - a traceback quotes the row
-                await file.pass_over(kept[0])
-                return
+            refused = {kept[0].row.event.id}
+        moved = []
+        for each in kept:
+            if each.row.event.id not in refused or await self._move_refused(each):
+                moved.append(each)
+                continue
+            fields = {"event_id": str(each.row.event.id), "file": file.path.name}
+            logger.error("spool_refused", extra={"fields": fields})
+            await file.pass_over(each)
         self._health.works("commits")
-        self._count += len(kept)
-        self._moved(len(kept))
-        await file.forget(kept)
+        self._count += len(moved)
+        self._moved(len(moved))
+        await file.forget(moved)
 
     async def _move_refused(self, kept: Kept) -> bool:
         """Moves an event that the database refuses, with its bytes only; False if it refuses that too.
@@ -297,10 +301,9 @@ class EventSpool:
         if await self._writer.holds(row.event.id):
             return True
         try:
-            await self._writer.move([Row(self._unread(row.event), row.duplicates, row.last_duplicate_at)])
+            return not await self._writer.move([Row(self._unread(row.event), row.duplicates, row.last_duplicate_at)])
         except BadRow:
             return False
-        return True
 
     async def _try_own(self) -> None:
         """Finds out whether the spool still takes events: a full disk may have space again.

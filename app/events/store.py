@@ -259,18 +259,18 @@ class EventStore:
         """
         return await self._queued(event)  # a local future would, with its error, be a cycle that keeps the body
 
-    def _queued(self, event: NewEvent) -> asyncio.Future[Stored]:
+    def _queued(self, event: NewEvent) -> Awaitable[Stored]:
         if self._closing:
             raise StoreUnavailable("The receiver is shutting down.")
         if self._spool is not None and self._spool.active:
-            return await self._spool.append(event)
+            return self._spool.append(event)
         size = len(event.body)
         if len(self._waiting) >= self._max_waiting or (
             self._waiting and self._waiting_bytes + size > self._max_waiting_bytes
         ):
             if self._spool is not None and self._writing is not None and monotonic() - self._changed > SLOW:
                 self.divert(f"{len(self._waiting)} events wait for the database.")
-                return await self._spool.append(event)
+                return self._spool.append(event)
             raise StoreFull("Too many events are waiting to be stored.")
         stored: asyncio.Future[Stored] = self._loop.create_future()
         self._waiting.append(Waiting(event, stored, monotonic()))

@@ -121,7 +121,7 @@ def trial(tmp_path: Path, record_property: Callable[[str, object], None]):
                 assert sender.broken == 0
             assert await asyncio.to_thread(receiver.served.end) == 0
             if spool is not None:
-                assert await asyncio.to_thread(os.listdir, spool) == []
+                assert await asyncio.to_thread(os.listdir, spool) == [], receiver.served.stderr
         finally:
             await asyncio.to_thread(receiver.served.end)
             running.log = receiver.served.stderr

@@ -399,6 +399,26 @@ async def test_an_event_whose_content_postgresql_refuses_is_moved_to_quarantine(
     assert list(folder.iterdir()) == []
 
 
+async def test_an_event_that_a_trigger_leaves_out_is_moved_to_quarantine(url, folder, spooling):
+    await left_behind(folder, [named(0), named(1), named(2)])
+    await execute_script(
+        url,
+        """
+        CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+        CREATE TRIGGER leave_out BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.reference = 'R1')
+            EXECUTE FUNCTION leave_out();
+        """,
+    )
+    try:
+        async with spooling() as (_, spool):
+            await until(lambda: not spool.active)
+    finally:
+        await execute_script(url, "DROP TRIGGER leave_out ON events; DROP FUNCTION leave_out")
+    found = [(row["reference"], row["status"]) for row in await stored(url)]
+    assert found == [("R0", "accepted"), (None, "quarantined"), ("R2", "accepted")]
+    assert list(folder.iterdir()) == []
+
+
 async def test_an_event_that_postgresql_refuses_altogether_stays_in_its_file(url, folder, spooling, caplog):
     await left_behind(folder, [named(0), named(1, status="unheard of", client="bad"), named(2)])
     await execute(url, "ALTER TABLE events ADD CONSTRAINT no_bad CHECK (client <> 'bad')")
