@@ -262,6 +262,10 @@ class EventSpool:
         await self._store.idle()
         while self._own is not None and (kept := await self._own.oldest()):
             await self._move(self._own, kept)
+        if self._own is not None and self._own.is_spent:
+            spent, self._own = self._own, None
+            await spent.close()
+            await self._try_own()
 
     def _go_direct(self) -> None:
         fields = {"events": self._count, "seconds": round(monotonic() - self._since, 1)}

@@ -150,6 +150,11 @@ class SpoolFile:
         return self._bytes
 
     @property
+    def is_spent(self) -> bool:
+        """Whether everything was moved and cannot be deleted: the file itself may be what fills the disk."""
+        return not self._sizes and bool(self._undeleted)
+
+    @property
     def newest(self) -> UUID | None:
         """The greatest id in the file when it was opened."""
         found = self._connection.execute("SELECT max(id) FROM spooled").fetchone()[0]
@@ -183,7 +188,7 @@ class SpoolFile:
         await self._run(self._pass_over, kept)
 
     async def close(self) -> None:
-        """Closes the file and removes it if it holds nothing; then other processes may have it."""
+        """Closes the file, and removes it if all that it holds was moved; other processes may have it then."""
         await asyncio.to_thread(self._thread.shutdown)
         await asyncio.to_thread(self._end)
 
@@ -200,7 +205,7 @@ class SpoolFile:
             self._forget(())
         with suppress(sqlite3.Error):
             (rows,) = self._connection.execute("SELECT count(*) FROM spooled").fetchone()
-            empty = not rows
+            empty = rows == len(self._undeleted)
         self._close()
         if empty:
             for ending in ("", "-wal", "-shm"):

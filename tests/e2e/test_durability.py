@@ -460,8 +460,7 @@ async def test_the_disk_of_the_spool_is_full(trial, not_run, durable, durable_ur
         spool = disk.folder / "spool"
         spool.mkdir()
         async with trial(fault, durable_url, spool=spool) as running:
-            await asyncio.to_thread(durable.kill)
-            await running.sender.more(200, WARM)
+            await asyncio.to_thread(durable.kill)  # the sender may fill the disk by itself meanwhile
             with disk.full():
                 await running.sender.more(503, WARM)
                 assert await asyncio.to_thread(readiness, running.receiver.served) == 503

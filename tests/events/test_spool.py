@@ -103,6 +103,14 @@ async def execute(url: str, statement: str, *values: object) -> list[asyncpg.Rec
         await connection.close()
 
 
+async def execute_script(url: str, script: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(script)
+    finally:
+        await connection.close()
+
+
 async def stored(url: str) -> list[asyncpg.Record]:
     return await execute(url, "SELECT * FROM events ORDER BY id")
 
