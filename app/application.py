@@ -201,9 +201,9 @@ async def _notifier(url: str) -> AsyncIterator[Callable[[int], None]]:
 
 
 async def can_start(check: Awaitable[None], settings: Settings) -> None:
-    """Returns if the check of the database went well, or the database is away and there is a spool.
+    """Returns if the check of the database succeeds, or if the database is away and there is a spool.
 
-    The database is checked again before anything of the spool is moved.
+    The database is checked again before the first event of the spool is moved.
     """
     try:
         await check

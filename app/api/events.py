@@ -75,7 +75,7 @@ class EventSummary(BaseModel):
     client: str = Field(description="The client that sent it.")
     status: Status
     reason: str | None = Field(description="Why it is in quarantine.")
-    type: str | None = Field(description="What happened; of an order, its bookings say so.")
+    type: str | None = Field(description="What happened; for an order, its bookings decide.")
     event_name: str | None = Field(description="The name under which it was announced, if that is not the type.")
     reference: str | None = Field(description="The reference of the order or other object.")
     order_version: int | None

@@ -18,7 +18,7 @@ class State(TypedDict):
 
 
 class NotReady(Unavailable):
-    """The database takes no events now, or its schema is not the one that this release needs, and no spool helps."""
+    """The database takes no events now, or its schema is not what this release needs, and no spool takes them."""
 
 
 class Status(BaseModel):
@@ -33,8 +33,8 @@ class Readiness(Status):
     warnings: list[str] = []
     spooled: int | None = Field(
         default=None,
-        description="How many events wait in the spool, while new events go there: the database takes none, or has "
-        "only just come back. The status is `spooling` then.",
+        description="How many events wait in the spool. Given while the status is `spooling`: the database takes no "
+        "events, or has only just come back.",
     )
 
 

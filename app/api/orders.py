@@ -104,14 +104,14 @@ def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[EventBody]
     changed: dict[UUID, Differences] = {}
     newest: dict[tuple[str, str | None], tuple[UUID, Contained]] = {}
     state: tuple[UUID, Contained] | None = None
-    for each in placed:
-        found = objects.get(each.event.id)
+    for entry in placed:
+        found = objects.get(entry.event.id)
         if found is None:
             continue
         before = newest.get((found.name, found.reference))
-        newest[found.name, found.reference] = now = (each.event.id, found)
+        newest[found.name, found.reference] = now = (entry.event.id, found)
         if before is not None:
-            changed[each.event.id] = differences(before[1].values, found.values)
+            changed[entry.event.id] = differences(before[1].values, found.values)
         if found.name == "order" or state is None or state[1].name != "order":
             state = now
     return Order(

@@ -137,7 +137,7 @@ def answered() -> tuple[Row, ...]:
                     group="copies",
                     plain=True,
                     advice="If only this request differs, a firewall refuses requests without a User-Agent. "
-                    "Prioticket's may be such requests: let them pass.",
+                    "Prioticket may send such requests: let them pass.",
                 ),
                 Request(
                     name="an event in gzip",

@@ -11,10 +11,10 @@ from app.checker.rows import SENDER, STRANGER, Request, Row, basic
 from app.checker.wire import Answer, NoConnection, Silence, exchange, parts
 
 OURS = (("Connection", "close"), ("User-Agent", "priohook-check"))
-"""Some proxies refuse a request without a user agent; one request is sent without it, to find them."""
+"""Some proxies refuse a request without a user agent; one request is sent without it, to detect that."""
 
 PLAIN = (("Accept", "*/*"),)
-"""All that the plainest client sends besides what says something about the body."""
+"""All headers of the plainest client besides those about the body."""
 
 HEALTH = tuple(
     Row(

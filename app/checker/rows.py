@@ -40,7 +40,7 @@ class Request:
         missing: How many more bytes are declared and never sent.
         times: How often it must be sent until it gets this answer; if more than once, only the tests send it.
         group: All requests of a group must get the same Event-Id.
-        plain: Whether it has no User-Agent, as the requests of the plainest client.
+        plain: Whether it is sent without a User-Agent, as the plainest client does.
     """
 
     name: str

@@ -54,7 +54,7 @@ def webhooks() -> None:
 @click.option("--url", help="Mark the webhooks with this URL as ours.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, url: str | None, as_json: bool) -> None:
-    """List all webhooks that are registered. A disabled one is pointed out: Prioticket sends it nothing."""
+    """List all registered webhooks, and point out disabled ones: Prioticket sends nothing to them."""
     ours = webhook_url(url) if url else None
     listed = _asked(Prioticket.webhooks)
     rows = [_row(webhook) | ({"ours": same_url(webhook.url, ours)} if ours else {}) for webhook in listed]
@@ -73,9 +73,11 @@ def list_(*, url: str | None, as_json: bool) -> None:
 @click.option("--events", default=" ".join(EVENTS), show_default=True, help="Names, separated by spaces or commas.")
 @click.option("--client", help="The client whose credentials Prioticket will send; default: one that may send.")
 @click.option("--auth-stdin", is_flag=True, help="Read these credentials, USERNAME:SECRET, from standard input.")
-@click.option("--email", help="Where Prioticket may write to about this webhook.")
+@click.option("--email", help="An address for Prioticket's messages about this webhook.")
 @click.option("--no-payload", is_flag=True, help="Ask for notifications without the changed order.")
-@click.option("--replace", is_flag=True, help="Register it even if this URL is registered, then delete the old ones.")
+@click.option(
+    "--replace", is_flag=True, help="Register this URL again if it is registered, then delete the old webhooks."
+)
 @click.option("--no-check", is_flag=True, help="Do not check the URL afterwards.")
 def register(*, url: str, events: str, replace: bool, no_check: bool, no_payload: bool, **given: Any) -> None:
     """Register this receiver at Prioticket, then check its URL as `priohook check` does. Exit 1 if the check fails."""
@@ -89,9 +91,9 @@ def register(*, url: str, events: str, replace: bool, no_check: bool, no_payload
     try:
         made = _asked(lambda account: registering.register(account, asked, replace=replace))
     except RegisteredAlready as error:
-        raise click.ClickException(f"{error} --replace registers it again and then deletes that.") from None
+        raise click.ClickException(f"{error} --replace registers it again and then deletes the old one.") from None
     except NotDeleted as error:
-        said = f"{error} Until `priohook prioticket webhooks delete {error.old.id}` does it, each event comes twice."
+        said = f"{error} Run `priohook prioticket webhooks delete {error.old.id}`: until then each event comes twice."
         raise click.ClickException(said) from None
     say(f"webhook_id {made.id}")
     if no_check:
@@ -108,7 +110,7 @@ def register(*, url: str, events: str, replace: bool, no_check: bool, no_payload
 @click.option("--url", help="Delete all webhooks with this URL.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 def delete(*, ids: tuple[str, ...], url: str | None, yes: bool) -> None:
-    """Delete webhooks: Prioticket sends nothing to their URL any more."""
+    """Delete webhooks: Prioticket then sends nothing more to their URLs."""
     if bool(ids) == bool(url):
         raise click.UsageError("Give either ids or --url.")
     if url:
@@ -150,7 +152,7 @@ def order(*, reference: str, version: int | None, as_json: bool) -> None:
 
 
 def _asked(question: Callable[[Prioticket], Awaitable[Result]]) -> Result:
-    """The answer to a question to Prioticket; waits are told on standard error."""
+    """Prioticket's answer to a question. Standard error tells of waits."""
     account = _account()
 
     async def answer() -> Result:
@@ -176,7 +178,7 @@ def _row(webhook: Webhook) -> dict[str, Any]:
 
 
 def _public(url: str) -> str:
-    """The URL to register. Only a simulated Prioticket, which is spoken to without TLS too, may send without TLS."""
+    """The URL to register. Only a simulated Prioticket, whose API has no TLS either, may send without TLS."""
     full = webhook_url(url)
     if urlsplit(full).scheme != "https" and urlsplit(_account().base_url).scheme == "https":
         raise click.UsageError("Prioticket must reach the receiver by https://: orders hold personal data.")

@@ -62,7 +62,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def simulate(*, url: str, user: str | None, seed: int | None, as_json: bool, **options: Any) -> None:
     """Send made-up orders as Prioticket does, from the first notification to the gate. Exit 1 if an answer is wrong.
 
-    With --serve, answer as Prioticket's API does too, and send to the webhooks that are registered there.
+    With --serve, answer as Prioticket's API instead, and send to the webhooks that are registered there.
     """
     _check_given(options)
     seed = randbelow(10**6) if seed is None else seed

@@ -1,4 +1,4 @@
-"""`priohook simulate --serve`: a Prioticket that answers, and tells its webhooks what happens to its orders."""
+"""`priohook simulate --serve`: a simulated Prioticket with an API, which notifies its webhooks of its orders."""
 
 import asyncio
 from collections.abc import Callable
@@ -55,21 +55,21 @@ SERVING = (
     click.option(
         "--api-client",
         metavar="CLIENT_ID:SECRET",
-        help="With --serve: who may ask for a token; by default as in the settings' table prioticket.",
+        help="With --serve: who may ask for a token; by default the account in the table prioticket.",
     ),
     click.option("--api-key", help="With --serve: the key that each request must have."),
     click.option(
         "--lose",
         default=0.0,
         type=click.FloatRange(0, 1),
-        help="With --serve: share of events never sent, from 0 to 1.",
+        help="With --serve: share of events that are never sent, from 0 to 1.",
     ),
     click.option(
         "--attempts",
         default=1,
         show_default=True,
         type=click.IntRange(1, 20),
-        help="With --serve: how often an event is sent until it gets 200.",
+        help="With --serve: how often an event is sent at most, until it gets 200.",
     ),
     click.option("--double-base64", is_flag=True, help="With --serve: encode webhook_auth once more."),
     click.option(
@@ -78,14 +78,14 @@ SERVING = (
         multiple=True,
         metavar="PATH=KIND[:SECONDS][@SHARE|#COUNT]",
         callback=_faults,
-        help="With --serve: what goes wrong, such as /orders/*=503@0.1. Repeatable.",
+        help="With --serve: a fault, such as /orders/*=503@0.1. Repeatable.",
     ),
     click.option(
         "--behave",
         multiple=True,
         metavar="NAME=VALUE",
         callback=_behaviour,
-        help=f"With --serve: a choice of the API: {', '.join(BEHAVIOURS)}. Repeatable.",
+        help=f"With --serve: how the API behaves: {', '.join(BEHAVIOURS)}. Repeatable.",
     ),
 )
 
@@ -159,7 +159,7 @@ def _api_client(given: str | None) -> tuple[str, str]:
 
 
 def serve_api(chosen: Serving, *, as_json: bool) -> None:
-    """Serves until SIGTERM or Ctrl-C, then prints what was sent and asked."""
+    """Serves until SIGTERM or Ctrl-C, then prints how much was asked and sent."""
     result = asyncio.run(_serve(chosen))
     if as_json:
         say_json(result)
@@ -197,7 +197,7 @@ async def _serve(chosen: Serving) -> dict[str, Any]:
 
 
 async def _live(chosen: Serving, book: Book, webhooks: Registered, notifier: Notifier) -> None:
-    """Lets orders live as soon as somebody wants to be told of them."""
+    """Makes and changes orders once a webhook is registered."""
     await webhooks.first.wait()
     clock = asyncio.get_running_loop().time
     began, steps = clock(), 0

@@ -29,7 +29,7 @@ def new_id() -> UUID:
 
 
 def go_on_after(made: UUID) -> None:
-    """Makes every new id greater than this one, which an earlier process may have made by another clock."""
+    """Makes every new id greater than this one, which an earlier process may have made with another clock."""
     global _last  # noqa: PLW0603 - the process's clock
     with _lock:
         _last = max(_last, made.int >> 80 << 12 | made.int >> 64 & 0xFFF)

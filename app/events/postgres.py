@@ -46,8 +46,7 @@ ON CONFLICT (dedup_key) DO UPDATE SET
         ELSE greatest(events.last_duplicate_at, excluded.last_duplicate_at, excluded.received_at) END
 RETURNING dedup_key, id, current_setting('synchronous_commit')
 """  # noqa: S608
-
-"""An event that meets itself was committed by an attempt whose outcome was not known. It is no copy."""
+"""A row with the same id is the same event, committed by an attempt whose outcome was unknown, and not a copy."""
 
 WITH_LATER_KEY = """
 SELECT dedup_key FROM events JOIN unnest($1::bytea[], $2::timestamptz[]) AS new (dedup_key, until) USING (dedup_key)
@@ -135,10 +134,10 @@ class PostgresWriter:
         return ids
 
     async def move(self, rows: Sequence[Row]) -> set[UUID]:
-        """Writes rows of the spool, of which some may be stored already, by an attempt whose outcome was not known.
+        """Writes rows of the spool. Some may be stored already, by an attempt whose outcome was unknown.
 
-        The rows may be older than what is stored: an event that has their key, and came too late to be the same change,
-        keeps it. Such a row gets its id as its key.
+        A row may be older than a stored event that has its key, and that came too late to be a copy. The stored event
+        keeps the key then, and the row gets its id as its key.
 
         Returns:
             The ids of events that a trigger left out.

@@ -39,7 +39,7 @@ class EventFilter:
     def parts(self) -> list[list[ColumnElement[bool]]]:
         """The conditions of WHERE clauses. Each event that is selected fulfils exactly one of them.
 
-        A type makes two: an index has the types and another the event names, but no index has both in the order of ids.
+        A type makes two: one index has the types and another the event names, but none has both in the order of ids.
         """
         equal = ("reference", "client")
         conditions = [getattr(Event, name) == getattr(self, name) for name in equal if getattr(self, name) is not None]

@@ -1,16 +1,16 @@
-"""The spool: acknowledged events that wait in a local file while PostgreSQL takes none, and how they get there.
+"""The spool: acknowledged events that wait in a local file while PostgreSQL takes none, and are moved there later.
 
     direct    events go to PostgreSQL
-      │  a commit fails or takes too long, or a trial does; or another process left events
+      │  a commit or a trial fails or takes too long, or another process left events
       ▼
-    active    every new event goes to this process's file; what the files hold is moved, the oldest first
-      │  nothing is left: new events wait for a moment, so that nothing comes after the last one
+    active    new events go to this process's file; the events in the files are moved, the oldest first
+      │  the last events are moved while new ones wait for a moment
       ▼
     direct
 
-So an event never overtakes an earlier one of this receiver, and a worker, which takes events by their ids from what is
-committed, delivers them in order. An event may be committed twice, by an attempt whose outcome was not known or that
-was not deleted from its file: it has the same id then, and meets itself.
+So no event overtakes an earlier one of this receiver. A worker takes committed events in the order of their ids, so it
+delivers them in order. An event is moved twice if the outcome of the first attempt is unknown, or if the event could
+not be deleted from its file. It has the same id both times, so it is stored once.
 """
 
 import asyncio
@@ -49,8 +49,8 @@ class EventSpool:
         max_waiting: As in `EventStore`.
         max_waiting_bytes: As in `EventStore`.
         timeout: As in `EventStore`, for a commit into the spool.
-        unread: Makes of an event whose content the database refuses one in quarantine, with its bytes only.
-        health: Is told how moving goes.
+        unread: Turns an event whose content the database refuses into a quarantined one, with its bytes only.
+        health: Is told whether events can be moved.
         before: Called before the first event is moved; if it fails, moving is tried again later.
         moved: Called after each commit of moved events, with their number.
     """
@@ -84,11 +84,11 @@ class EventSpool:
             timeout=timeout,
         )
         self._own: SpoolFile | None = None
-        self._left: list[SpoolFile] = []  # by other processes, the oldest first
-        self._unusable: set[Path] = set()  # told of
+        self._left: list[SpoolFile] = []  # what other processes left, the oldest first
+        self._unusable: set[Path] = set()  # those that were logged
         self._active = False
         self._since = 0.0
-        self._count = 0  # of events moved since then
+        self._count = 0  # of events moved since `_since`
         self._tasks: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
         self._primary: EventStore
@@ -169,7 +169,7 @@ class EventSpool:
         task.add_done_callback(self._tasks.discard)
 
     async def _look(self) -> None:
-        """Adopts what other processes leave while this one runs, such as those that a kill ended."""
+        """Adopts the files that other processes leave while this one runs, for example when they are killed."""
         while True:
             await asyncio.sleep(ADOPT_EVERY)
             await self._adopt()
@@ -203,20 +203,20 @@ class EventSpool:
         self._unusable.add(path)
 
     async def _move_all(self) -> None:
-        """Moves events until none is left, however often that fails, and goes back to direct."""
+        """Moves events until none is left, and tries again after each failure. Then new events go directly again."""
         while True:
             try:
-                await self._primary.idle()  # its write may still be committed, and its connection is needed
+                await self._primary.idle()  # a write under way may still be committed, and uses the connection
                 await self._prepare()
                 await self._move_left()
-                await self._writer.probe(thorough=True)  # new events are not to wait for a database that is away
+                await self._writer.probe(thorough=True)  # new events must not wait for a database that is away
                 self._health.works("commits")
                 if await self._move_last():
                     return
             except SpoolProblem as error:
                 await self._set_aside(error)
                 await asyncio.sleep(TRY_EVERY)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next events must go on
+            except Exception as error:  # noqa: BLE001 - whatever failed, events must be moved later
                 self._health.fails("commits", reason_of(error), error=error)
                 await self._try_own()
                 await asyncio.sleep(TRY_EVERY)
@@ -227,7 +227,7 @@ class EventSpool:
             self._before = None
 
     async def _move_left(self) -> None:
-        """Moves what is in other processes' files, and all but the last events of this one's."""
+        """Moves the events that other processes left, and all but the last of this process's own."""
         while self._left:
             file = self._left[0]
             while kept := await file.oldest():
@@ -238,9 +238,9 @@ class EventSpool:
             await self._move(self._own, await self._own.oldest())
 
     async def _move_last(self) -> bool:
-        """Moves the last events while new ones wait; whether nothing is left, so that new ones go directly again.
+        """Moves the last events while new ones wait. True if none is left: new ones then go directly to the database.
 
-        If that takes too long, new ones go to the spool again.
+        If moving takes too long, new events go to the spool again.
         """
         self._store.hold()
         last = asyncio.ensure_future(self._move_own())
@@ -273,33 +273,33 @@ class EventSpool:
         self._active = False
         self._primary.take_over(self._store.hand_over())
 
-    async def _move(self, file: SpoolFile, kept: Sequence[Kept]) -> None:
-        """Commits events to the database, then forgets them. Those that it refuses go there by themselves."""
+    async def _move(self, file: SpoolFile, batch: Sequence[Kept]) -> None:
+        """Commits events to the database, then deletes them here. If a batch is refused, each goes by itself."""
         try:
-            refused = await self._writer.move([each.row for each in kept])
+            refused = await self._writer.move([kept.row for kept in batch])
         except BadRow:
-            if len(kept) > 1:
-                for each in kept:
-                    await self._move(file, [each])
+            if len(batch) > 1:
+                for kept in batch:
+                    await self._move(file, [kept])
                 return
-            refused = {kept[0].row.event.id}
+            refused = {batch[0].row.event.id}
         moved = []
-        for each in kept:
-            if each.row.event.id not in refused or await self._move_refused(each):
-                moved.append(each)
+        for kept in batch:
+            if kept.row.event.id not in refused or await self._move_refused(kept):
+                moved.append(kept)
                 continue
-            fields = {"event_id": str(each.row.event.id), "file": file.path.name}
+            fields = {"event_id": str(kept.row.event.id), "file": file.path.name}
             logger.error("spool_refused", extra={"fields": fields})
-            await file.pass_over(each)
+            await file.pass_over(kept)
         self._health.works("commits")
         self._count += len(moved)
         self._moved(len(moved))
         await file.forget(moved)
 
     async def _move_refused(self, kept: Kept) -> bool:
-        """Moves an event that the database refuses, with its bytes only; False if it refuses that too.
+        """Moves an event that the database refuses, with its bytes only; False if the database refuses that too.
 
-        It may be stored already, under another key: a release from quarantine changes the key.
+        The event may be stored already, under another key: a release from quarantine changes the key.
         """
         row = kept.row
         if await self._writer.holds(row.event.id):
@@ -310,9 +310,9 @@ class EventSpool:
             return False
 
     async def _try_own(self) -> None:
-        """Finds out whether the spool still takes events: a full disk may have space again.
+        """Finds out whether the spool takes events again: a full disk may have space now.
 
-        If its file was removed, new events go to another one, and what can still be read of the old one is moved first.
+        If the file was removed or is damaged, new events go to another one. What can still be read is moved first.
         """
         with suppress(SpoolProblem):
             if self._own is None:
@@ -326,7 +326,7 @@ class EventSpool:
                     self._own = new
 
     async def _set_aside(self, error: SpoolProblem) -> None:
-        """Goes on without a file that cannot be read. It stays where it is, and is adopted once it can be read."""
+        """Goes on without a file that cannot be read. The file stays there, and is adopted once it can be read."""
         for file in self._files():
             if file.path == error.path:
                 self._tell_unusable(file.path, error)

@@ -32,10 +32,10 @@ Result = TypeVar("Result")
 NAMES = "spool-*.db"
 MOST_AT_ONCE = 256  # events
 MOST_BYTES_AT_ONCE = 4 * 1024 * 1024
-"""Of bodies, in one transaction that moves events; a single event may have more."""
+"""The most bytes of bodies that one transaction moves; a single event may have more."""
 
 ROW_BYTES = 512
-"""What an event takes besides its body and headers, about."""
+"""About what an event takes besides its body and headers."""
 
 OWNER_ONLY = 0o600
 TIMES = ("received_at", "order_modified", "last_duplicate_at")
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS spooled (
     position INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, {", ".join(COLUMNS)}
 )
 """
-"""`key` is `dedup_key` as long as more copies may come, and then the id. The database is told of `dedup_key`."""
+"""`key` is `dedup_key` while more copies may come, and the id after that. The database always gets `dedup_key`."""
 
 INSERT = f"INSERT INTO spooled (key, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"  # noqa: S608
 WITH_KEY = "SELECT id FROM spooled WHERE key = ?"
@@ -62,7 +62,7 @@ class SpoolProblem(DatabaseProblem):
 
     path: Path | None = None
     lasts = False
-    """Whether another file must take the place of this one, which was removed or is damaged."""
+    """Whether the file was removed or is damaged, so that another one must take its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class SpoolFile:
         self.path = path
         self.problem: str | None = None
         self._lock = lock
-        self._sizes: dict[int, int] = {}  # bytes of what is to be moved, by position
+        self._sizes: dict[int, int] = {}  # bytes of the events to move, by position
         self._bytes = 0
-        self._passed_over: set[int] = set()  # positions of what is not to be moved any more
-        self._undeleted: list[Kept] = []  # of these, what was moved
+        self._passed_over: set[int] = set()  # positions of events that are not moved any more
+        self._undeleted: list[Kept] = []  # events that were moved, and could not be deleted
         self._file = open_sqlite_file(path)
         self._connection = self._file.connect()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
@@ -146,12 +146,12 @@ class SpoolFile:
 
     @property
     def size(self) -> int:
-        """How many bytes they have, about."""
+        """About how many bytes the events to move take."""
         return self._bytes
 
     @property
     def is_spent(self) -> bool:
-        """Whether everything was moved and cannot be deleted: the file itself may be what fills the disk."""
+        """Whether all events were moved and some could not be deleted: the file itself may fill the disk."""
         return not self._sizes and bool(self._undeleted)
 
     @property
@@ -169,17 +169,17 @@ class SpoolFile:
         await self._run(self._probe, thorough)
 
     async def oldest(self) -> list[Kept]:
-        """The events to move next, in order of arrival; none of them has the key of another.
+        """The events to move next, in order of arrival; no two of them have the same key.
 
-        They can be read from a removed file too, as long as this process has it open.
+        They can be read from a removed file too, while this process has it open.
         """
         return await self._run(self._oldest)
 
     async def forget(self, moved: Sequence[Kept]) -> None:
-        """Deletes events that are in the database now. One of which a copy came meanwhile stays, to be moved again.
+        """Deletes events that are in the database now. If a copy of an event came meanwhile, the event stays.
 
-        Deleting takes space in the log. If the disk is full, the events are deleted at another time or, after a kill,
-        moved again: they will meet themselves.
+        Deleting takes space in SQLite's log. If the disk is full, the events are deleted later. After a kill they are
+        moved again, which changes nothing.
         """
         await self._run(self._forget, moved)
 
@@ -188,7 +188,7 @@ class SpoolFile:
         await self._run(self._pass_over, kept)
 
     async def close(self) -> None:
-        """Closes the file, and removes it if all that it holds was moved; other processes may have it then."""
+        """Closes the file, and removes it if all its events were moved. Otherwise another process may adopt it."""
         await asyncio.to_thread(self._thread.shutdown)
         await asyncio.to_thread(self._end)
 
@@ -221,12 +221,12 @@ class SpoolFile:
         connection = self._connection
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("VACUUM")  # without it, a file in WAL mode keeps the old way
+            connection.execute("VACUUM")  # without it, a file in WAL mode keeps the old setting
         connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
         connection.execute(CREATE)
         unknown = {row[1] for row in connection.execute("PRAGMA table_info(spooled)")} - {"position", "key", *COLUMNS}
         if unknown:
-            raise SpoolProblem(f"{self.path.name} is of a newer release. Start that release to move its events.")
+            raise SpoolProblem(f"{self.path.name} was made by a newer release. Start that release to move its events.")
         self._sizes = {position: size + ROW_BYTES for position, size in connection.execute(SIZES)}
         self._bytes = sum(self._sizes.values())
 
@@ -316,7 +316,7 @@ class SpoolFile:
                     deleted = connection.execute(FORGET, (kept.position, kept.row.duplicates)).rowcount
                     if not deleted:
                         late.append(kept.position)
-        except (sqlite3.OperationalError, OSError):  # it was logged
+        except (sqlite3.OperationalError, OSError):  # the transaction has logged it
             self._passed_over.update(kept.position for kept in moved)
             self._undeleted += moved
             late = []
@@ -330,7 +330,7 @@ class SpoolFile:
             self._shrink()
 
     def _shrink(self) -> None:
-        """Gives the space of deleted events back. Their names and addresses are in no free page then."""
+        """Gives the space of deleted events back, so that no free page holds names and addresses."""
         with suppress(sqlite3.Error):
             if self._passed_over:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -345,7 +345,7 @@ def orphans(folder: Path) -> list[Path]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process has this file of the spool."""
+    """Whether a process uses this file of the spool."""
     with suppress(FileNotFoundError), _lock_path(path).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -356,7 +356,7 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def _problems(path: Path) -> Iterator[None]:
-    """Makes one kind of error of all that a file can cause."""
+    """Turns every error that a file can cause into a `SpoolProblem`."""
     try:
         yield
     except (DatabaseProblem, CannotConnect) as error:
@@ -376,7 +376,7 @@ def _lock_path(path: Path) -> Path:
 def _lock(path: Path) -> int | None:
     """A descriptor that holds the lock of a file of the spool, or None if another process has it.
 
-    It is a file of its own: closing a descriptor of the database itself would drop the locks that SQLite holds.
+    The lock is a file of its own: closing a descriptor of the database itself would drop the locks that SQLite holds.
     """
     lock_path = _lock_path(path)
     descriptor = os.open(lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, OWNER_ONLY)
@@ -413,7 +413,7 @@ def _number(time: datetime) -> int:
 
 
 def _kept(values: dict[str, Any]) -> Kept:
-    """The event of a row. What a newer release knows besides has its default."""
+    """The event of a row. A column that an older release did not have gets its default."""
     position = values.pop("position")
     del values["key"]
     values["id"] = UUID(bytes=values["id"])

@@ -339,7 +339,7 @@ class EventStore:
         return self._spool is not None and self._spool.active
 
     def divert(self, reason: str) -> None:
-        """Hands everything to the spool, if there is one, and all that comes until the spool is empty."""
+        """Hands all waiting events to the spool, if there is one. New events go there too until the spool is empty."""
         if self._spool is not None and not self._spool.active:
             self._spool.divert(self.hand_over(), reason=reason)
 
@@ -428,7 +428,7 @@ class EventStore:
     def _expire(self, latest: float) -> None:
         """Fails all that have waited since `latest` or longer, in the transaction under way and in the queue.
 
-        If there is a spool, it gets everything instead: what came later must not overtake them.
+        If there is a spool, it gets all events instead: later ones must not overtake these.
         """
         if self._spool is not None and not self._spool.active:
             queue = (*self._batch, *self._alone, *self._waiting)

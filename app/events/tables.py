@@ -64,7 +64,7 @@ class Event(Base):
     headers: Mapped[list[list[str]]] = mapped_column(HeaderBlock)
     """Pairs of name and value in the order of arrival, without the headers that carry credentials."""
     body: Mapped[bytes] = mapped_column(LargeBinary)
-    """The bytes as they arrived, still in their content coding. Of a body too large to be kept whole, 64 KiB."""
+    """The bytes as they arrived, still in their content coding. Of a larger body than is kept whole, 64 KiB."""
     body_bytes: Mapped[int] = mapped_column(BigInteger)
     """The size that arrived or was declared; of a body over the limit, it may be more than `body` holds."""
 

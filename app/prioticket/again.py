@@ -20,14 +20,14 @@ def pause_before_repeat(
 ) -> float | None:
     """How many seconds to wait before the same request, or None if it must not be sent again.
 
-    A POST that may have been carried out is never repeated. Others wait as AWS's "Exponential Backoff And Jitter"
-    (2015) says: uniform between zero and 1, 2, 4, 8, 16 seconds.
+    A POST that may have been carried out is never repeated. Other requests wait as AWS's "Exponential Backoff And
+    Jitter" (2015) says: uniform between zero and 1, 2, 4, 8, 16 seconds.
 
     Args:
         status: The answer's status; None if no answer came.
         method: The request's method.
         repeats: How often it was repeated so far.
-        retry_after: The answer's Retry-After, in seconds; anything else is as good as none.
+        retry_after: The answer's Retry-After, in seconds; anything else counts as none.
         uniform: The source of randomness.
     """
     if repeats >= MOST_REPEATS:

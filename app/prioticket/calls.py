@@ -1,6 +1,6 @@
-"""Requests to Prioticket's API that get their answers: with a token, within the limits, repeated where that is right.
+"""Sends requests to Prioticket's API: with a token, within the limits, and again when that is safe.
 
-No secret, key or token is in what is logged or raised.
+No log line and no error holds a secret, a key or a token.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ OURS = {
 
 
 class Calls:
-    """The requests of one process. It keeps the token, and no other process or file ever has it."""
+    """The requests of one process. The token stays here: no other process and no file has it."""
 
     def __init__(
         self, settings: PrioticketSettings, exchange: Exchange, *, clock: Clock, told: Callable[[str], None]
@@ -60,7 +60,7 @@ class Calls:
         self._token: Token | None = None
         self._renew_at = 0.0
         self._refusal: tuple[float, int, dict[str, Any]] | None = None
-        """When no token was given, with which status and ErrorModel."""
+        """The last refusal of a token: when, its status and its ErrorModel."""
         self._getting_token = asyncio.Lock()
 
     async def answer(self, method: str, path: str, query: Query, body: bytes | None = None) -> Answer:
@@ -128,7 +128,7 @@ class Calls:
             repeats += 1
             self._told(f"Prioticket: {why}. Trying again in {pause:.0f} seconds.")
             if answer is not None and answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-                self._pace.hold(pause)  # the next requests would be too many too
+                self._pace.hold(pause)  # the next requests would be refused too
             else:
                 await self._clock.sleep(pause)
         if answer is None:

@@ -17,7 +17,7 @@ from app.settings.prioticket import PrioticketSettings
 
 NO_ORDER = "Prioticket has no such order, or this account may not see it"
 ITEMS_PER_PAGE = 100
-MOST_PAGES = messages.REACHABLE_ITEMS  # so that a list that never ends does
+MOST_PAGES = messages.REACHABLE_ITEMS  # so that reading a list ends, whatever the answers say
 
 
 class Prioticket:
@@ -27,7 +27,7 @@ class Prioticket:
         settings: The account.
         exchange: Sends one request.
         clock: The time.
-        told: Called with a sentence before a wait, for somebody who watches.
+        told: Called with a sentence before a wait, for anyone who watches.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class Prioticket:
         Raises:
             NotFound: there is none, or this account may not see it.
             PrioticketError: see errors.py.
-            ValueError: the reference cannot be one.
+            ValueError: the text cannot be a reference.
         """
-        at = ("cache", "false") if version is None else ("order_version", str(version))  # a version ignores `cache`
+        at = (
+            ("cache", "false") if version is None else ("order_version", str(version))
+        )  # `cache` does not apply to a version
         try:
             answer = await self._calls.answer("GET", messages.path_of("orders", reference), [at])
         except Refused as error:
@@ -67,7 +69,7 @@ class Prioticket:
         more: Query = (),
         first: int = 1,
     ) -> AsyncIterator[Page]:
-        """The pages of the orders' list from the page `first`, the orders made first in front.
+        """The pages of the list of orders from the page `first` on, the oldest orders first.
 
         An order that changes while the list is read may be there twice. Only `REACHABLE_ITEMS` of a list can be
         reached: see `total_items` of a page.
@@ -104,7 +106,7 @@ class Prioticket:
         """Registers a webhook, see `webhooks.registration`. A failure that may have registered it is not repeated.
 
         Raises:
-            Unavailable, Unreadable: it may be registered or not; `webhooks` tells.
+            Unavailable, Unreadable: it may be registered; `webhooks` shows whether it is.
             PrioticketError: see errors.py.
         """
         answer = await self._calls.answer("POST", "/webhooks", [], messages.envelope("webhook", webhook))

@@ -61,7 +61,7 @@ class Unreadable(PrioticketError):
 
 
 def not_found(status: int) -> bool:
-    """Whether an order that was asked for is not there: no 404 is documented, so any of these may mean it."""
+    """Whether a status may mean that there is no such order: Prioticket does not document which one does."""
     return status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 

@@ -1,4 +1,4 @@
-"""The requests of Prioticket's API and what its answers say. Pure: no answer is awaited here."""
+"""What requests to Prioticket's API hold, and what its answers say. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -86,7 +86,7 @@ def query_of(parameters: Query) -> str:
 
 
 def stamp(at: datetime) -> str:
-    """The instant as requests must have it: RFC 3339 with an offset, never `Z`."""
+    """The instant as Prioticket accepts it: RFC 3339 with an offset, never `Z`."""
     return at.isoformat(timespec="seconds")
 
 
@@ -112,7 +112,7 @@ def order_query(
 
 
 def envelope(kind: str, content: Mapping[str, Any]) -> bytes:
-    """A body; without `kind` it is taken for an order."""
+    """The body of a request. Without `kind`, Prioticket takes the content for an order."""
     return to_json({"data": {"kind": kind, kind: content}})
 
 
@@ -120,7 +120,7 @@ def read_data(answer: Answer) -> dict[str, Any]:
     """`data` of an answer that succeeded.
 
     Raises:
-        Refused: it is an error all the same.
+        Refused: the body is an error, despite the status.
         Unreadable: it has no `data`.
     """
     content = _content(answer)
@@ -146,7 +146,7 @@ def read_order(answer: Answer) -> FetchedOrder:
 
 
 def read_page(answer: Answer, *, number: int) -> Page:
-    """A page of a list. The end is a page without items, or what the answer says of all pages.
+    """A page of a list. It is the last one if it has no items, or if the answer says so.
 
     Raises:
         Refused: it is an error.
@@ -190,14 +190,14 @@ def error_model(answer: Answer) -> dict[str, Any]:
 
 
 def token_is_refused(answer: Answer) -> bool:
-    """Whether the token was the trouble. A missing one is 400, and a sibling API says so with `INVALID_TOKEN`."""
+    """Whether the token was refused: with 401, or with 400 and `INVALID_TOKEN`, as a sibling API does."""
     if answer.status == HTTPStatus.BAD_REQUEST:
         return error_model(answer).get("error") == "INVALID_TOKEN"
     return answer.status == HTTPStatus.UNAUTHORIZED
 
 
 def number_of(value: object) -> int | None:
-    """A whole number from 0, which may come as text."""
+    """A whole number, 0 or more, which may come as text."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:

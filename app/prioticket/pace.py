@@ -10,7 +10,7 @@ MOST_REFUSALS = 20  # in a minute; a third of what Prioticket tolerates, as othe
 
 
 class Clock:
-    """The time and waiting for it; tests have one of their own."""
+    """Tells the time and sleeps; tests have a clock of their own."""
 
     def __init__(
         self, now: Callable[[], float] = monotonic, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -31,12 +31,12 @@ class Pace:
     async def turn(self) -> None:
         """Returns when one more request may be sent."""
         at = max(self._next, self._clock.now())
-        self._next = at + self._between  # taken before waiting, so that two that wait do not go at once
+        self._next = at + self._between  # set before waiting, so that two callers do not get the same turn
         while (wait := at - self._clock.now()) > 0:
             await self._clock.sleep(wait)
 
     def hold(self, seconds: float) -> None:
-        """Sends nothing for so long."""
+        """Gives nobody a turn for so many seconds."""
         self._next = max(self._next, self._clock.now() + seconds)
 
     def answered(self, status: int) -> None:

@@ -36,7 +36,7 @@ ENDS = {
     "BOOKING_RESERVATION_EXPIRED": CANCELLED,
     "BOOKING_FAILED": FAILED,
 }
-"""How a booking ends, by its status. A booking with any other status stands, as far as anybody knows."""
+"""How a booking ends, by its status. A booking with any other status counts as going ahead."""
 
 
 class NotJSON(ValueError):
@@ -198,7 +198,7 @@ def _kind(data: Mapping[str, Any]) -> str | None:
 
 
 def _reference(name: str, changed: Mapping[str, Any]) -> str | None:
-    """An order's reference; of a payment, or by analogy of another object, that of its order, otherwise its own."""
+    """The reference of an order; for a payment, and by analogy for another object, its order's, otherwise its own."""
     if not changed:
         return None
     of_order = None if name == "order" else _text(changed.get(f"{name}_order_reference"))

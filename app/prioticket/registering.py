@@ -1,4 +1,4 @@
-"""Registers a webhook so that there is one for its URL afterwards, and none is missing meanwhile."""
+"""Registers a webhook so that exactly one has its URL afterwards, and no event is missed meanwhile."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -33,11 +33,11 @@ async def register(client: Prioticket, asked: dict[str, Any], *, replace: bool) 
     Args:
         client: The account.
         asked: The webhook, see `webhooks.registration`.
-        replace: If the URL is registered already, delete that when the new one is there. Events in between come twice.
+        replace: If the URL is registered already, delete the old webhook after that. Events in between come twice.
 
     Raises:
-        RegisteredAlready: the URL is registered, and is not to be replaced.
-        NotDeleted: it is registered beside an old one.
+        RegisteredAlready: the URL is registered, and `replace` is False.
+        NotDeleted: the webhook is registered, and an old one too.
         PrioticketError: see errors.py.
     """
     before = _with_url(await client.webhooks(), asked)
@@ -54,7 +54,7 @@ async def register(client: Prioticket, asked: dict[str, Any], *, replace: bool) 
 
 
 async def _made(client: Prioticket, asked: dict[str, Any], *, known: set[str], tries: int) -> Webhook:
-    """The new webhook, made once even if the answer got lost: it looks before it tries again."""
+    """The new webhook. If the answer is lost, looks for the webhook before it tries again, so that only one is made."""
     try:
         return await client.register_webhook(asked)
     except (Unavailable, Unreadable):

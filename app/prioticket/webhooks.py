@@ -16,7 +16,7 @@ EVENTS = (
     "VOUCHER_RELEASE",
     "REDEMPTION",
 )
-"""What is registered unless other events are named."""
+"""Registered unless other events are named."""
 
 PRODUCT_EVENTS = ("PRODUCT_CREATE", "PRODUCT_UPDATE", "PRODUCT_DELETE", "PRODUCT_ASSIGN", "PRODUCT_UNASSIGN")
 UPCOMING = (
@@ -53,14 +53,15 @@ class Webhook:
 
 
 def webhook_from(item: dict[str, Any]) -> Webhook:
-    """A webhook of an answer."""
+    """The webhook in an answer."""
     events = item.get("webhook_events")
     made_by = [_text(item.get(name)) for name in ("webhook_created_name", "webhook_created_email")]
     return Webhook(
         id=_text(item.get("webhook_id")),
         status=_text(item.get("webhook_status")),
         version=_text(item.get("webhook_version")),
-        payload=item.get("webhook_payload") not in (False, "false", "0", 0),  # one build of the API has texts
+        payload=item.get("webhook_payload")
+        not in (False, "false", "0", 0),  # some versions of the API answer with text
         events=tuple(_text(event) for event in events) if isinstance(events, list) else (),
         url=_text(item.get("webhook_url")),
         email=_text(item.get("webhook_email")),
@@ -83,7 +84,7 @@ def registration(
 
 
 def same_url(one: str, other: str) -> bool:
-    """Whether two URLs lead to the same place: the host in any case, the usual port with or without its number."""
+    """Whether two URLs are the same, whatever the case of the host, with or without the default port."""
     return _normal(one) == _normal(other)
 
 

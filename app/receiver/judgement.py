@@ -126,7 +126,7 @@ def quarantined(
 ) -> NewEvent:
     """The event that keeps a refused request. The same bytes refused again are a copy: senders retry for seven days.
 
-    A body whose size is all that is wrong with it is read for its type and reference, so that it is found by them.
+    If only the size of a body is wrong, its type and reference are read, so that it is found by them.
     """
     content, payload = body.content, None
     if isinstance(problem, TooLarge):

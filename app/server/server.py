@@ -160,7 +160,7 @@ def server_for(
 
 def ends_within(settings: Settings) -> int:
     """Seconds after which all that was read is answered: then the server ends, whatever its connections do."""
-    commits = settings.commit_timeout * (1 if settings.spool is None else 2)  # one into the spool after it
+    commits = settings.commit_timeout * (1 if settings.spool is None else 2)  # the second one into the spool
     return ceil((settings.body_timeout + commits).total_seconds()) + 1
 
 

@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     )
     destinations: dict[str, DestinationSettings] = Field(default={}, description="Where events go, a table by name.")
     prioticket: PrioticketSettings | None = Field(
-        default=None, description="Prioticket's API and our account there, a table; see docs/prioticket.md."
+        default=None, description="Prioticket's API and your account there, a table; see docs/prioticket.md."
     )
     max_body_bytes: Bytes = Field(
         default=1024 * 1024, le=64 * 1024 * 1024, description="The largest body that is accepted, after decompression."

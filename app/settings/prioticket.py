@@ -1,4 +1,4 @@
-"""The table `prioticket`: where Prioticket's API is, and who we are there."""
+"""The table `prioticket`: the URL of Prioticket's API, and the account there."""
 
 from datetime import timedelta
 from ipaddress import ip_address
@@ -22,7 +22,7 @@ class PrioticketSettings(BaseModel):
     api_key: SecretStr | None = Field(default=None, min_length=1)
     """Production only."""
     scope: str | None = Field(default=None, min_length=1)
-    """Of the token; not sent if it is not set."""
+    """To ask for with the token; by default none is sent."""
     distributor_id: str | None = Field(default=None, min_length=1)
     """Lists this distributor's orders only."""
     timeout: Timeout = timedelta(seconds=60)

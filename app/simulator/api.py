@@ -1,4 +1,4 @@
-"""A Prioticket that answers: its API under `BASE`, as far as its documents describe it."""
+"""The API of a simulated Prioticket under `BASE`, as far as Prioticket documents it."""
 
 from base64 import b64encode
 from collections import deque
@@ -32,7 +32,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(kw_only=True)
 class Behaviour:
-    """What can be chosen.
+    """How the API behaves, as far as that can be chosen.
 
     Attributes:
         expires_in: Seconds for which a token is valid; text is answered as text.

@@ -17,7 +17,7 @@ def body_of(event: str, order: dict[str, Any], *, created: str, shape: str, rand
     """A body that tells of an event.
 
     Args:
-        event: Prioticket's name of it.
+        event: Prioticket's name for it.
         order: The order after it.
         created: When it happened.
         shape: `notification`, `order` or `both`.

@@ -18,7 +18,7 @@ class Fault:
         kind: One of `KINDS`: a status, a redirect, a slow answer, none, a cut one, a page, or 200 with an ErrorModel.
         seconds: Of `Retry-After` of a 429, or until a slow answer.
         share: Which share of the requests.
-        left: For how many more requests; None for no end.
+        left: How many more requests it meets; None for no limit.
     """
 
     pattern: str
@@ -32,7 +32,7 @@ def parse_fault(text: str) -> Fault:
     """The fault that an option names, `PATH=KIND[:SECONDS][@SHARE|#COUNT]`, such as `/orders/*=503@0.1`.
 
     Raises:
-        ValueError: it cannot be one; the text says why.
+        ValueError: the text is not a fault; the error says why.
     """
     pattern, equals, rest = text.partition("=")
     rest, _, count = rest.partition("#")
@@ -51,7 +51,7 @@ def parse_fault(text: str) -> Fault:
 
 
 def fault_of(faults: list[Fault], path: str, random: Random) -> Fault | None:
-    """What goes wrong with this request, and one request less for it to go wrong with."""
+    """The fault that this request meets, if any. It then meets one request less."""
     for fault in faults:
         if fault.left == 0 or not fnmatchcase(path, fault.pattern) or random.random() >= fault.share:
             continue

@@ -1,4 +1,4 @@
-"""Tells the registered webhooks what happens to orders, as the plainest client does, and as badly as it is told to."""
+"""Notifies the registered webhooks of orders: as the plainest client does, and as badly as `Manner` says."""
 
 import asyncio
 from base64 import b64encode
@@ -28,7 +28,7 @@ LONGEST_HOLD = 3.0  # seconds for which an event is held back, so that later one
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """How badly it is done.
+    """How badly notifications are sent.
 
     Attributes:
         shape: What a webhook with payload gets: `order`, `both`, or `mixed`, each order always the same.
@@ -36,7 +36,7 @@ class Manner:
         copies: The share that is sent twice.
         shuffle: The share that is held back, so that later ones overtake it.
         attempts: How often one is sent until it gets 200. Nothing promises more than one attempt.
-        double_base64: Whether `webhook_auth` is taken for a credential that is not encoded yet.
+        double_base64: Whether `webhook_auth`, which is encoded already, is encoded once more.
     """
 
     shape: str = "order"

@@ -22,7 +22,7 @@ class Registered:
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
-        """Set when there has been one."""
+        """Set once a webhook has been registered."""
         self._webhooks: dict[str, dict[str, Any]] = {}
 
     def __len__(self) -> int:

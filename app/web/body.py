@@ -74,8 +74,8 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, timeo
         declared: The declared length.
         limit: The most bytes of a body that is not too large.
         timeout: How long the whole body may take.
-        keep: The most bytes of a body over the limit that is read to its end. If it is larger than that, reading stops
-            after `KEPT_BYTES` or as soon as that is known.
+        keep: The most bytes of a body over the limit that is kept whole. Of a larger one, reading stops after
+            `KEPT_BYTES`, or as soon as it is known to be larger.
 
     Raises:
         ClientGone: the connection ended before the body was complete.
