@@ -30,9 +30,9 @@ def ring(database: Path, waiting: int | None = None) -> None:
 
 @contextmanager
 def listening(database: Path, heard: Callable[[int | None], None]) -> Iterator[Callable[[], bool]]:
-    """Calls `heard` with the `waiting` of each ring, and gives what says whether it can still be rung.
+    """Calls `heard` with the `waiting` of each ring. Yields a function that tells whether the bell can still be rung.
 
-    One process can listen.
+    Only one process can listen.
 
     Raises:
         OSError: the file system has no sockets.
@@ -47,7 +47,7 @@ def listening(database: Path, heard: Callable[[int | None], None]) -> Iterator[C
 
     with socket(AF_UNIX, SOCK_DGRAM) as bell, _address(database) as address:
         bell.setblocking(False)
-        Path(address).unlink(missing_ok=True)  # of a worker that was killed
+        Path(address).unlink(missing_ok=True)  # left by a worker that was killed
         bell.bind(address)
         Path(address).chmod(OWNER_ONLY)
         loop.add_reader(bell, hear)
@@ -60,9 +60,9 @@ def listening(database: Path, heard: Callable[[int | None], None]) -> Iterator[C
 
 @contextmanager
 def _address(database: Path) -> Iterator[str]:
-    """The bell's path, or a shorter name for it where the path is too long for a socket.
+    """The bell's path, or a shorter name for it if the path is too long for a socket.
 
-    It is beside the file itself, as SQLite's own log is, by whatever links a process comes to it.
+    The bell is beside the file itself, as SQLite's own log is, whatever links lead to the file.
     """
     database = database.resolve()
     path = f"{database}-bell"

@@ -1,4 +1,4 @@
-"""The pace of a worker: the receivers go first while events wait there, and otherwise nothing slows it."""
+"""The pace of a worker: it rests to let the receivers go first, but only while events wait there."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from time import monotonic
 
 FEW, MANY = 24, 40
-"""Up to so many events that wait in a receiver for their commit are usual; from `MANY` on a worker rests most."""
+"""Up to `FEW` events usually wait in a receiver for their commit; from `MANY` on a worker rests longest."""
 
 MOST = 20.0
-"""How many times as long as its transaction took a worker rests at most."""
+"""A worker rests at most so many times as long as its transaction took."""
 
-LONGEST = 2.0  # seconds that it rests at most, so that deliveries go on
+LONGEST = 2.0  # seconds that a worker rests at most, so that deliveries go on
 
-FRESH = 0.25  # seconds; what a receiver told before that counts no longer, as it may have ended
+FRESH = 0.25  # seconds for which a receiver's number counts: after that the receiver may have ended
 
 
 def rest(held: float, waiting: int) -> float:
@@ -28,10 +28,10 @@ def rest(held: float, waiting: int) -> float:
 
 
 class Pace:
-    """Lets a worker's transactions rest while events wait; they then go one after the other.
+    """Lets a worker rest after each transaction while events wait; its transactions then go one after the other.
 
     Args:
-        one_writer: Whether they always do, as on SQLite only one can write.
+        one_writer: Whether they always do, as on SQLite, where only one can write.
     """
 
     def __init__(self, *, one_writer: bool) -> None:
@@ -49,10 +49,10 @@ class Pace:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator["Pace"]:
-        """Waits for the turn, and for the rest after the one before.
+        """Waits for the turn, and for the rest after the transaction before.
 
-        However many wait for their turns, none waits for rests that end more than `LONGEST` after it came: the answers
-        that it is to record would otherwise come after their claims have run out, and be sent again by another worker.
+        No caller waits for rests that end more than `LONGEST` after it came, however many callers there are. Otherwise
+        claims could run out before their answers are recorded, and another worker would send the events again.
         """
         until = monotonic() + LONGEST
         async with self._turn if self._one_writer or self._lately() > FEW else nullcontext():

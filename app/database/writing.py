@@ -15,9 +15,9 @@ from app.database.columns import Base
 from app.database.pace import Pace
 
 COMMIT_LATER = func.set_config("synchronous_commit", "off", true())
-"""Selected on PostgreSQL, lets this transaction's COMMIT return before it is on disk. It holds for no other one.
+"""Selected on PostgreSQL: this transaction's COMMIT returns before it is on disk. Other transactions stay as they are.
 
-Only for what a worker does anew if it is lost. See docs/durability.md.
+Only for work that a worker repeats if it is lost. See docs/durability.md.
 """
 
 
@@ -34,7 +34,7 @@ async def writing(engine: AsyncEngine, *, pace: Pace | None = None) -> AsyncIter
         async with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
                 await connection.execute(text("BEGIN IMMEDIATE"))
-                began = monotonic()  # a wait for another process's transaction is none of its own
+                began = monotonic()  # waiting for another process's transaction does not count
             yield connection
         if pace:
             pace.held(monotonic() - began)

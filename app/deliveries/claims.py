@@ -270,25 +270,25 @@ async def _lose(
     """
     attempts = [
         {
-            "delivery_id": each.delivery_id,
-            "number": each.number,
-            "started_at": each.started_at,
+            "delivery_id": attempt.delivery_id,
+            "number": attempt.number,
+            "started_at": attempt.started_at,
             "result": AttemptResult.LOST.value,
             "error": LOST,
         }
-        for each in lost
+        for attempt in lost
     ]
     await insert_new(connection, Attempt, attempts)
     changes = [
-        {"delivery_id": each.delivery_id, "number": each.number, "due": now, "losses": each.lost}
+        {"delivery_id": attempt.delivery_id, "number": attempt.number, "due": now, "losses": attempt.lost}
         if blameless
         else {
-            "delivery_id": each.delivery_id,
-            "number": each.number,
-            "due": now + delay_after_loss(each.number - each.attempts_before, lost=each.lost),
-            "losses": each.lost + 1,
+            "delivery_id": attempt.delivery_id,
+            "number": attempt.number,
+            "due": now + delay_after_loss(attempt.number - attempt.attempts_before, lost=attempt.lost),
+            "losses": attempt.lost + 1,
         }
-        for each in lost
+        for attempt in lost
     ]
     await connection.execute(LOSE, changes)
     await release(connection, name, [each.delivery_id for each in lost])

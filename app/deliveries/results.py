@@ -91,7 +91,7 @@ def _delivers(ended: Ended) -> bool:
 
 
 def _first(attempt: dict[str, Any]) -> dict[str, Any]:
-    """The values with which a delivery keeps its first attempt; of nothing, Nones."""
+    """The values with which a delivery keeps its first attempt; all None without one."""
     return {
         "started": attempt.get("started_at"),
         "duration": attempt.get("duration_ms"),

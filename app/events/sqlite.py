@@ -35,9 +35,9 @@ INSERT = (
     "ON CONFLICT (dedup_key) DO NOTHING"
 )
 NO_OLD_KEYS = 1
-"""The file's `user_version` if no event has a key that `old_keys` tells of: migration 0010 sets it in an empty file.
+"""The file's `user_version` if no event has an old key, see `old_keys`: migration 0010 sets it in an empty file.
 
-A file that was saved as SQL has lost it, and its old keys are looked up.
+A file that was restored from SQL has lost it, so old keys are looked up there.
 """
 
 WITH_KEY = "SELECT id FROM events WHERE dedup_key = ?"
@@ -206,7 +206,7 @@ def _open(file: SQLiteFile) -> sqlite3.Connection:
 
 
 def _store(connection: sqlite3.Connection, rows: Sequence[Row], *, has_old_keys: bool) -> dict[bytes, UUID]:
-    """Inserts the rows, or counts them where they are copies; gives what `Writer.write` gives."""
+    """Inserts the rows, or counts those that are copies. Returns what `Writer.write` returns."""
     for key, before in outlived_keys(rows):
         _free_key(connection, key, before)
     old: list[tuple[bytes] | None] = [None] * len(rows)

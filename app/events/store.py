@@ -118,9 +118,10 @@ def outlived_keys(rows: Iterable[Row]) -> list[tuple[bytes, datetime]]:
 
 
 def old_keys(key: bytes) -> tuple[bytes, bytes]:
-    """Between which an event has its key that the releases before migration 0009 stored: 16 bytes of the digest.
+    """The lowest and the highest key that a release before migration 0009 may have stored for the event.
 
-    A key has the first 12 of them behind its time. Both must be looked up, since copies of older events may come.
+    Such a key is 16 bytes of the digest; a key of today is a time and the first 12 of them. Both must be looked up,
+    since copies of older events may come.
     """
     return key[4:] + bytes(4), key[4:] + b"\xff" * 4
 

@@ -296,9 +296,9 @@ class Protocol(HttpToolsProtocol):
             self._head_late_at = self.loop.time() + self.head_timeout.total_seconds()
 
     def _look(self) -> None:
-        """Ends what waits too long. A timer for each wait would be started and cancelled twice a request.
+        """Ends what waits too long: one timer, since one for each wait would be started and cancelled twice a request.
 
-        It looks again before anything that begins to wait meanwhile could be late.
+        The timer runs again before anything that begins to wait meanwhile could be late.
         """
         if self._refusal is not None or self.transport.is_closing():
             return

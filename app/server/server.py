@@ -29,8 +29,8 @@ SENT_AHEAD_BYTES = 128 * 1024
 """What the system buffers of answers that the peer has not read. Linux doubles it; by default it takes up to 4 MB."""
 
 YOUNG_OBJECTS = 5000
-"""After how many new objects the garbage collector looks: 64 requests under way have about as many, Python's 700 would
-have it walk them again and again. What a request leaves has no cycles, so little waits for the collector."""
+"""After how many new objects the garbage collector runs. 64 requests under way have about as many: with Python's 700 it
+would walk them again and again. What a request leaves has no cycles, so little waits for the collector."""
 
 OVERHEAD = 16
 """How many times the body limit a request may take on the wire: chunks of one byte take six times."""
