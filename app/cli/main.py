@@ -38,6 +38,7 @@ COMMANDS = {
         "app.cli.simulate:simulate",
         "Send made-up orders as Prioticket does, from the first notification to the gate.",
     ),
+    "spool": ("app.cli.spool:spool", "List and move events that wait in files of the spool."),
     "worker": (
         "app.cli.worker:worker",
         "Deliver events to the destinations until SIGTERM, then finish what is under way and exit 0.",

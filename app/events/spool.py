@@ -24,9 +24,10 @@ from uuid import UUID
 
 from app.database.health import Health, first_line
 from app.events.ids import go_on_after
+from app.events.moving import Mover
 from app.events.postgres import PostgresWriter
-from app.events.spool_file import Kept, SpoolFile, SpoolProblem, orphans
-from app.events.store import BadRow, EventStore, NewEvent, Row, Stored, StoreFull, Waiting, Writer, reason_of
+from app.events.spool_file import SpoolFile, SpoolProblem, spool_files
+from app.events.store import EventStore, NewEvent, Row, Stored, StoreFull, Waiting, Writer, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class EventSpool:
         self._stack = AsyncExitStack()
         self._primary: EventStore
         self._writer: PostgresWriter
+        self._mover: Mover
 
     @property
     def active(self) -> bool:
@@ -131,6 +133,7 @@ class EventSpool:
         """
         assert isinstance(writer, PostgresWriter)  # noqa: S101 - the settings refuse a spool beside SQLite
         self._primary, self._writer = store, writer
+        self._mover = Mover(writer, unread=self._unread, moved=self._committed)
         if not await asyncio.to_thread(self._folder.is_dir):
             raise SpoolProblem(f"spool names {self._folder}, which is not a folder. Make it on a durable local disk.")
         await self._adopt()
@@ -178,7 +181,7 @@ class EventSpool:
 
     async def _adopt(self) -> None:
         ours = {file.path for file in self._files()}
-        for path in await asyncio.to_thread(orphans, self._folder):
+        for path in await asyncio.to_thread(spool_files, self._folder):
             if path in ours:
                 continue
             try:
@@ -230,12 +233,11 @@ class EventSpool:
         """Moves the events that other processes left, and all but the last of this process's own."""
         while self._left:
             file = self._left[0]
-            while kept := await file.oldest():
-                await self._move(file, kept)
+            await self._mover.move_all(file)
             self._left.remove(file)
             await file.close()
-        while self._own is not None and self._own.events > self._max_batch:
-            await self._move(self._own, await self._own.oldest())
+        while self._own is not None and self._own.events > self._max_batch and (kept := await self._own.oldest()):
+            await self._mover.move(self._own, kept)
 
     async def _move_last(self) -> bool:
         """Moves the last events while new ones wait. True if none is left: new ones then go directly to the database.
@@ -260,8 +262,8 @@ class EventSpool:
 
     async def _move_own(self) -> None:
         await self._store.idle()
-        while self._own is not None and (kept := await self._own.oldest()):
-            await self._move(self._own, kept)
+        if self._own is not None:
+            await self._mover.move_all(self._own)
         if self._own is not None and self._own.is_spent:
             spent, self._own = self._own, None
             await spent.close()
@@ -273,41 +275,10 @@ class EventSpool:
         self._active = False
         self._primary.take_over(self._store.hand_over())
 
-    async def _move(self, file: SpoolFile, batch: Sequence[Kept]) -> None:
-        """Commits events to the database, then deletes them here. If a batch is refused, each goes by itself."""
-        try:
-            refused = await self._writer.move([kept.row for kept in batch])
-        except BadRow:
-            if len(batch) > 1:
-                for kept in batch:
-                    await self._move(file, [kept])
-                return
-            refused = {batch[0].row.event.id}
-        moved = []
-        for kept in batch:
-            if kept.row.event.id not in refused or await self._move_refused(kept):
-                moved.append(kept)
-                continue
-            fields = {"event_id": str(kept.row.event.id), "file": file.path.name}
-            logger.error("spool_refused", extra={"fields": fields})
-            await file.pass_over(kept)
+    def _committed(self, events: int) -> None:
         self._health.works("commits")
-        self._count += len(moved)
-        self._moved(len(moved))
-        await file.forget(moved)
-
-    async def _move_refused(self, kept: Kept) -> bool:
-        """Moves an event that the database refuses, with its bytes only; False if the database refuses that too.
-
-        The event may be stored already, under another key: a release from quarantine changes the key.
-        """
-        row = kept.row
-        if await self._writer.holds(row.event.id):
-            return True
-        try:
-            return not await self._writer.move([Row(self._unread(row.event), row.duplicates, row.last_duplicate_at)])
-        except BadRow:
-            return False
+        self._count += events
+        self._moved(events)
 
     async def _try_own(self) -> None:
         """Finds out whether the spool takes events again: a full disk may have space now.

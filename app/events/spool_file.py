@@ -10,11 +10,11 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from uuid import UUID
 
 from app.database.engines import open_sqlite_file
@@ -53,7 +53,7 @@ WITH_KEY = "SELECT id FROM spooled WHERE key = ?"
 COUNT_COPIES = "UPDATE spooled SET duplicates = duplicates + ?, last_duplicate_at = ? WHERE key = ?"
 FREE_KEY = "UPDATE spooled SET key = id WHERE key = ? AND received_at < ?"
 OLDEST = "SELECT * FROM spooled ORDER BY position"
-SIZES = "SELECT position, length(body) + length(headers) FROM spooled"
+SIZE = "SELECT count(*), coalesce(sum(length(body) + length(headers)), 0) FROM spooled"
 FORGET = "DELETE FROM spooled WHERE position = ? AND duplicates = ?"
 
 
@@ -85,7 +85,7 @@ class SpoolFile:
         self.path = path
         self.problem: str | None = None
         self._lock = lock
-        self._sizes: dict[int, int] = {}  # bytes of the events to move, by position
+        self._events = 0
         self._bytes = 0
         self._passed_over: set[int] = set()  # positions of events that are not moved any more
         self._undeleted: list[Kept] = []  # events that were moved, and could not be deleted
@@ -142,7 +142,7 @@ class SpoolFile:
     @property
     def events(self) -> int:
         """How many events are to be moved."""
-        return len(self._sizes)
+        return self._events
 
     @property
     def size(self) -> int:
@@ -152,7 +152,7 @@ class SpoolFile:
     @property
     def is_spent(self) -> bool:
         """Whether all events were moved and some could not be deleted: the file itself may fill the disk."""
-        return not self._sizes and bool(self._undeleted)
+        return not self._events and bool(self._undeleted)
 
     @property
     def newest(self) -> UUID | None:
@@ -227,8 +227,8 @@ class SpoolFile:
         unknown = {row[1] for row in connection.execute("PRAGMA table_info(spooled)")} - {"position", "key", *COLUMNS}
         if unknown:
             raise SpoolProblem(f"{self.path.name} was made by a newer release. Start that release to move its events.")
-        self._sizes = {position: size + ROW_BYTES for position, size in connection.execute(SIZES)}
-        self._bytes = sum(self._sizes.values())
+        self._events, size = connection.execute(SIZE).fetchone()
+        self._bytes = size + self._events * ROW_BYTES
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -256,7 +256,7 @@ class SpoolFile:
 
     def _write(self, rows: Sequence[Row]) -> dict[bytes, UUID]:
         ids: dict[bytes, UUID] = {}
-        new: dict[int, int] = {}
+        new: list[NewEvent] = []
         try:
             with self._transaction() as connection:
                 for key, before in outlived_keys(rows):
@@ -269,12 +269,12 @@ class SpoolFile:
                         continue
                     ids[key] = row.event.id
                     values = (key, *(_stored(value) for value in row.values()))
-                    position = connection.execute(INSERT, values).lastrowid or 0
-                    new[position] = len(row.event.body) + len(row.event.headers) + ROW_BYTES
+                    connection.execute(INSERT, values)
+                    new.append(row.event)
         except BAD_ROW as error:
             raise BadRow(type(error).__name__) from None  # its message may quote the row
-        self._sizes |= new
-        self._bytes += sum(new.values())
+        self._events += len(new)
+        self._bytes += sum(map(_size, new))
         return ids
 
     def _probe(self, _: bool) -> None:  # noqa: FBT001 - an executor passes by position
@@ -304,7 +304,8 @@ class SpoolFile:
 
     def _pass_over(self, kept: Kept) -> None:
         self._passed_over.add(kept.position)
-        self._bytes -= self._sizes.pop(kept.position, 0)
+        self._events -= 1
+        self._bytes -= _size(kept.row.event)
 
     def _forget(self, moved: Sequence[Kept]) -> None:
         late = []  # copies came meanwhile
@@ -325,8 +326,9 @@ class SpoolFile:
             self._undeleted.clear()
         for kept in moved:
             if kept.position not in late:
-                self._bytes -= self._sizes.pop(kept.position, 0)
-        if not self._sizes:
+                self._events -= 1
+                self._bytes -= _size(kept.row.event)
+        if not self._events:
             self._shrink()
 
     def _shrink(self) -> None:
@@ -339,19 +341,42 @@ class SpoolFile:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def orphans(folder: Path) -> list[Path]:
-    """Files of the spool that may belong to nobody, the oldest first."""
+def spool_files(folder: Path) -> list[Path]:
+    """The files of the spool in a folder, whether a process has them or not, the oldest first."""
     return sorted(folder.glob(NAMES))
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process uses this file of the spool."""
-    with suppress(FileNotFoundError), _lock_path(path).open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+class Content(NamedTuple):
+    """What a file of the spool holds."""
+
+    file: str
+    in_use: bool
+    """Whether a process has it, which moves the events by itself."""
+    events: int
+    bytes: int
+    oldest: datetime | None
+
+
+def content_of(path: Path) -> Content:
+    """What a file of the spool holds now. Reads beside the process that has it.
+
+    Raises:
+        SpoolProblem: it cannot be read.
+    """
+    with _problems(path):
+        lock = _lock(path)
+        if lock is not None:
+            os.close(lock)
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            events, size = connection.execute(SIZE).fetchone()
+            (oldest,) = connection.execute("SELECT min(received_at) FROM spooled").fetchone()
+    return Content(
+        file=str(path),
+        in_use=lock is None,
+        events=events,
+        bytes=size,
+        oldest=None if oldest is None else EPOCH + oldest * MICROSECOND,
+    )
 
 
 @contextmanager
@@ -400,6 +425,10 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _size(event: NewEvent) -> int:
+    return len(event.body) + len(event.headers) + ROW_BYTES
 
 
 def _stored(value: object) -> Any:

@@ -1,0 +1,90 @@
+"""The commands under `priohook spool`."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli.opened import load_settings, opened
+from app.cli.output import print_json_lines, print_rows, say
+from app.database.engines import is_sqlite
+from app.events.moving import Mover
+from app.events.postgres import PostgresWriter
+from app.events.spool_file import Content, SpoolFile, content_of, spool_files
+from app.receiver.judgement import without_what_was_read
+from app.settings.model import Settings
+
+EXISTING = click.Path(exists=True, path_type=Path)
+
+
+@click.group()
+def spool() -> None:
+    """List and move events that wait in files of the spool."""
+
+
+@spool.command(name="list")
+@click.argument("path", type=EXISTING, required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(path: Path | None, *, as_json: bool) -> None:
+    """List the files of the spool in PATH, a file or a folder; by default in the folder of the settings."""
+    folder = path or load_settings().spool
+    if folder is None:
+        raise click.UsageError("No spool is configured. Name its folder.")
+    contents = [content_of(file) for file in _files(folder)]
+    if as_json:
+        print_json_lines(content._asdict() for content in contents)
+        return
+    print_rows((_shown(content) for content in contents), Content._fields)
+
+
+@spool.command()
+@click.argument("path", type=EXISTING)
+def move(path: Path) -> None:
+    """Move events into the database from PATH, a file or a folder of a receiver that never comes back."""
+    settings = load_settings()
+    if is_sqlite(settings.database_url):
+        raise click.UsageError("The spool belongs to PostgreSQL. Set database_url to the database of its receiver.")
+    if not asyncio.run(_move(settings, path)):
+        raise SystemExit(1)
+
+
+async def _move(settings: Settings, path: Path) -> bool:
+    """Moves all files; whether nothing is left."""
+    all_moved = True
+    moved = 0
+
+    def count(events: int) -> None:
+        nonlocal moved
+        moved += events
+
+    writer = PostgresWriter(settings.database_url, timeout=settings.commit_timeout)
+    mover = Mover(writer, unread=without_what_was_read, moved=count)
+    try:
+        async with opened(settings):
+            for each in _files(path):
+                file = await asyncio.to_thread(SpoolFile.adopt, each)
+                if file is None:
+                    say(f"{each} is in use: its process moves the events by itself.")
+                    all_moved = False
+                    continue
+                moved = 0
+                try:
+                    await mover.move_all(file)
+                finally:
+                    await file.close()
+                say(f"{each}: {moved} events moved.")
+                if await asyncio.to_thread(each.exists):
+                    say(f"{each}: the database refuses the others. They stay in the file.", err=True)
+                    all_moved = False
+    finally:
+        await writer.close()
+    return all_moved
+
+
+def _files(path: Path) -> list[Path]:
+    return spool_files(path) if path.is_dir() else [path]
+
+
+def _shown(content: Content) -> dict[str, Any]:
+    return content._asdict() | {"in_use": "in use" if content.in_use else "free"}

@@ -1,0 +1,113 @@
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from app.events.spool_file import SpoolFile
+from app.events.store import NewEvent, Row
+from tests.events.stores import new_event
+
+NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "the spool").mkdir()
+    return tmp_path / "the spool"
+
+
+@contextmanager
+def used(folder: Path, *events: NewEvent) -> Iterator[Path]:
+    """A file of the spool that this process has."""
+
+    async def make() -> SpoolFile:
+        file = await asyncio.to_thread(SpoolFile.make, folder)
+        for event in events:
+            await file.write([Row(event)])
+        return file
+
+    file = asyncio.run(make())
+    try:
+        yield file.path
+    finally:
+        asyncio.run(file.close())
+
+
+def left(folder: Path, *events: NewEvent) -> Path:
+    with used(folder, *events) as path:
+        return path
+
+
+@pytest.fixture
+def postgres(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", postgres_url)
+    return postgres_url
+
+
+def references(url: str) -> list[str]:
+    async def read() -> list[str]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [row["reference"] for row in await connection.fetch("SELECT reference FROM events ORDER BY id")]
+        finally:
+            await connection.close()
+
+    return asyncio.run(read())
+
+
+def test_a_list_says_what_waits_and_which_file_a_process_has(run, postgres, folder, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_SPOOL", str(folder))
+    free = left(folder, new_event("a", received_at=NOON, body=b"12345"), new_event("b"))
+    with used(folder, new_event("c")) as other:
+        rows = [json.loads(line) for line in run("spool", "list", "--json").text.splitlines()]
+        assert [(row["file"], row["in_use"], row["events"]) for row in rows] == [
+            (str(free), False, 2),
+            (str(other), True, 1),
+        ]
+        assert rows[0]["oldest"] == "2026-08-12T12:00:00Z"
+        assert run("spool", "list", str(free)).text.split("\t")[:3] == [str(free), "free", "2"]
+
+
+def test_a_list_without_a_folder_says_what_to_name(run):
+    done = run("spool", "list")
+    assert done.status == 2
+    assert "Name its folder" in done.errors
+
+
+def test_files_are_moved_and_removed(run, postgres, folder):
+    left(folder, new_event("a", reference="A"), new_event("b", reference="B"))
+    left(folder, new_event("c", reference="C"))
+    done = run("spool", "move", str(folder))
+    assert (done.status, done.errors) == (0, "")
+    assert ["2 events moved" in line or "1 events moved" in line for line in done.text.splitlines()] == [True, True]
+    assert references(postgres) == ["A", "B", "C"]
+    assert list(folder.iterdir()) == []
+    assert run("spool", "move", str(folder)).text == ""
+
+
+def test_a_file_that_a_process_has_is_left_to_it(run, postgres, folder):
+    with used(folder, new_event("a")) as path:
+        done = run("spool", "move", str(path))
+    assert done.status == 1
+    assert "in use" in done.text
+    assert references(postgres) == []
+
+
+def test_a_file_that_cannot_be_read_is_named(run, postgres, folder):
+    path = folder / "spool-damaged.db"
+    path.write_bytes(b"not a database" * 1000)
+    for command in ("list", "move"):
+        done = run("spool", command, str(folder))
+        assert done.status == 1
+        assert "spool-damaged.db" in done.errors
+
+
+def test_sqlite_has_no_spool(run, folder):
+    done = run("spool", "move", str(folder))
+    assert done.status == 2
+    assert "PostgreSQL" in done.errors
