@@ -87,6 +87,7 @@ class EventSpool:
         self._own: SpoolFile | None = None
         self._left: list[SpoolFile] = []  # what other processes left, the oldest first
         self._unusable: set[Path] = set()  # those that were logged
+        self._given_up: set[Path] = set()  # until a restart
         self._active = False
         self._since = 0.0
         self._count = 0  # of events moved since `_since`
@@ -175,14 +176,15 @@ class EventSpool:
         """Adopts the files that other processes leave while this one runs, for example when they are killed."""
         while True:
             await asyncio.sleep(ADOPT_EVERY)
-            await self._adopt()
+            with suppress(OSError):  # of the folder; it is looked at again
+                await self._adopt()
             if self._left and not self._active:
                 self._primary.divert("Another process left events.")
 
     async def _adopt(self) -> None:
         ours = {file.path for file in self._files()}
         for path in await asyncio.to_thread(spool_files, self._folder):
-            if path in ours:
+            if path in ours or path in self._given_up:
                 continue
             try:
                 file = await asyncio.to_thread(SpoolFile.adopt, path)
@@ -194,8 +196,8 @@ class EventSpool:
             if not file.events:
                 await file.close()
                 continue
-            if (newest := file.newest) is not None:
-                go_on_after(newest)
+            if file.newest is not None:
+                go_on_after(file.newest)
             self._unusable.discard(path)
             self._left.append(file)
 
@@ -207,8 +209,12 @@ class EventSpool:
 
     async def _move_all(self) -> None:
         """Moves events until none is left, and tries again after each failure. Then new events go directly again."""
+        failed: Exception | None = None
         while True:
             try:
+                if failed is not None:
+                    await asyncio.sleep(TRY_EVERY)
+                    await self._recover(failed)
                 await self._primary.idle()  # a write under way may still be committed, and uses the connection
                 await self._prepare()
                 await self._move_left()
@@ -216,13 +222,11 @@ class EventSpool:
                 self._health.works("commits")
                 if await self._move_last():
                     return
-            except SpoolProblem as error:
-                await self._set_aside(error)
-                await asyncio.sleep(TRY_EVERY)
+                failed = None
             except Exception as error:  # noqa: BLE001 - whatever failed, events must be moved later
-                self._health.fails("commits", reason_of(error), error=error)
-                await self._try_own()
-                await asyncio.sleep(TRY_EVERY)
+                failed = error
+                if not isinstance(error, SpoolProblem):
+                    self._health.fails("commits", reason_of(error), error=error)
 
     async def _prepare(self) -> None:
         if self._before is not None:
@@ -236,6 +240,8 @@ class EventSpool:
             await self._mover.move_all(file)
             self._left.remove(file)
             await file.close()
+            if await asyncio.to_thread(file.path.exists):  # with events that the database refuses
+                self._given_up.add(file.path)
         while self._own is not None and self._own.events > self._max_batch and (kept := await self._own.oldest()):
             await self._mover.move(self._own, kept)
 
@@ -296,11 +302,13 @@ class EventSpool:
                     self._left.append(self._own)
                     self._own = new
 
-    async def _set_aside(self, error: SpoolProblem) -> None:
-        """Goes on without a file that cannot be read. The file stays there, and is adopted once it can be read."""
+    async def _recover(self, failed: Exception) -> None:
+        """Goes on without a file that cannot be read. The file stays there, and is adopted again unless it is damaged."""
         for file in self._files():
-            if file.path == error.path:
-                self._tell_unusable(file.path, error)
+            if isinstance(failed, SpoolProblem) and file.path == failed.path:
+                self._tell_unusable(file.path, failed)
+                if failed.lasts:
+                    self._given_up.add(file.path)
                 if file is self._own:
                     self._own = None
                 else:

@@ -79,11 +79,13 @@ class SpoolFile:
     Attributes:
         path: The file.
         problem: Why the last write failed; None if it succeeded.
+        newest: The greatest id in the file when it was opened.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self.problem: str | None = None
+        self.newest: UUID | None = None
         self._lock = lock
         self._events = 0
         self._bytes = 0
@@ -154,12 +156,6 @@ class SpoolFile:
         """Whether all events were moved and some could not be deleted: the file itself may fill the disk."""
         return not self._events and bool(self._undeleted)
 
-    @property
-    def newest(self) -> UUID | None:
-        """The greatest id in the file when it was opened."""
-        found = self._connection.execute("SELECT max(id) FROM spooled").fetchone()[0]
-        return found and UUID(bytes=found)
-
     async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
         """Implements `Writer.write`. Events are kept in order of their ids, which is that of their arrival."""
         return await self._run(self._write, rows)
@@ -207,10 +203,11 @@ class SpoolFile:
             (rows,) = self._connection.execute("SELECT count(*) FROM spooled").fetchone()
             empty = rows == len(self._undeleted)
         self._close()
-        if empty:
-            for ending in ("", "-wal", "-shm"):
-                Path(f"{self.path}{ending}").unlink(missing_ok=True)
-            _lock_path(self.path).unlink(missing_ok=True)
+        with suppress(OSError):  # then it stays, and its events will meet themselves
+            if empty:
+                for ending in ("", "-wal", "-shm"):
+                    Path(f"{self.path}{ending}").unlink(missing_ok=True)
+                _lock_path(self.path).unlink(missing_ok=True)
         os.close(self._lock)
 
     def _close(self) -> None:
@@ -229,6 +226,8 @@ class SpoolFile:
             raise SpoolProblem(f"{self.path.name} was made by a newer release. Start that release to move its events.")
         self._events, size = connection.execute(SIZE).fetchone()
         self._bytes = size + self._events * ROW_BYTES
+        (newest,) = connection.execute("SELECT max(id) FROM spooled").fetchone()
+        self.newest = newest and UUID(bytes=newest)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -300,6 +299,8 @@ class SpoolFile:
             if len(found) == MOST_AT_ONCE:
                 break
         cursor.close()
+        if not found:  # a commit that seemed to fail may have counted less than it kept
+            self._events = self._bytes = 0
         return found
 
     def _pass_over(self, kept: Kept) -> None:

@@ -188,6 +188,7 @@ async def test_events_are_answered_while_postgresql_is_away_and_stored_as_they_a
             assert in_files(folder) == [event.reference for event in given]
         await until(lambda: not spool.active)
         assert in_files(folder) == []
+        assert not any(b"PRI1" in path.read_bytes() for path in folder.iterdir())
         after = named(3)
         await store.append(after)
     rows = {row["id"]: dict(row) for row in await stored(url)}
@@ -427,21 +428,27 @@ async def test_an_event_that_a_trigger_leaves_out_is_moved_to_quarantine(url, fo
     assert list(folder.iterdir()) == []
 
 
-async def test_an_event_that_postgresql_refuses_altogether_stays_in_its_file(url, folder, spooling, caplog):
+async def test_an_event_that_postgresql_refuses_altogether_stays_in_its_file(
+    url, folder, spooling, caplog, monkeypatch
+):
+    monkeypatch.setattr(spool_module, "ADOPT_EVERY", 0.05)
     await left_behind(folder, [named(0), named(1, status="unheard of", client="bad"), named(2)])
     await execute(url, "ALTER TABLE events ADD CONSTRAINT no_bad CHECK (client <> 'bad')")
     try:
         async with spooling() as (store, spool):
             await until(lambda: not spool.active)
             await store.append(named(3))
+            await left_behind(folder, [named(4)])  # a later look adopts this one only
+            await until(lambda: in_files(folder) == ["R1"])
+            await until(lambda: not spool.active)
     finally:
         await execute(url, "ALTER TABLE events DROP CONSTRAINT no_bad")
-    assert [row["reference"] for row in await stored(url)] == ["R0", "R2", "R3"]
+    assert [row["reference"] for row in await stored(url)] == ["R0", "R2", "R3", "R4"]
     assert in_files(folder) == ["R1"]
     assert [record.message for record in caplog.records].count("spool_refused") == 1
     async with spooling() as (_, spool):
         await until(lambda: not spool.active)
-    assert len(await stored(url)) == 4
+    assert len(await stored(url)) == 5
     assert list(folder.iterdir()) == []
 
 
