@@ -303,7 +303,7 @@ class EventSpool:
                     self._own = new
 
     async def _recover(self, failed: Exception) -> None:
-        """Goes on without a file that cannot be read. The file stays there, and is adopted again unless it is damaged."""
+        """Goes on without a file that cannot be read. The file stays, and is adopted again unless it is damaged."""
         for file in self._files():
             if isinstance(failed, SpoolProblem) and file.path == failed.path:
                 self._tell_unusable(file.path, failed)
