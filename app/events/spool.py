@@ -15,6 +15,7 @@ not be deleted from its file. It has the same id both times, so it is stored onc
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 TRY_EVERY = 0.5  # seconds between attempts to move events
 ADOPT_EVERY = 10.0  # seconds between looks for files that another process left
-HOLD_FOR = 1.0  # seconds that new events wait at most while the last ones are moved
+HOLD_FOR = 1.0  # seconds that new events wait at most while the last ones are moved, unless half the timeout is less
 
 
 class SpoolFull(StoreFull):
@@ -77,6 +78,7 @@ class EventSpool:
         self._health = health
         self._before = before
         self._moved = moved
+        self._hold_for = min(HOLD_FOR, timeout.total_seconds() / 2)
         self._store = EventStore(
             _Target(self),
             max_batch=max_batch,
@@ -130,7 +132,7 @@ class EventSpool:
         """Implements `Spool.begin`.
 
         Raises:
-            SpoolProblem: no file can be made in the folder.
+            SpoolProblem: this process may not write in the folder.
         """
         assert isinstance(writer, PostgresWriter)  # noqa: S101 - the settings refuse a spool beside SQLite
         self._primary, self._writer = store, writer
@@ -138,7 +140,14 @@ class EventSpool:
         if not await asyncio.to_thread(self._folder.is_dir):
             raise SpoolProblem(f"spool names {self._folder}, which is not a folder. Make it on a durable local disk.")
         await self._adopt()
-        self._own = await asyncio.to_thread(SpoolFile.make, self._folder)
+        try:
+            self._own = await asyncio.to_thread(SpoolFile.make, self._folder)
+        except SpoolProblem as error:
+            if not os.access(self._folder, os.W_OK | os.X_OK):
+                raise
+            # The disk is full, perhaps of what an earlier process left, which only a receiver that starts can move.
+            fields = {"file": self._folder.name, "error": first_line(error)}
+            logger.warning("spool_failed", extra={"fields": fields})
         self._health.spool = self
         await self._stack.enter_async_context(self._store.running())
         if self._left:
@@ -178,6 +187,8 @@ class EventSpool:
             await asyncio.sleep(ADOPT_EVERY)
             with suppress(OSError):  # of the folder; it is looked at again
                 await self._adopt()
+            if self._own is None and not self._active:
+                await self._try_own()
             if self._left and not self._active:
                 self._primary.divert("Another process left events.")
 
@@ -248,13 +259,13 @@ class EventSpool:
     async def _move_last(self) -> bool:
         """Moves the last events while new ones wait. True if none is left: new ones then go directly to the database.
 
-        If moving takes too long, new events go to the spool again.
+        If moving takes too long, or too many wait, new events go to the spool again.
         """
         self._store.hold()
         last = asyncio.ensure_future(self._move_own())
         try:
-            await asyncio.wait((last,), timeout=HOLD_FOR)
-            if last.done() and last.exception() is None and not self._left:
+            await asyncio.wait((last,), timeout=self._hold_for)
+            if last.done() and last.exception() is None and not self._left and self._store.is_held:
                 self._go_direct()
                 return True
         except asyncio.CancelledError:
@@ -270,7 +281,7 @@ class EventSpool:
         await self._store.idle()
         if self._own is not None:
             await self._mover.move_all(self._own)
-        if self._own is not None and self._own.is_spent:
+        if self._own is not None and self._own.is_spent and self._store.is_held:
             spent, self._own = self._own, None
             await spent.close()
             await self._try_own()

@@ -90,7 +90,7 @@ class SpoolFile:
         self._events = 0
         self._bytes = 0
         self._passed_over: set[int] = set()  # positions of events that are not moved any more
-        self._undeleted: list[Kept] = []  # events that were moved, and could not be deleted
+        self._undeleted: dict[int, int] = {}  # of these, what was moved: with how many duplicates
         self._file = open_sqlite_file(path)
         self._connection = self._file.connect()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
@@ -116,6 +116,7 @@ class SpoolFile:
                 made = cls(path, lock)
                 _sync(folder)
             except BaseException:
+                _remove(path)  # on a full disk it is tried again and again
                 os.close(lock)
                 raise
         return made
@@ -203,11 +204,8 @@ class SpoolFile:
             (rows,) = self._connection.execute("SELECT count(*) FROM spooled").fetchone()
             empty = rows == len(self._undeleted)
         self._close()
-        with suppress(OSError):  # then it stays, and its events will meet themselves
-            if empty:
-                for ending in ("", "-wal", "-shm"):
-                    Path(f"{self.path}{ending}").unlink(missing_ok=True)
-                _lock_path(self.path).unlink(missing_ok=True)
+        if empty:
+            _remove(self.path)
         os.close(self._lock)
 
     def _close(self) -> None:
@@ -216,7 +214,10 @@ class SpoolFile:
 
     def _prepare(self) -> None:
         connection = self._connection
-        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if tables and "spooled" not in tables:  # it would be taken for an empty file, and be removed
+            raise SpoolProblem(f"{self.path.name} is a SQLite database, but not a file of the spool.")
+        if not tables:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("VACUUM")  # without it, a file in WAL mode keeps the old setting
         connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
@@ -312,18 +313,17 @@ class SpoolFile:
         late = []  # copies came meanwhile
         try:
             with self._transaction() as connection:
-                for kept in self._undeleted:
-                    connection.execute(FORGET, (kept.position, kept.row.duplicates))
+                connection.executemany(FORGET, self._undeleted.items())
                 for kept in moved:
                     deleted = connection.execute(FORGET, (kept.position, kept.row.duplicates)).rowcount
                     if not deleted:
                         late.append(kept.position)
         except (sqlite3.OperationalError, OSError):  # the transaction has logged it
             self._passed_over.update(kept.position for kept in moved)
-            self._undeleted += moved
+            self._undeleted |= {kept.position: kept.row.duplicates for kept in moved}
             late = []
         else:
-            self._passed_over.difference_update(kept.position for kept in self._undeleted)
+            self._passed_over.difference_update(self._undeleted)
             self._undeleted.clear()
         for kept in moved:
             if kept.position not in late:
@@ -393,6 +393,14 @@ def _problems(path: Path) -> Iterator[None]:
         problem = SpoolProblem(f"{path} could not be used: {type(error).__name__}: {error}")
         problem.path, problem.lasts = path, isinstance(error, sqlite3.Error) and is_damage(error)
         raise problem from error
+
+
+def _remove(path: Path) -> None:
+    """Removes a file of the spool. If that fails, it stays, and its events will meet themselves."""
+    with suppress(OSError):
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{path}{ending}").unlink(missing_ok=True)
+        _lock_path(path).unlink(missing_ok=True)
 
 
 def _lock_path(path: Path) -> Path:

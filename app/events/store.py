@@ -269,6 +269,9 @@ class EventStore:
         if len(self._waiting) >= self._max_waiting or (
             self._waiting and self._waiting_bytes + size > self._max_waiting_bytes
         ):
+            if self._held:
+                self.resume()
+                return self._queued(event)
             if self._spool is not None and self._writing is not None and monotonic() - self._changed > SLOW:
                 self.divert(f"{len(self._waiting)} events wait for the database.")
                 return self._spool.append(event)
@@ -305,8 +308,13 @@ class EventStore:
             await self._writer.close()
 
     def hold(self) -> None:
-        """Begins no further write until `resume`. Events wait meanwhile."""
+        """Begins no further write until `resume`, or until too many events wait."""
         self._held = True
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no write has begun since `hold`."""
+        return self._held
 
     def resume(self) -> None:
         """Goes on after `hold`."""

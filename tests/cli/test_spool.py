@@ -1,7 +1,8 @@
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -105,6 +106,18 @@ def test_a_file_that_cannot_be_read_is_named(run, postgres, folder):
         done = run("spool", command, str(folder))
         assert done.status == 1
         assert "spool-damaged.db" in done.errors
+
+
+def test_a_database_that_is_no_file_of_the_spool_stays_as_it_is(run, postgres, tmp_path):
+    path = tmp_path / "priohook.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript("CREATE TABLE events (body); INSERT INTO events VALUES ('kept')")
+    done = run("spool", "move", str(path))
+    assert done.status == 1
+    assert "not a file of the spool" in done.errors
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT body FROM events").fetchall() == [("kept",)]
+        assert database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
 
 
 def test_sqlite_has_no_spool(run, folder):

@@ -469,6 +469,23 @@ async def test_the_disk_of_the_spool_is_full(trial, not_run, durable, durable_ur
                 await asyncio.to_thread(wait_for, lambda: state(running.receiver.served) == "ready")
 
 
+async def test_a_receiver_starts_while_the_disk_of_its_spool_is_full(trial, not_run, durable, durable_url):
+    fault = "disk of the spool full, then kill -9"
+    with not_run(fault, "PostgreSQL"), small_disk(48) as disk:
+        spool = disk.folder / "spool"
+        spool.mkdir()
+        async with trial(fault, durable_url, receiver_dies=True, spool=spool) as running:
+            await asyncio.to_thread(durable.kill)
+            with disk.full():
+                await running.sender.more(503, WARM)
+                await asyncio.to_thread(running.receiver.kill)
+                await asyncio.to_thread(durable.start)
+                since = monotonic()
+                await running.restart()
+                await running.sender.recovers(since=since)
+                await asyncio.to_thread(wait_for, lambda: state(running.receiver.served) == "ready")
+
+
 async def number_stored(url: str) -> int:
     async with engines.engine_for(url) as engine, engine.connect() as connection:
         return int(await connection.scalar(select(func.count()).select_from(Event)) or 0)

@@ -1,6 +1,7 @@
 """The spool on a real PostgreSQL, which the tests stop, freeze and make read-only."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from app.database.health import Health
 from app.events import spool as spool_module
 from app.events.postgres import PostgresWriter
 from app.events.spool import EventSpool, SpoolFull
-from app.events.spool_file import SpoolFile, SpoolProblem
+from app.events.spool_file import Kept, SpoolFile, SpoolProblem
 from app.events.store import EventStore, NewEvent, Row, Stored, StoreUnavailable
 from app.receiver.judgement import without_what_was_read
 from tests import postgres
@@ -76,12 +77,16 @@ def spooling(url: str, folder: Path) -> Callable[..., Any]:
 
     @asynccontextmanager
     async def spooling(
-        *, max_bytes: int = 2**30, max_batch: int = 256, moved: Callable[[int], None] = lambda _: None
+        *,
+        max_bytes: int = 2**30,
+        max_batch: int = 256,
+        max_waiting: int = 4096,
+        moved: Callable[[int], None] = lambda _: None,
     ) -> AsyncIterator[tuple[EventStore, EventSpool]]:
         health = Health()
         bounds: dict[str, Any] = {
             "max_batch": max_batch,
-            "max_waiting": 4096,
+            "max_waiting": max_waiting,
             "max_waiting_bytes": 2**25,
             "timeout": TIMEOUT,
         }
@@ -478,6 +483,55 @@ async def test_a_spool_whose_file_was_removed_goes_on_with_another(own_server, u
         await until(lambda: not spool.active)
         await store.append(named(3))
     assert [row["reference"] for row in await stored(url)] == ["R0", "R2", "R3"]
+
+
+async def test_what_was_moved_and_cannot_be_deleted_takes_no_memory(own_server, url, folder, spooling):
+    in_memory: list[int] = []
+
+    def moved(_: int) -> None:
+        gc.collect()
+        in_memory.append(sum(isinstance(kept, Kept) for kept in gc.get_objects()))
+
+    async with spooling(moved=moved) as (store, spool):
+        async with away(own_server):
+            await asyncio.gather(*(store.append(named(number)) for number in range(300)))
+            for path in folder.iterdir():
+                path.unlink()
+        await until(lambda: not spool.active)
+    assert len(await stored(url)) == 300
+    assert len(in_memory) > 1
+    assert max(in_memory) < 300
+
+
+async def test_more_events_than_may_wait_while_the_last_ones_are_moved_go_to_the_spool(url, spooling):
+    await execute_script(
+        url,
+        """
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+        CREATE TRIGGER wait BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.reference = 'R0') EXECUTE FUNCTION wait();
+        """,
+    )
+    try:
+        async with spooling(max_waiting=8) as (store, spool):
+            holder = await asyncpg.connect(url)
+            await holder.execute("SELECT pg_advisory_lock(1)")
+            async with locked(url):
+                await store.append(named(0))
+            waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            async with asyncio.timeout(PATIENCE):
+                while not await holder.fetchval(waits):  # noqa: ASYNC110 - the server's doing
+                    await asyncio.sleep(0.01)
+            await asyncio.gather(*(store.append(named(number)) for number in range(1, 11)))
+            assert spool.active
+            await holder.close()
+            await until(lambda: not spool.active)
+            await store.append(named(11))
+    finally:
+        await execute_script(url, "DROP TRIGGER wait ON events; DROP FUNCTION wait")
+    rows = await stored(url)
+    assert [row["reference"] for row in rows] == [f"R{number}" for number in range(12)]
+    assert {row["duplicates"] for row in rows} == {0}
 
 
 async def test_a_folder_that_is_missing_is_refused_at_the_start(folder, spooling):
