@@ -54,8 +54,9 @@ class Workers:
         self.now += TICK
         columns = {"type": "ORDER_UPDATE", "received_at": self.now, **columns}
         event = new_event(f"event-{next(self._keys)}", reference=reference, **columns)
+        known = {name: value for name, value in event._asdict().items() if value is not None}  # to an older schema too
         async with writing(self.engine) as connection:
-            await connection.execute(insert(Event), event._asdict())
+            await connection.execute(insert(Event), known)
         return event.id
 
     async def dispatch(self, types: Mapping[str, Sequence[str]] = ALL, *, most: int = 250) -> int:
