@@ -214,7 +214,7 @@ async def test_an_endless_answer_is_left_after_64_kib():
     async with consumer(endless) as seen:
         outcome = await send(seen.url, timeout=20)
     assert (outcome.status, len(outcome.answer or b"")) == (200, MOST_KEPT)
-    assert sent < 64 * MOST_BODY  # buffers of both systems included
+    assert sent < 256 * MOST_BODY  # the buffers of both sockets, which Linux lets grow to 10 MB, included
 
 
 async def test_a_gzip_bomb_stays_as_small_as_it_came():
