@@ -40,7 +40,8 @@ from app.application import Application
 from app.auth.basic import BasicDoor
 from app.auth.clients import clients_from
 from app.auth.limits import FAILURES, Limit
-from app.events.store import EventStore, NewEvent, Row, Stored
+from app.events.rows import NewEvent, Row, Stored
+from app.events.store import EventStore
 from app.receiver.endpoint import Receiver
 from app.server.server import server_for, spare_collector
 from app.settings.clients import Scope as ClientScope

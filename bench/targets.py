@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.application import Application, create_app
 from app.database import engines
 from app.events.ids import new_id
-from app.events.store import NewEvent, Stored
+from app.events.rows import NewEvent, Stored
 from app.events.tables import Event
 from app.server.server import Server, listen, server_for
 from app.settings.model import Settings

@@ -31,7 +31,7 @@ class AuthenticationFailed(Problem):
 
 
 class NothingPresented(AuthenticationFailed):
-    """There are no credentials: the answer is the challenge without a body.
+    """The request has no credentials. The answer is the challenge, without a body.
 
     RFC 6750, section 3.1, and Prioticket's headers page: a request without credentials gets no error information.
     """

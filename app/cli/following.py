@@ -83,5 +83,6 @@ async def _why(engine: AsyncEngine, replay: ListedReplay) -> str:
     if destination.failures:
         return f"{destination.name} has failed {destination.failures} times in a row: see `priohook deliveries list`."
     return (
-        "There is no progress. Is a worker running? Start `priohook worker`, or `priohook serve` without --no-worker."
+        "The replay makes no progress. Is a worker running? "
+        "Start `priohook worker`, or `priohook serve` without --no-worker."
     )

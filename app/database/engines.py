@@ -53,7 +53,7 @@ def open_engine(
     Args:
         url: The database's.
         within: How long a statement may take on PostgreSQL; None for as long as it needs.
-        writes: If False, a read-only PostgreSQL host will do when there is no other.
+        writes: Whether the host must take writes. If False, a read-only host is used when no other answers.
         of_worker: Whether it is a worker's, which does anew what is lost. On SQLite its commits reach the disk with
             the next one of a receiver. On PostgreSQL a connection is used without asking first whether it still works.
     """

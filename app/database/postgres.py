@@ -70,7 +70,7 @@ async def connect_postgres(url: str, *, within: timedelta | None = None, writes:
     Args:
         url: As libpq reads it; `target_session_attrs` is ignored, since only a host that takes writes is useful.
         within: How long a statement may take. The server cancels it then, and this process gives up `MARGIN` later.
-        writes: If False, a read-only host will do when there is no other.
+        writes: Whether the host must take writes. If False, a read-only host is used when no other answers.
 
     Raises:
         DatabaseProblem: the URL, or the database, cannot be used as it is.

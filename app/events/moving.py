@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 from app.events.postgres import PostgresWriter
+from app.events.rows import NewEvent, Row
 from app.events.spool_file import Kept, SpoolFile
-from app.events.store import BadRow, NewEvent, Row
+from app.events.store import BadRow
 
 logger = logging.getLogger(__name__)
 

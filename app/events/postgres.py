@@ -11,7 +11,8 @@ import asyncpg
 
 from app.database.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
 from app.events.ids import new_id
-from app.events.store import COLUMNS, BadRow, NewEvent, Row, outlived_keys
+from app.events.rows import COLUMNS, NewEvent, Row, outlived_keys
+from app.events.store import BadRow
 from app.events.tables import Status
 
 PROBE_BYTES = 64 * 1024

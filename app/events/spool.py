@@ -27,8 +27,9 @@ from app.database.health import Health, first_line
 from app.events.ids import go_on_after
 from app.events.moving import Mover
 from app.events.postgres import PostgresWriter
+from app.events.rows import NewEvent, Row, Stored
 from app.events.spool_file import SpoolFile, SpoolProblem, spool_files
-from app.events.store import EventStore, NewEvent, Row, Stored, StoreFull, Waiting, Writer, reason_of
+from app.events.store import EventStore, StoreFull, Waiting, Writer, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +170,12 @@ class EventSpool:
         if self._own is None:
             raise SpoolProblem("The spool has no file.")
         return await self._own.write(rows)
+
+    async def probe(self, *, thorough: bool) -> None:
+        """Returns if this process's file takes events."""
+        if self._own is None:
+            raise SpoolProblem("The spool has no file.")
+        await self._own.probe(thorough=thorough)
 
     def _files(self) -> list[SpoolFile]:
         return [*self._left, *([self._own] if self._own else [])]
@@ -337,8 +344,8 @@ class _Target:
     def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
         return self._spool.write(rows)
 
-    async def probe(self, *, thorough: bool) -> None:
-        raise NotImplementedError
+    def probe(self, *, thorough: bool) -> Awaitable[None]:
+        return self._spool.probe(thorough=thorough)
 
     async def close(self) -> None:
         """The spool closes its files."""

@@ -21,8 +21,9 @@ from app.database.engines import open_sqlite_file
 from app.database.postgres import CannotConnect, DatabaseProblem
 from app.database.sqlite import is_damage
 from app.events.ids import EPOCH, MICROSECOND, new_id
+from app.events.rows import COLUMNS, NewEvent, Row, outlived_keys
 from app.events.sqlite import BAD_ROW, CHECKPOINT_BYTES
-from app.events.store import COLUMNS, BadRow, NewEvent, Row, outlived_keys
+from app.events.store import BadRow
 
 logger = logging.getLogger(__name__)
 

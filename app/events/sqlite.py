@@ -16,7 +16,8 @@ from app.database.columns import sqlite_instant
 from app.database.engines import open_sqlite
 from app.database.postgres import DatabaseProblem
 from app.database.sqlite import SQLITE_BUSY, DamagedFile, SQLiteFile, busy_timeout
-from app.events.store import COLUMNS, BadRow, NewEvent, Row, old_keys, outlived_keys
+from app.events.rows import COLUMNS, NewEvent, Row, old_keys, outlived_keys
+from app.events.store import BadRow
 
 logger = logging.getLogger(__name__)
 

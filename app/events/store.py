@@ -1,7 +1,7 @@
 """Group commit: many events, one transaction, and an answer to each only after COMMIT returned.
 
 `append` puts the event on a bounded queue. All waiting events are written and committed together, then their callers
-wake up. There is no timer: while one batch commits, the next one gathers, and a single event does not wait.
+wake up. The store waits for no timer: while one batch commits, the next one gathers. A single event is written at once.
 
 A callback starts the next write as soon as the last one ends. A task in a loop would wake up some turns of the event
 loop later. Each turn may serve dozens of requests, and the database would have nothing to do meanwhile.
@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from time import monotonic
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
 from app.database.health import Health, first_line
 from app.database.postgres import DatabaseProblem
-from app.events.tables import Status
+from app.events.rows import NewEvent, Row, Stored
 from app.web.problems import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -31,99 +31,6 @@ CHECK_EVERY = 0.5  # seconds between checks for events that have waited too long
 TRY_EVERY = 1.0  # seconds without a commit before a trial
 SLOW = 0.5  # seconds of a commit after which a full queue goes to the spool
 SHUTDOWN = timedelta(seconds=20)
-
-ANOTHER_AFTER = timedelta(minutes=10)
-NOTIFYING = ("notification", "both")  # shapes
-
-
-class NewEvent(NamedTuple):
-    """An event to store. The columns of the table `events` explain the fields.
-
-    A named tuple because one is made for every request: it takes a third of the time of a frozen dataclass.
-    """
-
-    id: UUID
-    received_at: datetime
-    client: str
-    headers: bytes
-    """As lines of `name: value`, separated by CRLF."""
-    body: bytes
-    body_bytes: int
-    dedup_key: bytes
-    status: str = Status.ACCEPTED.value
-    reason: str | None = None
-    type: str | None = None
-    event_name: str | None = None
-    reference: str | None = None
-    order_version: int | None = None
-    order_modified: datetime | None = None
-    notification_id: str | None = None
-    api_version: str | None = None
-    shape: str | None = None
-
-    @property
-    def copies_within(self) -> timedelta | None:
-        """For how long after this event the same bytes are a copy of it; None means for ever."""
-        return copies_within(self.shape, self.notification_id)
-
-
-def copies_within(shape: str | None, notification_id: str | None) -> timedelta | None:
-    """For how long after an event the same bytes are a copy of it; None means for ever.
-
-    A notification without an id that comes again after more than `ANOTHER_AFTER` announces another change.
-    """
-    return ANOTHER_AFTER if shape in NOTIFYING and notification_id is None else None
-
-
-class Stored(NamedTuple):
-    """The id under which an event is stored: its own, or the id of its first copy."""
-
-    id: UUID
-    duplicate: bool
-
-
-COLUMNS = (*NewEvent._fields, "duplicates", "last_duplicate_at")
-
-
-@dataclass(slots=True)
-class Row:
-    """An event, and how many more copies of it are in the same batch."""
-
-    event: NewEvent
-    duplicates: int = 0
-    last_duplicate_at: datetime | None = None
-
-    @property
-    def copies(self) -> int:
-        """How many they are of an event that is stored already."""
-        return self.duplicates + 1
-
-    @property
-    def last_copy_at(self) -> datetime:
-        """When the last of them arrived."""
-        return self.last_duplicate_at or self.event.received_at
-
-    def values(self) -> tuple[object, ...]:
-        """In the order of `COLUMNS`."""
-        return (*self.event, self.duplicates, self.last_duplicate_at)
-
-
-def outlived_keys(rows: Iterable[Row]) -> list[tuple[bytes, datetime]]:
-    """Keys, each with a time. A stored event from before that time gives up the key: the new event is not its copy."""
-    return [
-        (row.event.dedup_key, row.event.received_at - within)
-        for row in rows
-        if (within := row.event.copies_within) is not None
-    ]
-
-
-def old_keys(key: bytes) -> tuple[bytes, bytes]:
-    """The lowest and the highest key that a release before migration 0009 may have stored for the event.
-
-    Such a key is 16 bytes of the digest; a key of today is a time and the first 12 of them. Both must be looked up,
-    since copies of older events may come.
-    """
-    return key[4:] + bytes(4), key[4:] + b"\xff" * 4
 
 
 class BadRow(Exception):

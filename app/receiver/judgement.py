@@ -5,7 +5,7 @@ from typing import Any
 
 from app.auth.clients import Client
 from app.events.ids import made_at, new_id
-from app.events.store import NewEvent
+from app.events.rows import NewEvent
 from app.events.tables import Status
 from app.prioticket.identity import accepted_key, refused_key
 from app.prioticket.payloads import NoEnvelope, NotJSON, Payload, parse_payload

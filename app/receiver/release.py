@@ -9,7 +9,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.events.queries import get_event
-from app.events.store import copies_within, old_keys
+from app.events.rows import copies_within, old_keys
 from app.events.tables import Event, Status
 from app.prioticket.contents import undone
 from app.prioticket.identity import accepted_key

@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from app.database.engines import TRIGGERS, engine_for
 from app.database.health import Health, watching
-from app.events.store import EventStore, Row, StoreUnavailable
+from app.events.rows import Row
+from app.events.store import EventStore, StoreUnavailable
 from tests.conftest import WEBHOOK, basic_header, payload, readiness
 from tests.events.stores import locked, new_event, writer_for
 

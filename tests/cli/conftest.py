@@ -10,7 +10,7 @@ import pytest
 from app.cli.main import main
 from app.cli.streams import Stream
 from app.database.engines import engine_for
-from app.events.store import NewEvent
+from app.events.rows import NewEvent
 from app.events.tables import Status
 from tests.conftest import payload
 from tests.deliveries.workers import Workers

@@ -9,8 +9,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from app.events.rows import NewEvent, Row
 from app.events.spool_file import SpoolFile
-from app.events.store import NewEvent, Row
 from tests.events.stores import new_event
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)

@@ -12,7 +12,8 @@ from sqlalchemy import JSON, BigInteger, Column, Double, Integer, LargeBinary, S
 from app.database.columns import Base, UTCDateTime
 from app.database.writing import writing
 from app.events.queries import EventFilter, get_event, list_events
-from app.events.store import BadRow, NewEvent, Row
+from app.events.rows import NewEvent, Row
+from app.events.store import BadRow
 from app.events.tables import HeaderBlock
 from app.events.timeline import timeline
 from tests.events.stores import new_event, writer_for

@@ -18,7 +18,7 @@ from app.database import migrations, schema
 from app.database.columns import sqlite_instant
 from app.database.engines import engine_for, sqlite_path
 from app.deliveries.tables import Undispatched
-from app.events.store import Stored
+from app.events.rows import Stored
 from tests.database.test_columns import TABLES, key_of, read_all, read_back, rows_of
 from tests.events.stores import new_event, running
 

@@ -12,8 +12,9 @@ from sqlalchemy import text
 from app.database.engines import engine_for, is_sqlite
 from app.events.ids import id_floor, new_id
 from app.events.postgres import PostgresWriter
+from app.events.rows import NewEvent
 from app.events.sqlite import SQLiteWriter
-from app.events.store import EventStore, NewEvent, Writer
+from app.events.store import EventStore, Writer
 
 TIMEOUT = timedelta(seconds=5)
 

@@ -19,9 +19,10 @@ from app.database import engines, migrations
 from app.database.health import Health
 from app.events import spool as spool_module
 from app.events.postgres import PostgresWriter
+from app.events.rows import NewEvent, Row, Stored
 from app.events.spool import EventSpool, SpoolFull
 from app.events.spool_file import Kept, SpoolFile, SpoolProblem
-from app.events.store import EventStore, NewEvent, Row, Stored, StoreUnavailable
+from app.events.store import EventStore, StoreUnavailable
 from app.receiver.judgement import without_what_was_read
 from tests import postgres
 from tests.events.stores import locked, new_event

@@ -15,7 +15,8 @@ from app.database.schema import check_schema
 from app.database.sqlite import DamagedFile
 from app.database.writing import writing
 from app.events.queries import EventFilter, list_events
-from app.events.store import EventStore, Row, StoreUnavailable
+from app.events.rows import Row
+from app.events.store import EventStore, StoreUnavailable
 from app.web.transactions import DatabaseAway, changing, reading
 from tests.conftest import WEBHOOK, basic_header, bearer_header
 from tests.events.stores import new_event, running, writer_for

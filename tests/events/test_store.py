@@ -18,8 +18,9 @@ from sqlalchemy import text
 from app.database import engines, migrations
 from app.database.engines import is_sqlite, sqlite_path
 from app.events import sqlite as sqlite_writer
+from app.events.rows import NewEvent, Row, Stored
 from app.events.sqlite import CHECKPOINT_BYTES
-from app.events.store import BadRow, EventStore, NewEvent, Row, Stored, StoreFull, StoreUnavailable
+from app.events.store import BadRow, EventStore, StoreFull, StoreUnavailable
 from tests import postgres
 from tests.conftest import payload
 from tests.events.stores import locked, new_event, running

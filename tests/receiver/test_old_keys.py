@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from app.database.engines import is_sqlite, sqlite_path
 from app.database.writing import writing
-from app.events.store import Stored
+from app.events.rows import Stored
 from app.events.tables import Event
 from app.settings.clients import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload

@@ -4,7 +4,8 @@ import json
 import pytest
 from sqlalchemy import text
 
-from app.events.store import Stored, StoreRefused, StoreUnavailable
+from app.events.rows import Stored
+from app.events.store import StoreRefused, StoreUnavailable
 from tests.conftest import WEBHOOK, basic_header, payload
 from tests.events.stores import new_event, running
 

@@ -63,7 +63,7 @@ class AnswerReader:
         """Takes the next bytes, and returns whether the answer is complete or long enough.
 
         Raises:
-            AnswerError: there is no status, and none can follow.
+            AnswerError: the bytes are not HTTP/1.1, or contain no final status within the bounds.
         """
         self.received += len(data)
         trouble: httptools.HttpParserError | None = None
