@@ -29,6 +29,10 @@ ENDS_WITHIN = 30.0  # seconds
 AUTHORIZATION = "Authorization: " + basic_header()["Authorization"]
 JSON = "Content-Type: application/json"
 
+signal.signal(
+    signal.SIGHUP, signal.SIG_DFL
+)  # under nohup it is ignored, and every process started here would inherit that
+
 
 class Served:
     """A `priohook serve` in a process of its own."""
