@@ -24,7 +24,9 @@ from app.application import create_app
 from app.auth.tokens import issue
 from app.database import columns, engines, migrations
 from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
+from app.events import fetches  # noqa: F401
 from app.events.tables import Event
+from app.reconciliation import tables as reconciliation  # noqa: F401
 from app.settings.clients import ClientSettings, Scope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter

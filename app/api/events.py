@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.api.state import State
 from app.events.queries import EventFilter, get_bodies, get_summary, kept_bytes, list_events
 from app.events.search import WINDOW, search_events
-from app.events.tables import Status
+from app.events.tables import Origin, Status
 from app.web.body import CODINGS, claimed_coding, coding_of
 from app.web.etags import CURRENT, TAGGED, has_current, tagged
 from app.web.openapi.operations import Answer, Operation
@@ -87,6 +87,9 @@ class EventSummary(BaseModel):
     duplicates: int = Field(description="How many copies arrived later.")
     last_duplicate_at: datetime | None
     released_at: datetime | None = Field(description="When it was judged again.")
+    origin: Origin = Field(description="Whether a client sent it, it was fetched from Prioticket's API, or both.")
+    cause: UUID | None = Field(description="The notification because of which it was fetched.")
+    fetched_for: str | None = Field(description="Why it was fetched, if not because of a notification.")
 
 
 class EventDetail(EventSummary):

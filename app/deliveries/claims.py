@@ -14,7 +14,7 @@ from app.deliveries.queue import drop_cancelled, prefer_live
 from app.deliveries.retry import delay_after_loss
 from app.deliveries.tables import PENDING, Attempt, AttemptResult, Claimed, Delivery
 from app.deliveries.transitions import LOSE, OF_DELIVERY
-from app.events.tables import Event
+from app.events.tables import Event, Origin
 
 MARGIN = timedelta(seconds=5)
 """How much longer than an attempt a claim lasts: the database needs time, and clocks may differ a little."""
@@ -49,6 +49,8 @@ class Claim(NamedTuple):
     headers: list[list[str]]
     body: bytes
     superseded: bool
+    origin: str = Origin.RECEIVED
+    cause: UUID | None = None
 
 
 class Held(NamedTuple):
@@ -91,6 +93,8 @@ class Due(NamedTuple):
     headers: list[list[str]]
     body: bytes
     superseded: bool
+    origin: str
+    cause: UUID | None
 
     def claim(self) -> Claim:
         """The claim of this delivery."""
@@ -107,6 +111,8 @@ class Due(NamedTuple):
             headers=self.headers,
             body=self.body,
             superseded=self.superseded,
+            origin=self.origin,
+            cause=self.cause,
         )
 
     def lost_attempt(self) -> Lost:
@@ -137,6 +143,8 @@ _due: Select[*tuple[Any, ...]] = (
         Event.headers,
         Event.body,
         _superseded,
+        Event.origin,
+        Event.cause,
     )
     .join(Event, Event.id == Delivery.event_id)
     .where(

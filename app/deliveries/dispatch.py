@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.database.writing import COMMIT_LATER, insert_new
 from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
-from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver, Undispatched
+from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver
 from app.deliveries.transitions import HAS_TIME
 from app.events.ids import made_at, new_id
-from app.events.tables import Event
+from app.events.tables import Event, Origin, Undispatched
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,14 @@ MOST_MADE = 5000
 NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
 OLDEST = select(Undispatched.event_id).order_by(Undispatched.event_id).limit(bindparam("most"))
 # Not joined with OLDEST: neither database knows how few those are, and both might read all events to find them.
-ARRIVED = select(Event.id, Event.type, Event.event_name, Event.reference).where(
+ARRIVED = select(Event.id, Event.type, Event.event_name, Event.reference, Event.origin).where(
     Event.id.in_(bindparam("ids", expanding=True))
 )
 PASSED_OVER = select(PassedOver.event_id, PassedOver.destination).where(
     PassedOver.event_id.in_(bindparam("ids", expanding=True))
+)
+DISPATCHED = select(Delivery.event_id, Delivery.destination).where(
+    Delivery.event_id.in_(bindparam("ids", expanding=True)), Delivery.replay_id.is_(None)
 )
 
 
@@ -47,6 +50,7 @@ class Arrived(NamedTuple):
     type: str | None
     event_name: str | None
     reference: str | None
+    origin: str
 
 
 class Wanted(NamedTuple):
@@ -151,15 +155,22 @@ async def dispatch(
         return 0
     events = sorted(Arrived(*row) for row in await connection.execute(ARRIVED, {"ids": ids}))
     passed_over = {tuple(row) for row in await connection.execute(PASSED_OVER, {"ids": ids})}
+    left_out = passed_over | await _dispatched(connection, events)
     for name in sorted(wanted_types):
         matching = [event for event in events if wants(wanted_types[name], event.type, event.event_name)]
         if matching and await lock(connection, name) is not None:
-            new = [Wanted(event.id, event.reference) for event in matching if (event.id, name) not in passed_over]
+            new = [Wanted(event.id, event.reference) for event in matching if (event.id, name) not in left_out]
             await add(connection, name, new, replay_id=None, now=now)
     await connection.execute(delete(Undispatched).where(Undispatched.event_id.in_(ids)))
     if passed_over:
         await connection.execute(delete(PassedOver).where(PassedOver.event_id.in_(ids)))
     return len(ids)
+
+
+async def _dispatched(connection: AsyncConnection, events: Sequence[Arrived]) -> set[tuple[Any, ...]]:
+    """The deliveries, as event and destination, that were made before: only fetched events are dispatched again."""
+    again = [event.id for event in events if event.origin != Origin.RECEIVED]
+    return {tuple(row) for row in await connection.execute(DISPATCHED, {"ids": again})} if again else set()
 
 
 def wants(globs: Sequence[str], event_type: str | None, event_name: str | None) -> bool:

@@ -50,18 +50,6 @@ def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     return Index(name, *columns, unique=unique, postgresql_where=condition, sqlite_where=condition)
 
 
-class Undispatched(Base):
-    """An accepted event that has no deliveries yet.
-
-    A trigger on `events` writes it in the transaction that stores the event. So dispatch cannot miss an event, whatever
-    the clocks and the order of commits, and the receiver's statement does not change.
-    """
-
-    __tablename__ = "undispatched"
-
-    event_id: Mapped[UUID] = mapped_column(primary_key=True)
-
-
 class PassedOver(Base):
     """An undispatched event that a destination does not get: it was stored before the destination became known."""
 

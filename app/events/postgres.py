@@ -44,7 +44,8 @@ ON CONFLICT (dedup_key) DO UPDATE SET
         ELSE events.duplicates + excluded.duplicates + 1 END,
     last_duplicate_at = CASE WHEN events.id = excluded.id
         THEN greatest(events.last_duplicate_at, excluded.last_duplicate_at)
-        ELSE greatest(events.last_duplicate_at, excluded.last_duplicate_at, excluded.received_at) END
+        ELSE greatest(events.last_duplicate_at, excluded.last_duplicate_at, excluded.received_at) END,
+    origin = CASE events.origin WHEN 'fetched' THEN 'both' ELSE events.origin END
 RETURNING dedup_key, id, current_setting('synchronous_commit')
 """  # noqa: S608
 """A row with the same id is the same event, committed by an attempt whose outcome was unknown, and not a copy."""

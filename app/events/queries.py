@@ -94,6 +94,9 @@ class ListedEvent:
     duplicates: int
     last_duplicate_at: datetime | None
     released_at: datetime | None
+    origin: str
+    cause: UUID | None
+    fetched_for: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,10 @@ A file that was restored from SQL has lost it, so old keys are looked up there.
 
 WITH_KEY = "SELECT id FROM events WHERE dedup_key = ?"
 WITH_OLD_KEY = "SELECT id FROM events WHERE dedup_key BETWEEN ? AND ?"
-COUNT_COPIES = "UPDATE events SET duplicates = duplicates + ?, last_duplicate_at = ? WHERE id = ?"
+COUNT_COPIES = (
+    "UPDATE events SET duplicates = duplicates + ?, last_duplicate_at = ?, "
+    "origin = CASE origin WHEN 'fetched' THEN 'both' ELSE origin END WHERE id = ?"
+)
 FREE_KEY = "UPDATE events SET dedup_key = ? WHERE id = ? AND received_at < ?"
 NAMES = ", ".join(COLUMNS)
 PROBE = f"INSERT INTO events ({NAMES}) SELECT {NAMES} FROM events WHERE 0"  # noqa: S608

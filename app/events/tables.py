@@ -1,4 +1,4 @@
-"""The inbox: one row for each webhook, as it was received."""
+"""The inbox: one row for each webhook, as it was received, and for each order, as it was fetched."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +18,14 @@ class Status(StrEnum):
     QUARANTINED = "quarantined"
 
 
+class Origin(StrEnum):
+    """How an event came: a client sent it, priohook fetched it from Prioticket's API, or both with the same bytes."""
+
+    RECEIVED = "received"
+    FETCHED = "fetched"
+    BOTH = "both"
+
+
 class HeaderBlock(TypeDecorator[list[list[str]]]):
     """Headers, stored as lines of `name: value`, which takes less time than JSON, and read as pairs.
 
@@ -34,10 +42,10 @@ class HeaderBlock(TypeDecorator[list[list[str]]]):
 
 
 class Event(Base):
-    """One webhook as received.
+    """One webhook as received, or one order as fetched.
 
-    The bytes, headers and time never change. Three things can: the count of copies, the status (by a release from
-    quarantine) and the key of a notification without an id.
+    The bytes, headers and time never change. Four things can: the count of copies, the status (by a release from
+    quarantine), the key of a notification without an id, and the origin with its cause.
     """
 
     __tablename__ = "events"
@@ -77,6 +85,13 @@ class Event(Base):
     """How many further copies arrived."""
     last_duplicate_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     released_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    origin: Mapped[str] = mapped_column(server_default=Origin.RECEIVED.value)
+    """An `Origin`."""
+    cause: Mapped[UUID | None]
+    """The notification because of which it was fetched."""
+    fetched_for: Mapped[str | None]
+    """Why it was fetched, if no notification was the cause."""
 
     __table_args__ = (
         CheckConstraint("status IN ('accepted', 'quarantined')", name="status"),
@@ -124,3 +139,15 @@ class Event(Base):
             sqlite_where=text("status = 'quarantined'"),
         ),
     )
+
+
+class Undispatched(Base):
+    """An accepted event that has no deliveries yet, or that may be wanted by further destinations.
+
+    A trigger on `events` writes it in the transaction that stores the event. So dispatch cannot miss an event, whatever
+    the clocks and the order of commits, and the receiver's statement does not change.
+    """
+
+    __tablename__ = "undispatched"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.events.queries import get_event
 from app.events.rows import copies_within, old_keys
-from app.events.tables import Event, Status
+from app.events.tables import Event, Origin, Status
 from app.prioticket.contents import undone
 from app.prioticket.identity import accepted_key
 from app.receiver.judgement import parse
@@ -71,7 +71,11 @@ async def release(
         within = copies_within(payload.shape, payload.notification_id)
         if within is None or abs(apart) <= within:
             await connection.execute(changes.values(reason=f"It is a copy of event {first.id}. {event.reason}"))
-            counted = {"duplicates": Event.duplicates + 1, "last_duplicate_at": event.received_at}
+            counted = {
+                "duplicates": Event.duplicates + 1,
+                "last_duplicate_at": event.received_at,
+                "origin": case((Event.origin == Origin.FETCHED.value, Origin.BOTH.value), else_=Event.origin),
+            }
             await connection.execute(update(Event).where(Event.id == first.id).values(**counted))
             return Released(first.id, duplicate=True)
         # The newer of the two gets the key, since more copies of it may come.

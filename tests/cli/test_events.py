@@ -94,6 +94,9 @@ def test_json_has_every_column_but_the_bytes(run, fill):
         "duplicates": 0,
         "last_duplicate_at": None,
         "released_at": None,
+        "origin": "received",
+        "cause": None,
+        "fetched_for": None,
     }
 
 

@@ -16,7 +16,7 @@ from app.events.rows import NewEvent, Row
 from app.events.store import BadRow
 from app.events.tables import HeaderBlock
 from app.events.timeline import timeline
-from tests.events.stores import new_event, writer_for
+from tests.events.stores import RECEIVED, new_event, writer_for
 
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
@@ -85,6 +85,8 @@ def rows_of(table: Table) -> list[dict[str, Any]]:
             row[column.name] = unique(column, number)
         if "dedup_key" in row:
             row["dedup_key"] = bytes([number]) * 16
+        if table.name == "fetches":
+            row["reference"] = f"{number} {row['reference']}"
         rows.append(row)
     return rows
 
@@ -136,7 +138,7 @@ async def test_what_the_store_writes_every_reader_reads(database_url, engine):
     ]
     await writer.write(sorted(written, key=lambda row: row.event.dedup_key))
     await writer.close()
-    expected = {row["id"]: read_back({**row, "released_at": None}) for row in rows}
+    expected = {row["id"]: read_back({**row, "released_at": None, **RECEIVED}) for row in rows}
     assert {row["id"]: row for row in await read_all(engine, table)} == expected
     async with engine.connect() as connection:
         listed = await list_events(connection, EventFilter(), limit=99)

@@ -17,14 +17,14 @@ from sqlalchemy import Uuid, select
 from app.database import migrations, schema
 from app.database.columns import sqlite_instant
 from app.database.engines import engine_for, sqlite_path
-from app.deliveries.tables import Undispatched
 from app.events.rows import Stored
+from app.events.tables import Undispatched
 from tests.database.test_columns import TABLES, key_of, read_all, read_back, rows_of
 from tests.events.stores import new_event, running
 
 BEFORE = "0009"
-LATER = ("first_", "event_name")
-OLD_TABLES = [table for table in TABLES if table.name != "claims"]
+LATER = ("first_", "event_name", "origin", "cause", "fetched_for")
+OLD_TABLES = [table for table in TABLES if not table.name.startswith(("claims", "fetch", "reconciliations"))]
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from app.deliveries.queue import lock_for_turn
 from app.deliveries.replays import Advanced
 from app.deliveries.results import Ended, Outcome
 from app.deliveries.retry import LONGEST_DELAY, judge
-from app.deliveries.tables import Attempt, AttemptResult, Delivery, Destination, Replay, ReplayStatus, Undispatched
+from app.deliveries.tables import Attempt, AttemptResult, Delivery, Destination, Replay, ReplayStatus
 from app.deliveries.turns import Turn
 from app.events.queries import EventFilter
-from app.events.tables import Event
+from app.events.tables import Event, Undispatched
 from tests.events.stores import new_event
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)

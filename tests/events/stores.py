@@ -17,6 +17,8 @@ from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
 
 TIMEOUT = timedelta(seconds=5)
+RECEIVED = {"origin": "received", "cause": None, "fetched_for": None}
+"""The columns that tell how an event came, of one that was received."""
 
 
 def new_event(key: str, **columns: Any) -> NewEvent:

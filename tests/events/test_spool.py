@@ -25,7 +25,7 @@ from app.events.spool_file import Kept, SpoolFile, SpoolProblem
 from app.events.store import EventStore, StoreUnavailable
 from app.receiver.judgement import without_what_was_read
 from tests import postgres
-from tests.events.stores import locked, new_event
+from tests.events.stores import RECEIVED, locked, new_event
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -200,7 +200,7 @@ async def test_events_are_answered_while_postgresql_is_away_and_stored_as_they_a
     rows = {row["id"]: dict(row) for row in await stored(url)}
     assert set(rows) == {event.id for event in (*given, after)}
     for event in given:
-        added = {"duplicates": 0, "last_duplicate_at": None, "released_at": None}
+        added = {"duplicates": 0, "last_duplicate_at": None, "released_at": None, **RECEIVED}
         assert rows[event.id] == event._asdict() | added
     assert list(folder.iterdir()) == []
 

@@ -23,7 +23,7 @@ from app.events.sqlite import CHECKPOINT_BYTES
 from app.events.store import BadRow, EventStore, StoreFull, StoreUnavailable
 from tests import postgres
 from tests.conftest import payload
-from tests.events.stores import locked, new_event, running
+from tests.events.stores import RECEIVED, locked, new_event, running
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -95,7 +95,7 @@ async def test_an_event_is_stored_as_it_is(database_url, stored):
         assert await store.append(given) == Stored(given.id, duplicate=False)
     (row,) = await stored()
     headers = [["x-odd", "a: \0\xff"], ["x-odd", ""]]
-    added = {"headers": headers, "duplicates": 0, "last_duplicate_at": None, "released_at": None}
+    added = {"headers": headers, "duplicates": 0, "last_duplicate_at": None, "released_at": None, **RECEIVED}
     assert row._asdict() == given._asdict() | added
 
 

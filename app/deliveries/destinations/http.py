@@ -12,6 +12,7 @@ from app.deliveries.destinations.connections import Connections, NoAnswer, Timed
 from app.deliveries.results import Outcome
 from app.deliveries.retry import LONGEST_RETRY_AFTER, judge
 from app.deliveries.tables import AttemptResult
+from app.events.tables import Origin
 from app.settings.model import DestinationSettings
 from app.settings.values import http_target, signing_key
 from app.web.body import claimed_coding, coding_of
@@ -77,6 +78,10 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
         sent["Priohook-Replay"] = str(claim.replay_id)
     if claim.superseded:
         sent["Priohook-Superseded"] = "true"
+    if claim.origin == Origin.FETCHED:
+        sent["Priohook-Origin"] = claim.origin
+        if claim.cause is not None:
+            sent["Priohook-Cause"] = str(claim.cause)
     return sent
 
 
