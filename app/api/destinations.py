@@ -13,7 +13,7 @@ from app.api.state import State
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows
-from app.deliveries.queries import ListedDestination, list_destinations
+from app.deliveries.queries import ListedDestination, count_undispatched, list_destinations
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
 from app.web.problems import NotFound
@@ -48,13 +48,17 @@ class DestinationShown(BaseModel):
     due: int = 0
     in_flight: int = 0
     dead: int = 0
-    oldest_pending_at: datetime | None = Field(default=None, description="When the oldest pending delivery was made.")
+    oldest_pending_at: datetime | None = Field(
+        default=None,
+        description="When the event of the oldest pending delivery arrived, or when the replay made the delivery.",
+    )
 
 
 class DestinationList(BaseModel):
     """All destinations, by name."""
 
     destinations: list[DestinationShown]
+    undispatched: int = Field(description="Accepted events that wait until a destination needs more deliveries.")
 
 
 class PauseRequest(BaseModel):
@@ -73,7 +77,9 @@ class PauseRequest(BaseModel):
 async def show_all(request: Request[State]) -> Response:
     """List destinations."""
     async with reading(request.state["engine"]) as connection:
-        return answer(DestinationList(destinations=await _all(connection, request.state["destinations"])))
+        destinations = await _all(connection, request.state["destinations"])
+        undispatched = await count_undispatched(connection)
+    return answer(DestinationList(destinations=destinations, undispatched=undispatched))
 
 
 @Operation(

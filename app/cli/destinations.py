@@ -14,7 +14,7 @@ from app.cli.output import print_json_lines, print_rows, say
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows, NotDone
-from app.deliveries.queries import list_destinations
+from app.deliveries.queries import ListedDestination, count_undispatched, list_destinations
 from app.settings.model import DestinationSettings
 from app.settings.values import masked
 
@@ -29,15 +29,20 @@ def destinations() -> None:
 @destinations.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, as_json: bool) -> None:
-    """List destinations and their queues, including destinations that are no longer in the settings."""
+    """List destinations and their queues, including destinations that are no longer in the settings.
+
+    Of many events only the next ones become deliveries; how many others wait is printed to standard error.
+    """
     now, configured = datetime.now(UTC), load_settings().destinations
-    rows = read(list_destinations, now=now)
+    rows, undispatched = read(_queues, now=now)
     listed = shown_destinations(rows, configured)
     if as_json:
         print_json_lines(listed)
-        return
-    urls = {row.name: row.url for row in rows} | {name: settings.url for name, settings in configured.items()}
-    print_rows((_shown(each, urls[each.name], configured.get(each.name), now) for each in listed), SHOWN)
+    else:
+        urls = {row.name: row.url for row in rows} | {name: settings.url for name, settings in configured.items()}
+        print_rows((_shown(each, urls[each.name], configured.get(each.name), now) for each in listed), SHOWN)
+    if undispatched:
+        say(f"Events that have no deliveries yet: {undispatched}.", err=True)
 
 
 @destinations.command()
@@ -73,6 +78,10 @@ def remove(name: str, *, yes: bool) -> None:
     except NotDone as error:
         raise click.ClickException(f"{error} Try again when that has ended.") from None
     say(f"{name} is forgotten. `priohook deliveries list --destination {name}` still lists its deliveries.")
+
+
+async def _queues(connection: AsyncConnection, *, now: datetime) -> tuple[list[ListedDestination], int]:
+    return await list_destinations(connection, now=now), await count_undispatched(connection)
 
 
 def _shown(

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, insert, literal, select
+from sqlalchemy import bindparam, delete, exists, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.writing import COMMIT_LATER, insert_new
@@ -29,6 +29,11 @@ BATCH = 250
 MOST_MADE = 5000
 """The most deliveries that dispatch makes in one transaction; those of a single event may be more."""
 
+ENOUGH = 4
+"""A destination has enough to do with so many times as many due deliveries as one transaction dispatches events."""
+
+HELD = 0.1  # seconds until it looks again whether a destination needs more; none sends what it has in less
+
 NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
 OLDEST = select(Undispatched.event_id).order_by(Undispatched.event_id).limit(bindparam("most"))
 # Not joined with OLDEST: neither database knows how few those are, and both might read all events to find them.
@@ -41,6 +46,22 @@ PASSED_OVER = select(PassedOver.event_id, PassedOver.destination).where(
 DISPATCHED = select(Delivery.event_id, Delivery.destination).where(
     Delivery.event_id.in_(bindparam("ids", expanding=True)), Delivery.replay_id.is_(None)
 )
+_SENDS = select(Destination.name).where(
+    Destination.name.in_(bindparam("names", expanding=True)),
+    Destination.paused_at.is_(None),
+    Destination.probe_at.is_(None),
+)
+_last_needed = (
+    select(Delivery.due_at)
+    .where(Delivery.destination == Destination.name, PENDING, HAS_TIME, Delivery.replay_id.is_(None))
+    .where(Delivery.due_at <= bindparam("now"))
+    .order_by(Delivery.due_at)
+    .offset(bindparam("enough"))
+    .limit(1)
+    .scalar_subquery()
+)
+SENDS_AND_NEEDS = select(exists(_SENDS), exists(_SENDS.where(_last_needed.is_(None))))
+"""Whether there is a destination that may send, and one that may and has fewer due deliveries than are enough."""
 
 
 class Arrived(NamedTuple):
@@ -63,11 +84,21 @@ class Wanted(NamedTuple):
 class Dispatcher:
     """Dispatches for one worker. Logs why it has to wait, and when event ids are ahead of the clock.
 
+    Of many events it dispatches only those that the senders need next: to write, index and vacuum all their deliveries
+    at the same time would slow the senders down. The others wait as events, whose order nothing can change.
+
     Args:
         wanted_types: The globs on the type or event name, by destination.
+        most: The most events that one transaction dispatches; by default `events_at_once`.
+
+    Attributes:
+        held: Whether `has_work` found that no sender needs more for now. Nothing tells when one does.
     """
 
-    def __init__(self, wanted_types: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, wanted_types: Mapping[str, Sequence[str]], *, most: int | None = None) -> None:
+        self.held = False
+        self._most = events_at_once(len(wanted_types)) if most is None else most
+        self._more = False
         self._wanted_types = wanted_types
         self._known = frozenset(wanted_types)
         self._left_to: list[str] = []
@@ -84,7 +115,11 @@ class Dispatcher:
 
         It may not if a destination was registered after it started, or if it has no destinations at all: it would
         dispatch the events without that destination. They wait for a worker that knows the destination.
+
+        They also wait while a destination may send, and each one that may has enough to do. So neither a paused nor a
+        slow destination holds up another one, and while none may send, all events become deliveries.
         """
+        self.held = False
         newest = await connection.scalar(NEWEST)
         if newest is None:
             return False
@@ -93,11 +128,19 @@ class Dispatcher:
         if left_to and left_to != self._left_to:
             logger.warning("dispatch_waits", extra={"fields": {"destinations": left_to}})
         self._left_to = left_to
-        return not left_to
+        self.held = not left_to and self._more and not await self._needed(connection, now=now)
+        return not left_to and not self.held
 
-    async def dispatch(self, connection: AsyncConnection, *, most: int, now: datetime) -> int:
+    async def dispatch(self, connection: AsyncConnection, *, now: datetime) -> int:
         """Calls `dispatch` for the worker's destinations."""
-        return await dispatch(connection, self._wanted_types, most=most, now=now)
+        count = await dispatch(connection, self._wanted_types, most=self._most, now=now)
+        self._more = count == self._most
+        return count
+
+    async def _needed(self, connection: AsyncConnection, *, now: datetime) -> bool:
+        values = {"names": list(self._wanted_types), "now": now, "enough": ENOUGH * self._most - 1}
+        sends, needs = (await connection.execute(SENDS_AND_NEEDS, values)).one()
+        return needs or not sends
 
     def _compare(self, newest: UUID, now: datetime) -> None:
         ahead = made_at(newest) - now
@@ -138,7 +181,7 @@ async def dispatch(
 ) -> int:
     """Makes the deliveries of up to `most` events, the oldest first, and returns how many. Does not commit.
 
-    Returns 0 while another worker dispatches: that one goes on until nothing is left.
+    Returns 0 while another worker dispatches: that one goes on.
 
     Args:
         connection: In a transaction that may write.

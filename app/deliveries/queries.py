@@ -40,7 +40,7 @@ from app.deliveries.tables import (
 )
 from app.deliveries.transitions import CLAIMED_BEFORE, OF_DELIVERY, in_flight
 from app.events.ids import made_at
-from app.events.tables import Event
+from app.events.tables import Event, Undispatched
 
 WRITTEN_OUT: dict[str, ColumnElement[bool]] = {
     DeliveryStatus.PENDING: PENDING,
@@ -139,11 +139,11 @@ class ListedDestination(NamedTuple):
     in_flight: int
     dead: int
     oldest: UUID | None
-    """The id of the oldest pending delivery."""
+    """Of the oldest pending delivery: the event's id, or its own if a replay made it."""
 
     @property
     def oldest_pending_at(self) -> datetime | None:
-        """When the oldest pending delivery was made."""
+        """When the event of the oldest pending delivery arrived, or when the replay made the delivery."""
         return made_at(self.oldest) if self.oldest else None
 
 
@@ -273,7 +273,8 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> li
     Costs as much as there are deliveries that are pending or dead.
     """
     sent_now = in_flight(now).label("in_flight")
-    part = (Delivery.destination, cast(Delivery.id, ComparedId).label("id"), Delivery.due_at, sent_now)
+    since = case((Delivery.replay_id.is_(None), Delivery.event_id), else_=Delivery.id)
+    part = (Delivery.destination, cast(since, ComparedId).label("since"), Delivery.due_at, sent_now)
     pending = union_all(*(select(*part).where(condition) for condition in PENDING_PARTS)).subquery()
     queues = (
         select(
@@ -281,7 +282,7 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> li
             func.count().label("pending"),
             func.sum(case((and_(pending.c.due_at <= now, ~pending.c.in_flight), 1), else_=0)).label("due"),
             func.sum(case((pending.c.in_flight, 1), else_=0)).label("in_flight"),
-            func.min(pending.c.id).label("oldest"),
+            func.min(pending.c.since).label("oldest"),
         )
         .group_by(pending.c.destination)
         .subquery()
@@ -294,6 +295,11 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> li
         .order_by(Destination.name)
     )
     return await read(connection, query, ListedDestination)
+
+
+async def count_undispatched(connection: AsyncConnection) -> int:
+    """How many accepted events have no deliveries yet. Costs as much as there are."""
+    return await connection.scalar(select(func.count()).select_from(Undispatched)) or 0
 
 
 async def list_replays(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> list[ListedReplay]:

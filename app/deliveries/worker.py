@@ -20,7 +20,7 @@ from app.database.writing import writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import Dispatcher, events_at_once
+from app.deliveries.dispatch import HELD, Dispatcher
 from app.deliveries.outlook import Outlook, outlooks
 from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
@@ -59,7 +59,6 @@ class Worker:
         self._url = url
         self._dispatcher = Dispatcher({name: destination.events for name, destination in destinations.items()})
         self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
-        self._at_once = events_at_once(len(destinations))
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._ending = False
@@ -133,6 +132,8 @@ class Worker:
             replayed = await self._advance(now)
             if events or replayed.made:
                 self._wake()
+            elif self._dispatcher.held:
+                await asyncio.sleep(HELD)
             else:
                 await until_woken(self._arrived, _soon(now, replayed.next_at), now=now)
 
@@ -141,7 +142,7 @@ class Worker:
             if not await self._dispatcher.has_work(connection, now=now):
                 return 0
         async with writing(self._engine, pace=self._pace) as connection:
-            return await self._dispatcher.dispatch(connection, most=self._at_once, now=now)
+            return await self._dispatcher.dispatch(connection, now=now)
 
     async def _advance(self, now: datetime) -> Advanced:
         async with self._engine.connect() as connection:

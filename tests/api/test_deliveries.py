@@ -100,7 +100,9 @@ async def test_an_unknown_delivery_is_404(api, url):
 async def test_destinations_have_queues_and_no_urls(api, workers):
     await workers.store()
     await workers.dispatch()
+    await workers.store()
     reply = await api.get("/api/destinations")
+    assert reply.json()["undispatched"] == 1
     erp, new = reply.json()["destinations"]
     assert (erp["name"], erp["pending"], erp["configured"]) == ("erp", 1, True)
     assert (new["name"], new["since"], new["dead"]) == ("new", None, 0)

@@ -30,6 +30,12 @@ def test_a_list_has_the_queue_of_each(run, working, configured):
     assert row["configured"] is True
 
 
+def test_events_without_deliveries_are_counted_beside_the_list(run, working, configured):
+    working(lambda workers: workers.store())
+    done = run("destinations", "list")
+    assert (len(done.text.splitlines()), done.errors) == (1, "Events that have no deliveries yet: 1.\n")
+
+
 def test_no_password_is_shown(run, working, configured):
     assert "pass-word" not in run("destinations", "list").text + run("destinations", "list", "--json").text
     assert "https://me:***@erp.example/***" in run("destinations", "list").text

@@ -8,6 +8,7 @@ from app.database.writing import writing
 from app.deliveries.claims import LOST
 from app.deliveries.queries import (
     DeliveryFilter,
+    count_undispatched,
     get_delivery,
     get_replay,
     list_attempts,
@@ -137,11 +138,29 @@ async def test_destinations_are_counted_by_what_becomes_of_their_deliveries(work
     assert unused.oldest is None
 
 
-async def test_the_oldest_pending_delivery_is_named(workers, five):
+async def test_the_oldest_pending_delivery_is_as_old_as_its_event(workers, five):
     (erp,) = await read(workers, list_destinations, now=workers.now)
-    pending = [row.id for row in await workers.deliveries() if row.status == "pending"]
-    assert erp.oldest == min(pending)
-    assert made_at(min(pending)) <= made_at(max(pending))
+    pending = [row.event_id for row in await workers.deliveries() if row.status == "pending"]
+    assert erp.oldest_pending_at == made_at(min(pending))
+
+
+async def test_a_pending_delivery_of_a_replay_is_as_old_as_itself(workers):
+    await workers.store()
+    await workers.dispatch()
+    (live,) = (await workers.turn()).claims
+    await workers.turn(workers.ended(live))
+    workers.wait(3600)
+    await replayed(workers)
+    (erp,) = await read(workers, list_destinations, now=workers.now)
+    assert [erp.oldest] == [row.id for row in await workers.deliveries() if row.status == "pending"]
+
+
+async def test_events_without_deliveries_are_counted(workers):
+    await workers.store()
+    await workers.store()
+    assert await read(workers, count_undispatched) == 2
+    await workers.dispatch(most=1)
+    assert await read(workers, count_undispatched) == 1
 
 
 async def test_a_replay_has_its_counts(workers, five):

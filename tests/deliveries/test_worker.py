@@ -3,17 +3,21 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, insert, select
 
 from app.database.writing import writing
+from app.deliveries.dispatch import BATCH, ENOUGH
 from app.deliveries.plans import plan
 from app.deliveries.replays import start
 from app.deliveries.tables import Destination
 from app.deliveries.worker import Worker
 from app.events.queries import EventFilter
+from app.events.tables import Event
 from app.settings.model import DestinationSettings
 from tests.deliveries.workers import Workers
+from tests.events.stores import new_event
 
+MANY = (ENOUGH + 1) * BATCH
 PATIENCE = 60  # seconds; a busy machine may need some of them
 
 
@@ -119,3 +123,29 @@ async def test_a_destination_with_nothing_to_do_takes_no_turn(engine, database_u
             assert set(locked) == {"busy"}
     finally:
         event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+async def test_a_worker_that_starts_on_many_events_delivers_all_in_the_order_of_each_reference(
+    engine, database_url, tmp_path, monkeypatch
+):
+    code = (
+        "async def take(event):\n    with open(__file__ + '.log', 'a') as log:\n        log.write(f'{event.id}\\n')\n"
+    )
+    (tmp_path / "noting_business.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    workers = Workers(engine)
+    await workers.register()
+    events = [new_event(f"event-{number}", reference=f"R{number % 40}") for number in range(MANY)]
+    async with writing(engine) as connection:
+        await connection.execute(insert(Event), [each._asdict() for each in events])
+
+    async def delivered():
+        return [row.status for row in await workers.deliveries()] == ["delivered"] * MANY
+
+    destinations = {"erp": DestinationSettings(url="python:noting_business:take", max_in_flight=64)}
+    async with Worker(engine, database_url, destinations).running():
+        await until(delivered)
+    came = (tmp_path / "noting_business.py.log").read_text().split()
+    for number in range(40):
+        own = {str(each.id) for each in events[number::40]}
+        assert [each for each in came if each in own] == sorted(own)
