@@ -29,9 +29,8 @@ ENDS_WITHIN = 30.0  # seconds
 AUTHORIZATION = "Authorization: " + basic_header()["Authorization"]
 JSON = "Content-Type: application/json"
 
-signal.signal(
-    signal.SIGHUP, signal.SIG_DFL
-)  # under nohup it is ignored, and every process started here would inherit that
+# Under nohup it is ignored, and every process started here would inherit that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Served:
