@@ -4,6 +4,7 @@ from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
@@ -25,8 +26,9 @@ from app.auth.keys import token_keys
 from app.auth.limits import FAILURES, Limit
 from app.auth.token_endpoint import TokenEndpoint
 from app.auth.token_errors import TokenDoor, TokenError
+from app.database.away import is_away
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
-from app.database.health import AWAY, Health, watching
+from app.database.health import Health, watching
 from app.database.schema import check_schema
 from app.database.writing import writing
 from app.deliveries.dispatch import register
@@ -111,11 +113,12 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                 engine_for(url, within=STATEMENT) as looking,
             ):
                 tell_ignored(url)
-                await can_start(check_schema(engine), settings)
+                before = partial(_check, engine, settings)
+                checked = await can_start(before(), settings)
                 async with (
                     watching(looking, known, commits=True),
                     _notifier(url) as stored,
-                    _store(settings, stored, known, engine).running() as store,
+                    _store(settings, stored, known, before=None if checked else before).running() as store,
                 ):
                     yield {
                         "events": store,
@@ -200,28 +203,33 @@ async def _notifier(url: str) -> AsyncIterator[Callable[[int], None]]:
         await notifier.close()
 
 
-async def can_start(check: Awaitable[None], settings: Settings) -> None:
-    """Returns if the check of the database succeeds, or if the database is away and there is a spool.
+async def can_start(check: Awaitable[None], settings: Settings) -> bool:
+    """Whether the check of the database succeeded. If not, the database is away, and events go to the spool.
 
-    The database is checked again before the first event of the spool is moved.
+    Raises:
+        Exception: there is no spool, or the database is not away but set up wrongly: events would wait for ever.
     """
     try:
         await check
-    except AWAY:
-        if settings.spool is None:
+    except Exception as error:
+        if settings.spool is None or not is_away(error):
             raise
+        return False
+    return True
 
 
-def _spool(settings: Settings, stored: Callable[[int], None], known: Health, engine: AsyncEngine) -> EventSpool | None:
-    if settings.spool is None:
-        return None
-
-    async def before() -> None:
-        """What `serve` does at its start, if the database is there."""
-        await check_schema(engine)
+async def _check(engine: AsyncEngine, settings: Settings) -> None:
+    await check_schema(engine)
+    if settings.spool is not None:  # `serve` may not have been able to
         async with writing(engine) as connection:
             await register(connection, settings.destinations, now=datetime.now(UTC))
 
+
+def _spool(
+    settings: Settings, stored: Callable[[int], None], known: Health, before: Callable[[], Awaitable[None]] | None
+) -> EventSpool | None:
+    if settings.spool is None:
+        return None
     return EventSpool(
         settings.spool,
         max_bytes=settings.spool_max_bytes,
@@ -236,7 +244,9 @@ def _spool(settings: Settings, stored: Callable[[int], None], known: Health, eng
     )
 
 
-def _store(settings: Settings, stored: Callable[[int], None], known: Health, engine: AsyncEngine) -> EventStore:
+def _store(
+    settings: Settings, stored: Callable[[int], None], known: Health, *, before: Callable[[], Awaitable[None]] | None
+) -> EventStore:
     url = settings.database_url
     writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
     return EventStore(
@@ -247,5 +257,5 @@ def _store(settings: Settings, stored: Callable[[int], None], known: Health, eng
         timeout=settings.commit_timeout,
         stored=stored,
         health=known,
-        spool=_spool(settings, stored, known, engine),
+        spool=_spool(settings, stored, known, before),
     )

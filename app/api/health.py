@@ -31,6 +31,9 @@ class Readiness(Status):
     """One word, and what weakens a promise, such as a server that does not fsync."""
 
     warnings: list[str] = []
+    reason: str | None = Field(
+        default=None, description="Why the database takes no events. Given while the status is `spooling`."
+    )
     spooled: int | None = Field(
         default=None,
         description="How many events wait in the spool. Given while the status is `spooling`: the database takes no "
@@ -64,5 +67,6 @@ async def readyz(request: Request[State]) -> Response:
         raise NotReady(f"{where} events now: they are answered 503.", why)
     warnings = {"warnings": health.warnings} if health.warnings else {}
     if spool is not None and (spool.active or health.problem is not None):
-        return JSONResponse({"status": "spooling", "spooled": spool.events, **warnings})
+        reason = {"reason": health.problem} if health.problem else {}
+        return JSONResponse({"status": "spooling", "spooled": spool.events, **reason, **warnings})
     return JSONResponse({"status": "ready", **warnings})

@@ -11,7 +11,9 @@ from app.cli.output import print_json_lines, print_rows, say
 from app.database.engines import is_sqlite
 from app.events.moving import Mover
 from app.events.postgres import PostgresWriter
-from app.events.spool_file import Content, SpoolFile, content_of, spool_files
+from app.events.spool_contents import Content, content_of, spool_files
+from app.events.spool_file import SpoolFile
+from app.events.spool_problems import SpoolProblem
 from app.receiver.judgement import without_what_was_read
 from app.settings.model import Settings
 
@@ -31,11 +33,21 @@ def list_(path: Path | None, *, as_json: bool) -> None:
     folder = path or load_settings().spool
     if folder is None:
         raise click.UsageError("No spool is configured. Name its folder.")
-    contents = [content_of(file) for file in _files(folder)]
+    contents: list[Content] = []
+    problems: list[SpoolProblem] = []
+    for file in _files(folder):
+        try:
+            contents.append(content_of(file))
+        except SpoolProblem as error:
+            problems.append(error)
     if as_json:
         print_json_lines(content._asdict() for content in contents)
-        return
-    print_rows((_shown(content) for content in contents), Content._fields)
+    else:
+        print_rows((_shown(content) for content in contents), Content._fields)
+    for problem in problems:
+        say(str(problem), err=True)
+    if problems:
+        raise SystemExit(1)
 
 
 @spool.command()
@@ -63,23 +75,35 @@ async def _move(settings: Settings, path: Path) -> bool:
     try:
         async with opened(settings):
             for each in _files(path):
-                file = await asyncio.to_thread(SpoolFile.adopt, each)
-                if file is None:
-                    say(f"{each} is in use: its process moves the events by itself.")
-                    all_moved = False
-                    continue
                 moved = 0
                 try:
-                    await mover.move_all(file)
-                finally:
-                    await file.close()
-                say(f"{each}: {moved} events moved.")
-                if await asyncio.to_thread(each.exists):
-                    say(f"{each}: the database refuses the others. They stay in the file.", err=True)
+                    stays = await _move_file(mover, each)
+                except SpoolProblem as problem:
+                    stays = str(problem)
+                if moved or stays is None:
+                    say(f"{each}: {moved} events moved.")
+                if stays is not None:
+                    say(f"{each}: {stays}", err=True)
                     all_moved = False
     finally:
         await writer.close()
     return all_moved
+
+
+async def _move_file(mover: Mover, path: Path) -> str | None:
+    """Moves a file's events. Says why the file stays; None if it is gone."""
+    file = await asyncio.to_thread(SpoolFile.adopt, path)
+    if file is None:
+        in_use = await asyncio.to_thread(path.exists)
+        return "it is in use: its process moves the events by itself." if in_use else None
+    try:
+        await mover.move_all(file)
+    finally:
+        await file.close()
+    if file.unreadable:
+        return f"{file.unreadable} events are on damaged pages and could not be read. Keep the file."
+    stays = await asyncio.to_thread(path.exists)
+    return "the database refuses the others. They stay in the file." if stays else None
 
 
 def _files(path: Path) -> list[Path]:

@@ -8,9 +8,9 @@ from time import monotonic
 from typing import Protocol
 
 import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database.away import AWAY, is_away
 from app.database.engines import weaknesses
 from app.database.postgres import DatabaseProblem
 from app.database.schema import SchemaNotCurrent, check_schema
@@ -19,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0  # seconds between looks at the schema
 LOOK_WITHIN = 5.0  # seconds
-AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""What is raised when the database cannot be reached, or does not do what it should."""
 
 
 class Spool(Protocol):
@@ -53,6 +51,7 @@ class Health:
 
         self._problems: dict[str, str] = {}
         self._lost_at = 0.0
+        self._refused = False  # since the database was lost
 
     @property
     def problem(self) -> str | None:
@@ -69,6 +68,7 @@ class Health:
     def works(self, part: str) -> None:
         """Notes that this part works."""
         if self._problems.pop(part, None) is not None and not self._problems:
+            self._refused = False
             fields = {"seconds": round(monotonic() - self._lost_at, 1)}
             logger.warning("database_back", extra={"fields": fields})
 
@@ -84,6 +84,9 @@ class Health:
             self._lost_at = monotonic()
             fields = {"part": part, "reason": why} | ({"error": first_line(error)} if error else {})
             logger.warning("database_lost", extra={"fields": fields})
+        if isinstance(error, asyncpg.PostgresError) and not is_away(error) and not self._refused:
+            self._refused = True
+            logger.error("database_refuses", extra={"fields": {"part": part, "error": first_line(error)}})
         self._problems[part] = why
 
     def warn(self, *warnings: str) -> None:

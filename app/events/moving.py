@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 
 from app.events.postgres import PostgresWriter
 from app.events.rows import NewEvent, Row
-from app.events.spool_file import Kept, SpoolFile
+from app.events.spool_file import SpoolFile
+from app.events.spool_rows import Kept
 from app.events.store import BadRow
 
 logger = logging.getLogger(__name__)
+
+LEFT_OUT = "A trigger leaves it out."
 
 
 class Mover:
@@ -34,22 +37,23 @@ class Mover:
 
     async def move(self, file: SpoolFile, kept: Sequence[Kept]) -> None:
         """Commits events to the database, then forgets them. Those that it refuses go there by themselves."""
+        why = LEFT_OUT
         try:
             refused = await self._writer.move([each.row for each in kept])
-        except BadRow:
+        except BadRow as error:
             if len(kept) > 1:
                 for each in kept:
                     await self.move(file, [each])
                 return
-            refused = {kept[0].row.event.id}
+            refused, why = {kept[0].row.event.id}, str(error)
         moved = []
         for each in kept:
             if each.row.event.id not in refused or await self._move_refused(each):
                 moved.append(each)
                 continue
-            fields = {"event_id": str(each.row.event.id), "file": file.path.name}
+            fields = {"event_id": str(each.row.event.id), "file": file.path.name, "error": why}
             logger.error("spool_refused", extra={"fields": fields})
-            await file.pass_over(each)
+            await file.pass_over(each, why=why)
         self._moved(len(moved))
         await file.forget(moved)
 

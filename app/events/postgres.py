@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 
+from app.database.away import is_away, is_of_row, named
 from app.database.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
 from app.events.ids import new_id
 from app.events.rows import COLUMNS, NewEvent, Row, outlived_keys
@@ -74,16 +75,6 @@ UPDATE events SET dedup_key = uuid_send(events.id) FROM (
 ) AS old WHERE events.id = old.id
 """  # noqa: S608
 
-BAD_ROW = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-    asyncpg.PLPGSQLError,  # raised by an operator's own trigger
-    asyncpg.WithCheckOptionViolationError,
-    ValueError,  # from asyncpg, for a value that it cannot encode
-    OverflowError,
-)
-
 
 class PostgresWriter:
     """Writes the events of one process over one connection.
@@ -143,7 +134,23 @@ class PostgresWriter:
 
         Returns:
             The ids of events that a trigger left out.
+
+        Raises:
+            BadRow: one of the rows cannot be stored as it is, whatever the error says: the server takes others.
         """
+        for again in (False, True):
+            try:
+                return await self._move(rows)
+            except asyncpg.PostgresError as error:
+                if is_away(error):
+                    raise
+                if again:
+                    raise BadRow(named(error)) from None
+                # The code is one of the server's, but a trigger may raise it for one event.
+                await self.probe(thorough=True)
+        raise AssertionError
+
+    async def _move(self, rows: Sequence[Row]) -> set[UUID]:
         lasting = [
             (row.event.dedup_key, row.event.received_at + within)
             for row in rows
@@ -174,10 +181,14 @@ class PostgresWriter:
         """Implements `Writer.probe`. Even without rows, the INSERT needs the table, rights on it and a writable server.
 
         A thorough probe inserts a row and rolls back. The row's body is large enough to need new pages in the table and
-        in the write-ahead log.
+        in the write-ahead log. If a trigger refuses this row, the server works.
         """
         rows = [Row(_random_event())] if thorough else []
         columns = list(zip(*(row.values() for row in rows), strict=True)) or [()] * len(COLUMNS)
+        with suppress(BadRow):
+            await self._try(columns)
+
+    async def _try(self, columns: Sequence[Sequence[object]]) -> None:
         async with self._connected() as connection:
             transaction = connection.transaction()
             await transaction.start()
@@ -201,12 +212,13 @@ class PostgresWriter:
         self._unreplicated = False
         try:
             yield self._connection
-        except BAD_ROW as error:
-            # Only the error's class, and no cause: the driver's message quotes the value, PostgreSQL's DETAIL the row.
-            raise BadRow(type(error).__name__) from None
+        except (ValueError, OverflowError) as error:  # from asyncpg, for a value that it cannot encode
+            raise BadRow(type(error).__name__) from None  # no cause: its message quotes the value
         except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError):
             raise  # the server ended the statement only, so the connection is still good
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncpg.PostgresError) and is_of_row(error):
+                raise BadRow(named(error)) from None  # no cause: PostgreSQL's DETAIL quotes the row
             await self._discard()
             raise
 

@@ -15,20 +15,18 @@ not be deleted from its file. It has the same id both times, so it is stored onc
 
 import asyncio
 import logging
-import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from uuid import UUID
 
-from app.database.health import Health, first_line
-from app.events.ids import go_on_after
+from app.database.health import Health
 from app.events.moving import Mover
 from app.events.postgres import PostgresWriter
-from app.events.rows import NewEvent, Row, Stored
-from app.events.spool_file import SpoolFile, SpoolProblem, spool_files
+from app.events.rows import NewEvent, Stored
+from app.events.spool_folder import SpoolFolder
+from app.events.spool_problems import SpoolProblem
 from app.events.store import EventStore, StoreFull, Waiting, Writer, reason_of
 
 logger = logging.getLogger(__name__)
@@ -47,14 +45,16 @@ class EventSpool:
 
     Args:
         folder: On a durable local disk. Other processes may have files there too.
-        max_bytes: The most that this process keeps there.
+        max_bytes: The most that this process writes there until it is moved. What other processes left does not count:
+            a receiver that adopts a large file must have room for its own events.
         max_batch: As in `EventStore`.
-        max_waiting: As in `EventStore`.
-        max_waiting_bytes: As in `EventStore`.
+        max_waiting: As in `EventStore`, but twice as many wait here: all that wait there may come over at once.
+        max_waiting_bytes: As in `EventStore`, and twice as many too.
         timeout: As in `EventStore`, for a commit into the spool.
         unread: Turns an event whose content the database refuses into a quarantined one, with its bytes only.
         health: Is told whether events can be moved.
-        before: Called before the first event is moved; if it fails, moving is tried again later.
+        before: Called before the first event goes to the database; if it fails, all events go to the spool, and it is
+            tried again. None if the database was found as it should be.
         moved: Called after each commit of moved events, with their number.
     """
 
@@ -72,7 +72,7 @@ class EventSpool:
         before: Callable[[], Awaitable[None]] | None = None,
         moved: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._folder = folder
+        self._folder = SpoolFolder(folder)
         self._max_bytes = max_bytes
         self._max_batch = max_batch
         self._unread = unread
@@ -81,16 +81,12 @@ class EventSpool:
         self._moved = moved
         self._hold_for = min(HOLD_FOR, timeout.total_seconds() / 2)
         self._store = EventStore(
-            _Target(self),
+            self._folder,
             max_batch=max_batch,
-            max_waiting=max_waiting,
-            max_waiting_bytes=max_waiting_bytes,
+            max_waiting=2 * max_waiting,
+            max_waiting_bytes=2 * max_waiting_bytes,
             timeout=timeout,
         )
-        self._own: SpoolFile | None = None
-        self._left: list[SpoolFile] = []  # what other processes left, the oldest first
-        self._unusable: set[Path] = set()  # those that were logged
-        self._given_up: set[Path] = set()  # until a restart
         self._active = False
         self._since = 0.0
         self._count = 0  # of events moved since `_since`
@@ -108,12 +104,13 @@ class EventSpool:
     @property
     def events(self) -> int:
         """How many events wait in files of this process."""
-        return sum(file.events for file in self._files())
+        return sum(file.events for file in self._folder.files)
 
     @property
     def takes_events(self) -> bool:
         """Whether an event could be committed to the spool now, as far as this process knows."""
-        return self._own is not None and self._own.problem is None and not self._is_full()
+        own = self._folder.own
+        return own is not None and own.problem is None and not self._is_full()
 
     async def append(self, event: NewEvent) -> Stored:
         """Implements `Spool.append`."""
@@ -138,21 +135,13 @@ class EventSpool:
         assert isinstance(writer, PostgresWriter)  # noqa: S101 - the settings refuse a spool beside SQLite
         self._primary, self._writer = store, writer
         self._mover = Mover(writer, unread=self._unread, moved=self._committed)
-        if not await asyncio.to_thread(self._folder.is_dir):
-            raise SpoolProblem(f"spool names {self._folder}, which is not a folder. Make it on a durable local disk.")
-        await self._adopt()
-        try:
-            self._own = await asyncio.to_thread(SpoolFile.make, self._folder)
-        except SpoolProblem as error:
-            if not os.access(self._folder, os.W_OK | os.X_OK):
-                raise
-            # The disk is full, perhaps of what an earlier process left, which only a receiver that starts can move.
-            fields = {"file": self._folder.name, "error": first_line(error)}
-            logger.warning("spool_failed", extra={"fields": fields})
+        await self._folder.open()
         self._health.spool = self
         await self._stack.enter_async_context(self._store.running())
-        if self._left:
+        if self._folder.left:
             self.divert((), reason="An earlier process left events.")
+        elif self._before is not None:
+            self.divert((), reason="The database was away at the start.")
         self._begin(self._look())
 
     async def end(self) -> None:
@@ -162,26 +151,11 @@ class EventSpool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._store.resume()
         await self._stack.aclose()
-        for file in self._files():
-            await file.close()
-
-    async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
-        """Commits rows to this process's file."""
-        if self._own is None:
-            raise SpoolProblem("The spool has no file.")
-        return await self._own.write(rows)
-
-    async def probe(self, *, thorough: bool) -> None:
-        """Returns if this process's file takes events."""
-        if self._own is None:
-            raise SpoolProblem("The spool has no file.")
-        await self._own.probe(thorough=thorough)
-
-    def _files(self) -> list[SpoolFile]:
-        return [*self._left, *([self._own] if self._own else [])]
+        await self._folder.close_files()
 
     def _is_full(self) -> bool:
-        return sum(file.size for file in self._files()) >= self._max_bytes
+        own = self._folder.own
+        return own is not None and own.size >= self._max_bytes
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -193,37 +167,11 @@ class EventSpool:
         while True:
             await asyncio.sleep(ADOPT_EVERY)
             with suppress(OSError):  # of the folder; it is looked at again
-                await self._adopt()
-            if self._own is None and not self._active:
-                await self._try_own()
-            if self._left and not self._active:
+                await self._folder.adopt()
+            if self._folder.own is None and not self._active:
+                await self._folder.renew()
+            if self._folder.left and not self._active:
                 self._primary.divert("Another process left events.")
-
-    async def _adopt(self) -> None:
-        ours = {file.path for file in self._files()}
-        for path in await asyncio.to_thread(spool_files, self._folder):
-            if path in ours or path in self._given_up:
-                continue
-            try:
-                file = await asyncio.to_thread(SpoolFile.adopt, path)
-            except SpoolProblem as error:
-                self._tell_unusable(path, error)
-                continue
-            if file is None:
-                continue
-            if not file.events:
-                await file.close()
-                continue
-            if file.newest is not None:
-                go_on_after(file.newest)
-            self._unusable.discard(path)
-            self._left.append(file)
-
-    def _tell_unusable(self, path: Path, error: BaseException) -> None:
-        if path not in self._unusable:
-            fields = {"file": path.name, "error": first_line(error)}
-            logger.error("spool_file_unusable", extra={"fields": fields})
-        self._unusable.add(path)
 
     async def _move_all(self) -> None:
         """Moves events until none is left, and tries again after each failure. Then new events go directly again."""
@@ -232,7 +180,9 @@ class EventSpool:
             try:
                 if failed is not None:
                     await asyncio.sleep(TRY_EVERY)
-                    await self._recover(failed)
+                    if isinstance(failed, SpoolProblem):
+                        await self._folder.go_on_without(failed)
+                    await self._folder.renew()
                 await self._primary.idle()  # a write under way may still be committed, and uses the connection
                 await self._prepare()
                 await self._move_left()
@@ -253,15 +203,13 @@ class EventSpool:
 
     async def _move_left(self) -> None:
         """Moves the events that other processes left, and all but the last of this process's own."""
-        while self._left:
-            file = self._left[0]
+        folder = self._folder
+        while folder.left:
+            file = folder.left[0]
             await self._mover.move_all(file)
-            self._left.remove(file)
-            await file.close()
-            if await asyncio.to_thread(file.path.exists):  # with events that the database refuses
-                self._given_up.add(file.path)
-        while self._own is not None and self._own.events > self._max_batch and (kept := await self._own.oldest()):
-            await self._mover.move(self._own, kept)
+            await folder.finish(file)
+        while folder.own is not None and folder.own.events > self._max_batch and (kept := await folder.own.oldest()):
+            await self._mover.move(folder.own, kept)
 
     async def _move_last(self) -> bool:
         """Moves the last events while new ones wait. True if none is left: new ones then go directly to the database.
@@ -272,7 +220,7 @@ class EventSpool:
         last = asyncio.ensure_future(self._move_own())
         try:
             await asyncio.wait((last,), timeout=self._hold_for)
-            if last.done() and last.exception() is None and not self._left and self._store.is_held:
+            if last.done() and last.exception() is None and not self._folder.left and self._store.is_held:
                 self._go_direct()
                 return True
         except asyncio.CancelledError:
@@ -286,12 +234,11 @@ class EventSpool:
 
     async def _move_own(self) -> None:
         await self._store.idle()
-        if self._own is not None:
-            await self._mover.move_all(self._own)
-        if self._own is not None and self._own.is_spent and self._store.is_held:
-            spent, self._own = self._own, None
-            await spent.close()
-            await self._try_own()
+        own = self._folder.own
+        if own is not None:
+            await self._mover.move_all(own)
+        if own is not None and own is self._folder.own and own.is_spent and self._store.is_held:
+            await self._folder.replace()
 
     def _go_direct(self) -> None:
         fields = {"events": self._count, "seconds": round(monotonic() - self._since, 1)}
@@ -303,49 +250,3 @@ class EventSpool:
         self._health.works("commits")
         self._count += events
         self._moved(events)
-
-    async def _try_own(self) -> None:
-        """Finds out whether the spool takes events again: a full disk may have space now.
-
-        If the file was removed or is damaged, new events go to another one. What can still be read is moved first.
-        """
-        with suppress(SpoolProblem):
-            if self._own is None:
-                self._own = await asyncio.to_thread(SpoolFile.make, self._folder)
-            try:
-                await self._own.probe(thorough=True)
-            except SpoolProblem as problem:
-                if problem.lasts:
-                    new = await asyncio.to_thread(SpoolFile.make, self._folder)
-                    self._left.append(self._own)
-                    self._own = new
-
-    async def _recover(self, failed: Exception) -> None:
-        """Goes on without a file that cannot be read. The file stays, and is adopted again unless it is damaged."""
-        for file in self._files():
-            if isinstance(failed, SpoolProblem) and file.path == failed.path:
-                self._tell_unusable(file.path, failed)
-                if failed.lasts:
-                    self._given_up.add(file.path)
-                if file is self._own:
-                    self._own = None
-                else:
-                    self._left.remove(file)
-                await file.close()
-        await self._try_own()
-
-
-class _Target:
-    """The spool's file as a `Writer`: another file may take its place."""
-
-    def __init__(self, spool: EventSpool) -> None:
-        self._spool = spool
-
-    def write(self, rows: Sequence[Row]) -> Awaitable[Mapping[bytes, UUID]]:
-        return self._spool.write(rows)
-
-    def probe(self, *, thorough: bool) -> Awaitable[None]:
-        return self._spool.probe(thorough=thorough)
-
-    async def close(self) -> None:
-        """The spool closes its files."""

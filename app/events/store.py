@@ -18,6 +18,9 @@ from time import monotonic
 from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
+import asyncpg
+
+from app.database.away import is_away
 from app.database.health import Health, first_line
 from app.database.postgres import DatabaseProblem
 from app.events.rows import NewEvent, Row, Stored
@@ -29,7 +32,6 @@ T = TypeVar("T")
 
 CHECK_EVERY = 0.5  # seconds between checks for events that have waited too long
 TRY_EVERY = 1.0  # seconds without a commit before a trial
-SLOW = 0.5  # seconds of a commit after which a full queue goes to the spool
 SHUTDOWN = timedelta(seconds=20)
 
 
@@ -179,7 +181,7 @@ class EventStore:
             if self._held:
                 self.resume()
                 return self._queued(event)
-            if self._spool is not None and self._writing is not None and monotonic() - self._changed > SLOW:
+            if self._spool is not None:  # its sender may never send the event again
                 self.divert(f"{len(self._waiting)} events wait for the database.")
                 return self._spool.append(event)
             raise StoreFull("Too many events are waiting to be stored.")
@@ -362,7 +364,11 @@ class EventStore:
 
 def reason_of(error: BaseException | None) -> str:
     """Why events cannot be committed, for anyone who asks."""
-    return str(error) if isinstance(error, DatabaseProblem) else "The last commit failed; the log says why."
+    if isinstance(error, DatabaseProblem):
+        return str(error)
+    if isinstance(error, asyncpg.PostgresError) and not is_away(error):
+        return "The database refuses this receiver: its user, password, rights or database are wrong. The log says why."
+    return "The last commit failed; the log says why."
 
 
 def _rows(batch: Sequence[Waiting]) -> list[Row]:

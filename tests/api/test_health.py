@@ -6,6 +6,7 @@ from uuid import UUID
 import httpx2
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from app.database.engines import TRIGGERS, engine_for
 from app.database.health import Health, watching
@@ -255,9 +256,20 @@ async def test_with_a_spool_it_starts_and_receives_while_the_database_is_away(st
     nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
     async with start(nowhere, spool=tmp_path) as client:
         assert (await client.post(WEBHOOK, content=ORDER, headers=basic_header())).status_code == 200
-        assert (await readiness(client, 200)).json() == {"status": "spooling", "spooled": 1}
+        ready = (await readiness(client, 200)).json()
+        assert (ready["status"], ready["spooled"]) == ("spooling", 1)
     assert [line["event"] for line in lines() if line["event"].startswith("spool_")] == ["spool_started"]
     assert len(list(tmp_path.glob("*.db"))) == 1
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("/priohook_test", "/missing"), ("//priohook@", "//nobody@")])
+async def test_a_receiver_that_the_database_refuses_does_not_start_with_a_spool_either(
+    postgres_url, start, tmp_path, right, wrong
+):
+    with pytest.raises(DBAPIError, match="does not exist"):
+        async with start(postgres_url.replace(right, wrong), spool=tmp_path):
+            pass
+    assert list(tmp_path.glob("*.db")) == []
 
 
 async def ready_again(client: httpx2.AsyncClient) -> None:

@@ -95,29 +95,41 @@ def test_a_file_that_a_process_has_is_left_to_it(run, postgres, folder):
     with used(folder, new_event("a")) as path:
         done = run("spool", "move", str(path))
     assert done.status == 1
-    assert "in use" in done.text
+    assert "in use" in done.errors
     assert references(postgres) == []
 
 
 def test_a_file_that_cannot_be_read_is_named(run, postgres, folder):
     path = folder / "spool-damaged.db"
     path.write_bytes(b"not a database" * 1000)
-    for command in ("list", "move"):
+    other = left(folder, new_event("a", reference="A"))
+    for command, said in (("list", str(other)), ("move", "1 events moved")):
         done = run("spool", command, str(folder))
         assert done.status == 1
         assert "spool-damaged.db" in done.errors
+        assert said in done.text
+    assert references(postgres) == ["A"]
 
 
-def test_a_database_that_is_no_file_of_the_spool_stays_as_it_is(run, postgres, tmp_path):
-    path = tmp_path / "priohook.db"
+def test_an_empty_file_of_another_name_stays(run, postgres, folder):
+    for name in ("spool-empty.db", "other.db"):
+        (folder / name).touch()
+    assert run("spool", "move", str(folder / "other.db")).status == 1
+    assert run("spool", "move", str(folder)).status == 0
+    assert [path.name for path in folder.iterdir()] == ["other.db"]
+
+
+@pytest.mark.parametrize("name", ["priohook.db", "spool-other.db"])
+def test_a_database_that_is_no_file_of_the_spool_stays_as_it_is(run, postgres, tmp_path, name):
+    path = tmp_path / name
     with closing(sqlite3.connect(path)) as database:
         database.executescript("CREATE TABLE events (body); INSERT INTO events VALUES ('kept')")
-    done = run("spool", "move", str(path))
-    assert done.status == 1
-    assert "not a file of the spool" in done.errors
-    with closing(sqlite3.connect(path)) as database:
-        assert database.execute("SELECT body FROM events").fetchall() == [("kept",)]
-        assert database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+    before = path.read_bytes(), {*tmp_path.iterdir()}
+    for command in ("move", "list"):
+        done = run("spool", command, str(path))
+        assert done.status == 1
+        assert "not a file of the spool" in done.errors
+    assert (path.read_bytes(), {*tmp_path.iterdir()}) == before
 
 
 def test_sqlite_has_no_spool(run, folder):

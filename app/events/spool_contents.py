@@ -1,0 +1,83 @@
+"""What a folder of the spool holds, for anyone who looks."""
+
+import os
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from app.database.sqlite import is_damage
+from app.events.spool_lock import is_of_spool, lock
+from app.events.spool_problems import SpoolProblem, problems
+from app.events.spool_rows import SIZE, time_of
+
+NAMES = "spool-*.db"
+
+
+def spool_files(folder: Path) -> list[Path]:
+    """The files of the spool in a folder, whether a process has them or not, the oldest first."""
+    return sorted(folder.glob(NAMES))
+
+
+class Content(NamedTuple):
+    """What a file of the spool holds."""
+
+    file: str
+    in_use: bool
+    """Whether a process has it, which moves the events by itself."""
+    events: int
+    bytes: int | None
+    oldest: datetime | None
+    refused: int
+    """How many of its events the database refused when they were last moved."""
+    problem: str | None
+    """Why events stay in the file."""
+
+
+def content_of(path: Path) -> Content:
+    """What a file of the spool holds now. Reads beside the process that has it.
+
+    Raises:
+        SpoolProblem: it cannot be read, or is another file.
+    """
+    with problems(path):
+        in_use = _is_in_use(path)
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            (events,) = connection.execute("SELECT count(*) FROM spooled").fetchone()  # read from the index of keys
+            try:
+                (_, size) = connection.execute(SIZE).fetchone()
+                (oldest,) = connection.execute("SELECT min(received_at) FROM spooled").fetchone()
+                refused, why = connection.execute("SELECT count(refused), min(refused) FROM spooled").fetchone()
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                damaged = "The file is damaged. Move its events, and keep the file."
+                return Content(str(path), in_use, events, None, None, 0, damaged)
+    return Content(
+        file=str(path),
+        in_use=in_use,
+        events=events,
+        bytes=size,
+        oldest=None if oldest is None else time_of(oldest),
+        refused=refused,
+        problem=why and f"The database refuses events: {why}",
+    )
+
+
+def _is_in_use(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if not is_of_spool(descriptor):
+            raise SpoolProblem(not_of_spool(path))
+    finally:
+        os.close(descriptor)
+    held = lock(path)
+    if held is not None:
+        os.close(held)
+    return held is None
+
+
+def not_of_spool(path: Path) -> str:
+    """What is wrong with another file."""
+    return f"{path.name} is not a file of the spool, or its first page is damaged."
