@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     )
     spool_max_bytes: Bytes = Field(
         default=1024**3,
-        description="How much a receiver process may have in the spool, besides what others left, before it answers 503.",
+        description="How much a receiver may keep in the spool, besides what others left, before it answers 503.",
     )
     max_waiting_bytes: Bytes = Field(
         default=32 * 1024 * 1024,
