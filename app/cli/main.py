@@ -23,6 +23,10 @@ COMMANDS = {
         "app.cli.prioticket:prioticket",
         "Register webhooks at Prioticket, and show orders as Prioticket has them.",
     ),
+    "reconcile": (
+        "app.cli.reconcile:reconcile",
+        "Ask Prioticket which orders changed, and fetch those whose webhooks never arrived.",
+    ),
     "replay": (
         "app.cli.replays:replay",
         "Deliver stored events again, for each reference in the order of arrival. Live events go first.",

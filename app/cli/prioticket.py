@@ -153,23 +153,28 @@ def order(*, reference: str, version: int | None, as_json: bool) -> None:
 
 def _asked(question: Callable[[Prioticket], Awaitable[Result]]) -> Result:
     """Prioticket's answer to a question. Standard error tells of waits."""
-    account = _account()
+    configured = account()
 
     async def answer() -> Result:
-        async with prioticket_of(account, told=lambda sentence: say(sentence, err=True)) as client:
+        async with prioticket_of(configured, told=lambda sentence: say(sentence, err=True)) as client:
             return await question(client)
 
     return asyncio.run(answer())
 
 
-def _account() -> PrioticketSettings:
-    account = load_settings().prioticket
-    if account is None:
+def account() -> PrioticketSettings:
+    """The configured account.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    configured = load_settings().prioticket
+    if configured is None:
         raise click.UsageError(
             "Prioticket's API is not configured: set base_url, client_id and client_secret of [prioticket] in "
             "priohook.toml, or PRIOHOOK_PRIOTICKET__BASE_URL and so on."
         )
-    return account
+    return configured
 
 
 def _row(webhook: Webhook) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def _row(webhook: Webhook) -> dict[str, Any]:
 def _public(url: str) -> str:
     """The URL to register. Only a simulated Prioticket, whose API has no TLS either, may send without TLS."""
     full = webhook_url(url)
-    if urlsplit(full).scheme != "https" and urlsplit(_account().base_url).scheme == "https":
+    if urlsplit(full).scheme != "https" and urlsplit(account().base_url).scheme == "https":
         raise click.UsageError("Prioticket must reach the receiver by https://: orders hold personal data.")
     return full
 

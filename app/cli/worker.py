@@ -1,20 +1,25 @@
 """The command `priohook worker`, and the worker that `priohook serve` keeps beside it."""
 
 import asyncio
-import fcntl
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import click
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.auth.first_clients import with_kept_clients
 from app.cli.opened import load_settings, opened
 from app.cli.streams import outlive_output
 from app.database import engines
 from app.database.health import Health, watching
+from app.database.locks import locked_file
 from app.deliveries.worker import Worker
+from app.prioticket.client import prioticket_of
+from app.reconciliation.keeping import Keeper
+from app.reconciliation.periodic import Periodic
 from app.server.beside import ENDS_WITHIN
 from app.server.heartbeat import beating
 from app.server.processes import ending_signals, ending_with, exit_when_told
@@ -24,7 +29,6 @@ from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 NICENESS = 10
 """On a busy machine, acknowledgements come before deliveries."""
 LOOK_EVERY = 10.0  # seconds between looks at the database of a worker that has nothing to do
-OWNER_ONLY = 0o600  # of the lock file: another user who could open it could hold the lock
 
 
 class WorkerRuns(click.ClickException):
@@ -60,9 +64,27 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
         watching(engine, Health(), commits=False, every=LOOK_EVERY),
     ):
         work = Worker(engine, url, settings.destinations)
-        async with beating(work.under_way, line=line), work.running():
+        async with beating(work.under_way, line=line), work.running(), _reconciling(engine, settings):
             log.write("worker_started", {"destinations": sorted(settings.destinations)})
             await ended.wait()
+
+
+@asynccontextmanager
+async def _reconciling(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None]:
+    """Reconciles with Prioticket meanwhile, if the settings ask for that."""
+    account = settings.prioticket
+    if account is None or account.reconcile_every is None:
+        yield
+        return
+    keeper = Keeper(engine, with_kept_clients(settings).clients)
+    async with prioticket_of(account) as client:
+        periodic = Periodic(engine=engine, client=client, keeper=keeper, every=account.reconcile_every)
+        task = asyncio.create_task(periodic.go_on())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 @contextmanager
@@ -73,15 +95,10 @@ def _alone(url: str) -> Iterator[None]:
         return
     path = engines.sqlite_path(url)
     # Not the file itself: closing it here would drop SQLite's own locks. Beside the file, by whatever link it is named.
-    lock = Path(f"{path.resolve()}-worker")
-    with os.fdopen(os.open(lock, os.O_CREAT | os.O_WRONLY, OWNER_ONLY), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with locked_file(Path(f"{path.resolve()}-worker")) as locked:
+        if not locked:
             raise WorkerRuns(
                 f"A worker already runs for {path}, and SQLite allows only one. `serve` starts its own unless it gets "
                 "--no-worker. PostgreSQL allows any number."
-            ) from None
-        except OSError as error:  # a file system without locks
-            raise OSError(error.errno, error.strerror, str(lock)) from None
+            )
         yield

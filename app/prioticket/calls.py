@@ -56,6 +56,8 @@ class Calls:
         self._exchange = exchange
         self._clock = clock
         self._told = told
+        self.sent = 0
+        """How many requests were sent."""
         self._pace = Pace(settings.rate, clock)
         self._token: Token | None = None
         self._renew_at = 0.0
@@ -146,6 +148,7 @@ class Calls:
         keyed = [("key", key.get_secret_value())] if key is not None and path != TOKEN_PATH else []
         url = self._settings.base_url + path + messages.query_of([*query, *keyed])
         await self._pace.turn()
+        self.sent += 1
         began = self._clock.now()
         answer, status, why = None, 0, ""
         try:

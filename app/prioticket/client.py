@@ -41,6 +41,11 @@ class Prioticket:
         self._distributor_id = settings.distributor_id
         self._calls = Calls(settings, exchange, clock=clock or Clock(), told=told)
 
+    @property
+    def requests(self) -> int:
+        """How many requests were sent, those for a token included."""
+        return self._calls.sent
+
     async def order(self, reference: str, *, version: int | None = None) -> FetchedOrder:
         """The order as it is now, or as it was at a version.
 

@@ -67,6 +67,21 @@ class Payload(NamedTuple):
         return columns
 
 
+class OrderState(NamedTuple):
+    """Which state of which order it is, as the columns of its event have it."""
+
+    reference: str | None
+    version: int | None
+    modified: datetime | None
+
+
+def state_of(order: Mapping[str, Any]) -> OrderState:
+    """The state of an order that was read from JSON."""
+    return OrderState(
+        own_reference("order", order), _version(order.get("order_version")), _time(order.get("order_modified"))
+    )
+
+
 def parse_payload(content: bytes) -> Payload:
     """What a decoded body says.
 

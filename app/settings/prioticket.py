@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from app.settings.values import Timeout, http_target
+from app.settings.values import Every, Timeout, http_target
 
 
 class PrioticketSettings(BaseModel):
@@ -29,6 +29,8 @@ class PrioticketSettings(BaseModel):
     """For one answer. Prioticket recommends 60 seconds."""
     rate: float = Field(default=5, gt=0, le=16)
     """Requests a second. Prioticket takes 1000 a minute from one address."""
+    reconcile_every: Every | None = None
+    """How often a worker looks for what never arrived, such as `15m`."""
 
     @field_validator("base_url")
     @classmethod

@@ -56,6 +56,26 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
+SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _span(value: object) -> object:
+    """`15m`, `24h` or `7d` as a number of seconds."""
+    if isinstance(value, str) and (written := SPAN.fullmatch(value)):
+        return float(written[1]) * SECONDS[written[2]]
+    return _number(value)
+
+
+def _a_minute(value: timedelta) -> timedelta:
+    if value < timedelta(minutes=1):
+        raise ValueError("must be a minute or more, such as 15m")
+    return value
+
+
+Every = Annotated[timedelta, BeforeValidator(_span), AfterValidator(_a_minute)]
+"""How often something is done: seconds, or `15m`, `24h`, `7d`."""
+
 Seconds = Annotated[
     timedelta, BeforeValidator(_number), AfterValidator(_positive), Field(json_schema_extra={"unit": "seconds"})
 ]

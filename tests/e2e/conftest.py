@@ -23,6 +23,11 @@ from app.database import engines, migrations, schema
 from tests.conftest import CLIENTS, WEBHOOK, basic_header
 
 LISTENS = "priohook listens at "
+SIMULATED = "The simulated Prioticket answers at "
+API_SECRET = "not-a&real#secret"
+SEED = 5
+"""Of the simulated Prioticket."""
+
 ANSWERS_WITHIN = 20.0  # seconds; a bound for a slow machine, never waited for
 ENDS_WITHIN = 30.0  # seconds
 
@@ -271,6 +276,56 @@ def priohook(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+class Simulated:
+    """A `priohook simulate --serve` in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "app", "simulate", "--serve", "127.0.0.1:0", "--seed", str(SEED), "--json"]
+        self._process = subprocess.Popen(
+            [*command, "--api-client", f"demo:{API_SECRET}", *arguments],
+            cwd=folder,
+            env=environment_for(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout
+        timer = Timer(ENDS_WITHIN, self._process.kill)
+        timer.start()
+        line = self._process.stdout.readline()
+        timer.cancel()
+        assert line.startswith(SIMULATED), line
+        self.url = line.removeprefix(SIMULATED).strip()
+        self.settings = {
+            "prioticket__base_url": self.url,
+            "prioticket__client_id": "demo",
+            "prioticket__client_secret": API_SECRET,
+        }
+
+    def end(self) -> dict[str, Any]:
+        """Ends it, and returns what it says of the run."""
+        self._process.terminate()
+        written, _ = self._process.communicate(timeout=ENDS_WITHIN)
+        assert self._process.returncode == 0
+        return dict(json.loads(written))
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.end()
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Iterator[Callable[..., Simulated]]:
+    running: list[Simulated] = []
+
+    def start(*arguments: str) -> Simulated:
+        running.append(Simulated(tmp_path, *arguments))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
 
 
 @contextmanager

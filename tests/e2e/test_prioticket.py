@@ -4,58 +4,15 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from threading import Timer
 from time import monotonic, sleep
-from typing import Any
 
 import pytest
 
 from tests.conftest import SECRET, basic_header
-from tests.e2e.conftest import ENDS_WITHIN, configured, environment_for
+from tests.e2e.conftest import API_SECRET, ENDS_WITHIN, configured, environment_for
 from tests.e2e.load import statuses
 
-ANSWERS = "The simulated Prioticket answers at "
-API_SECRET = "not-a&real#secret"
 AUTH = basic_header()["Authorization"].removeprefix("Basic ")
-
-
-class Simulated:
-    """A `priohook simulate --serve` in a process of its own."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "app", "simulate", "--serve", "127.0.0.1:0", "--seed", "5", "--json"]
-        self._process = subprocess.Popen(
-            [*command, "--api-client", f"demo:{API_SECRET}", *arguments],
-            cwd=folder,
-            env=environment_for(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout
-        timer = Timer(ENDS_WITHIN, self._process.kill)
-        timer.start()
-        line = self._process.stdout.readline()
-        timer.cancel()
-        assert line.startswith(ANSWERS), line
-        self.url = line.removeprefix(ANSWERS).strip()
-        self.settings = {
-            "prioticket__base_url": self.url,
-            "prioticket__client_id": "demo",
-            "prioticket__client_secret": API_SECRET,
-        }
-
-    def end(self) -> dict[str, Any]:
-        """Ends it, and returns what it says of the run."""
-        self._process.terminate()
-        written, _ = self._process.communicate(timeout=ENDS_WITHIN)
-        assert self._process.returncode == 0
-        return dict(json.loads(written))
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self.end()
 
 
 async def accepted(url: str, count: int) -> None:
@@ -63,19 +20,6 @@ async def accepted(url: str, count: int) -> None:
     async with asyncio.timeout(ENDS_WITHIN):
         while (await statuses(url)).get("accepted", 0) < count:  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.1)
-
-
-@pytest.fixture
-def simulated(tmp_path: Path) -> Iterator[Callable[..., Simulated]]:
-    running: list[Simulated] = []
-
-    def start(*arguments: str) -> Simulated:
-        running.append(Simulated(tmp_path, *arguments))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.close()
 
 
 async def test_what_is_registered_is_sent_and_what_is_lost_is_counted(serve, priohook, simulated, sqlite_url):

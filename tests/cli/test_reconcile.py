@@ -1,0 +1,32 @@
+"""The command `reconcile` without a Prioticket; tests/e2e has the runs."""
+
+import pytest
+
+ACCOUNT = {"BASE_URL": "http://127.0.0.1:9", "CLIENT_ID": "demo", "CLIENT_SECRET": "not-a-real-secret"}
+
+
+@pytest.fixture
+def account(monkeypatch):
+    for name, value in ACCOUNT.items():
+        monkeypatch.setenv(f"PRIOHOOK_PRIOTICKET__{name}", value)
+
+
+def test_without_an_account_it_is_wrong_usage(run, fill):
+    fill()
+    done = run("reconcile", "--since", "24h")
+    assert done.status == 2
+    assert "is not configured: set base_url" in done.errors
+
+
+def test_without_a_complete_run_there_is_no_last_one(run, fill, account):
+    fill()
+    done = run("reconcile", "--since", "last")
+    assert done.status == 2
+    assert "No run is complete yet" in done.errors
+
+
+@pytest.mark.parametrize("since", ["yesterday", "0x", ""])
+def test_what_is_not_a_time_is_wrong_usage(run, account, since):
+    done = run("reconcile", "--since", since)
+    assert done.status == 2
+    assert "is not a valid time" in done.errors

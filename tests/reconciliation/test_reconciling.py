@@ -1,0 +1,242 @@
+import json
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+
+import pytest
+from sqlalchemy import select
+
+from app.events.rows import Stored
+from app.events.tables import Undispatched
+from app.prioticket.errors import Unavailable
+from app.reconciliation.comparing import Verdict
+from tests.conftest import basic_header
+from tests.events.stores import running
+from tests.prioticket.fake import Fake
+from tests.reconciliation.runs import (
+    events,
+    lived,
+    newest_of,
+    receive,
+    reconcile,
+    stored_orders,
+    webhook_of,
+)
+
+
+def lost(steps, share, seed=3):
+    """What arrives of the steps."""
+    random = Random(seed)  # noqa: S311 - it chooses what gets lost
+    return [step for step in steps if random.random() >= share]
+
+
+async def rows(engine):
+    async with engine.connect() as connection:
+        return await events(connection)
+
+
+async def test_afterwards_the_store_has_the_newest_state_of_every_order(engine, database_url):
+    fake = Fake()
+    steps = lived(fake, 400)
+    arrived = lost(steps, 0.2)
+    await receive(database_url, map(webhook_of, arrived))
+    before = await stored_orders(engine)
+    wrong = {reference for reference, order in newest_of(fake).items() if before.get(reference) != order}
+    counts, complete, found = await reconcile(fake, engine)
+    assert complete
+    assert await stored_orders(engine) == newest_of(fake)
+    assert {finding.reference for finding in found} == wrong
+    assert (counts.missing, counts.fetched, counts.refused) == (len(wrong), len(wrong), 0)
+    assert counts.listed == len(newest_of(fake)) == counts.known + counts.missing
+    fetched = [row for row in await rows(engine) if row.origin == "fetched"]
+    assert {row.id for row in fetched} == {finding.event_id for finding in found}
+    assert {row.fetched_for.split()[0] for row in fetched} == {"reconcile"}
+    again, _, _ = await reconcile(fake, engine)
+    assert (again.missing, again.fetched, again.requests) == (0, 0, len(newest_of(fake)) // 100 + 2)
+
+
+async def test_a_refund_that_changes_neither_version_nor_time_is_missing_too(engine, database_url):
+    fake = Fake()
+    steps = lived(fake, 300)
+    refund = next(step for step in steps if step.event == "PAYMENT_REFUND")
+    await receive(database_url, (webhook_of(step) for step in steps if step is not refund))
+    counts, _, (finding,) = await reconcile(fake, engine)
+    assert (finding.reference, finding.verdict) == (refund.reference, Verdict.ALTERED)
+    assert (counts.missing, counts.altered, counts.fetched) == (1, 1, 1)
+    assert (await stored_orders(engine))[refund.reference] == refund.order
+
+
+async def test_states_with_one_version_and_time_may_have_arrived_in_another_order(engine, database_url):
+    fake = Fake()
+    steps = lived(fake, 300)
+    refund = next(step for step in steps if step.event == "PAYMENT_REFUND")
+    await receive(database_url, map(webhook_of, [refund, *(step for step in steps if step is not refund)]))
+    counts, _, _ = await reconcile(fake, engine)
+    assert (counts.missing, counts.fetched) == (0, 0)
+
+
+async def test_an_order_that_the_list_shows_otherwise_is_not_missing(engine, database_url, monkeypatch):
+    fake = Fake()
+    await receive(database_url, map(webhook_of, lived(fake, 20)))
+    shown = [{**order, "order_view": "list"} for order in fake.book.newest()]
+    monkeypatch.setattr(fake.book, "newest", lambda: iter(shown))
+    counts, _, found = await reconcile(fake, engine)
+    assert (counts.known, counts.missing, counts.fetched, found) == (len(shown), 0, 0, [])
+
+
+async def test_a_newer_state_than_the_listed_one_is_known(engine, database_url, monkeypatch):
+    fake = Fake()
+    steps = lived(fake, 60)
+    older = list(fake.book.newest())
+    steps += lived(fake, 60)
+    await receive(database_url, map(webhook_of, steps))
+    monkeypatch.setattr(fake.book, "newest", lambda: iter(older))
+    counts, _, _ = await reconcile(fake, engine)
+    assert (counts.missing, counts.known) == (0, len(older))
+
+
+async def test_an_order_of_which_only_a_notification_arrived_is_thin(engine, database_url):
+    fake = Fake()
+    step, *_ = lived(fake, 1)
+    await receive(database_url, [webhook_of(step, shape="notification", received_at=step.at + timedelta(seconds=2))])
+    counts, _, _ = await reconcile(fake, engine)
+    assert (counts.thin, counts.missing, counts.fetched) == (1, 0, 0)
+    counts, _, (finding,) = await reconcile(fake, engine, thin=True)
+    assert (counts.thin, counts.missing, counts.fetched, finding.verdict) == (1, 0, 1, Verdict.THIN)
+    assert await stored_orders(engine) == newest_of(fake)
+
+
+async def test_a_notification_of_an_earlier_change_does_not_count(engine, database_url):
+    fake = Fake()
+    step, *_ = lived(fake, 1)
+    await receive(database_url, [webhook_of(step, shape="notification", received_at=step.at - timedelta(minutes=5))])
+    counts, _, (finding,) = await reconcile(fake, engine)
+    assert (counts.thin, counts.missing, finding.verdict) == (0, 1, Verdict.OUTDATED)
+
+
+async def test_a_dry_run_fetches_and_stores_nothing(engine, database_url):
+    fake = Fake()
+    await receive(database_url, map(webhook_of, lost(lived(fake, 200), 0.3)))
+    stored = await rows(engine)
+    counts, _, found = await reconcile(fake, engine, dry_run=True)
+    assert counts.missing == len(found) > 0
+    assert (counts.fetched, {finding.event_id for finding in found}) == (0, {None})
+    assert await rows(engine) == stored
+    assert {path for _, path in fake.api.requests} == {"/oauth2/token", "/orders"}
+
+
+async def test_with_versions_the_states_in_between_are_fetched_too(engine, database_url):
+    fake = Fake()
+    steps = lived(fake, 150)
+    await receive(database_url, map(webhook_of, lost(steps, 0.5)))
+    await reconcile(fake, engine, asked={"versions": True})
+    stored = await rows(engine)
+    for reference, order in newest_of(fake).items():
+        own = [row for row in stored if row.reference == reference and row.origin == "fetched"]
+        versions = [row.order_version for row in own]
+        assert versions == sorted(versions)
+        if own:
+            assert versions[-1] == order["order_version"]
+            assert versions == [*range(versions[0], versions[-1] + 1)]
+
+
+@pytest.mark.parametrize("deliver", [True, False])
+async def test_what_is_fetched_is_delivered_unless_that_is_not_wanted(engine, deliver):
+    fake = Fake()
+    lived(fake, 30)
+    await reconcile(fake, engine, asked={"deliver": deliver})
+    async with engine.connect() as connection:
+        waiting = set(await connection.scalars(select(Undispatched.event_id)))
+    assert waiting == ({row.id for row in await rows(engine)} if deliver else set())
+
+
+async def test_what_changed_later_than_wanted_is_left_out(engine):
+    fake = Fake()
+    early, late = lived(fake, 2, between=3600)
+    while late.reference == early.reference:
+        early, (late,) = late, lived(fake, 1, between=3600)
+    await reconcile(fake, engine, asked={"until": early.at})
+    assert set(await stored_orders(engine)) == {early.reference}
+    settled = await reconcile(fake, engine, settle=timedelta(minutes=2))
+    assert settled[0].listed == 1
+    fake.seconds += 180
+    await reconcile(fake, engine, settle=timedelta(minutes=2))
+    assert set(await stored_orders(engine)) == {early.reference, late.reference}
+
+
+async def test_an_interrupted_run_goes_on_and_counts_everything_once(engine, database_url):
+    fake = Fake()
+    arrived = lost(lived(fake, 800), 0.3)
+    await receive(database_url, map(webhook_of, arrived))
+    expected, _, _ = await reconcile(fake, engine, dry_run=True)
+    asked = 0
+
+    def ended():
+        nonlocal asked
+        asked += 1
+        return asked > 110
+
+    first, complete, _ = await reconcile(fake, engine, ended=ended)
+    assert not complete
+    assert 0 < first.fetched < expected.missing
+    rest, complete, _ = await reconcile(fake, engine)
+    assert complete
+    counted = replace(rest, requests=0, seconds=0, fetched=0, altered=0)
+    assert counted == replace(expected, requests=0, seconds=0, fetched=0, altered=0)
+    assert rest.fetched == rest.missing
+    assert await stored_orders(engine) == newest_of(fake)
+    assert len([row for row in await rows(engine) if row.origin == "fetched"]) == rest.fetched
+
+
+async def test_a_prioticket_that_goes_away_interrupts_the_run(engine, database_url):
+    fake = Fake()
+    lived(fake, 700)
+    away = Fake(faults=["/orders=503"]).behaviour.faults
+    with pytest.raises(Unavailable):
+        await reconcile(fake, engine, read=lambda *_: fake.behaviour.faults.extend(away))
+    assert 0 < len(await stored_orders(engine)) < len(newest_of(fake))
+    fake.behaviour.faults.clear()
+    _, complete, _ = await reconcile(fake, engine)
+    assert complete
+    assert await stored_orders(engine) == newest_of(fake)
+
+
+async def test_an_order_that_is_refused_is_counted_and_the_others_are_fetched(engine):
+    fake = Fake()
+    first = lived(fake, 60)[0].reference
+    fake.behaviour.faults.extend(Fake(faults=[f"/orders/{first}=error"]).behaviour.faults)
+    counts, complete, found = await reconcile(fake, engine)
+    assert complete
+    assert counts.refused == 1
+    assert counts.fetched == counts.missing - 1 == len(await stored_orders(engine))
+    (refused,) = [finding for finding in found if finding.error]
+    assert (refused.reference, refused.event_id) == (first, None)
+
+
+async def test_a_webhook_that_comes_after_all_is_a_copy_of_what_was_fetched(engine, database_url):
+    fake = Fake()
+    step, *_ = lived(fake, 1)
+    _, _, (finding,) = await reconcile(fake, engine)
+    assert finding.event_id
+    async with running(database_url) as store:
+        assert await store.append(webhook_of(step)) == Stored(finding.event_id, duplicate=True)
+
+
+async def test_a_token_that_ends_in_the_middle_of_the_list_is_renewed_once(engine):
+    fake = Fake(expires_in=600)
+    lived(fake, 700)
+    ends = iter([fake.api.tokens.clear])
+    _, complete, _ = await reconcile(fake, engine, read=lambda *_: next(ends, list)(), dry_run=True)
+    assert complete
+    assert fake.tokens == 2
+    assert fake.paths().count("GET /orders") > 2
+
+
+async def test_the_bytes_of_what_was_fetched_are_those_of_prioticket(engine, client):
+    fake = Fake()
+    lived(fake, 1)
+    await reconcile(fake, engine)
+    (row,) = await rows(engine)
+    assert json.loads(row.body)["data"]["order"] == fake.book.order(row.reference)
+    answer = await client.post("/webhooks/prioticket", content=row.body, headers=basic_header())
+    assert answer.headers["event-id"] == str(row.id)
