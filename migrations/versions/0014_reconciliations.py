@@ -15,7 +15,7 @@ def upgrade() -> None:
     op.add_column("reconciliations", sa.Column("deliver", sa.Boolean(), nullable=False, server_default=sa.true()))
     op.add_column("reconciliations", sa.Column("created_to", sa.DateTime(timezone=True)))
     op.add_column("reconciliations", sa.Column("altered", sa.Integer(), nullable=False, server_default=sa.text("0")))
-    op.add_column("reconciliations", sa.Column("seconds", sa.Float(), nullable=False, server_default=sa.text("0")))
+    op.add_column("reconciliations", sa.Column("seconds", sa.Double(), nullable=False, server_default=sa.text("0")))
 
 
 def downgrade() -> None:

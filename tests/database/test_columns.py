@@ -7,7 +7,21 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import JSON, BigInteger, Column, Double, Integer, LargeBinary, String, Table, Uuid, insert, select, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Uuid,
+    insert,
+    select,
+    text,
+)
 
 from app.database.columns import Base, UTCDateTime
 from app.database.writing import writing
@@ -36,6 +50,7 @@ VALUES: dict[type, list[Any]] = {
     Uuid: [UUID(int=0), UUID(int=1), UUID(int=2**127), UUID(int=2**128 - 1)],
     BigInteger: [0, 1, -1, 2**53 + 1, 2**63 - 1, -(2**63)],
     Integer: [0, 1, -1, 2**31 - 1, -(2**31)],
+    Boolean: [False, True],
     Double: [0.0, -0.0, 0.1, 5e-324, 1.7976931348623157e308, math.inf],
     String: [
         "",
