@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 PACKAGE = Path(__file__).parents[1]
 INSTALLED = PACKAGE / "migrations"
@@ -24,12 +24,18 @@ async def check_schema(engine: AsyncEngine) -> None:
     Raises:
         SchemaNotCurrent: migrations are missing.
     """
-    revisions = known_revisions()
     async with engine.connect() as connection:
-        current = await connection.run_sync(_current)
+        await check_revision(connection)
+
+
+async def check_revision(connection: AsyncConnection) -> str:
+    """`check_schema` on a connection; returns the revision."""
+    revisions = known_revisions()
+    current = await connection.run_sync(_current)
     if current is None or current in revisions[:-1]:
         has = f"is at {current}" if current else "has no tables yet"
         raise SchemaNotCurrent(f"The database {has}, but this release needs {revisions[-1]}: run `priohook migrate`.")
+    return current
 
 
 def known_revisions() -> tuple[str, ...]:

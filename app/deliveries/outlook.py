@@ -86,7 +86,8 @@ def _ahead(times: Times, *, now: datetime) -> bool:
     return any(too_far(at, longest, now=now) for at, longest in bounds)
 
 
-def _first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
+def first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
+    """When the first delivery of a destination that no worker has claimed is due; of live or of replayed ones."""
     due = (Delivery.destination == Destination.name, PENDING, HAS_TIME, which, ~exists().where(OF_DELIVERY))
     return select(Delivery.due_at).where(*due).order_by(Delivery.due_at).limit(1).scalar_subquery()
 
@@ -103,8 +104,8 @@ def _claims(end: ColumnElement[datetime | None]) -> ColumnElement[datetime | Non
 LIVE, REPLAYED = Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None)
 LOOK = select(
     *columns(Destination, Times),
-    _first_due(LIVE).label("live_at"),
-    _first_due(REPLAYED).label("replay_at"),
+    first_due(LIVE).label("live_at"),
+    first_due(REPLAYED).label("replay_at"),
     _claims(func.min(Claimed.ends_at)).label("claims_at"),
     _last_due(LIVE).label("live_until"),
     _last_due(REPLAYED).label("replay_until"),

@@ -1,0 +1,95 @@
+"""The places that priohook writes to: the database, and the spool if there is one."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database.engines import is_sqlite, sqlite_path
+from app.events.spool_file import SpoolProblem, content_of, spool_files
+from app.settings.model import Settings
+
+MOST_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The disk of a place on this host."""
+
+    place: str
+    """`database` or `spool`."""
+    path: str
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFolder:
+    """What waits in the spool of this host."""
+
+    path: str
+    events: int
+    bytes: int
+    """The size of the files."""
+    oldest_at: datetime | None
+    unreadable: tuple[str, ...]
+    """What is wrong with files that cannot be read."""
+
+
+async def database_bytes(connection: AsyncConnection, url: str) -> int:
+    """The size of the database: of the SQLite file and its log, or of all files of the PostgreSQL database."""
+    if is_sqlite(url):
+        path = sqlite_path(url).resolve()
+        return sum(_sizes([path, path.with_name(path.name + "-wal")]))
+    return await connection.scalar(select(func.pg_database_size(func.current_database()))) or 0
+
+
+def disks(settings: Settings) -> list[Disk]:
+    """The disks of a SQLite file and of the spool; PostgreSQL's own is not known here."""
+    places = {"spool": settings.spool}
+    if is_sqlite(settings.database_url):
+        places["database"] = sqlite_path(settings.database_url).resolve().parent
+    found = []
+    for place, path in sorted(places.items()):
+        with suppress(OSError):
+            if path is not None:
+                usage = shutil.disk_usage(path)
+                found.append(Disk(place, str(path), usage.free, usage.total))
+    return found
+
+
+async def spool_folder(settings: Settings) -> SpoolFolder | None:
+    """What waits in the spool; None without a spool, and on a host that has no such folder."""
+    if settings.spool is None or not await asyncio.to_thread(settings.spool.is_dir):
+        return None
+    return await asyncio.to_thread(_spool_folder, settings.spool)
+
+
+def _spool_folder(folder: Path) -> SpoolFolder:
+    paths = spool_files(folder)[:MOST_FILES]
+    contents, unreadable = [], []
+    for path in paths:
+        try:
+            contents.append(content_of(path))
+        except SpoolProblem as error:
+            if path.exists():  # otherwise its process has just moved what was there
+                unreadable.append(str(error))
+    return SpoolFolder(
+        str(folder),
+        sum(content.events for content in contents),
+        sum(_sizes(paths)),
+        min((content.oldest for content in contents if content.oldest is not None), default=None),
+        tuple(unreadable),
+    )
+
+
+def _sizes(paths: list[Path]) -> Iterator[int]:
+    for path in paths:
+        with suppress(OSError):
+            yield path.stat().st_size

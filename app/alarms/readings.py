@@ -1,0 +1,118 @@
+"""All that is needed to judge whether all is well, read at one moment by a fixed number of bounded queries."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version
+
+from sqlalchemy import func, select, text, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.alarms.places import Disk, SpoolFolder, database_bytes, disks, spool_folder
+from app.database.schema import check_revision, known_revisions
+from app.deliveries.standings import Backlog, RunningReplay, Standing, running_replays, standings, undispatched
+from app.events.arrivals import (
+    LastAccepted,
+    LastEvent,
+    Numbers,
+    Refusal,
+    copies_of_newest,
+    last_accepted,
+    last_by_type,
+    numbers,
+    refusals_kept,
+)
+from app.settings.model import Settings
+
+EXPIRES_SOON = timedelta(days=30)
+PREFER_INDEXES = func.set_config("enable_seqscan", "off", true())
+"""Selected on PostgreSQL: until the transaction ends, it reads no whole table that was small when it was analyzed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """A credential that has an end: when, and whose it is."""
+
+    client: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """The state of everything at one moment."""
+
+    at: datetime
+    version: str
+    """The release that read this."""
+    database: str
+    """`SQLite 3.46.1` or `PostgreSQL 17.2`."""
+    database_bytes: int
+    schema: str
+    """The newest migration that ran."""
+    schema_is_newer: bool
+    """Whether it is of a newer release than this one."""
+
+    numbers: Numbers
+    last_events: tuple[LastEvent, ...]
+    last_accepted: tuple[LastAccepted, ...]
+    copies_of_newest: int
+    """How many copies came of the newest thousand events."""
+    quarantine: tuple[Refusal, ...]
+    """Why the newest quarantined events are there that nobody has judged again."""
+
+    undispatched: Backlog
+    destinations: tuple[Standing, ...]
+    replays: tuple[RunningReplay, ...]
+
+    disks: tuple[Disk, ...]
+    """On the host that read this."""
+    spool: SpoolFolder | None
+    """On the host that read this."""
+    credentials: tuple[Expiry, ...]
+    """Those that have expired or will do so within 30 days, the first to expire first."""
+
+
+async def read(connection: AsyncConnection, settings: Settings, *, now: datetime) -> Readings:
+    """The readings. Takes tens of milliseconds at a million events; `app.web.transactions.reading` has a deadline.
+
+    Args:
+        connection: In no transaction yet.
+        settings: Complete, with what is kept beside a SQLite database.
+        now: The time.
+
+    Raises:
+        SchemaNotCurrent: this release cannot read the database.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(PREFER_INDEXES))
+    schema = await check_revision(connection)
+    return Readings(
+        at=now,
+        version=version("priohook"),
+        database=await _database(connection),
+        database_bytes=await database_bytes(connection, settings.database_url),
+        schema=schema,
+        schema_is_newer=schema not in known_revisions(),
+        numbers=await numbers(connection, now=now),
+        last_events=tuple(await last_by_type(connection)),
+        last_accepted=tuple(await last_accepted(connection)),
+        copies_of_newest=await copies_of_newest(connection),
+        quarantine=tuple(await refusals_kept(connection)),
+        undispatched=await undispatched(connection),
+        destinations=tuple(await standings(connection, settings.destinations, now=now)),
+        replays=tuple(await running_replays(connection)),
+        disks=tuple(disks(settings)),
+        spool=await spool_folder(settings),
+        credentials=tuple(_expiring(settings, now=now)),
+    )
+
+
+async def _database(connection: AsyncConnection) -> str:
+    if connection.dialect.name == "sqlite":
+        return f"SQLite {await connection.scalar(text('SELECT sqlite_version()'))}"
+    return f"PostgreSQL {await connection.scalar(text('SHOW server_version'))}".split(" (")[0]
+
+
+def _expiring(settings: Settings, *, now: datetime) -> list[Expiry]:
+    ends = ((name, client.not_after) for name, client in settings.clients.items())
+    soon = [Expiry(name, at) for name, at in ends if at is not None and at <= now + EXPIRES_SOON]
+    return sorted(soon, key=lambda expiry: expiry.at)
