@@ -14,7 +14,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from app.api import deliveries, destinations, events, health, orders, plans, quarantine, replay, replays
+from app.api import deliveries, destinations, events, health, orders, plans, quarantine, replay, replays, status
 from app.api import state as api
 from app.api.turns import InTurn, TooManyRequests, Turns
 from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
@@ -126,6 +126,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                         "health": known,
                         "body_timeout": settings.body_timeout,
                         "max_released_bytes": settings.max_released_bytes,
+                        "settings": settings,
                         "destinations": settings.destinations,
                         "usernames": clients.usernames,
                         "plans": Semaphore(plans.MOST_PLANS),
@@ -184,6 +185,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         Route("POST", "/api/replays/{replay_id}/pause", replays.pause, door=replaying),
         Route("POST", "/api/replays/{replay_id}/resume", replays.resume, door=replaying),
         Route("POST", "/api/replays/{replay_id}/cancel", replays.cancel, door=replaying),
+        Route("GET", "/api/status", status.show, door=read),
         Route("GET", "/healthz", health.healthz),
         Route("GET", "/readyz", health.readyz),
         Route("GET", "/openapi.json", description.document),

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.engines import is_sqlite, sqlite_path
-from app.events.spool_file import SpoolProblem, content_of, spool_files
+from app.events.spool_contents import content_of, spool_files
+from app.events.spool_problems import SpoolProblem
 from app.settings.model import Settings
 
 MOST_FILES = 64
@@ -48,6 +49,17 @@ async def database_bytes(connection: AsyncConnection, url: str) -> int:
         path = sqlite_path(url).resolve()
         return sum(_sizes([path, path.with_name(path.name + "-wal")]))
     return await connection.scalar(select(func.pg_database_size(func.current_database()))) or 0
+
+
+async def stored_events(connection: AsyncConnection) -> int:
+    """About how many events are stored, without counting them."""
+    if connection.dialect.name == "sqlite":
+        rows = text(
+            "SELECT (SELECT max(rowid) FROM events) - (SELECT min(rowid) FROM events) + 1"
+        )  # in order of arrival
+        return await connection.scalar(rows) or 0
+    estimate = text("SELECT reltuples FROM pg_class WHERE oid = to_regclass('events')")
+    return max(0, int(await connection.scalar(estimate) or 0))
 
 
 def disks(settings: Settings) -> list[Disk]:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from sqlalchemy import func, select, text, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.alarms.places import Disk, SpoolFolder, database_bytes, disks, spool_folder
+from app.alarms.places import Disk, SpoolFolder, database_bytes, disks, spool_folder, stored_events
 from app.database.schema import check_revision, known_revisions
 from app.deliveries.standings import Backlog, RunningReplay, Standing, running_replays, standings, undispatched
 from app.events.arrivals import (
@@ -21,6 +21,7 @@ from app.events.arrivals import (
     numbers,
     refusals_kept,
 )
+from app.reconciliation.runs import Told, newest_run
 from app.settings.model import Settings
 
 EXPIRES_SOON = timedelta(days=30)
@@ -34,6 +35,56 @@ class Expiry:
 
     client: str
     at: datetime
+    is_replaced: bool
+    """Whether another client with the same username is valid for longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSeen:
+    """A receiver or a worker as it last said of itself."""
+
+    kind: str
+    name: str
+    host: str
+    pid: int
+    version: str
+    settings: str
+    """A digest, the same for the same settings."""
+    started_at: datetime
+    beat_at: datetime
+    is_running: bool
+    """Otherwise it fell silent: it died, or cannot reach the database."""
+    waiting_events: int | None
+    """Received events that wait to be stored."""
+    spooled_events: int | None
+    spooled_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Requests that were refused for the same reason, from one address."""
+
+    door: str
+    status: int
+    reason: str
+    address: str
+    client: str
+    """The configured client that was meant; empty if there is none."""
+    requests: int
+    last_at: datetime
+    """The minute of the last one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientUse:
+    """When a client was last let in, and when and why it was last refused."""
+
+    client: str
+    succeeded_at: datetime | None
+    refused_at: datetime | None
+    refused_status: int | None
+    refused_reason: str | None
+    refused_address: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +102,8 @@ class Readings:
     schema_is_newer: bool
     """Whether it is of a newer release than this one."""
 
+    events: int
+    """About how many are stored."""
     numbers: Numbers
     last_events: tuple[LastEvent, ...]
     last_accepted: tuple[LastAccepted, ...]
@@ -59,9 +112,18 @@ class Readings:
     quarantine: tuple[Refusal, ...]
     """Why the newest quarantined events are there that nobody has judged again."""
 
+    refused_last_10_minutes: tuple[Refused, ...]
+    refused_last_hour: tuple[Refused, ...]
+    """The most frequent first."""
+    clients: tuple[ClientUse, ...]
+    processes: tuple[ProcessSeen, ...]
+    """Those that run, and those that fell silent within the last hour, the last to beat first."""
+
     undispatched: Backlog
     destinations: tuple[Standing, ...]
     replays: tuple[RunningReplay, ...]
+    reconciliation: Told | None
+    """The newest `priohook reconcile`; None if there was none."""
 
     disks: tuple[Disk, ...]
     """On the host that read this."""
@@ -72,7 +134,7 @@ class Readings:
 
 
 async def read(connection: AsyncConnection, settings: Settings, *, now: datetime) -> Readings:
-    """The readings. Takes tens of milliseconds at a million events; `app.web.transactions.reading` has a deadline.
+    """The readings. Takes tens of milliseconds at a million events; the caller has the deadline.
 
     Args:
         connection: In no transaction yet.
@@ -92,14 +154,20 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
         database_bytes=await database_bytes(connection, settings.database_url),
         schema=schema,
         schema_is_newer=schema not in known_revisions(),
+        events=await stored_events(connection),
         numbers=await numbers(connection, now=now),
         last_events=tuple(await last_by_type(connection)),
         last_accepted=tuple(await last_accepted(connection)),
         copies_of_newest=await copies_of_newest(connection),
         quarantine=tuple(await refusals_kept(connection)),
+        refused_last_10_minutes=(),
+        refused_last_hour=(),
+        clients=(),
+        processes=(),
         undispatched=await undispatched(connection),
         destinations=tuple(await standings(connection, settings.destinations, now=now)),
         replays=tuple(await running_replays(connection)),
+        reconciliation=await newest_run(connection),
         disks=tuple(disks(settings)),
         spool=await spool_folder(settings),
         credentials=tuple(_expiring(settings, now=now)),
@@ -113,6 +181,12 @@ async def _database(connection: AsyncConnection) -> str:
 
 
 def _expiring(settings: Settings, *, now: datetime) -> list[Expiry]:
-    ends = ((name, client.not_after) for name, client in settings.clients.items())
-    soon = [Expiry(name, at) for name, at in ends if at is not None and at <= now + EXPIRES_SOON]
-    return sorted(soon, key=lambda expiry: expiry.at)
+    lasting: dict[str, list[datetime | None]] = {}
+    for name, client in settings.clients.items():
+        lasting.setdefault(client.username or name, []).append(client.not_after)
+    found = []
+    for name, client in settings.clients.items():
+        if (at := client.not_after) is not None and at <= now + EXPIRES_SOON:
+            ends = lasting[client.username or name]
+            found.append(Expiry(name, at, is_replaced=any(end is None or end > max(at, now) for end in ends)))
+    return sorted(found, key=lambda expiry: expiry.at)

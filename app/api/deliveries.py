@@ -17,7 +17,7 @@ from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, 
 from app.deliveries.tables import AttemptResult, DeliveryStatus
 from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
-from app.web.parameters import InvalidParameter, Text, answer, read_id, read_query
+from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, read_query
 from app.web.problems import NotFound, Problem
 from app.web.transactions import DatabaseAway, changing, reading
 
@@ -43,6 +43,9 @@ class DeliveryQuery(PageQuery):
     event_id: Annotated[UUID | None, Field(description="Only deliveries of this event.")] = None
     reference: Annotated[Text | None, Field(description="Only deliveries of this order or other object.")] = None
     replay_id: Annotated[UUID | None, Field(description="Only deliveries of this replay.")] = None
+    failing: Annotated[bool, Field(description="Only deliveries that have failed and are tried again.")] = False
+    since: Annotated[Moment | None, Field(description="Only deliveries made at this time or later.")] = None
+    until: Annotated[Moment | None, Field(description="Only deliveries made before this time.")] = None
 
     def narrowed(self) -> DeliveryFilter:
         """The filters without the page."""

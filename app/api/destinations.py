@@ -1,6 +1,6 @@
 """/api/destinations: where events go, with their queues, and the controls."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,6 +14,7 @@ from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows
 from app.deliveries.queries import ListedDestination, count_undispatched, list_destinations
+from app.deliveries.stuck import MOST_SHOWN, Stuck, stuck_deliveries
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
 from app.web.problems import NotFound
@@ -47,10 +48,15 @@ class DestinationShown(BaseModel):
     pending: int = 0
     due: int = 0
     in_flight: int = 0
+    failing: int = Field(default=0, description="Deliveries that have failed and are tried again.")
     dead: int = 0
     oldest_pending_at: datetime | None = Field(
         default=None,
         description="When the event of the oldest pending delivery arrived, or when the replay made the delivery.",
+    )
+    stuck: list[Stuck] = Field(
+        default=[],
+        description=f"The oldest failing deliveries, at most {MOST_SHOWN}. Later ones of their references wait.",
     )
 
 
@@ -77,7 +83,7 @@ class PauseRequest(BaseModel):
 async def show_all(request: Request[State]) -> Response:
     """List destinations."""
     async with reading(request.state["engine"]) as connection:
-        destinations = await _all(connection, request.state["destinations"])
+        destinations = await all_destinations(connection, request.state["destinations"])
         undispatched = await count_undispatched(connection)
     return answer(DestinationList(destinations=destinations, undispatched=undispatched))
 
@@ -123,20 +129,21 @@ async def _change(request: Request[State], operation: Callable[..., Awaitable[No
         raise NoSuchDestination from None
     try:
         async with reading(request.state["engine"]) as connection:  # counting takes long, so not while it is locked
-            destinations = await _all(connection, configured)
+            destinations = await all_destinations(connection, configured)
     except DatabaseAway:
         raise DatabaseAway("It is done, but its queue cannot be counted now.", "Look again later.") from None
     return answer(next(each for each in destinations if each.name == name))
 
 
-def shown_destinations(rows: Iterable[ListedDestination], configured: Collection[str]) -> list[DestinationShown]:
+async def all_destinations(connection: AsyncConnection, configured: Collection[str]) -> list[DestinationShown]:
     """The destinations in the database, and those in the settings that no worker has seen yet."""
-    known = {row.name: row._asdict() | {"oldest_pending_at": row.oldest_pending_at} for row in rows}
-    return [
-        DestinationShown.model_validate(known.get(name, {"name": name}) | {"configured": name in configured})
-        for name in sorted({*known, *configured})
-    ]
+    rows = {row.name: row for row in await list_destinations(connection, now=datetime.now(UTC))}
+    stuck = await stuck_deliveries(connection, [row.name for row in rows.values() if row.failing])
+    return [_shown(name, rows.get(name), configured, stuck.get(name, [])) for name in sorted({*rows, *configured})]
 
 
-async def _all(connection: AsyncConnection, configured: Collection[str]) -> list[DestinationShown]:
-    return shown_destinations(await list_destinations(connection, now=datetime.now(UTC)), configured)
+def _shown(
+    name: str, row: ListedDestination | None, configured: Collection[str], stuck: list[Stuck]
+) -> DestinationShown:
+    known = {} if row is None else row._asdict() | {"oldest_pending_at": row.oldest_pending_at}
+    return DestinationShown.model_validate({"name": name, **known, "configured": name in configured, "stuck": stuck})

@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.auth.clients import Client
-from app.settings.model import DestinationSettings
+from app.settings.model import DestinationSettings, Settings
 
 
 class State(TypedDict):
@@ -21,6 +21,7 @@ class State(TypedDict):
     engine: AsyncEngine
     body_timeout: timedelta
     max_released_bytes: int
+    settings: Settings
     destinations: Mapping[str, DestinationSettings]
     usernames: Mapping[str, str]
     plans: Semaphore

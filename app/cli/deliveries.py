@@ -12,9 +12,12 @@ from uuid import UUID
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.alarms.words import number
 from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
+from app.cli.filters import Moment
+from app.cli.ids import Id
 from app.cli.opened import load_settings, opened, read
-from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json
+from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json, say_nothing_matches
 from app.cli.progress import progress_bar
 from app.database.engines import prefer_indexes
 from app.database.writing import writing
@@ -24,15 +27,20 @@ from app.deliveries.queries import (
     DeliveryFilter,
     ListedAttempt,
     ListedDelivery,
+    count_deliveries,
     get_delivery,
     list_attempts,
     list_deliveries,
     list_destinations,
 )
-from app.deliveries.tables import DeliveryStatus
+from app.deliveries.tables import Delivery, DeliveryStatus, Replay
+from app.events.tables import Event
 from app.telemetry.printing import printable
 
 SHOWN = ("id", "event_id", "type", "reference", "destination", "status", "attempts", "due", "last")
+ON_TERMINAL = ("id", "reference", "destination", "status", "attempts", "due", "last")
+DELIVERY_ID = Id(Delivery.id, "delivery")
+FIRST = UUID(int=0)
 
 BEGINNING = 500  # characters of an answer that are shown; `--json` has all that was kept
 
@@ -49,26 +57,40 @@ def deliveries() -> None:
 @deliveries.command(name="list")
 @click.option("--status", type=click.Choice([str(each) for each in DeliveryStatus]))
 @click.option("--destination", help="Only deliveries to this destination.")
-@click.option("--event", "event_id", type=click.UUID, help="Only deliveries of this event.")
+@click.option("--event", "event_id", type=Id(Event.id, "event"), help="Only deliveries of this event.")
 @click.option("--reference", help="Only deliveries of this order or other object.")
-@click.option("--replay", "replay_id", type=click.UUID, help="Only deliveries of this replay.")
+@click.option("--replay", "replay_id", type=Id(Replay.id, "replay"), help="Only deliveries of this replay.")
 @click.option(
-    "--before", type=click.UUID, help="Only older deliveries than this one: the last id of a list continues it."
+    "--before", type=DELIVERY_ID, help="Only older deliveries than this one: the last id of a list continues it."
 )
+@click.option(
+    "--after",
+    type=DELIVERY_ID,
+    help="Only newer deliveries than this one: the last id of a list of oldest continues it.",
+)
+@click.option("--failing", is_flag=True, help="Only deliveries that have failed and are tried again.")
+@click.option("--since", type=Moment(), help="Only deliveries made at this time or later: 2026-08-12, 24h, 7d.")
+@click.option("--until", type=Moment(), help="Only deliveries made before this time.")
+@click.option("--sort", type=click.Choice(["newest", "oldest"]), default="newest", show_default=True)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
-    """List deliveries, newest first. In JSON, a pending one without due_at waits for another of its reference."""
-    now = datetime.now(UTC)
-    found = read(list_deliveries, DeliveryFilter(**narrowing), limit=limit, before=before)
+def list_(*, before: UUID | None, after: UUID | None, sort: str, limit: int, as_json: bool, **narrowing: Any) -> None:
+    """List deliveries. In JSON, a pending one without due_at waits for another of its reference."""
+    if sort == "newest" and after is not None:
+        raise click.UsageError("--after needs --sort oldest.")
+    now, narrowed = datetime.now(UTC), DeliveryFilter(**narrowing)
+    first = (after or FIRST) if sort == "oldest" else None
+    found = read(list_deliveries, narrowed, limit=limit, before=before, after=first)
     if as_json:
         print_json_lines(DeliverySummary.model_validate(row) for row in found)
     else:
-        print_rows((_shown(delivery, now) for delivery in found), SHOWN)
+        print_rows((_shown(delivery, now) for delivery in found), SHOWN, on_terminal=ON_TERMINAL)
+    if not found and narrowed != DeliveryFilter():
+        say_nothing_matches("deliveries", number(read(count_deliveries, DeliveryFilter())))
 
 
 @deliveries.command()
-@click.argument("delivery_id", metavar="ID", type=click.UUID)
+@click.argument("delivery_id", metavar="ID", type=DELIVERY_ID)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(delivery_id: UUID, *, as_json: bool) -> None:
     """Show a delivery and all its attempts."""
@@ -92,7 +114,7 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
 
 
 @deliveries.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1, type=click.UUID)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=DELIVERY_ID)
 @click.option("--destination", help="Instead of ids: all dead deliveries to this destination.")
 def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
     """Try deliveries again now. A dead or dropped delivery gets all its retries again."""
@@ -106,7 +128,7 @@ def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
 
 
 @deliveries.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1, type=click.UUID)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=DELIVERY_ID)
 @click.option("--destination", help="Instead of ids: all deliveries to this destination with this --status.")
 @click.option("--status", type=click.Choice(["dead", "pending"]), default="dead", show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")

@@ -7,18 +7,20 @@ from typing import Any
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.api.destinations import DestinationShown, shown_destinations
+from app.api.destinations import DestinationShown, all_destinations
 from app.cli.deliveries import apply_to_all, confirm, count
 from app.cli.opened import change, load_settings, read
-from app.cli.output import print_json_lines, print_rows, say
+from app.cli.output import print_json_lines, print_rows, say, short_id
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows, NotDone
-from app.deliveries.queries import ListedDestination, count_undispatched, list_destinations
+from app.deliveries.queries import count_undispatched, destination_urls
+from app.deliveries.stuck import Stuck
 from app.settings.model import DestinationSettings
 from app.settings.values import masked
 
 SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending_at", "url", "events")
+ON_TERMINAL = ("name", "state", "pending", "in_flight", "dead", "oldest_pending_at")
 
 
 @click.group()
@@ -34,13 +36,14 @@ def list_(*, as_json: bool) -> None:
     Of many events only the next ones become deliveries; how many others wait is printed to standard error.
     """
     now, configured = datetime.now(UTC), load_settings().destinations
-    rows, undispatched = read(_queues, now=now)
-    listed = shown_destinations(rows, configured)
+    listed = read(all_destinations, configured)
+    undispatched = read(count_undispatched)
     if as_json:
         print_json_lines(listed)
     else:
-        urls = {row.name: row.url for row in rows} | {name: settings.url for name, settings in configured.items()}
-        print_rows((_shown(each, urls[each.name], configured.get(each.name), now) for each in listed), SHOWN)
+        urls = read(destination_urls) | {name: settings.url for name, settings in configured.items()}
+        shown = (_shown(each, urls[each.name], configured.get(each.name), now) for each in listed)
+        print_rows(shown, SHOWN, on_terminal=ON_TERMINAL)
     if undispatched:
         say(f"Events that have no deliveries yet: {undispatched}.", err=True)
 
@@ -80,10 +83,6 @@ def remove(name: str, *, yes: bool) -> None:
     say(f"{name} is forgotten. `priohook deliveries list --destination {name}` still lists its deliveries.")
 
 
-async def _queues(connection: AsyncConnection, *, now: datetime) -> tuple[list[ListedDestination], int]:
-    return await list_destinations(connection, now=now), await count_undispatched(connection)
-
-
 def _shown(
     destination: DestinationShown, url: str | None, settings: DestinationSettings | None, now: datetime
 ) -> dict[str, Any]:
@@ -104,7 +103,15 @@ def _state(destination: DestinationShown, *, known: bool, now: datetime) -> str:
         probe = destination.probe_at
         when = f"tries again at {probe:%H:%M:%S}" if probe > now else "tries again now"
         return f"{destination.failures} failures since {destination.failing_since:%Y-%m-%d %H:%M}, {when}"
-    return "ready"
+    return _failing(destination.stuck[0], destination.failing) if destination.stuck else "ready"
+
+
+def _failing(first: Stuck, number: int) -> str:
+    whose = f"{first.reference} is" if first.reference else "a delivery is"
+    by = f"{whose} held back since {first.since:%Y-%m-%d %H:%M} by {short_id(first.delivery_id)}"
+    why = " ".join(str(each) for each in (first.last_status, first.last_error) if each is not None)
+    more = f"; {number - 1} more" if number > 1 else ""
+    return f"failing: {by} ({why or first.last_result}){more}"
 
 
 def _change(operation: Callable[..., Awaitable[None]], name: str, **values: Any) -> None:

@@ -5,18 +5,33 @@ from uuid import UUID
 
 import click
 
+from app.alarms.words import counted, number
 from app.api.events import EventDetail, EventSummary
 from app.cli.filters import choosing_events
+from app.cli.ids import Id
 from app.cli.lazy import LazyGroup
 from app.cli.opened import read
-from app.cli.output import cell, print_fields, print_json_lines, print_rows, readable, say, say_json, write_body
-from app.events.queries import EventFilter, get_event, list_events
+from app.cli.output import (
+    cell,
+    print_fields,
+    print_json_lines,
+    print_rows,
+    readable,
+    say,
+    say_json,
+    say_nothing_matches,
+    write_body,
+)
+from app.events.queries import EventFilter, count_events, get_event, list_events
+from app.events.tables import Event, Status
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
+ON_TERMINAL = ("id", "received_at", "type", "reference", "client", "note")
 RELEASE = (
     "app.cli.release:release",
     "Judge a quarantined event again by its bytes, and accept it if they can be read.",
 )
+EVENT_ID = Id(Event.id, "event")
 
 
 @click.group(cls=LazyGroup, lazy={"release": RELEASE})
@@ -26,21 +41,24 @@ def events() -> None:
 
 @events.command(name="list")
 @choosing_events
-@click.option("--before", type=click.UUID, help="Only older events than this one: the last id of a list continues it.")
+@click.option("--before", type=EVENT_ID, help="Only older events than this one: the last id of a list continues it.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -> None:
     """List events, newest first."""
-    rows = read(list_events, EventFilter(**narrowing), limit=limit, before=before)
-    listed = (EventSummary.model_validate(row) for row in rows)
+    narrowed = EventFilter(**narrowing)
+    rows = read(list_events, narrowed, limit=limit, before=before)
+    listed = [EventSummary.model_validate(row) for row in rows]
     if as_json:
         print_json_lines(listed)
     else:
-        print_rows(map(dict, listed), SHOWN)
+        print_rows((dict(event) | {"note": _note(event)} for event in listed), SHOWN, on_terminal=ON_TERMINAL)
+    if not listed and narrowed != EventFilter():
+        say_nothing_matches("events", number(read(count_events, EventFilter())))
 
 
 @events.command()
-@click.argument("event_id", metavar="ID", type=click.UUID)
+@click.argument("event_id", metavar="ID", type=EVENT_ID)
 @click.option(
     "--body",
     "body_only",
@@ -64,3 +82,10 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     for name, value in event.headers:
         say(f"  {cell(name)}: {cell(value)}")
     say(f"\n{readable(event.body)}")
+
+
+def _note(event: EventSummary) -> str:
+    """What is special about an event."""
+    if event.status == Status.QUARANTINED:
+        return f"quarantined {event.reason}"
+    return counted(event.duplicates, "copy", "copies") if event.duplicates else ""

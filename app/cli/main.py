@@ -43,6 +43,7 @@ COMMANDS = {
         "Send made-up orders as Prioticket does, from the first notification to the gate.",
     ),
     "spool": ("app.cli.spool:spool", "List and move events that wait in files of the spool."),
+    "status": ("app.cli.status:status", "Show on one screen whether all is well, or what is wrong and what to type."),
     "worker": (
         "app.cli.worker:worker",
         "Deliver events to the destinations until SIGTERM, then finish what is under way and exit 0.",

@@ -3,8 +3,9 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import click
 from pydantic_core import to_jsonable_python
@@ -13,6 +14,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from app.telemetry.printing import printable
+
+SHORT_ID = 18
+"""Characters of an id that tell it from others: its millisecond, and the 4096th of it."""
+
+HALF_A_YEAR = timedelta(days=180)
 
 
 def say(text: str = "", *, err: bool = False) -> None:
@@ -40,10 +46,15 @@ def print_json_lines(values: Iterable[object]) -> None:
         say_json(value)
 
 
-def print_rows(rows: Iterable[Mapping[str, Any]], shown: Sequence[str]) -> None:
-    """Prints the columns `shown` of each row: as a table on a terminal, otherwise separated by tabs."""
+def print_rows(
+    rows: Iterable[Mapping[str, Any]], shown: Sequence[str], *, on_terminal: Sequence[str] | None = None
+) -> None:
+    """Prints the columns `shown` of each row, separated by tabs.
+
+    On a terminal it is a table of the columns `on_terminal`, with short ids and times, so that it fits 80 characters.
+    """
     if sys.stdout.isatty():
-        _print_table(rows, shown)
+        _print_table(rows, on_terminal or shown, now=datetime.now(UTC))
     else:
         for row in rows:
             say("\t".join(cell(row[name]) for name in shown))
@@ -54,6 +65,11 @@ def print_fields(thing: Mapping[str, Any]) -> None:
     for name, value in thing.items():
         if value is not None:
             say(f"{name:<18} {cell(value)}")
+
+
+def say_nothing_matches(things: str, without: str) -> None:
+    """Says of an empty list how many things there are without its filters."""
+    say(f"No {things} match. Without the filters there are {without}.", err=True)
 
 
 def write_body(body: bytes) -> None:
@@ -78,9 +94,28 @@ def _text(value: object) -> str:
     return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
 
 
-def _print_table(rows: Iterable[Mapping[str, Any]], shown: Sequence[str]) -> None:
+def short_id(value: UUID) -> str:
+    """The beginning of an id, which tells it from others; commands take it."""
+    return str(value)[:SHORT_ID]
+
+
+def short_time(at: datetime, *, now: datetime) -> str:
+    """A time in UTC: of today without the day, of other days without the seconds."""
+    if abs(now - at) > HALF_A_YEAR:
+        return f"{at:%Y-%m-%d}"
+    return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%m-%d %H:%M}"
+
+
+def _print_table(rows: Iterable[Mapping[str, Any]], shown: Sequence[str], *, now: datetime) -> None:
     # A narrow terminal folds other columns, but an id must stay on one line to be copied.
-    table = Table(*(Column(name, no_wrap=name == "id", overflow="fold") for name in shown), box=None, pad_edge=False)
+    head = (Column(name, no_wrap=name == "id", overflow="fold") for name in shown)
+    table = Table(*head, box=None, pad_edge=False, collapse_padding=True)
     for row in rows:
-        table.add_row(*(Text(cell(row[name])) for name in shown))
+        table.add_row(*(Text(_short(row[name], now=now)) for name in shown))
     Console().print(table)
+
+
+def _short(value: object, *, now: datetime) -> str:
+    if isinstance(value, UUID):
+        return short_id(value)
+    return short_time(value, now=now) if isinstance(value, datetime) else cell(value)

@@ -6,14 +6,16 @@ from uuid import UUID
 import click
 
 from app.auth.first_clients import with_kept_clients
+from app.cli.ids import Id
 from app.cli.opened import change, load_settings
 from app.cli.output import say
+from app.events.tables import Event
 from app.receiver.release import NotReleased
 from app.receiver.release import release as release_event
 
 
 @click.command()
-@click.argument("event_id", metavar="ID", type=click.UUID)
+@click.argument("event_id", metavar="ID", type=Id(Event.id, "event"))
 def release(event_id: UUID) -> None:
     """Judge a quarantined event again by its bytes, and accept it if they can be read."""
     settings, now = with_kept_clients(load_settings()), datetime.now(UTC)

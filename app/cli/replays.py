@@ -14,13 +14,14 @@ from app.api.replays import ReplayShown
 from app.cli.deliveries import confirm
 from app.cli.filters import choosing_events
 from app.cli.following import CONTROLS, find, follow
+from app.cli.ids import Id
 from app.cli.opened import change, load_settings, read
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
 from app.deliveries.plans import InQuarantine, NotReplayable, Plan
 from app.deliveries.plans import plan as plan_replay
 from app.deliveries.queries import list_replays
 from app.deliveries.replays import ReplayHasEnded, set_status, start
-from app.deliveries.tables import ReplayStatus
+from app.deliveries.tables import Replay, ReplayStatus
 from app.events.queries import EventFilter
 from app.settings.files import decoded
 from app.settings.model import DestinationSettings
@@ -38,6 +39,8 @@ SHOWN = (
     "rate",
     "finished_at",
 )
+ON_TERMINAL = ("id", "status", "destination", "events", "made", "pending", "dead", "finished_at")
+REPLAY_ID = Id(Replay.id, "replay")
 
 
 @click.command()
@@ -118,11 +121,11 @@ def list_(*, limit: int, as_json: bool) -> None:
     if as_json:
         print_json_lines(listed)
     else:
-        print_rows((replay.model_dump() for replay in listed), SHOWN)
+        print_rows((replay.model_dump() for replay in listed), SHOWN, on_terminal=ON_TERMINAL)
 
 
 @replays.command()
-@click.argument("replay_id", metavar="ID", type=click.UUID)
+@click.argument("replay_id", metavar="ID", type=REPLAY_ID)
 @click.option("--follow", "followed", is_flag=True, help="Follow the replay to its end, with a progress bar.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
@@ -137,7 +140,7 @@ def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
 
 
 @replays.command()
-@click.argument("replay_id", metavar="ID", type=click.UUID)
+@click.argument("replay_id", metavar="ID", type=REPLAY_ID)
 def pause(replay_id: UUID) -> None:
     """Make no more deliveries until the replay is resumed. Those already made are sent."""
     _set(replay_id, ReplayStatus.PAUSED)
@@ -145,7 +148,7 @@ def pause(replay_id: UUID) -> None:
 
 
 @replays.command()
-@click.argument("replay_id", metavar="ID", type=click.UUID)
+@click.argument("replay_id", metavar="ID", type=REPLAY_ID)
 def resume(replay_id: UUID) -> None:
     """Go on with a paused replay."""
     _set(replay_id, ReplayStatus.RUNNING)
@@ -153,7 +156,7 @@ def resume(replay_id: UUID) -> None:
 
 
 @replays.command()
-@click.argument("replay_id", metavar="ID", type=click.UUID)
+@click.argument("replay_id", metavar="ID", type=REPLAY_ID)
 def cancel(replay_id: UUID) -> None:
     """End a replay. Its pending deliveries are dropped, except those that are being sent."""
     _set(replay_id, ReplayStatus.CANCELLED)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     String,
+    UnaryExpression,
     and_,
     case,
     cast,
@@ -24,10 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.columns import ComparedId
+from app.database.counting import counted
 from app.database.rows import columns, read, read_one
 from app.deliveries.tables import (
     DEAD,
     DROPPED,
+    FAILING,
     PENDING,
     PENDING_PARTS,
     Attempt,
@@ -39,7 +42,7 @@ from app.deliveries.tables import (
     Replay,
 )
 from app.deliveries.transitions import CLAIMED_BEFORE, OF_DELIVERY, in_flight
-from app.events.ids import made_at
+from app.events.ids import id_floor, made_at
 from app.events.tables import Event, Undispatched
 
 WRITTEN_OUT: dict[str, ColumnElement[bool]] = {
@@ -58,6 +61,12 @@ class DeliveryFilter:
     reference: str | None = None
     event_id: UUID | None = None
     replay_id: UUID | None = None
+    failing: bool = False
+    """Only those that have failed and are tried again."""
+    since: datetime | None = None
+    """The earliest time at which a delivery was made, included."""
+    until: datetime | None = None
+    """The latest such time, excluded."""
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The conditions of a WHERE clause."""
@@ -68,6 +77,12 @@ class DeliveryFilter:
             conditions.append(_of_events(select(Event.id).where(Event.reference == self.reference)))
         if self.event_id is not None:
             conditions.append(_of_events([self.event_id]))
+        if self.failing:
+            conditions.append(FAILING)
+        if self.since is not None:
+            conditions.append(Delivery.id >= id_floor(self.since))
+        if self.until is not None:
+            conditions.append(Delivery.id < id_floor(self.until))
         equal = ("destination", "replay_id")
         wanted = [(name, getattr(self, name)) for name in equal]
         return conditions + [getattr(Delivery, name) == value for name, value in wanted if value is not None]
@@ -137,6 +152,7 @@ class ListedDestination(NamedTuple):
     pending: int
     due: int
     in_flight: int
+    failing: int
     dead: int
     oldest: UUID | None
     """Of the oldest pending delivery: the event's id, or its own if a replay made it."""
@@ -231,21 +247,42 @@ An attempt may be in both: if the connection breaks during a commit that was mad
 
 
 async def list_deliveries(
-    connection: AsyncConnection, narrowed: DeliveryFilter, *, limit: int, before: UUID | None = None
+    connection: AsyncConnection,
+    narrowed: DeliveryFilter,
+    *,
+    limit: int,
+    before: UUID | None = None,
+    after: UUID | None = None,
 ) -> list[ListedDelivery]:
-    """Deliveries with the outcome of their last attempt, newest first; the last id, as `before`, gives the next page.
+    """Deliveries with the outcome of their last attempt; the last id, as `before`, gives the next page.
 
     Every filter has an index, except the status delivered, which nearly all deliveries have.
+
+    Args:
+        connection: A connection to the database.
+        narrowed: Which deliveries.
+        limit: The most of them.
+        before: Only older ones than this one, the newest first.
+        after: Only newer ones than this one, the oldest first.
     """
-    query = _SUMMARY.where(*narrowed.conditions()).order_by(Delivery.id.desc()).limit(limit)
+    order = Delivery.id.desc() if after is None else Delivery.id.asc()
+    query = _SUMMARY.where(*narrowed.conditions()).order_by(order).limit(limit)
     if before is not None:
         query = query.where(Delivery.id < before)
+    if after is not None:
+        query = query.where(Delivery.id > after)
     of_events = narrowed.reference is not None or narrowed.event_id is not None
-    if narrowed.replay_id is not None and narrowed.status is None and narrowed.reference is None:
+    if narrowed.replay_id is not None and narrowed.status is None and narrowed.reference is None and after is None:
         query = _of_replay(narrowed, limit=limit, before=before)
     elif narrowed.status == DeliveryStatus.PENDING and narrowed.replay_id is None and not of_events:
-        query = query.where(Delivery.id.in_(_newest_pending(narrowed, limit=limit, before=before)))
+        query = query.where(Delivery.id.in_(_first_pending(narrowed, order, limit=limit, before=before, after=after)))
     return await read(connection, query, ListedDelivery)
+
+
+async def count_deliveries(connection: AsyncConnection, narrowed: DeliveryFilter) -> int:
+    """How many there are, at most `MOST_COUNTED + 1`."""
+    query = select(Delivery.id).where(*narrowed.conditions())
+    return await connection.scalar(select(counted(query))) or 0
 
 
 async def get_delivery(connection: AsyncConnection, delivery_id: UUID) -> ListedDelivery | None:
@@ -268,13 +305,14 @@ async def known_destinations(connection: AsyncConnection) -> dict[str, KnownDest
 
 
 async def list_destinations(connection: AsyncConnection, *, now: datetime) -> list[ListedDestination]:
-    """Destinations with their counts of pending, due, in-flight and dead deliveries.
+    """Destinations with their counts of pending, due, in-flight, failing and dead deliveries.
 
     Costs as much as there are deliveries that are pending or dead.
     """
     sent_now = in_flight(now).label("in_flight")
     since = case((Delivery.replay_id.is_(None), Delivery.event_id), else_=Delivery.id)
-    part = (Delivery.destination, cast(since, ComparedId).label("since"), Delivery.due_at, sent_now)
+    has_failed = (Delivery.attempts > 0).label("failing")
+    part = (Delivery.destination, cast(since, ComparedId).label("since"), Delivery.due_at, sent_now, has_failed)
     pending = union_all(*(select(*part).where(condition) for condition in PENDING_PARTS)).subquery()
     queues = (
         select(
@@ -282,13 +320,14 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> li
             func.count().label("pending"),
             func.sum(case((and_(pending.c.due_at <= now, ~pending.c.in_flight), 1), else_=0)).label("due"),
             func.sum(case((pending.c.in_flight, 1), else_=0)).label("in_flight"),
+            func.sum(case((pending.c.failing, 1), else_=0)).label("failing"),
             func.min(pending.c.since).label("oldest"),
         )
         .group_by(pending.c.destination)
         .subquery()
     )
     dead = select(func.count()).where(Delivery.destination == Destination.name, DEAD).scalar_subquery()
-    counts = (func.coalesce(queues.c[name], 0).label(name) for name in ("pending", "due", "in_flight"))
+    counts = (func.coalesce(queues.c[name], 0).label(name) for name in ("pending", "due", "in_flight", "failing"))
     query = (
         select(*columns(Destination, ListedDestination), *counts, dead.label("dead"), queues.c.oldest)
         .outerjoin(queues, queues.c.destination == Destination.name)
@@ -300,6 +339,11 @@ async def list_destinations(connection: AsyncConnection, *, now: datetime) -> li
 async def count_undispatched(connection: AsyncConnection) -> int:
     """How many accepted events have no deliveries yet. Costs as much as there are."""
     return await connection.scalar(select(func.count()).select_from(Undispatched)) or 0
+
+
+async def destination_urls(connection: AsyncConnection) -> dict[str, str | None]:
+    """The URLs of replays' own destinations; None for those of the settings."""
+    return {name: url for name, url in await connection.execute(select(Destination.name, Destination.url))}  # noqa: C416 - for mypy a row is not a pair
 
 
 async def list_replays(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> list[ListedReplay]:
@@ -322,13 +366,22 @@ def _of_replay(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> 
     return query.where(Delivery.event_id < last)
 
 
-def _newest_pending(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> Select[Any]:
-    """The newest deliveries of each part, among which are the newest of all."""
+def _first_pending(
+    narrowed: DeliveryFilter,
+    order: UnaryExpression[UUID],
+    *,
+    limit: int,
+    before: UUID | None,
+    after: UUID | None,
+) -> Select[Any]:
+    """The first deliveries of each part, among which are the first of all."""
     parts = []
     for part in PENDING_PARTS:
-        query = select(Delivery.id).where(part, *narrowed.conditions()).order_by(Delivery.id.desc()).limit(limit)
+        query = select(Delivery.id).where(part, *narrowed.conditions()).order_by(order).limit(limit)
         if before is not None:
             query = query.where(Delivery.id < before)
+        if after is not None:
+            query = query.where(Delivery.id > after)
         parts.append(select(query.subquery().c.id))
     return select(union_all(*parts).subquery().c.id)
 

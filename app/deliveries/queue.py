@@ -48,6 +48,7 @@ class State(NamedTuple):
     failing_since: datetime | None
     probe_at: datetime | None
     next_at: datetime | None
+    certificate_until: datetime | None
 
     @property
     def circuit(self) -> Circuit:
@@ -63,6 +64,7 @@ STATE = (
         Destination.failing_since,
         Destination.probe_at,
         Destination.next_at,
+        Destination.certificate_until,
     )
     .where(Destination.name == bindparam("name"))
     .with_for_update()

@@ -26,6 +26,8 @@ class Outcome(NamedTuple):
     retry_after: timedelta | None = None
     counts: bool = True
     """Whether it counts towards dead. If several attempts were lost together it does not: only one is to blame."""
+    certificate_until: datetime | None = None
+    """The end of the destination's certificate, if it has one."""
 
 
 class Ended(NamedTuple):

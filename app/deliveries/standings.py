@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.database.counting import counted
 from app.database.rows import columns, read
 from app.deliveries.outlook import LIVE, REPLAYED, first_due
-from app.deliveries.stuck import FAILING, Stuck, stuck_deliveries
+from app.deliveries.stuck import Stuck, stuck_deliveries
 from app.deliveries.tables import (
     DEAD,
+    FAILING,
     PENDING,
     Claimed,
     Delivery,
@@ -23,10 +24,10 @@ from app.deliveries.tables import (
     Destination,
     Replay,
     ReplayStatus,
-    Undispatched,
 )
 from app.deliveries.transitions import HAS_TIME, WAITS
 from app.events.ids import id_floor, made_at
+from app.events.tables import Undispatched
 
 MOST_DESTINATIONS = 100
 MOST_REPLAYS = 20
@@ -81,6 +82,8 @@ class Standing:
     last_success_at: datetime | None
     """None if it is not among the newest deliveries."""
     newest_dead: UUID | None
+    certificate_until: datetime | None
+    """The end of its certificate, as a worker's last connection met it; None without TLS."""
     stuck: tuple[Stuck, ...]
     """The failing deliveries, the oldest first; at most `stuck.MOST_SHOWN`."""
 
@@ -113,6 +116,7 @@ class _Row(NamedTuple):
     failures: int
     failing_since: datetime | None
     probe_at: datetime | None
+    certificate_until: datetime | None
     due: int
     later: int
     waiting: int
@@ -183,7 +187,7 @@ def _state(row: _Row, *, known: bool) -> State:
 
 
 def _unseen(name: str) -> Standing:
-    times = ("since", "paused_at", "failing_since", "probe_at", "oldest_due_at", "last_success_at")
+    times = ("since", "paused_at", "failing_since", "probe_at", "oldest_due_at", "last_success_at", "certificate_until")
     counts = ("failures", "due", "later", "waiting", "in_flight", "failing", "held_back", "dead")
     nothing: dict[str, Any] = dict.fromkeys((*times, "paused_reason", "newest_dead")) | dict.fromkeys(counts, 0)
     return Standing(name=name, state=State.READY, of_replay=False, stuck=(), **nothing)
@@ -200,8 +204,8 @@ def _look(now: datetime) -> Select[Any]:
             _live_and_replayed(PENDING, HAS_TIME, Delivery.due_at > now).label("later"),
             _deliveries(PENDING, WAITS, Delivery.reference.is_not(None)).label("waiting"),
             claims.scalar_subquery().label("in_flight"),
-            _live_and_replayed(FAILING).label("failing"),
-            _live_and_replayed(FAILING, Delivery.reference.is_not(None)).label("held_back"),
+            _deliveries(FAILING).label("failing"),
+            _deliveries(FAILING, Delivery.reference.is_not(None)).label("held_back"),
             _deliveries(DEAD).label("dead"),
             first_due(LIVE).label("live_at"),
             first_due(REPLAYED).label("replay_at"),

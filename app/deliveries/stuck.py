@@ -10,17 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from app.database.counting import counted
-from app.deliveries.outlook import LIVE, REPLAYED
 from app.deliveries.queries import RESULT
-from app.deliveries.tables import PENDING, Attempt, Delivery
-from app.deliveries.transitions import HAS_TIME
+from app.deliveries.tables import FAILING, Attempt, Delivery
 from app.events.ids import made_at
 
 MOST_SHOWN = 10
 """How many failing deliveries of a destination are described."""
-
-FAILING = and_(PENDING, HAS_TIME, Delivery.attempts > 0)
-"""Selects deliveries whose last attempt failed and that are tried again. Those of their references wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +32,7 @@ class Stuck:
     last_status: int | None
     last_result: str | None
     last_error: str | None
-    next_at: datetime
+    next_at: datetime | None
     waiting: int
     """How many deliveries wait for it."""
 
@@ -46,15 +41,11 @@ async def stuck_deliveries(connection: AsyncConnection, names: Sequence[str]) ->
     """The oldest failing deliveries of each of these destinations."""
     if not names:
         return {}
-    soonest = (
-        select(Delivery.id)
-        .where(Delivery.destination == name, FAILING, part)
-        .order_by(Delivery.due_at)
-        .limit(MOST_SHOWN)
+    oldest = (
+        select(Delivery.id).where(Delivery.destination == name, FAILING).order_by(Delivery.id).limit(MOST_SHOWN)
         for name in names
-        for part in (LIVE, REPLAYED)
     )
-    chosen = union_all(*(select(each.subquery().c.id) for each in soonest))
+    chosen = union_all(*(select(each.subquery().c.id) for each in oldest))
     first = aliased(Attempt)
     behind = aliased(Delivery)
     waiting = select(literal(1)).where(
@@ -88,4 +79,4 @@ async def stuck_deliveries(connection: AsyncConnection, names: Sequence[str]) ->
         fields = {name: value for name, value in row.items() if name != "destination"}
         stuck = Stuck(**fields | {"since": row["since"] or made_at(row["delivery_id"])})
         found.setdefault(row["destination"], []).append(stuck)
-    return {name: sorted(each, key=lambda stuck: stuck.since)[:MOST_SHOWN] for name, each in found.items()}
+    return found

@@ -82,6 +82,8 @@ class Destination(Base):
     """While the circuit is open: when one delivery may be tried."""
     next_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     """When `rate` allows the next attempt."""
+    certificate_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    """The end of its certificate, as the last connection met it."""
 
 
 class Delivery(Base):
@@ -149,6 +151,7 @@ class Delivery(Base):
             "event_id",
             where="status = 'pending' AND reference IS NOT NULL AND due_at IS NULL",
         ),
+        _index("ix_deliveries_failing", "destination", "id", where="status = 'pending' AND attempts > 0"),
         # For workers of a release before migration 0011, which would otherwise read all deliveries of a destination.
         _index("ix_deliveries_claimed", "destination", "claimed_by", where="claimed_by IS NOT NULL"),
         _index("ix_deliveries_dead", "destination", "id", where="status = 'dead'"),
@@ -158,9 +161,12 @@ class Delivery(Base):
 
 
 PENDING = Delivery.status == literal_column("'pending'")
+FAILING = and_(PENDING, Delivery.attempts > literal_column("0"))
+"""Deliveries whose last attempt failed and that are tried again. The later ones of their references wait."""
+
 DEAD = Delivery.status == literal_column("'dead'")
 DROPPED = Delivery.status == literal_column("'dropped'")
-"""Literals: with parameters, neither database would use its partial indexes."""
+"""Literals, here and above: with parameters, neither database would use its partial indexes."""
 
 PENDING_PARTS = (
     and_(PENDING, Delivery.due_at.is_(None), Delivery.reference.is_not(None)),

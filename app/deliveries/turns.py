@@ -116,7 +116,9 @@ async def _record(
     news = [News("delivery_dead", _dead(limits.name, attempt)) for attempt in dead]
     news += _of_circuit(limits.name, state, circuit, now=now)
     gone = next((attempt for attempt in ended if attempt.outcome.result is AttemptResult.GONE), None)
-    became = state._replace(**circuit._asdict())
+    ends = (attempt.outcome.certificate_until for attempt in reversed(ended))
+    until = next((end for end in ends if end is not None), state.certificate_until)
+    became = state._replace(**circuit._asdict(), certificate_until=until)
     if gone is not None:
         reason = f"It answered 410 Gone to event {gone.claim.event_id}."
         became = became._replace(paused_at=now, paused_reason=reason)

@@ -5,20 +5,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, literal, select
+from sqlalchemy import ColumnElement, Select, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.counting import counted
 from app.database.rows import read
 from app.events.ids import id_floor, made_at
 from app.events.queries import QUARANTINED
-from app.events.tables import Event, Status
+from app.events.tables import Event, Origin, Status
 
 MOST_TYPES = 100
 NEWEST = 1000
 """How many of the newest events are looked at for what no index has."""
 
 MOST_REASONS = 10
+RECEIVED = Event.origin != literal_column(f"'{Origin.FETCHED.value}'")
 TEN_MINUTES, HOUR, WEEK = timedelta(minutes=10), timedelta(hours=1), timedelta(weeks=1)
 
 
@@ -47,6 +48,7 @@ class Numbers:
     last_hour: int
     same_hour_last_week: int
     last_day: int
+    """With those that priohook fetched, which the others leave out."""
     quarantined_last_10_minutes: int
     quarantined_last_day: int
     quarantined: int
@@ -78,10 +80,11 @@ async def last_by_type(connection: AsyncConnection) -> list[LastEvent]:
 
 async def last_accepted(connection: AsyncConnection) -> list[LastAccepted]:
     """The last accepted event of each client, the newest first; among the `NEWEST` events."""
-    newest = select(Event.client, Event.status, Event.received_at).order_by(Event.id.desc()).limit(NEWEST).subquery()
+    columns = (Event.client, Event.status, Event.origin, Event.received_at)
+    newest = select(*columns).order_by(Event.id.desc()).limit(NEWEST).subquery()
     query = (
         select(newest.c.client, func.max(newest.c.received_at).label("at"))
-        .where(newest.c.status == Status.ACCEPTED.value)
+        .where(newest.c.status == Status.ACCEPTED.value, newest.c.origin != Origin.FETCHED.value)
         .group_by(newest.c.client)
     )
     found = await read(connection, query, LastAccepted)
@@ -97,9 +100,9 @@ async def copies_of_newest(connection: AsyncConnection) -> int:
 async def numbers(connection: AsyncConnection, *, now: datetime) -> Numbers:
     """How many events arrived lately, and in the same hour of last week."""
     counts = {
-        "last_10_minutes": _since(now - TEN_MINUTES),
-        "last_hour": _since(now - HOUR),
-        "same_hour_last_week": (*_since(now - WEEK - HOUR), Event.id < id_floor(now - WEEK)),
+        "last_10_minutes": (RECEIVED, *_since(now - TEN_MINUTES)),
+        "last_hour": (RECEIVED, *_since(now - HOUR)),
+        "same_hour_last_week": (RECEIVED, *_since(now - WEEK - HOUR), Event.id < id_floor(now - WEEK)),
         "last_day": _since(now - 24 * HOUR),
         "quarantined_last_10_minutes": (QUARANTINED, *_since(now - TEN_MINUTES)),
         "quarantined_last_day": (QUARANTINED, *_since(now - 24 * HOUR)),

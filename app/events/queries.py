@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, LargeBinary, func, literal_column, or_, select, true, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database.counting import counted
 from app.database.rows import columns, read, read_one
 from app.events.ids import id_floor
 from app.events.tables import Event, Status
@@ -146,6 +147,12 @@ async def list_events(
     where = narrowed.first(*older, limit=limit)
     query = select(*columns(Event, ListedEvent)).where(*where).order_by(Event.id.desc()).limit(limit)
     return await read(connection, query, ListedEvent)
+
+
+async def count_events(connection: AsyncConnection, narrowed: EventFilter) -> int:
+    """How many there are, at most `MOST_COUNTED + 1`."""
+    parts = [select(Event.id).where(*part) for part in narrowed.parts()]
+    return sum([await connection.scalar(select(counted(part))) or 0 for part in parts])
 
 
 async def get_event(connection: AsyncConnection, event_id: UUID) -> WholeEvent | None:

@@ -72,8 +72,11 @@ async def test_events_are_counted_in_their_times(readings, engine, workers):
     ages += [timedelta(weeks=1, minutes=10), timedelta(weeks=1, hours=2), timedelta(days=6)]
     events = [new_event(str(age), received_at=workers.now - age) for age in ages]
     await store(engine, *events)
+    await store(engine, fetched := new_event("fetched", received_at=workers.now - ages[0]))
+    async with writing(engine) as connection:
+        await connection.execute(update(Event).where(Event.id == fetched.id).values(origin="fetched"))
     numbers = (await readings()).numbers
-    assert (numbers.last_10_minutes, numbers.last_hour, numbers.last_day) == (1, 2, 3)
+    assert (numbers.last_10_minutes, numbers.last_hour, numbers.last_day) == (1, 2, 4)
     assert numbers.same_hour_last_week == 2
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from tests.deliveries.workers import Workers
 from tests.events.stores import new_event, running
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
+COLOURS = re.compile("\x1b\\[[0-9;]*m")
 NOTIFICATION = payload("01-notification-order-create")
 
 

@@ -5,6 +5,7 @@ import pytest
 from app.deliveries import operations
 from app.deliveries.dispatch import Wanted, add
 from app.events.ids import new_id
+from tests.cli.conftest import COLOURS
 from tests.deliveries.workers import Workers
 
 
@@ -80,6 +81,12 @@ def test_a_list_into_a_pipe_is_tabs_and_newest_first(run, four):
         (["--limit", "1"], [3]),
         (["--replay", str(new_id())], []),
         (["--event", str(new_id())], []),
+        (["--failing"], [1]),
+        (["--failing", "--destination", "erp", "--sort", "oldest"], [1]),
+        (["--sort", "oldest"], [0, 1, 2, 3]),
+        (["--sort", "oldest", "--status", "pending", "--limit", "2"], [1, 2]),
+        (["--since", "1h"], [3, 2, 1, 0]),
+        (["--until", "1h"], []),
     ],
 )
 def test_a_list_narrows_to_what_its_options_say(run, four, options, places):
@@ -88,6 +95,28 @@ def test_a_list_narrows_to_what_its_options_say(run, four, options, places):
 
 def test_the_last_id_of_a_list_continues_it(run, four):
     assert [row["id"] for row in listed(run, "--before", four[2])] == [four[1], four[0]]
+
+
+def test_the_last_id_of_the_oldest_continues_them(run, four):
+    assert [row["id"] for row in listed(run, "--sort", "oldest", "--after", four[1])] == four[2:]
+
+
+def test_the_beginning_of_an_id_will_do(run, four):
+    assert f"id                 {four[1]}\n" in run("deliveries", "show", four[1][:18]).text
+    assert run("deliveries", "retry", four[1][:18]).text == f"Delivery {four[1]} is tried again.\n"
+
+
+def test_on_a_terminal_a_list_fits(run, four, terminal):
+    terminal(80)
+    text = COLOURS.sub("", run("deliveries", "list").text)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert all(each[:18] in text for each in four)
+
+
+def test_an_empty_list_says_how_many_deliveries_there_are_without_its_filters(run, four):
+    assert run("deliveries", "list", "--destination", "crm").errors == (
+        "No deliveries match. Without the filters there are 4.\n"
+    )
 
 
 def test_show_has_the_attempts_and_nothing_moves_the_cursor_of_a_terminal(run, four):
@@ -182,6 +211,7 @@ def test_an_unknown_destination_is_status_2_and_lists_the_known_ones(run, workin
         ["list", "--status", "lost"],
         ["list", "--event", "1"],
         ["list", "--limit", "0"],
+        ["list", "--after", str(new_id())],
         ["show"],
         ["retry"],
         ["retry", str(new_id()), "--destination", "erp"],

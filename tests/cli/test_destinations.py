@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from tests.cli.conftest import COLOURS
 from tests.deliveries.workers import Workers
 
 URL = "https://me:pass-word@erp.example/in"
@@ -55,6 +56,27 @@ def test_a_list_into_a_pipe_is_tabs(run, working, configured):
     (row,) = run("destinations", "list").text.splitlines()
     assert row.split("\t")[0] == "erp"
     assert row.split("\t")[2:] == ["0", "0", "0", "0", "", "https://me:***@erp.example/***", "ORDER_*"]
+
+
+def test_one_that_holds_a_reference_back_says_since_when_and_by_what(run, working, configured, terminal):
+    async def fail(workers: Workers):
+        for reference in ("A", "A", "B"):
+            await workers.store(reference)
+        await workers.dispatch()
+        claims = (await workers.turn()).claims
+        await workers.turn(*(workers.ended(claim, 500 if claim.reference == "A" else 200) for claim in claims))
+        return next(claim.delivery_id for claim in claims if claim.reference == "A")
+
+    poison = working(fail)
+    row = listed(run)["erp"]
+    assert (row["failing"], row["stuck"][0]["delivery_id"]) == (1, str(poison))
+    assert (row["stuck"][0]["reference"], row["stuck"][0]["waiting"]) == ("A", 1)
+    assert "\tfailing: A is held back since " in run("destinations", "list").text
+    assert f" by {str(poison)[:18]} (500)\t" in run("destinations", "list").text
+    terminal(80)
+    text = COLOURS.sub("", run("destinations", "list").text)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "failing: A is" in text
 
 
 def test_pause_keeps_the_reason_and_resume_ends_it(run, working, configured):

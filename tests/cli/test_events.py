@@ -1,16 +1,14 @@
 import json
-import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.events.ids import new_id
-from tests.cli.conftest import NOON, NOTIFICATION, refused_event
+from tests.cli.conftest import COLOURS, NOON, NOTIFICATION, refused_event
 from tests.events.stores import new_event
 
 HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC)
-COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 @pytest.fixture
@@ -220,15 +218,40 @@ def test_release_of_a_copy_counts_it_on_the_first(run, fill):
     assert json.loads(run("events", "show", "--json", str(first)).text)["duplicates"] == 1
 
 
-def test_on_a_terminal_a_list_is_a_table_with_a_head(run, three, terminal):
-    terminal(200)
-    head, *rows = COLOURS.sub("", run("events", "list").text).splitlines()
-    assert head.split() == ["id", "received_at", "status", "type", "reference", "client", "duplicates"]
-    assert [row.split()[0] for row in rows] == [str(each) for each in reversed(three)]
-
-
-def test_a_narrow_terminal_shows_every_id_whole(run, three, terminal):
+def test_on_a_terminal_a_list_is_a_table_that_fits(run, fill, terminal):
+    names = {"type": "ORDER_CANCEL", "reference": "PRI00000001"}
+    stored = fill(
+        *(new_event(str(number), received_at=NOW - number * 24 * HOUR, **names) for number in range(2)),
+        refused_event("c", b"not json", received_at=NOW - 48 * HOUR),
+    )
     terminal(80)
-    text = run("events", "list").text
-    assert all(str(each) in text for each in three)
-    assert "…" not in text
+    head, *rows = COLOURS.sub("", run("events", "list").text).splitlines()
+    assert head.split() == ["id", "received_at", "type", "reference", "client", "note"]
+    assert all(len(row) <= 80 for row in rows)
+    assert [row[:18] for row in rows if row[0] != " "] == [str(each)[:18] for each in stored]
+    assert f"{NOW:%H:%M:%S}" in rows[0]
+    assert f"{NOW - 24 * HOUR:%m-%d %H:%M}" in rows[1]
+    assert "quarantined" in rows[2]
+    assert "415" in " ".join(rows[2:])
+
+
+@pytest.mark.parametrize("command", ["show", "release"])
+def test_the_beginning_of_an_id_will_do_if_no_other_begins_so(run, fill, command):
+    first, _ = fill(refused_event("a", NOTIFICATION), refused_event("b", b"{}", received_at=NOON))
+    assert run("events", command, str(first)[:18]).status == 0
+    unknown = run("events", command, "ffffffff")
+    assert unknown == (1, b"", "Error: There is no event whose id begins with ffffffff.\n")
+
+
+def test_a_beginning_of_several_ids_is_status_1_and_names_them(run, fill):
+    first, second = fill(new_event("a", received_at=NOON), new_event("b", received_at=NOON))
+    done = run("events", "show", str(first)[:13])
+    assert (done.status, done.written) == (1, b"")
+    assert f"begin with {str(first)[:13]}: " in done.errors
+    assert str(first) in done.errors
+    assert str(second) in done.errors
+
+
+def test_an_empty_list_says_how_many_events_there_are_without_its_filters(run, three):
+    done = run("events", "list", "--reference", "nobody")
+    assert done == (0, b"", "No events match. Without the filters there are 3.\n")

@@ -9,7 +9,7 @@ from app.deliveries.claims import LOST, MARGIN, Claim
 from app.deliveries.queries import get_delivery, list_attempts
 from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, LONGEST_DELAY, MOST_ATTEMPTS
 from app.deliveries.tables import Attempt, AttemptResult, ReplayStatus
-from tests.deliveries.workers import Workers
+from tests.deliveries.workers import NOON, Workers
 
 
 async def deliver(workers: Workers, status: int | None = 200, *, worker: str = "one") -> list[int]:
@@ -45,6 +45,18 @@ async def test_a_claim_has_all_that_is_to_be_sent(workers):
 
 async def test_a_destination_that_nobody_registered_has_nothing_to_send(workers):
     assert (await workers.turn(limits=workers.limits._replace(name="unheard-of")))[:2] == ([], None)
+
+
+async def test_the_end_of_a_certificate_is_kept_until_another_is_met(workers):
+    await workers.store("A")
+    await workers.store("B")
+    await workers.dispatch()
+    first, second = (await workers.turn()).claims
+    ends = NOON + timedelta(days=90)
+    await workers.turn(workers.ended(first, certificate_until=ends))
+    assert (await workers.destination()).certificate_until == ends
+    await workers.turn(workers.ended(second, None, error="It closed the connection."))
+    assert (await workers.destination()).certificate_until == ends
 
 
 async def test_one_delivery_of_a_reference_is_in_flight_at_a_time(workers):

@@ -10,7 +10,7 @@ import socket
 import ssl
 from asyncio import TimerHandle, Transport
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from threading import Thread
 from typing import Any, NamedTuple, cast
@@ -61,6 +61,8 @@ class Connections:
         self._idle: dict[_Connection, TimerHandle] = {}
         self._lookup: asyncio.Future[Addresses] | None = None
         self._looked_up_at = 0.0
+        self.certificate_until: datetime | None = None
+        """The end of the certificate that the last connection met; None without TLS."""
 
     async def post(self, head: bytes, body: bytes, *, timeout: float) -> Answer:
         """Sends one request, and returns what arrived of the answer within `timeout` seconds.
@@ -131,9 +133,10 @@ class Connections:
                     addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, interleave=1, loop=loop
                 )
                 name = self._target.host if self._tls else None
-                _, connection = await loop.create_connection(
+                transport, connection = await loop.create_connection(
                     _Connection, sock=opened, ssl=self._tls, server_hostname=name
                 )
+                self.certificate_until = _end_of(transport.get_extra_info("peercert"))
                 return connection
         except TimeoutError:
             within = min(limit, timeout)
@@ -228,6 +231,10 @@ class _Connection(asyncio.Protocol):
             self._answered.set_exception(Broken(f"It closed the connection before it answered{why}."))
         else:
             self._answered.set_result(self.reader)
+
+
+def _end_of(certificate: dict[str, Any] | None) -> datetime | None:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC) if certificate else None
 
 
 def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, found: "asyncio.Future[Addresses]") -> None:

@@ -51,7 +51,13 @@ class HTTPDestination:
         except OSError as error:
             return Outcome(AttemptResult.UNREACHABLE, error=f"{type(error).__name__}: {error}"[:MOST_KEPT])
         wait = retry_after(answer.retry_after, now=now)
-        return Outcome(judge(answer.status), answer.status, answer=answer.body[:MOST_KEPT], retry_after=wait)
+        return Outcome(
+            judge(answer.status),
+            answer.status,
+            answer=answer.body[:MOST_KEPT],
+            retry_after=wait,
+            certificate_until=self._connections.certificate_until,
+        )
 
     async def close(self) -> None:
         """Closes the idle connections."""

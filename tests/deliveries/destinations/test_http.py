@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import socket
+import ssl
 import threading
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -28,6 +30,8 @@ from tests.deliveries.claims import EVENT_ID, new_claim
 NOW = datetime(2026, 8, 12, 12, tzinfo=UTC)
 SECRET, OTHER = ("whsec_" + b64encode(bytes([each]) * 32).decode() for each in (1, 2))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+CERTIFICATE = Path(__file__).parents[2] / "e2e" / "untrusted.pem"
+CERTIFICATE_UNTIL = datetime(2126, 10, 31, 10, 23, 8, tzinfo=UTC)
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -42,7 +46,10 @@ class Consumer:
 
 
 @asynccontextmanager
-async def serving(take: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+async def serving(
+    take: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
     """A server and its port. All its connections end with it."""
     taking: set[asyncio.Task[None]] = set()
 
@@ -57,7 +64,7 @@ async def serving(take: Callable[[asyncio.StreamReader, asyncio.StreamWriter], A
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async with await asyncio.start_server(taken, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(taken, "127.0.0.1", 0, ssl=tls) as server:
         yield server.sockets[0].getsockname()[1]
         async with asyncio.timeout(20):
             await asyncio.gather(*taking)
@@ -355,6 +362,26 @@ async def test_trouble_with_tls_is_an_outcome():
         outcome = await send(f"https://127.0.0.1:{port}/")
     assert outcome.status is None
     assert "SSL" in str(outcome.error)
+
+
+async def test_the_end_of_the_certificate_is_told_with_the_outcome(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(CERTIFICATE)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+
+    async with serving(answer, tls) as port:
+        outcome = await send(f"https://127.0.0.1:{port}/")
+    assert outcome.status == 200
+    assert outcome.certificate_until == CERTIFICATE_UNTIL
+
+
+async def test_without_tls_there_is_no_certificate():
+    async with consumer() as seen:
+        assert (await send(seen.url)).certificate_until is None
 
 
 async def test_an_answer_that_is_no_http_is_an_outcome_without_the_url():

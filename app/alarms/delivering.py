@@ -1,0 +1,159 @@
+"""What is wrong with delivering."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from app.alarms.findings import Finding, critical, typed, warning
+from app.alarms.readings import Readings
+from app.alarms.words import counted, lasting, number
+from app.deliveries.standings import Standing, State
+from app.deliveries.stuck import Stuck
+
+LATE = timedelta(minutes=10)
+BUSY = 100
+"""A destination with so many due deliveries may hold up the making of further ones."""
+
+DISPATCH_LATE = timedelta(minutes=1)
+CERTIFICATE_SOON = timedelta(days=14)
+STUCK_AFTER = 3
+"""Failed attempts of a delivery: fewer happen when a consumer restarts."""
+
+
+def no_worker(now: Readings) -> Iterator[Finding]:
+    """Nobody delivers."""
+    workers = [each for each in now.processes if each.kind == "worker"]
+    if not now.processes:
+        return
+    if any(each.is_running for each in workers) or not (now.destinations or now.undispatched.events):
+        return
+    last = max((each.beat_at for each in workers), default=None)
+    yield critical(
+        name="no_worker",
+        what=f"No worker {f'has run for {lasting(now.at - last)}' if last else 'runs'}: nothing is delivered.",
+        since=last,
+        example=workers[0].name if workers else None,
+        command="priohook worker",
+    )
+
+
+def undispatched(now: Readings) -> Iterator[Finding]:
+    """Events that wait for their deliveries to be made. They wait long only while destinations have enough to do."""
+    oldest = now.undispatched.oldest_at
+    allowed = LATE if any(erp.due >= BUSY for erp in now.destinations) else DISPATCH_LATE
+    if oldest is not None and now.at - oldest > allowed:
+        events = number(now.undispatched.events)
+        what = f"Events without deliveries: {events}, the oldest for {lasting(now.at - oldest)}."
+        yield critical(name="undispatched", what=what, since=oldest, command="priohook status --worker")
+
+
+def down(erp: Standing, at: datetime) -> Iterator[Finding]:
+    """Its circuit breaker is open."""
+    if erp.state is State.OPEN:
+        since = f" for {lasting(at - erp.failing_since)}" if erp.failing_since else ""
+        why = f" ({_why(erp.stuck[0])})" if erp.stuck else ""
+        yield critical(
+            name="destination_down",
+            subject=erp.name,
+            what=f"{erp.name} has failed {counted(erp.failures, 'time')} in a row{since}{why}, and {_queue(erp)}.",
+            since=erp.failing_since,
+            example=_first(erp),
+            command=typed("deliveries", "list", "--failing", "--destination", erp.name),
+        )
+
+
+def late(erp: Standing, at: datetime) -> Iterator[Finding]:
+    """Its queue does not get shorter."""
+    oldest = erp.oldest_due_at
+    if erp.state in (State.READY, State.FAILING) and oldest is not None and at - oldest > LATE:
+        yield critical(
+            name="destination_late",
+            subject=erp.name,
+            what=f"Deliveries to {erp.name} are {lasting(at - oldest)} late, and {_queue(erp)}.",
+            since=oldest,
+            command=typed("deliveries", "list", "--status", "pending", "--sort", "oldest", "--destination", erp.name),
+        )
+
+
+def unconfigured(old: Standing, _: datetime) -> Iterator[Finding]:
+    """It is in no settings, and something waits for it."""
+    if old.state is State.NOT_CONFIGURED and _pending(old):
+        yield warning(
+            name="destination_unconfigured",
+            subject=old.name,
+            what=f"{old.name} is not in these settings, and {_queue(old)}.",
+            command=typed("destinations", "remove", old.name),
+        )
+
+
+def paused(erp: Standing, at: datetime) -> Iterator[Finding]:
+    """A person or an answer 410 has paused it."""
+    if erp.state is State.PAUSED and erp.paused_at is not None:
+        for_long = lasting(at - erp.paused_at)
+        yield warning(
+            name="destination_paused",
+            subject=erp.name,
+            what=f"{erp.name} has been paused for {for_long}, and {_queue(erp)}: {erp.paused_reason}",
+            since=erp.paused_at,
+            command=typed("destinations", "resume", erp.name),
+        )
+
+
+def held_back(erp: Standing, at: datetime) -> Iterator[Finding]:
+    """Some deliveries fail again and again, while others succeed."""
+    stuck = [each for each in erp.stuck if each.attempts >= STUCK_AFTER]
+    if erp.state is State.FAILING and stuck:
+        first = stuck[0]
+        fail = f"{erp.name} keeps failing for {counted(erp.failing, 'delivery', 'deliveries')}"
+        whose = f"{first.reference} is held back" if first.reference else "the oldest has failed"
+        yield warning(
+            name="held_back",
+            subject=erp.name,
+            what=f"{fail}: {whose} for {lasting(at - first.since)} ({_why(first)}).",
+            since=first.since,
+            example=str(first.delivery_id),
+            command=typed("deliveries", "list", "--failing", "--destination", erp.name),
+        )
+
+
+def dead(erp: Standing, _: datetime) -> Iterator[Finding]:
+    """Deliveries that are tried no more."""
+    if erp.dead:
+        deliveries = counted(erp.dead, "dead delivery", "dead deliveries")
+        yield warning(
+            name="dead",
+            subject=erp.name,
+            what=f"{erp.name} has {deliveries}, tried no more: retry or drop them.",
+            example=str(erp.newest_dead),
+            command=typed("deliveries", "list", "--status", "dead", "--destination", erp.name),
+        )
+
+
+def certificate(erp: Standing, at: datetime) -> Iterator[Finding]:
+    """Its certificate has expired or soon will."""
+    until = erp.certificate_until
+    if until is not None and until - at < CERTIFICATE_SOON:
+        when = f"expires in {lasting(until - at)}" if until > at else f"expired {lasting(at - until)} ago"
+        yield warning(
+            name="certificate_expires",
+            subject=erp.name,
+            what=f"The certificate of {erp.name} {when}.",
+            since=until,
+            command=typed("destinations", "list"),
+        )
+
+
+def _why(stuck: Stuck) -> str:
+    parts = (str(each) for each in (stuck.last_status, stuck.last_error) if each is not None)
+    return " ".join(parts).rstrip(".") or str(stuck.last_result or "no answer is known")
+
+
+def _first(erp: Standing) -> str | None:
+    return str(erp.stuck[0].delivery_id) if erp.stuck else None
+
+
+def _pending(erp: Standing) -> int:
+    return erp.due + erp.later + erp.waiting + erp.in_flight
+
+
+def _queue(erp: Standing) -> str:
+    return counted(_pending(erp), "delivery waits", "deliveries wait")

@@ -1,0 +1,26 @@
+"""How fast the database grows, and when its disk is full."""
+
+from app.alarms.places import Disk
+from app.alarms.readings import Readings
+from app.database.counting import MOST_COUNTED
+
+ENOUGH = 10_000
+"""Stored events, without which their size cannot be told from that of an empty database."""
+
+HOURS = 24
+
+
+def bytes_a_day(now: Readings) -> int | None:
+    """By the events of the last day and the size of a stored one; None if too few are stored."""
+    if now.events < ENOUGH:
+        return None
+    events = now.numbers.last_day
+    if events > MOST_COUNTED:
+        events = HOURS * now.numbers.last_hour
+    return events * now.database_bytes // now.events
+
+
+def days_left(now: Readings, disk: Disk) -> int | None:
+    """How many days the disk of the database lasts; None if nothing fills it."""
+    growth = bytes_a_day(now)
+    return disk.free_bytes // growth if growth and disk.place == "database" else None

@@ -1,0 +1,127 @@
+"""What is wrong with receiving."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from app.alarms.findings import Finding, critical, warning
+from app.alarms.readings import Readings, Refused
+from app.alarms.words import counted, lasting
+
+FEW_EVENTS = 5
+"""The same hour of last week must have had more events before silence means something."""
+
+SPOOLED_LONG = timedelta(minutes=1)
+MANY_REFUSED = 20
+"""Refused requests in ten minutes; fewer happen when strangers look for open doors."""
+
+DAY = timedelta(days=1)
+UNAUTHORIZED, FORBIDDEN, TOO_MANY, UNAVAILABLE = 401, 403, 429, 503
+REASONS = {
+    "missing": "it sends no credential",
+    "malformed": "its credential cannot be read",
+    "unknown_username": "the username is unknown",
+    "wrong_secret": "the secret is wrong",
+    "expired": "its credential has expired",
+    "not_yet_valid": "its credential is not valid yet",
+    "scope": "it lacks the scope",
+}
+
+
+def not_acknowledged(now: Readings) -> Iterator[Finding]:
+    """Webhooks that were answered 503: the sender has them alone."""
+    refused = [each for each in now.refused_last_10_minutes if each.door == "webhook" and each.status == UNAVAILABLE]
+    if refused:
+        webhooks = counted(sum(each.requests for each in refused), "webhook was", "webhooks were")
+        what = f"{webhooks} answered 503 in the last 10 min: {refused[0].reason}."
+        yield critical(name="not_acknowledging", what=what, command="priohook refusals list")
+
+
+def sender_refused(now: Readings) -> Iterator[Finding]:
+    """Clients that are known and refused, and were not let in since."""
+    let_in = {use.client: use.succeeded_at for use in now.clients}
+    for each in now.refused_last_10_minutes:
+        last = let_in.get(each.client)
+        if each.client and each.status in (UNAUTHORIZED, FORBIDDEN) and (last is None or last < each.last_at):
+            times = counted(each.requests, "time")
+            yield critical(
+                name="sender_refused",
+                subject=each.client,
+                what=f"{each.client} was refused {times} in the last 10 min, from {each.address}: {_why(each)}.",
+                since=last,
+                example=each.address,
+                command="priohook clients list",
+            )
+
+
+def silence(now: Readings) -> Iterator[Finding]:
+    """Nothing arrives at a time at which something arrived last week."""
+    before = now.numbers.same_hour_last_week
+    if now.numbers.last_hour or before <= FEW_EVENTS:
+        return
+    last = max((each.at for each in now.last_accepted), default=None)
+    for_long = f"for {lasting(now.at - last)}" if last else "for more than an hour"
+    what = f"Nothing has arrived {for_long}. In the same hour of last week, {counted(before, 'event')} arrived."
+    yield critical(name="silence", what=what, since=last, command="priohook refusals list")
+
+
+def spool(now: Readings) -> Iterator[Finding]:
+    """Events that wait on this host while PostgreSQL takes none."""
+    folder = now.spool
+    if folder is None:
+        return
+    if folder.unreadable:
+        what = folder.unreadable[0]
+        yield critical(name="spool_unreadable", subject=folder.path, what=what, command="priohook spool list")
+    if folder.oldest_at is not None and now.at - folder.oldest_at > SPOOLED_LONG:
+        waiting = counted(folder.events, "event has", "events have")
+        what = f"In the spool, {waiting} waited for {lasting(now.at - folder.oldest_at)}: the database takes none."
+        yield critical(
+            name="spool", subject=folder.path, what=what, since=folder.oldest_at, command="priohook spool list"
+        )
+
+
+def reconciled(now: Readings) -> Iterator[Finding]:
+    """Orders of which no webhook arrived, and runs that were interrupted; of the last day."""
+    run = now.reconciliation
+    if run is None or now.at - run.started_at > DAY:
+        return
+    if run.error is not None and run.ended_at is None:
+        what = f"priohook reconcile was interrupted {lasting(now.at - run.started_at)} after its start: {run.error}"
+        yield warning(name="reconcile_interrupted", what=what, since=run.started_at, command="priohook reconcile")
+    if run.missing:
+        orders = counted(run.missing, "state of an order", "states of orders")
+        what = f"priohook reconcile missed {orders} that never arrived, and fetched {run.fetched}."
+        yield warning(
+            name="reconcile_found_missing", what=what, since=run.started_at, command="priohook prioticket webhooks list"
+        )
+
+
+def quarantined(now: Readings) -> Iterator[Finding]:
+    """Events that were quarantined within a day, and not judged again."""
+    recent = [each for each in now.quarantine if now.at - each.newest_at < DAY]
+    if recent:
+        newest = recent[0]
+        events = counted(sum(each.events for each in recent), "event is", "events are")
+        yield warning(
+            name="quarantined",
+            what=f"{events} in quarantine, the last for {lasting(now.at - newest.newest_at)}: {newest.reason}",
+            since=newest.newest_at,
+            example=str(newest.newest),
+            command="priohook events list --status quarantined",
+        )
+
+
+def refused(now: Readings) -> Iterator[Finding]:
+    """Many requests of strangers."""
+    strangers = [
+        each for each in now.refused_last_10_minutes if not each.client and each.status in (UNAUTHORIZED, TOO_MANY)
+    ]
+    total = sum(each.requests for each in strangers)
+    if total > MANY_REFUSED:
+        worst = strangers[0]
+        what = f"{counted(total, 'request')} of strangers were refused in the last 10 min, most from {worst.address}."
+        yield warning(name="refused", what=what, example=worst.address, command="priohook refusals list")
+
+
+def _why(refusal: Refused) -> str:
+    return REASONS.get(refusal.reason, refusal.reason)

@@ -1,0 +1,62 @@
+"""What is wrong with what runs: disks, processes, credentials."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from app.alarms.findings import Finding, critical, warning
+from app.alarms.forecast import days_left
+from app.alarms.readings import Readings
+from app.alarms.words import counted, lasting, size
+
+EXPIRES_SOON = timedelta(days=14)
+FEW_DAYS = 7
+LEAST_FREE = 1_000_000_000  # bytes
+
+
+def disk(now: Readings) -> Iterator[Finding]:
+    """A disk is nearly full."""
+    for each in now.disks:
+        days = days_left(now, each)
+        if each.free_bytes < LEAST_FREE or (days is not None and days < FEW_DAYS):
+            lasts = f", enough for {counted(days, 'day')}" if days is not None else ""
+            what = f"The disk of the {each.place} has only {size(each.free_bytes)} free{lasts}: {each.path}."
+            yield critical(name="disk", subject=each.place, what=what, command="priohook settings")
+
+
+def processes(now: Readings) -> Iterator[Finding]:
+    """Processes that fell silent and were not replaced, and processes that have other settings."""
+    running = [each for each in now.processes if each.is_running]
+    for silent in now.processes:
+        others = [each for each in running if each.kind == silent.kind]
+        replaced = any(each.started_at > silent.beat_at for each in others)
+        no_worker = silent.kind == "worker" and not others  # which has a rule of its own
+        if not silent.is_running and not replaced and not no_worker:
+            since = lasting(now.at - silent.beat_at)
+            yield warning(
+                name="process_silent",
+                subject=silent.name,
+                what=f"A {silent.kind}, process {silent.pid} on {silent.host}, has been silent for {since}.",
+                since=silent.beat_at,
+                command="priohook status",
+            )
+    if len({each.settings for each in running}) > 1:
+        newest = max(running, key=lambda each: each.started_at)
+        old = next(each for each in running if each.settings != newest.settings)
+        yield warning(
+            name="settings_differ",
+            subject=old.name,
+            what=f"A {old.kind}, process {old.pid} on {old.host}, does not have the newest settings: restart it.",
+            since=newest.started_at,
+            command="priohook settings",
+        )
+
+
+def credentials(now: Readings) -> Iterator[Finding]:
+    """Credentials that have expired or soon will, and that no other replaces."""
+    for expiry in now.credentials:
+        left = expiry.at - now.at
+        if not expiry.is_replaced and left < EXPIRES_SOON:
+            when = f"expires in {lasting(left)}" if left > timedelta(0) else f"expired {lasting(-left)} ago"
+            what = f"The credential of {expiry.client} {when}."
+            command = "priohook clients list"
+            yield warning(name="credential_expires", subject=expiry.client, what=what, since=expiry.at, command=command)

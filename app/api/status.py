@@ -1,0 +1,47 @@
+"""GET /api/status: whether all is well, what is wrong, and what was read to judge that."""
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.alarms.findings import Finding
+from app.alarms.judgement import judge
+from app.alarms.readings import Readings, read
+from app.api.state import State
+from app.database.schema import SchemaNotCurrent
+from app.web.openapi.operations import Answer, Operation
+from app.web.parameters import answer
+from app.web.transactions import DatabaseAway, reading
+
+
+class StatusShown(BaseModel):
+    """Whether all is well."""
+
+    well: bool
+    findings: list[Finding] = Field(description="What is wrong, in the order of the damage that it does.")
+    readings: Readings | None = Field(description="What was read; null if the database could not be read.")
+
+
+def shown_status(readings: Readings) -> StatusShown:
+    """The judgement of the readings, with them."""
+    findings = judge(readings)
+    return StatusShown(well=not findings, findings=findings, readings=readings)
+
+
+@Operation(
+    tag="health",
+    description="One look at everything: what arrives, what waits, each destination, and what runs. Counts stop at "
+    "100,001, which means more than 100,000.",
+    answers={200: Answer(description="The status, whether all is well or not.", model=StatusShown)},
+    problems=(DatabaseAway,),
+)
+async def show(request: Request[State]) -> Response:
+    """Whether all is well."""
+    try:
+        async with reading(request.state["engine"]) as connection:
+            readings = await read(connection, request.state["settings"], now=datetime.now(UTC))
+    except SchemaNotCurrent as error:
+        raise DatabaseAway(str(error), "Ask again after the migration.") from None
+    return answer(shown_status(readings))

@@ -1,0 +1,99 @@
+"""The command `priohook status`."""
+
+import asyncio
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from app.alarms.findings import Severity
+from app.alarms.readings import read
+from app.api.status import StatusShown, shown_status
+from app.auth.first_start import complete
+from app.cli.failures import sentence
+from app.cli.opened import load_settings, opened
+from app.cli.output import say, say_json
+from app.cli.screen import WELL, screen
+from app.settings.model import Settings
+
+WITHIN = 10.0  # seconds for everything
+EVERY = 2.0  # seconds between two looks
+PIPE_WIDTH = 80
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="On a terminal: look again every two seconds, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, as GET /api/status answers it.")
+def status(*, watch: bool, as_json: bool) -> None:
+    """Show on one screen whether all is well, or what is wrong and what to type. Exit 1 if something is wrong."""
+    settings = complete(load_settings())
+    if watch:
+        if as_json or not sys.stdout.isatty():
+            raise click.UsageError("--watch needs a terminal, and cannot be used together with --json.")
+        sys.exit(_watch(settings))
+    if as_json:
+        try:
+            shown = _look(settings)
+        except Exception as error:
+            if (why := sentence(error)) is None:
+                raise
+            say_json(_unreadable(why))
+            sys.exit(1)
+        say_json(shown)
+    else:
+        shown = _look(settings)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
+        for line in _lines(shown, width):
+            say(line)
+    sys.exit(0 if shown.well else 1)
+
+
+def _look(settings: Settings) -> StatusShown:
+    async def look() -> StatusShown:
+        async with (
+            asyncio.timeout(WITHIN),
+            opened(settings, writes=False) as engine,
+            engine.connect() as connection,
+        ):
+            return shown_status(await read(connection, settings, now=datetime.now(UTC)))
+
+    try:
+        return asyncio.run(look())
+    except TimeoutError:
+        raise TimeoutError(f"it did not answer within {WITHIN:.0f} seconds") from None
+
+
+def _watch(settings: Settings) -> int:
+    """Shows the status again and again. Returns the exit status of the last one."""
+    well = False
+    console = Console()
+    with Live(console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                try:
+                    shown = _look(settings)
+                    well, lines = shown.well, _lines(shown, console.width)
+                except Exception as error:
+                    if (why := sentence(error)) is None:
+                        raise
+                    well, lines = False, [why]
+                style = "bold green" if lines[0] == WELL else "bold red"
+                live.update(Text("\n").join([Text(lines[0], style), *map(Text, lines[1:])]), refresh=True)
+                time.sleep(EVERY)
+        except KeyboardInterrupt:
+            return 0 if well else 1
+
+
+def _lines(shown: StatusShown, width: int) -> list[str]:
+    assert shown.readings is not None  # noqa: S101 - it was just read
+    return screen(shown.readings, shown.findings, width=width)
+
+
+def _unreadable(why: str) -> StatusShown:
+    finding = {"name": "database", "severity": Severity.CRITICAL, "what": why, "command": "priohook settings"}
+    return StatusShown.model_validate({"well": False, "findings": [finding], "readings": None})

@@ -1,0 +1,68 @@
+import json
+import time
+
+import pytest
+
+from tests.deliveries.workers import Workers
+
+ERP = {"erp": {"url": "https://erp.example/in"}}
+
+
+def test_an_idle_installation_is_well_and_status_0(run, fill):
+    fill()
+    done = run("status")
+    assert (done.status, done.errors) == (0, "")
+    assert done.text.startswith("All is well.\n\npriohook    0.1.0 on ")
+    assert max(map(len, done.text.splitlines())) <= 80
+
+
+def test_something_wrong_is_status_1_and_the_first_line(run, working):
+    async def pause(workers: Workers):
+        await workers.pause(paused=True)
+
+    working(pause)
+    done = run("status")
+    assert done.status == 1
+    assert done.text.startswith("erp has been paused for 60 min, and 0 deliveries wait: By hand.\n")
+    assert "\n  priohook destinations resume erp\n" in done.text
+
+
+def test_json_has_the_same(run, working):
+    working(lambda workers: workers.pause(paused=True))
+    done = run("status", "--json")
+    shown = json.loads(done.text)
+    assert (done.status, shown["well"]) == (1, False)
+    assert "destination_paused" in [each["name"] for each in shown["findings"]]
+    assert shown["readings"]["destinations"][0]["state"] == "paused"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_database_that_is_away_is_status_1_with_a_sentence(run, database_url, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    done = run("status")
+    assert (done.status, done.written) == (1, b"")
+    assert "No connection to " in done.errors
+    shown = json.loads(run("status", "--json").text)
+    assert (shown["well"], shown["readings"]) == (False, None)
+    assert "No connection to " in shown["findings"][0]["what"]
+
+
+def test_watch_needs_a_terminal(run, fill):
+    fill()
+    assert run("status", "--watch").status == 2
+
+
+def test_watch_repaints_until_it_is_interrupted(run, fill, terminal, monkeypatch):
+    fill()
+    looks = []
+
+    def wait(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", wait)
+    terminal(80)
+    done = run("status", "--watch")
+    assert (done.status, len(looks)) == (0, 2)
+    assert done.text.count("All is well.") >= 2
