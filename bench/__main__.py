@@ -21,6 +21,7 @@ from bench import (
     instructions,
     machine,
     memory,
+    prune,
     receivers,
     report,
     soak,
@@ -39,6 +40,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "deliveries": deliveries.measure,
     "backlog": backlog.measure,
     "idle": backlog.measure_idle,
+    "prune": prune.measure,
     "soak": soak.measure,
 }
 INSTRUCTIONS = "Of the receiver's process for one event, layer by layer, without the system's and without a database."

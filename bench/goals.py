@@ -4,7 +4,7 @@ from itertools import product
 from typing import NamedTuple
 
 from bench.load import KINDS
-from bench.plan import BACKLOG, COMPARED, MOST_STORED, SOAK_SECONDS
+from bench.plan import BACKLOG, COMPARED, MOST_STORED, PRUNED, SOAK_SECONDS
 from bench.results import Row
 
 DATABASES = ("sqlite", "postgresql")
@@ -107,6 +107,10 @@ GOALS = (
     ),
     *(
         Goal("rate beside a worker, of that alone", "Deliveries", (where, MOST), "receiver beside", 0.9)
+        for where in DATABASES
+    ),
+    *(
+        Goal("rate while old events are deleted, of that before", "Prune", (where, PRUNED), "receiver beside", 0.95)
         for where in DATABASES
     ),
     *(

@@ -12,6 +12,7 @@ COMPARED = 64
 
 MOST_STORED = 5_000_000
 BACKLOG = 1_000_000
+PRUNED = 1_000_000
 SOAK_SECONDS = 600
 
 
@@ -27,6 +28,7 @@ class Plan:
         deliveries: How many events a worker finds when it starts.
         delay_seconds: How long events are sent to see how soon they are delivered.
         backlog: How many events a worker finds that starts after a long time, and is watched for `backlog_seconds`.
+        pruned: How many old events are deleted; each slice of load takes `prune_seconds` meanwhile.
         rough: Whether the figures are worth no verdicts, and no place beside those of other runs.
     """
 
@@ -41,6 +43,8 @@ class Plan:
     delay_seconds: int = 6
     backlog: int = BACKLOG
     backlog_seconds: int = 20
+    pruned: int = PRUNED
+    prune_seconds: int = 6
     storage_seconds: int = 4
     idle_seconds: int = 15
     soak_seconds: int = SOAK_SECONDS
@@ -57,6 +61,8 @@ QUICK = Plan(
     delay_seconds=3,
     backlog=20_000,
     backlog_seconds=5,
+    pruned=50_000,
+    prune_seconds=2,
     storage_seconds=1,
     idle_seconds=3,
     soak_seconds=10,

@@ -14,6 +14,7 @@ from app.deliveries import tables as deliveries  # noqa: F401 - so that Base kno
 from app.events import fetches  # noqa: F401
 from app.events import tables as events  # noqa: F401
 from app.reconciliation import tables as reconciliation  # noqa: F401
+from app.retention import tables as retention  # noqa: F401
 from app.settings.model import Settings
 
 

@@ -27,6 +27,7 @@ from app.deliveries import tables as deliveries  # noqa: F401 - so that Base kno
 from app.events import fetches  # noqa: F401
 from app.events.tables import Event
 from app.reconciliation import tables as reconciliation  # noqa: F401
+from app.retention import tables as retention  # noqa: F401
 from app.settings.clients import ClientSettings, Scope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter

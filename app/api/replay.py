@@ -14,7 +14,7 @@ from app.api.first_attempts import BadAnswer, NoAnswer, NotTaken, first_attempts
 from app.api.state import State
 from app.deliveries.dispatch import register, wants
 from app.deliveries.queries import KnownDestination, known_destinations
-from app.deliveries.replays import replay_one
+from app.deliveries.replays import hold_off_deleting, replay_one
 from app.events.queries import ListedEvent, get_summary
 from app.events.tables import Status
 from app.settings.model import DestinationSettings
@@ -94,6 +94,7 @@ async def _replay(request: Request[State], query: ReplayQuery) -> Response:
     configured = request.state["destinations"]
     now = datetime.now(UTC)
     async with changing(request.state["engine"]) as connection:
+        await hold_off_deleting(connection)
         event = await get_summary(connection, event_id)
         if event is None:
             raise NoSuchEvent

@@ -23,6 +23,10 @@ COMMANDS = {
         "app.cli.prioticket:prioticket",
         "Register webhooks at Prioticket, and show orders as Prioticket has them.",
     ),
+    "prune": (
+        "app.cli.prune:prune_",
+        "Delete what is older than the setting retention says, as a worker does hourly, and show the space on disk.",
+    ),
     "reconcile": (
         "app.cli.reconcile:reconcile",
         "Ask Prioticket which orders changed, and fetch those whose webhooks never arrived.",

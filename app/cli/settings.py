@@ -17,6 +17,7 @@ from app.settings.clients import ClientSettings
 from app.settings.model import DestinationSettings, Settings
 from app.settings.origins import unknown_variables, value_sources
 from app.settings.prioticket import PrioticketSettings
+from app.settings.retention import RetentionSettings, as_written
 from app.settings.values import masked
 
 HARMLESS = ("host", "port", "sslmode", "target_session_attrs")
@@ -70,10 +71,16 @@ def _shown(name: str, value: Any) -> Any:
         return {each: _client(client) for each, client in value.items()}
     if name == "destinations":
         return {each: _destination(destination) for each, destination in value.items()}
-    if isinstance(value, PrioticketSettings):
-        shown = value.model_dump(mode="json", exclude_none=True)  # pydantic masks the secrets
-        return shown | {"timeout": value.timeout.total_seconds()}
+    if isinstance(value, RetentionSettings | PrioticketSettings):
+        return _table(value)
     return [str(each) for each in value] if isinstance(value, tuple | frozenset) else value
+
+
+def _table(value: RetentionSettings | PrioticketSettings) -> dict[str, Any]:
+    if isinstance(value, RetentionSettings):
+        return {each: as_written(age) for each, age in value if age is not None}
+    shown = value.model_dump(mode="json", exclude_none=True)  # pydantic masks the secrets
+    return shown | {"timeout": value.timeout.total_seconds()}
 
 
 def _database(url: URL) -> str:

@@ -20,6 +20,7 @@ from app.deliveries.worker import Worker
 from app.prioticket.client import prioticket_of
 from app.reconciliation.keeping import Keeper
 from app.reconciliation.periodic import Periodic
+from app.retention.pruning import pruning
 from app.server.beside import ENDS_WITHIN
 from app.server.heartbeat import beating
 from app.server.processes import ending_signals, ending_with, exit_when_told
@@ -64,7 +65,12 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
         watching(engine, Health(), commits=False, every=LOOK_EVERY),
     ):
         work = Worker(engine, url, settings.destinations)
-        async with beating(work.under_way, line=line), work.running(), _reconciling(engine, settings):
+        async with (
+            beating(work.under_way, line=line),
+            work.running(),
+            _reconciling(engine, settings),
+            pruning(engine, settings.retention),
+        ):
             log.write("worker_started", {"destinations": sorted(settings.destinations)})
             await ended.wait()
 

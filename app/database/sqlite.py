@@ -114,8 +114,14 @@ def is_damage(error: BaseException | None) -> bool:
 
 
 def prepare(connection: Any) -> None:
-    """WAL lets readers and the writer pass each other; FULL makes COMMIT return after fsync."""
+    """WAL lets readers and the writer pass each other; FULL makes COMMIT return after fsync.
+
+    A new file is made so that its free pages can be given back to the disk.
+    """
     cursor = connection.cursor()
+    cursor.execute("PRAGMA page_count")
+    if cursor.fetchone()[0] == 0:
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     cursor.execute(busy_timeout(SQLITE_BUSY))
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")

@@ -27,6 +27,9 @@ from app.events.tables import Event, Status
 BATCH = 250
 """The most deliveries that one transaction makes."""
 
+DELETING_LOCK = 7_092_717_265
+"""An arbitrary number, the same in all processes: transactions that delete events hold it, see `app.retention`."""
+
 RUNNING = Replay.status == literal_column("'running'")
 FILTER = TypeAdapter(EventFilter)
 NEWEST = select(Event.id).order_by(Event.id.desc()).limit(1)
@@ -81,6 +84,7 @@ async def start(
         planned: What `plan` counted.
         now: The time.
     """
+    await hold_off_deleting(connection)
     if url is None:
         await register(connection, [destination], now=now)
     else:
@@ -120,6 +124,15 @@ async def replay_one(
     await connection.execute(insert(ReplayEvent), {"replay_id": replay_id, "event_id": event_id})
     await add(connection, destination, [Wanted(event_id, reference)], replay_id=replay_id, now=now)
     return replay_id
+
+
+async def hold_off_deleting(connection: AsyncConnection) -> None:
+    """Lets no event be deleted for its age until this transaction ends, so that a new replay loses none.
+
+    A worker goes on deleting after that, and sees the replay. On SQLite all transactions that write take turns.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock_shared(DELETING_LOCK)))
 
 
 async def any_running(connection: AsyncConnection) -> bool:

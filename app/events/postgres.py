@@ -35,11 +35,14 @@ TYPES = {
 ARRAYS = ", ".join(f"${place}::{TYPES.get(name, 'text')}[]" for place, name in enumerate(COLUMNS, start=1))
 OLD_KEY = r"BETWEEN substr(new.dedup_key, 5) || '\x00000000'::bytea AND substr(new.dedup_key, 5) || '\xffffffff'::bytea"
 """As `old_keys`."""
+SAME_KEY = "BETWEEN new.dedup_key AND new.dedup_key"
+"""Equal. Only a look-up for each row can answer it: a plan for few rows that reads the whole table might be kept."""
 
 INSERT = f"""
 INSERT INTO events ({", ".join(COLUMNS)})
 SELECT * FROM unnest({ARRAYS}) AS new ({", ".join(COLUMNS)})
 WHERE NOT EXISTS (SELECT FROM events AS old WHERE old.dedup_key {OLD_KEY})
+AND NOT EXISTS (SELECT FROM deleted_events AS gone WHERE gone.dedup_key {SAME_KEY})
 ON CONFLICT (dedup_key) DO UPDATE SET
     duplicates = CASE WHEN events.id = excluded.id THEN greatest(events.duplicates, excluded.duplicates)
         ELSE events.duplicates + excluded.duplicates + 1 END,
@@ -66,6 +69,20 @@ UPDATE events SET duplicates = events.duplicates + old.copies, last_duplicate_at
 RETURNING old.dedup_key, events.id, current_setting('synchronous_commit')
 """  # noqa: S608
 """The copies of events that have an old key."""
+
+COUNT_DELETED = f"""
+UPDATE deleted_events AS gone SET
+    duplicates = gone.duplicates + CASE WHEN gone.event_id = known.id THEN 0 ELSE known.copies END,
+    last_duplicate_at = CASE WHEN gone.event_id = known.id THEN gone.last_duplicate_at
+        ELSE greatest(gone.last_duplicate_at, known.last) END
+FROM (
+    SELECT gone.dedup_key, new.id, copies, last FROM deleted_events AS gone
+    JOIN unnest($1::bytea[], $2::int4[], $3::timestamptz[], $4::uuid[]) AS new (dedup_key, copies, last, id)
+    ON gone.dedup_key {SAME_KEY} ORDER BY new.dedup_key FOR UPDATE OF gone
+) AS known WHERE gone.dedup_key = known.dedup_key
+RETURNING gone.dedup_key, gone.event_id, current_setting('synchronous_commit')
+"""  # noqa: S608
+"""The copies of events that were deleted. A row with the same id is not a copy: the spool moves it a second time."""
 
 FREE_KEYS = f"""
 UPDATE events SET dedup_key = uuid_send(events.id) FROM (
@@ -94,8 +111,8 @@ class PostgresWriter:
         """Implements `Writer.write`. The INSERT is a transaction of its own and commits before it returns.
 
         Freeing keys is another transaction. If the INSERT fails after it, the freed keys do no harm: they had expired.
-        So is counting copies of events with an old key, which the INSERT leaves out. If such a key was freed meanwhile,
-        its event is inserted after all.
+        So is counting copies of events with an old key, and of deleted ones, which the INSERT leaves out. If such a
+        key was freed meanwhile, its event is inserted after all.
         """
         outlived = list(zip(*outlived_keys(rows), strict=True))
         ids: dict[bytes, UUID] = {}
@@ -111,12 +128,19 @@ class PostgresWriter:
                         (key, row.copies, row.last_copy_at) for row in left if (key := row.event.dedup_key) not in new
                     ]
                     counted = await connection.fetch(COUNT_OLD, *zip(*copies, strict=True))
+                    found = {row[0] for row in counted}
+                    known = [
+                        (key, row.copies, row.last_copy_at, row.event.id)
+                        for row in left
+                        if (key := row.event.dedup_key) not in new | found
+                    ]
+                    gone = await connection.fetch(COUNT_DELETED, *zip(*known, strict=True)) if known else []
                 else:
-                    counted = []
-                for row in (*stored[:1], *counted[:1]):
+                    counted = gone = []
+                for row in (*stored[:1], *counted[:1], *gone[:1]):
                     if row[2] not in DURABLE:
                         raise not_durable(row[2])
-                ids |= {row[0]: row[1] for row in (*stored, *counted)}
+                ids |= {row[0]: row[1] for row in (*stored, *counted, *gone)}
                 if len(ids) == len(rows):
                     break
                 left = [row for row in left if row.event.dedup_key not in ids]

@@ -32,7 +32,8 @@ RESTART_WITHIN = timedelta(milliseconds=200)
 """How long such an attempt waits for readers. The next commit waits as long."""
 
 INSERT = (
-    f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)}) "  # noqa: S608
+    f"INSERT INTO events ({', '.join(COLUMNS)}) SELECT {', '.join(f'?{place + 1}' for place in range(len(COLUMNS)))} "  # noqa: S608
+    f"WHERE NOT EXISTS (SELECT 1 FROM deleted_events WHERE dedup_key = ?{COLUMNS.index('dedup_key') + 1}) "
     "ON CONFLICT (dedup_key) DO NOTHING"
 )
 NO_OLD_KEYS = 1
@@ -43,6 +44,8 @@ A file that was restored from SQL has lost it, so old keys are looked up there.
 
 WITH_KEY = "SELECT id FROM events WHERE dedup_key = ?"
 WITH_OLD_KEY = "SELECT id FROM events WHERE dedup_key BETWEEN ? AND ?"
+WITH_DELETED_KEY = "SELECT event_id FROM deleted_events WHERE dedup_key = ?"
+COUNT_DELETED = "UPDATE deleted_events SET duplicates = duplicates + ?, last_duplicate_at = ? WHERE dedup_key = ?"
 COUNT_COPIES = (
     "UPDATE events SET duplicates = duplicates + ?, last_duplicate_at = ?, "
     "origin = CASE origin WHEN 'fetched' THEN 'both' ELSE origin END WHERE id = ?"
@@ -223,6 +226,11 @@ def _store(connection: sqlite3.Connection, rows: Sequence[Row], *, has_old_keys:
     for row, found in zip(rows, old, strict=True):
         stored = found or connection.execute(WITH_KEY, (row.event.dedup_key,)).fetchone()
         if stored is None:
+            deleted = connection.execute(WITH_DELETED_KEY, (row.event.dedup_key,)).fetchone()
+            if deleted is not None:
+                ids[row.event.dedup_key] = UUID(bytes=deleted[0])
+                copies = (row.copies, sqlite_instant(row.last_copy_at), row.event.dedup_key)
+                connection.execute(COUNT_DELETED, copies)
             continue
         (first,) = stored
         ids[row.event.dedup_key] = UUID(bytes=first)

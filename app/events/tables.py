@@ -151,3 +151,18 @@ class Undispatched(Base):
     __tablename__ = "undispatched"
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class DeletedEvent(Base):
+    """An event that was deleted for its age. Copies of it may still come: they are counted here and not stored."""
+
+    __tablename__ = "deleted_events"
+
+    dedup_key: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    event_id: Mapped[UUID]
+    deleted_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    duplicates: Mapped[int] = mapped_column(server_default=text("0"))
+    """How many copies arrived after it was deleted."""
+    last_duplicate_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    __table_args__ = (Index("ix_deleted_events_deleted_at", "deleted_at"), {"sqlite_with_rowid": False})

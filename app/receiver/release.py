@@ -8,11 +8,12 @@ from uuid import UUID
 from sqlalchemy import case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.events.queries import get_event
+from app.events.queries import WholeEvent, get_event
 from app.events.rows import copies_within, old_keys
-from app.events.tables import Event, Origin, Status
+from app.events.tables import DeletedEvent, Event, Origin, Status
 from app.prioticket.contents import undone
 from app.prioticket.identity import accepted_key
+from app.prioticket.payloads import Payload
 from app.receiver.judgement import parse
 from app.web.body import InflatesTooFar, UndecodableBody, claimed_coding, coding_of
 from app.web.problems import Problem
@@ -52,20 +53,14 @@ async def release(
         raise NotReleased(f"Event {event_id} is not quarantined: there is nothing to release.")
     if event.released_at is not None:
         raise NotReleased(f"Event {event_id} was judged already: {event.reason}")
-    if len(event.body) < event.body_bytes:
-        raise NotReleased(f"Only the first {len(event.body)} of {event.body_bytes} bytes were kept.")
-    try:
-        content = undone(event.headers, event.body, limit=limit)
-        payload = parse(content)
-    except (UndecodableBody, InflatesTooFar, Problem) as error:
-        why = f"{error} {error.description}" if isinstance(error, Problem) else str(error) or "it is over the limit"
-        if (claimed := claimed_coding(event.headers)) and not coding_of(event.body, claimed):
-            why += f" It is not {claimed.decode('latin-1')} either."
-        raise NotReleased(f"Event {event_id} is still refused: {why}") from None
+    content, payload = _read(event, limit=limit)
     key = accepted_key(usernames.get(event.client, event.client), content, payload)
     has_key = or_(Event.dedup_key == key, Event.dedup_key.between(*old_keys(key)))
     first = (await connection.execute(select(*FIRST).where(has_key).order_by(Event.id).limit(1))).one_or_none()
     changes = update(Event).where(Event.id == event_id).values(released_at=now)
+    if (deleted := await _copy_of_deleted(connection, key, event.received_at)) is not None:
+        await connection.execute(changes.values(reason=f"It is a copy of event {deleted}. {event.reason}"))
+        return Released(deleted, duplicate=True)
     if first is not None:
         apart = event.received_at - first.received_at
         within = copies_within(payload.shape, payload.notification_id)
@@ -85,3 +80,24 @@ async def release(
             key = event_id.bytes
     await connection.execute(changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload.columns()))
     return Released(event_id, duplicate=False)
+
+
+def _read(event: WholeEvent, *, limit: int) -> tuple[bytes, Payload]:
+    """The bytes with their coding undone, and what they say."""
+    if len(event.body) < event.body_bytes:
+        raise NotReleased(f"Only the first {len(event.body)} of {event.body_bytes} bytes were kept.")
+    try:
+        content = undone(event.headers, event.body, limit=limit)
+        return content, parse(content)
+    except (UndecodableBody, InflatesTooFar, Problem) as error:
+        why = f"{error} {error.description}" if isinstance(error, Problem) else str(error) or "it is over the limit"
+        if (claimed := claimed_coding(event.headers)) and not coding_of(event.body, claimed):
+            why += f" It is not {claimed.decode('latin-1')} either."
+        raise NotReleased(f"Event {event.id} is still refused: {why}") from None
+
+
+async def _copy_of_deleted(connection: AsyncConnection, key: bytes, received_at: datetime) -> UUID | None:
+    """Counts a copy of an event that was deleted for its age, and returns that event's id."""
+    this = DeletedEvent.dedup_key == key
+    counted = {"duplicates": DeletedEvent.duplicates + 1, "last_duplicate_at": received_at}
+    return await connection.scalar(update(DeletedEvent).where(this).values(**counted).returning(DeletedEvent.event_id))

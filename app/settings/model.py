@@ -29,6 +29,7 @@ from pydantic_settings import (
 from app.settings.clients import ClientSettings
 from app.settings.databases import DatabaseURL
 from app.settings.prioticket import PrioticketSettings
+from app.settings.retention import RetentionSettings
 from app.settings.sources import CONFIG_VARIABLE, ENV_PREFIX, config_file, sources
 from app.settings.values import (
     Bytes,
@@ -121,6 +122,13 @@ class Settings(BaseSettings):
     destinations: dict[str, DestinationSettings] = Field(default={}, description="Where events go, a table by name.")
     prioticket: PrioticketSettings | None = Field(
         default=None, description="Prioticket's API and your account there, a table; see docs/prioticket.md."
+    )
+    retention: RetentionSettings | None = Field(
+        default=None,
+        description=(
+            'How long what is stored is kept, a table of ages such as "90d"; without it everything is kept. See '
+            "docs/operating.md."
+        ),
     )
     max_body_bytes: Bytes = Field(
         default=1024 * 1024, le=64 * 1024 * 1024, description="The largest body that is accepted, after decompression."

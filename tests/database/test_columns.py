@@ -109,6 +109,8 @@ def rows_of(table: Table) -> list[dict[str, Any]]:
 def unique(column: Column[Any], number: int) -> Any:
     if isinstance(column.type, Uuid):
         return UUID(int=(number * 2**127 // 20) | number)
+    if isinstance(column.type, UTCDateTime):
+        return FIRST + timedelta(days=number)
     return number if isinstance(column.type, Integer) else str(number)
 
 

@@ -24,7 +24,7 @@ from tests.events.stores import new_event, running
 
 BEFORE = "0009"
 LATER = ("first_", "event_name", "origin", "cause", "fetched_for")
-OLD_TABLES = [table for table in TABLES if not table.name.startswith(("claims", "fetch", "reconciliations"))]
+OLD_TABLES = [table for table in TABLES if not table.name.startswith(("claims", "fetch", "reconciliations", "deleted_events", "backups"))]
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""Which old events must stay: those that are not dispatched, not delivered, or still ahead of a replay."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, or_, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database.rows import columns, read
+from app.deliveries.replays import FILTER, Running
+from app.deliveries.tables import DEAD, PENDING, Delivery, Replay, ReplayEvent, ReplayStatus, Undispatched
+from app.events.tables import Event
+
+GOES_ON = Replay.status.in_([ReplayStatus.RUNNING.value, ReplayStatus.PAUSED.value])
+
+UNDELIVERED = (
+    and_(or_(PENDING, DEAD), Delivery.replay_id.is_(None)),
+    and_(or_(PENDING, DEAD), Delivery.replay_id.is_not(None)),
+)
+"""In two parts, since live deliveries and those of replays have an index each. Dead ones wait for a person."""
+
+
+async def kept(connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the events that must stay.
+
+    An event's deliveries are made in the transaction that takes it from `undispatched`. So it is looked for there
+    first: whatever other transactions do between the two queries, one of them finds it.
+    """
+    waiting = set(await connection.scalars(select(Undispatched.event_id).where(Undispatched.event_id.in_(ids))))
+    for part in UNDELIVERED:
+        waiting |= set(await connection.scalars(select(Delivery.event_id).where(Delivery.event_id.in_(ids), part)))
+    for replay in await read(connection, select(*columns(Replay, Running)).where(GOES_ON), Running):
+        waiting |= set(await connection.scalars(ahead_of(replay).where(Event.id.in_(ids))))
+    return waiting
+
+
+def ahead_of(replay: Running) -> Select[UUID]:
+    """The events that a replay may still deliver."""
+    query: Select[UUID] = select(Event.id)
+    if replay.last_event_id is not None:
+        query = query.where(Event.id > replay.last_event_id)
+    if replay.narrowed:
+        return query.where(_matches(replay.narrowed))
+    return query.join(ReplayEvent, ReplayEvent.event_id == Event.id).where(ReplayEvent.replay_id == replay.id)
+
+
+def _matches(narrowed: dict[str, Any]) -> ColumnElement[bool]:
+    return or_(*(and_(true(), *part) for part in FILTER.validate_python(narrowed).parts()))

@@ -1,0 +1,111 @@
+"""Pruning: deletes what is older than the settings say, so slowly that the receivers do not feel it."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from time import monotonic
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database.health import AWAY, first_line
+from app.database.pace import Pace
+from app.database.writing import writing
+from app.retention.batches import delete_some, is_alone
+from app.retention.cutoffs import Kind, cutoffs
+from app.retention.space import shrink
+from app.settings.retention import RetentionSettings
+
+logger = logging.getLogger(__name__)
+
+FEWEST, MOST = 10, 2000
+"""How many rows one transaction deletes."""
+
+HOLDS = 0.02  # seconds that a transaction should take
+RESTS = 30.0
+"""A process rests so many times as long as its transaction took: it takes 3 % of the time that writers have."""
+
+FIRST_AFTER = 60.0  # seconds from the start of a worker to its first pass
+EVERY = 3600.0  # seconds from the end of a pass to the next
+
+Told = Callable[[Kind, int], None]
+"""Is told of each transaction: the kind, and how many rows it deleted."""
+
+
+class OtherDeletes(Exception):
+    """Another process deletes at this moment."""
+
+
+async def prune(
+    engine: AsyncEngine, ages: RetentionSettings, *, now: datetime, rests: float = RESTS, told: Told | None = None
+) -> Counter[Kind]:
+    """Deletes everything that is old enough, and returns how many rows of each kind.
+
+    Deliveries that go with their event are not counted, nor attempts that go with their delivery.
+
+    Raises:
+        OtherDeletes: another process deletes already.
+    """
+    deleted: Counter[Kind] = Counter()
+    pace = Pace(one_writer=False)  # so that on SQLite no commit wakes the worker
+    for kind, before in cutoffs(ages, now=now).items():
+        after, most = None, FEWEST
+        while True:
+            async with writing(engine, pace=pace) as connection:
+                began = monotonic()
+                if not await is_alone(connection):
+                    raise OtherDeletes
+                batch = await delete_some(connection, kind, before=before, after=after, most=most, now=now)
+            held = monotonic() - began
+            if not batch.looked:
+                break
+            deleted[kind] += batch.deleted
+            after, most = batch.last, next_size(most, held)
+            if told is not None:
+                told(kind, batch.deleted)
+            await asyncio.sleep(held * rests)
+    return deleted
+
+
+def next_size(size: int, held: float) -> int:
+    """How many rows the next transaction should delete, after one of `size` rows took `held` seconds."""
+    factor = min(2.0, HOLDS / max(held, HOLDS / 100))
+    return max(FEWEST, min(MOST, int(size * factor)))
+
+
+@asynccontextmanager
+async def pruning(engine: AsyncEngine, ages: RetentionSettings | None) -> AsyncIterator[None]:
+    """Deletes what is old enough, once an hour, while a worker runs. Of all workers, one at a time does it."""
+    if ages is None:
+        yield
+        return
+    task = asyncio.create_task(_prune_hourly(engine, ages))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _prune_hourly(engine: AsyncEngine, ages: RetentionSettings) -> None:
+    await asyncio.sleep(FIRST_AFTER)
+    while True:
+        began = monotonic()
+        try:
+            deleted = await prune(engine, ages, now=datetime.now(UTC))
+            await shrink(engine, rests=RESTS)
+        except OtherDeletes:
+            pass
+        except AWAY as error:
+            logger.warning("prune_failed", extra={"fields": {"error": first_line(error)}})
+        except Exception:  # the worker must go on delivering
+            logger.exception("prune_failed")
+        else:
+            if deleted.total():
+                seconds = round(monotonic() - began, 1)
+                fields = {"deleted": {str(kind): number for kind, number in deleted.items()}, "seconds": seconds}
+                logger.info("pruned", extra={"fields": fields})
+        await asyncio.sleep(EVERY)

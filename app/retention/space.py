@@ -1,0 +1,149 @@
+"""Space: what the database takes on disk, what of that is free inside, and how fast it grows."""
+
+import asyncio
+from datetime import timedelta
+from time import monotonic
+from typing import NamedTuple
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.database.pace import Pace
+from app.database.writing import writing
+from app.events.ids import made_at
+from app.events.tables import Event
+
+FEWEST_PAGES, MOST_PAGES = 8, 4096
+HOLDS = 0.02  # seconds that a step of the vacuum should take
+SLACK = 0.05
+"""The share of free pages that a SQLite file keeps: new events take them at once."""
+
+SLACK_PAGES = 1000
+INCREMENTAL = 2  # SQLite's number for it
+
+SAMPLED = 200_000
+WEEK = timedelta(days=7)
+
+TABLES = text("""
+SELECT relname, n_live_tup, n_dead_tup, pg_total_relation_size(relid),
+    greatest(last_vacuum, last_autovacuum)
+FROM pg_stat_user_tables WHERE relname IN ('events', 'deliveries', 'attempts', 'deleted_events')
+ORDER BY pg_total_relation_size(relid) DESC
+""")
+SIZE = text("SELECT sum(pg_total_relation_size(relid))::int8 FROM pg_stat_user_tables")
+ESTIMATED = text("SELECT reltuples::int8 FROM pg_class WHERE oid = 'events'::regclass")
+
+
+class Pages(NamedTuple):
+    """The pages of a SQLite file."""
+
+    all: int
+    free: int
+    """How many hold nothing; new rows take them."""
+    bytes: int
+    """Of one page."""
+    shrinks: bool
+    """Whether free pages can be given back to the disk step by step. A file of an earlier release needs a VACUUM."""
+
+    @property
+    def too_many(self) -> int:
+        """How many free pages to give back."""
+        return max(0, self.free - max(SLACK_PAGES, int(self.all * SLACK)))
+
+
+class TableSpace(NamedTuple):
+    """A table of PostgreSQL with its indexes and TOAST table."""
+
+    name: str
+    rows: int
+    dead: int
+    """Deleted or old versions of rows, whose space the next vacuum gives free. An estimate, like `rows`."""
+    bytes: int
+    vacuumed_at: object
+
+
+class Growth(NamedTuple):
+    """How fast the database grows, if nothing is deleted. Estimates."""
+
+    events_per_day: float
+    bytes_per_event: float
+    """Of all tables and indexes."""
+
+    @property
+    def bytes_per_day(self) -> float:
+        return self.events_per_day * self.bytes_per_event
+
+
+async def pages(connection: AsyncConnection) -> Pages:
+    """The pages of the SQLite file."""
+    names = ("page_count", "freelist_count", "page_size", "auto_vacuum")
+    count, free, size, mode = [int(await connection.scalar(text(f"PRAGMA {name}")) or 0) for name in names]
+    return Pages(count, free, size, mode == INCREMENTAL)
+
+
+async def table_spaces(connection: AsyncConnection) -> list[TableSpace]:
+    """The tables of PostgreSQL that retention deletes from, the largest first."""
+    return [TableSpace(*row) for row in await connection.execute(TABLES)]
+
+
+async def database_bytes(connection: AsyncConnection) -> int:
+    """What the database takes on disk, without PostgreSQL's or SQLite's log."""
+    if connection.dialect.name == "sqlite":
+        found = await pages(connection)
+        return found.all * found.bytes
+    return int(await connection.scalar(SIZE) or 0)
+
+
+async def growth(connection: AsyncConnection) -> Growth | None:
+    """How fast the database has grown lately; None while it has too few events to tell.
+
+    The rate is that of the newest `SAMPLED` events, or of the last week if those are fewer. Costs some milliseconds.
+    """
+    newest = await connection.scalar(select(Event.id).order_by(Event.id.desc()).limit(1))
+    if newest is None:
+        return None
+    sample = select(Event.id).order_by(Event.id.desc()).limit(SAMPLED).subquery()
+    count = int(await connection.scalar(select(func.count()).select_from(sample)) or 0)
+    oldest = await connection.scalar(select(sample.c.id).order_by(sample.c.id).limit(1))
+    span = made_at(newest) - made_at(oldest or newest)
+    events = await _stored(connection)
+    if count < 2 or not span or not events:  # noqa: PLR2004 - one event has no rate
+        return None
+    used = await database_bytes(connection)
+    if connection.dialect.name == "sqlite":
+        found = await pages(connection)
+        used -= found.free * found.bytes
+    return Growth((count - 1) / (span / timedelta(days=1)), used / events)
+
+
+async def shrink(engine: AsyncEngine, *, rests: float) -> int:
+    """Gives free pages of a SQLite file back to the disk, and returns how many. Does nothing on PostgreSQL.
+
+    The file itself shrinks when SQLite next copies its log into it, which a receiver does all the time.
+    """
+    if engine.dialect.name != "sqlite":
+        return 0
+    pace = Pace(one_writer=False)
+    given, step = 0, FEWEST_PAGES
+    while True:
+        async with writing(engine, pace=pace) as connection:
+            began = monotonic()
+            found = await pages(connection)
+            step = min(step, found.too_many)
+            if not step or not found.shrinks:
+                return given
+            raw = await connection.get_raw_connection()
+            # It takes a step for each page, and SQLAlchemy makes one only: the statement returns no columns.
+            await raw.driver_connection.execute_fetchall(f"PRAGMA incremental_vacuum({step})")  # type: ignore[union-attr]
+        held = monotonic() - began
+        given += step
+        step = max(FEWEST_PAGES, min(MOST_PAGES, int(step * min(2.0, HOLDS / max(held, HOLDS / 100)))))
+        await asyncio.sleep(held * rests)
+
+
+async def _stored(connection: AsyncConnection) -> int:
+    """About how many events are stored, without counting them."""
+    if connection.dialect.name == "sqlite":
+        rows = text("SELECT coalesce(max(rowid) - min(rowid) + 1, 0) FROM events")
+        return int(await connection.scalar(rows) or 0)
+    return max(0, int(await connection.scalar(ESTIMATED) or 0))

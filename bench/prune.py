@@ -1,0 +1,110 @@
+"""What the receiver notices of a million old events being deleted, and how fast they go."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from statistics import mean
+from time import monotonic
+
+import asyncpg
+
+from app.database import engines
+from app.events.ids import id_floor
+from bench import filling
+from bench.databases import opened, stored_bytes
+from bench.load import PROJECT
+from bench.measured import Measured, measured
+from bench.plan import COMPARED, Run
+from bench.processes import environment
+
+AGE = "1d"
+SLICES = 5
+"""How often the load is measured alone, and how often beside `priohook prune`."""
+
+NOTE = (
+    "`priohook prune` deletes events with a delivery each while the receiver takes as many as it can. Beside: the "
+    "receiver's rate meanwhile, of that before. Then the load ends, and `prune` finishes."
+)
+DELIVERED = """
+INSERT INTO deliveries (id, event_id, destination, status, finished_at, attempts, first_started_at, first_status)
+SELECT id, id, 'consumer', 'delivered', received_at, 1, received_at, 200 FROM events
+"""
+
+
+def measure(run: Run) -> None:
+    """Fills the table Prune."""
+    filling.require_disk(run.folder, 2 * len(run.both) * run.plan.pruned)
+    table = run.results.table("Prune", NOTE, ("database", "events"))
+    for each in run.both:
+        run.say(f"pruning {run.plan.pruned:,} events on {each.name}")
+        url = each.create("prune")
+        filling.fill(url, run.plan.pruned)
+        _execute(url, DELIVERED, "DELETE FROM undispatched")
+        before, floor = stored_bytes(url), datetime.now(UTC) - timedelta(days=1)
+        old = _old(url, floor)
+        with measured(run, "receiver", each, url, counted=False) as receiver:
+            alone = _rate(run, receiver)
+            began = monotonic()
+            pruning = subprocess.Popen(
+                [sys.executable, "-m", "app", "prune", "--json"],
+                cwd=PROJECT,
+                env=environment(url) | {"PRIOHOOK_RETENTION": json.dumps({"accepted": AGE})},
+                stdout=subprocess.PIPE,
+            )
+            beside = _rate(run, receiver)
+            still_there, took = _old(url, floor), monotonic() - began
+            run.say(f"{old - still_there:,} were deleted under load, the others go now")
+            said, _ = pruning.communicate()
+            all_took = monotonic() - began
+        if pruning.returncode or _old(url, floor):
+            run.results.problems.append(f"not all old events were deleted, on {each.name}: {said[-300:]!r}")
+        figures = {
+            "receiver beside": beside / alone,
+            "deleted/s under load": (old - still_there) / took,
+            "deleted/s": old / all_took,
+            "MB before": before / 1e6,
+            "MB after": stored_bytes(url) / 1e6,
+        }
+        table.add((each.name, run.plan.pruned), figures)
+
+
+def _rate(run: Run, receiver: Measured) -> float:
+    rates = [receiver.run("notification", COMPARED, run.plan.prune_seconds)["events/s"] for _ in range(SLICES)]
+    return mean(rates)
+
+
+def _old(url: str, floor: datetime) -> int:
+    """How many events are older than that."""
+    lowest = id_floor(floor)
+    if engines.is_sqlite(url):
+        with closing(opened(url)) as connection:
+            query = "SELECT count(*) FROM events WHERE id < ?"
+            return int(connection.execute(query, (lowest.bytes,)).fetchone()[0])
+    return asyncio.run(_count(url, "SELECT count(*) FROM events WHERE id < $1", lowest))
+
+
+def _execute(url: str, *statements: str) -> None:
+    if engines.is_sqlite(url):
+        with closing(opened(url)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+            connection.commit()
+        return
+    for statement in (*statements, "VACUUM ANALYZE"):
+        asyncio.run(_run(url, statement))
+
+
+async def _run(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement)
+    await connection.close()
+
+
+async def _count(url: str, query: str, *values: object) -> int:
+    connection = await asyncpg.connect(url)
+    number = int(await connection.fetchval(query, *values))
+    await connection.close()
+    return number

@@ -1,0 +1,266 @@
+"""What is deleted, and what must stay whatever its age."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, insert, select, text, update
+
+from app.database.writing import writing
+from app.deliveries import operations
+from app.deliveries.replays import DELETING_LOCK, hold_off_deleting
+from app.deliveries.tables import (
+    Attempt,
+    Delivery,
+    DeliveryStatus,
+    PassedOver,
+    ReplayEvent,
+    ReplayStatus,
+    Undispatched,
+)
+from app.events.ids import id_floor
+from app.events.queries import EventFilter
+from app.events.tables import DeletedEvent, Event, Status
+from app.retention.batches import is_alone
+from app.retention.cutoffs import Kind
+from app.retention.plans import plan
+from app.retention.pruning import FEWEST, HOLDS, MOST, OtherDeletes, next_size
+from app.settings.retention import RetentionSettings
+from tests.deliveries.workers import Workers
+from tests.events.stores import new_event, running
+from tests.retention.ages import deleted, prune
+
+DAY = timedelta(days=1)
+
+
+async def ids(engine, column):
+    async with engine.connect() as connection:
+        return set(await connection.scalars(select(column)))
+
+
+async def rows(engine, table):
+    async with engine.connect() as connection:
+        return int(await connection.scalar(select(func.count()).select_from(table)) or 0)
+
+
+async def deliver(workers: Workers, *, status: int = 200) -> None:
+    """Makes one attempt of all that is due."""
+    turn = await workers.turn()
+    await workers.turn(
+        *(workers.ended(claim, status, answer=b"no" if status >= 300 else None) for claim in turn.claims),
+        limits=workers.limits._replace(max_in_flight=0),
+    )
+
+
+@pytest.fixture
+async def delivered(workers: Workers):
+    """Three events, ten days apart, each delivered at its second attempt."""
+    events = []
+    for _ in range(3):
+        events.append(await workers.store())
+        await workers.dispatch()
+        async with writing(workers.engine) as connection:  # the id is of the real time otherwise
+            this = Delivery.event_id == events[-1]
+            await connection.execute(update(Delivery).where(this).values(id=id_floor(workers.now)))
+        await deliver(workers, status=500)
+        workers.wait(60)
+        await deliver(workers)
+        workers.wait(10 * 86400 - 60)
+    return events
+
+
+async def test_an_old_event_goes_with_its_deliveries_and_attempts_and_a_younger_one_stays(workers, delivered, engine):
+    assert deleted(await prune(engine, workers.now, accepted="15d")) == {"accepted": 2}
+    assert await ids(engine, Event.id) == {delivered[2]}
+    assert await ids(engine, Delivery.event_id) == {delivered[2]}
+    assert await rows(engine, Attempt) == 2
+
+
+async def test_without_an_age_everything_is_kept(workers, delivered, engine):
+    assert deleted(await prune(engine, workers.now + 3650 * DAY)) == {}
+    assert await ids(engine, Event.id) == set(delivered)
+
+
+async def test_deliveries_can_go_before_their_event(workers, delivered, engine):
+    assert deleted(await prune(engine, workers.now, deliveries="15d")) == {"deliveries": 2}
+    assert await ids(engine, Event.id) == set(delivered)
+    assert await ids(engine, Delivery.event_id) == {delivered[2]}
+    assert await rows(engine, Attempt) == 2
+    assert await workers.dispatch() == 0, "an event whose deliveries were deleted is not delivered again"
+
+
+async def test_failed_attempts_can_go_before_their_delivery(workers, delivered, engine):
+    assert deleted(await prune(engine, workers.now, attempts="15d")) == {"attempts": 4}
+    assert await rows(engine, Delivery) == 3
+    assert await rows(engine, Attempt) == 2
+
+
+async def test_an_event_that_is_not_dispatched_stays(workers, engine):
+    event = await workers.store()
+    assert deleted(await prune(engine, workers.now + 365 * DAY, accepted="1d", deliveries="1d")) == {}
+    assert await ids(engine, Undispatched.event_id) == {event}
+    assert await ids(engine, Event.id) == {event}
+
+
+async def test_an_event_with_a_pending_delivery_stays_with_all_its_deliveries(workers, engine):
+    await workers.register("crm")
+    event = await workers.store()
+    await workers.dispatch({"erp": ["*"], "crm": ["*"]})
+    await deliver(workers)
+    later = workers.now + 365 * DAY
+    assert deleted(await prune(engine, later, accepted="1d")) == {}
+    assert {row.status for row in await workers.deliveries()} == {"delivered", "pending"}
+    assert deleted(await prune(engine, later, accepted="1d", deliveries="1d")) == {"deliveries": 1}
+    assert await ids(engine, Event.id) == {event}
+
+
+async def test_a_dead_delivery_keeps_its_event_until_a_person_drops_it(workers, engine):
+    event = await workers.store()
+    await workers.dispatch()
+    async with writing(engine) as connection:
+        dead = {"status": DeliveryStatus.DEAD.value, "due_at": None, "finished_at": workers.now}
+        await connection.execute(update(Delivery).values(dead))
+    later = workers.now + 365 * DAY
+    assert deleted(await prune(engine, later, accepted="1d", deliveries="1d", attempts="1d")) == {}
+    assert await ids(engine, Event.id) == {event}
+    (delivery,) = await workers.deliveries()
+    async with writing(engine) as connection:
+        await operations.drop(connection, delivery.id, now=workers.now)
+    assert deleted(await prune(engine, later, accepted="1d")) == {"accepted": 1}
+    assert await rows(engine, Delivery) == 0
+
+
+@pytest.mark.parametrize("status", [ReplayStatus.RUNNING, ReplayStatus.PAUSED])
+async def test_what_a_replay_has_still_ahead_stays(workers, delivered, engine, status):
+    of_filter = await workers.start(EventFilter(until=workers.now - 25 * DAY))
+    of_ids = await workers.start(ids=[delivered[1]])
+    for replay_id in (of_filter, of_ids):
+        if status is ReplayStatus.PAUSED:
+            await workers.set_replay(replay_id, status)
+    later = workers.now + 365 * DAY
+    assert deleted(await prune(engine, later, accepted="1d")) == {"accepted": 1}
+    assert await ids(engine, Event.id) == set(delivered[:2])
+
+
+async def test_a_replay_that_has_ended_goes_with_its_deliveries(workers, delivered, engine):
+    await workers.start(ids=delivered)
+    while (await workers.replays())[0].status != ReplayStatus.DONE.value:
+        await workers.advance()
+        await deliver(workers)
+        workers.wait(1)
+    later = workers.now + 365 * DAY
+    assert deleted(await prune(engine, later, deliveries="1d")) == {"deliveries": 6, "replays": 1}
+    assert await rows(engine, ReplayEvent) == 0
+    assert await ids(engine, Event.id) == set(delivered)
+
+
+async def test_quarantined_events_have_an_age_of_their_own(workers, engine):
+    refused = await workers.store(status=Status.QUARANTINED.value, reason="415")
+    accepted = await workers.store()
+    later = workers.now + 30 * DAY
+    assert deleted(await prune(engine, later, quarantined="20d", accepted="40d")) == {"quarantined": 1}
+    assert await ids(engine, Event.id) == {accepted}
+    assert await ids(engine, DeletedEvent.event_id) == {refused}
+
+
+async def test_a_copy_of_a_deleted_event_is_counted_and_not_stored(workers, database_url, engine):
+    event = new_event("again", received_at=workers.now)
+    async with running(database_url) as store:
+        await store.append(event)
+    await workers.dispatch()
+    await deliver(workers)
+    later = workers.now + 100 * DAY
+    assert deleted(await prune(engine, later, accepted="90d")) == {"accepted": 1}
+    async with running(database_url) as store:
+        copies = [new_event("again", received_at=later + n * DAY) for n in range(3)]
+        answers = [await store.append(copies[0]), *await asyncio.gather(*map(store.append, copies[1:]))]
+        other = await store.append(new_event("other"))
+    assert {(each.id, each.duplicate) for each in answers} == {(event.id, True)}
+    assert await ids(engine, Event.id) == {other.id}
+    async with engine.connect() as connection:
+        (row,) = (await connection.execute(select(*DeletedEvent.__table__.columns))).all()
+    assert (row.event_id, row.deleted_at, row.duplicates) == (event.id, later, 3)
+    assert row.last_duplicate_at == later + 2 * DAY
+
+
+async def test_the_key_of_a_deleted_event_goes_after_its_own_age(workers, delivered, database_url, engine):
+    later = workers.now + 100 * DAY
+    await prune(engine, later, accepted="90d")
+    assert deleted(await prune(engine, later + 29 * DAY, accepted="90d")) == {}
+    assert await rows(engine, DeletedEvent) == 3
+    assert deleted(await prune(engine, later + 29 * DAY, copies="20d")) == {"copies": 3}
+    assert await rows(engine, DeletedEvent) == 0
+
+
+async def test_an_event_that_can_have_no_more_copies_leaves_no_key(workers, engine):
+    await workers.store(shape="notification")
+    await workers.store(shape="notification", notification_id="n")
+    await workers.dispatch()
+    await deliver(workers)
+    assert deleted(await prune(engine, workers.now + 2 * DAY, accepted="1d")) == {"accepted": 2}
+    assert await rows(engine, DeletedEvent) == 1
+
+
+async def test_the_plan_counts_what_is_deleted_and_says_why_the_rest_stays(workers, delivered, engine):
+    ages = RetentionSettings.model_validate(dict.fromkeys(("accepted", "deliveries", "attempts", "quarantined"), "1d"))
+    await workers.start(ids=[delivered[1]])
+    await workers.store()
+    await workers.dispatch()
+    await workers.store()
+    later = workers.now + 365 * DAY
+    async with engine.connect() as connection:
+        planned = await plan(connection, ages, now=later)
+    assert {str(kind): each.rows for kind, each in planned.items() if each.rows} == {
+        "attempts": 6,
+        "deliveries": 3,
+        "accepted": 2,
+    }
+    assert planned[Kind.ACCEPTED].kept == {"not dispatched": 1, "pending": 1, "in a replay": 1}
+    counted = await prune(engine, later, accepted="1d", deliveries="1d", attempts="1d", quarantined="1d")
+    assert {kind: counted[kind] for kind in planned} == {kind: each.rows for kind, each in planned.items()}
+
+
+async def test_one_process_deletes_at_a_time_and_not_while_a_replay_begins(workers, delivered, engine):
+    if engine.dialect.name == "sqlite":
+        return  # it has one writer
+    async with engine.connect() as other:
+        await other.execute(text(f"SELECT pg_advisory_xact_lock({DELETING_LOCK})"))
+        with pytest.raises(OtherDeletes):
+            await prune(engine, workers.now, accepted="1d")
+    async with engine.connect() as other:
+        await hold_off_deleting(other)
+        async with engine.connect() as connection:
+            assert not await is_alone(connection)
+    assert await ids(engine, Event.id) == set(delivered)
+
+
+async def test_a_row_that_another_transaction_changes_is_left_for_the_next_time(workers, delivered, engine):
+    if engine.dialect.name == "sqlite":
+        return  # it has one writer
+    async with engine.connect() as other:
+        await other.execute(update(Event).where(Event.id == delivered[0]).values(duplicates=1))
+        assert deleted(await prune(engine, workers.now + DAY, accepted="1d")) == {"accepted": 2}
+        await other.commit()
+    assert deleted(await prune(engine, workers.now + DAY, accepted="1d")) == {"accepted": 1}
+
+
+async def test_many_rows_take_many_transactions(workers, engine):
+    async with writing(engine) as connection:
+        events = [
+            new_event(f"many-{number}", received_at=workers.now + timedelta(seconds=number))._asdict()
+            for number in range(3 * FEWEST)
+        ]
+        known = [{name: value for name, value in event.items() if value is not None} for event in events]
+        await connection.execute(insert(Event), known)
+    await workers.dispatch({})
+    assert await rows(engine, PassedOver) == 0
+    assert deleted(await prune(engine, workers.now + 2 * DAY, accepted="1d")) == {"accepted": 3 * FEWEST}
+
+
+def test_the_size_of_a_transaction_follows_the_time_that_it_takes():
+    assert next_size(100, HOLDS) == 100
+    assert next_size(100, HOLDS / 2) == 200
+    assert next_size(100, HOLDS / 1000) == 200, "it grows step by step"
+    assert next_size(100, HOLDS * 4) == 25
+    assert next_size(100, HOLDS * 1000) == FEWEST
+    assert next_size(MOST, 0.0) == MOST
