@@ -20,7 +20,7 @@ from app.settings.retention import RetentionSettings
 
 logger = logging.getLogger(__name__)
 
-FEWEST, MOST = 10, 2000
+FEWEST, MOST = 50, 2000
 """How many rows one transaction deletes."""
 
 HOLDS = 0.02  # seconds that a transaction should take

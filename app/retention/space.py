@@ -3,13 +3,11 @@
 import asyncio
 from datetime import timedelta
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database.pace import Pace
-from app.database.writing import writing
 from app.events.ids import made_at
 from app.events.tables import Event
 
@@ -123,19 +121,18 @@ async def shrink(engine: AsyncEngine, *, rests: float) -> int:
     """
     if engine.dialect.name != "sqlite":
         return 0
-    pace = Pace(one_writer=False)
     given, step = 0, FEWEST_PAGES
     while True:
-        async with writing(engine, pace=pace) as connection:
-            began = monotonic()
+        async with engine.connect() as connection:
             found = await pages(connection)
             step = min(step, found.too_many)
             if not step or not found.shrinks:
                 return given
-            raw = await connection.get_raw_connection()
-            # It takes a step for each page, and SQLAlchemy makes one only: the statement returns no columns.
-            await raw.driver_connection.execute_fetchall(f"PRAGMA incremental_vacuum({step})")  # type: ignore[union-attr]
-        held = monotonic() - began
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            began = monotonic()
+            # A script, as a statement would end after one page: it has a row without columns for each.
+            await driver.executescript(f"PRAGMA incremental_vacuum({step})")
+            held = monotonic() - began
         given += step
         step = max(FEWEST_PAGES, min(MOST_PAGES, int(step * min(2.0, HOLDS / max(held, HOLDS / 100)))))
         await asyncio.sleep(held * rests)

@@ -42,8 +42,7 @@ async def test_a_new_sqlite_file_shrinks_after_events_were_deleted(sqlite_url):
         async with engine.connect() as connection:
             after = await pages(connection)
         assert after.free <= space.SLACK_PAGES
-        assert after.all == before.all - given
-        assert given > 1000
+        assert before.all - after.all >= given > 1000
     assert sqlite_path(sqlite_url).stat().st_size == after.all * after.bytes
     with closing(sqlite3.connect(sqlite_path(sqlite_url))) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
