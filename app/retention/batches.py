@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.database.writing import insert_new
 from app.deliveries.replays import DELETING_LOCK
 from app.deliveries.tables import Attempt, Delivery, DeliveryStatus, Replay, ReplayEvent, ReplayStatus
+from app.events.fetches import Fetch, FetchCause
 from app.events.ids import id_floor
 from app.events.queries import QUARANTINED
 from app.events.rows import copies_within
@@ -170,7 +171,17 @@ async def _events(
         if key != event_id.bytes and copies_within(shape, notification_id) is None
     ]
     await insert_new(connection, DeletedEvent, keys)
+    await _forget_fetches(connection, [row.id for row in rows])
     return Batch(len(ids), len(rows), ids[-1])
+
+
+async def _forget_fetches(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Deletes what is stored about fetches that these events alone have caused."""
+    causes = delete(FetchCause).where(FetchCause.event_id.in_(ids)).returning(FetchCause.fetch_id)
+    fetches = set(await connection.scalars(causes))
+    if fetches:
+        others = exists().where(FetchCause.fetch_id == Fetch.id)
+        await connection.execute(delete(Fetch).where(Fetch.id.in_(fetches), ~others))
 
 
 async def _delete_deliveries(connection: AsyncConnection, ids: Sequence[UUID]) -> int:

@@ -1,4 +1,4 @@
-"""Which old events must stay: those that are not dispatched, not delivered, or still ahead of a replay."""
+"""Which old events must stay: not dispatched, not delivered, not fetched yet, or still ahead of a replay."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read
 from app.deliveries.replays import FILTER, Running
-from app.deliveries.tables import DEAD, PENDING, Delivery, Replay, ReplayEvent, ReplayStatus, Undispatched
-from app.events.tables import Event
+from app.deliveries.tables import DEAD, PENDING, Delivery, Replay, ReplayEvent, ReplayStatus
+from app.events.fetches import Fetch, FetchCause, FetchStatus
+from app.events.tables import Event, Undispatched
 
 GOES_ON = Replay.status.in_([ReplayStatus.RUNNING.value, ReplayStatus.PAUSED.value])
 
@@ -20,6 +21,13 @@ UNDELIVERED = (
 )
 """In two parts, since live deliveries and those of replays have an index each. Dead ones wait for a person."""
 
+NOT_FETCHED: Select[UUID] = (
+    select(FetchCause.event_id)
+    .join(Fetch, Fetch.id == FetchCause.fetch_id)
+    .where(Fetch.status.in_([FetchStatus.DUE.value, FetchStatus.FETCHING.value]))
+)
+"""Notifications whose orders Prioticket is still asked for."""
+
 
 async def kept(connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
     """Those of the events that must stay.
@@ -28,6 +36,7 @@ async def kept(connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
     first: whatever other transactions do between the two queries, one of them finds it.
     """
     waiting = set(await connection.scalars(select(Undispatched.event_id).where(Undispatched.event_id.in_(ids))))
+    waiting |= set(await connection.scalars(NOT_FETCHED.where(FetchCause.event_id.in_(ids))))
     for part in UNDELIVERED:
         waiting |= set(await connection.scalars(select(Delivery.event_id).where(Delivery.event_id.in_(ids), part)))
     for replay in await read(connection, select(*columns(Replay, Running)).where(GOES_ON), Running):

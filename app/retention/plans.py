@@ -9,13 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read
 from app.deliveries.replays import Running
-from app.deliveries.tables import DEAD, PENDING, Attempt, Delivery, Replay, ReplayStatus, Undispatched
+from app.deliveries.tables import DEAD, PENDING, Attempt, Delivery, Replay, ReplayStatus
+from app.events.fetches import FetchCause
 from app.events.ids import id_floor
 from app.events.queries import QUARANTINED
-from app.events.tables import DeletedEvent, Event
+from app.events.tables import DeletedEvent, Event, Undispatched
 from app.retention.batches import ACCEPTED, ENDED
 from app.retention.cutoffs import Kind, cutoffs
-from app.retention.kept import GOES_ON, ahead_of
+from app.retention.kept import GOES_ON, NOT_FETCHED, ahead_of
 from app.settings.retention import RetentionSettings
 
 
@@ -56,6 +57,7 @@ async def _accepted(connection: AsyncConnection, before: datetime) -> Planned:
     undelivered = select(Delivery.event_id).where(Delivery.event_id < floor)
     reasons: dict[str, list[Select[Any]]] = {
         "not dispatched": [select(Undispatched.event_id).where(Undispatched.event_id < floor)],
+        "not fetched": [NOT_FETCHED.where(FetchCause.event_id < floor)],
         "pending": [undelivered.where(PENDING)],
         "dead": [undelivered.where(DEAD)],
         "in a replay": [

@@ -10,7 +10,8 @@ from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database.health import AWAY, first_line
+from app.database.away import AWAY
+from app.database.health import first_line
 from app.database.pace import Pace
 from app.database.writing import writing
 from app.retention.batches import delete_some, is_alone

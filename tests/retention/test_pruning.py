@@ -16,11 +16,11 @@ from app.deliveries.tables import (
     PassedOver,
     ReplayEvent,
     ReplayStatus,
-    Undispatched,
 )
-from app.events.ids import id_floor
+from app.events.fetches import Fetch, FetchCause, FetchStatus
+from app.events.ids import id_floor, new_id
 from app.events.queries import EventFilter
-from app.events.tables import DeletedEvent, Event, Status
+from app.events.tables import DeletedEvent, Event, Status, Undispatched
 from app.retention.batches import is_alone
 from app.retention.cutoffs import Kind
 from app.retention.plans import plan
@@ -154,6 +154,22 @@ async def test_a_replay_that_has_ended_goes_with_its_deliveries(workers, deliver
     assert await ids(engine, Event.id) == set(delivered)
 
 
+async def test_a_notification_stays_until_its_order_is_fetched(workers, delivered, engine):
+    one, two = new_id(), new_id()
+    async with writing(engine) as connection:
+        fetches = [
+            {"id": one, "reference": "A", "due_at": workers.now},
+            {"id": two, "reference": "B", "due_at": workers.now},
+        ]
+        await connection.execute(insert(Fetch), fetches)
+        causes = [{"event_id": delivered[0], "fetch_id": one}, {"event_id": delivered[1], "fetch_id": two}]
+        await connection.execute(insert(FetchCause), causes)
+        await connection.execute(update(Fetch).where(Fetch.id == two).values(status=FetchStatus.DONE.value))
+    assert deleted(await prune(engine, workers.now + 365 * DAY, accepted="1d")) == {"accepted": 2}
+    assert await ids(engine, Event.id) == {delivered[0]}
+    assert await ids(engine, Fetch.id) == {one}
+
+
 async def test_quarantined_events_have_an_age_of_their_own(workers, engine):
     refused = await workers.store(status=Status.QUARANTINED.value, reason="415")
     accepted = await workers.store()
@@ -261,6 +277,6 @@ def test_the_size_of_a_transaction_follows_the_time_that_it_takes():
     assert next_size(100, HOLDS) == 100
     assert next_size(100, HOLDS / 2) == 200
     assert next_size(100, HOLDS / 1000) == 200, "it grows step by step"
-    assert next_size(100, HOLDS * 4) == 25
+    assert next_size(1000, HOLDS * 4) == 250
     assert next_size(100, HOLDS * 1000) == FEWEST
     assert next_size(MOST, 0.0) == MOST
