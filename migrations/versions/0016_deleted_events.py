@@ -8,8 +8,8 @@ transactions that read or write it.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0015"
-down_revision = "0014"
+revision = "0016"
+down_revision = "0015"
 
 DELETED_FROM = ("events", "deliveries", "attempts")
 SHARE = 0.05
