@@ -29,7 +29,7 @@ SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicat
 ON_TERMINAL = ("id", "received_at", "type", "reference", "client", "note")
 RELEASE = (
     "app.cli.release:release",
-    "Judge a quarantined event again by its bytes, and accept it if they can be read.",
+    "Judge quarantined events again by their bytes, and accept those that can be read.",
 )
 EVENT_ID = Id(Event.id, "event")
 

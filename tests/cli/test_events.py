@@ -5,6 +5,7 @@ import pytest
 
 from app.events.ids import new_id
 from tests.cli.conftest import COLOURS, NOON, NOTIFICATION, refused_event
+from tests.conftest import payload
 from tests.events.stores import new_event
 
 HOUR = timedelta(hours=1)
@@ -156,6 +157,8 @@ def test_an_empty_list_is_no_failure(run, fill):
         ["show", "1"],
         ["release"],
         ["release", "one"],
+        ["release", str(new_id()), "--status", "415"],
+        ["release", "--dry-run"],
         ["forget"],
     ],
 )
@@ -216,6 +219,55 @@ def test_release_of_a_copy_counts_it_on_the_first(run, fill):
     done = run("events", "release", str(copy))
     assert done == (0, f"It is a copy of event {first} and is now counted there.\n".encode(), "")
     assert json.loads(run("events", "show", "--json", str(first)).text)["duplicates"] == 1
+
+
+@pytest.fixture
+def quarantined(fill):
+    """Three events that can be read, of which the last is a copy of the first, and one that cannot."""
+    return fill(
+        refused_event("a", NOTIFICATION, received_at=NOON),
+        refused_event("b", b"not json", received_at=NOON + HOUR),
+        refused_event("c", payload("04-notification-redemption"), received_at=NOON + 2 * HOUR, client="south"),
+        refused_event("d", NOTIFICATION, received_at=NOON + 5 * timedelta(minutes=1)),
+    )
+
+
+def test_release_by_filters_shows_the_plan_and_asks(run, quarantined):
+    done = run("events", "release", "--status", "415")
+    assert (done.status, "Judge 4 events again? There is no terminal" in done.errors) == (2, True)
+    assert done.text.startswith("4 quarantined events that were not judged again\n          4  415: The content type")
+    assert run("events", "release", "--status", "415", "--dry-run").status == 0
+    assert len(listed(run("events", "list", "--json", "--status", "quarantined"))) == 4
+
+
+def test_release_by_filters_says_what_became_of_all(run, quarantined):
+    done = run("events", "release", "--because", "not JSON", "--yes")
+    assert done.status == 1
+    assert done.text.endswith("\nAccepted: 2. Copies of accepted ones: 1. Still refused: 1.\n")
+    assert "1 event still refused: It is still refused: " in done.errors
+    again = run("events", "release", "--status", "415", "--yes")
+    assert again.text.startswith("1 quarantined events")
+
+
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [
+        (["--client", "south"], 1),
+        (["--since", "2026-08-12T13:00"], 2),
+        (["--until", "2026-08-12T13:00"], 2),
+        (["--status", "400"], 0),
+        (["--because", "100%"], 0),
+    ],
+)
+def test_release_narrows_to_what_its_options_say(run, quarantined, options, number):
+    done = run("events", "release", *options, "--dry-run")
+    assert done.text.startswith(f"{number} quarantined events ")
+
+
+def test_release_takes_several_ids(run, quarantined):
+    done = run("events", "release", str(quarantined[0]), str(quarantined[1]))
+    assert (done.status, done.text) == (1, f"Event {quarantined[0]} is accepted.\n")
+    assert f"Event {quarantined[1]} is still refused: " in done.errors
 
 
 def test_on_a_terminal_a_list_is_a_table_that_fits(run, fill, terminal):
