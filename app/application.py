@@ -40,9 +40,13 @@ from app.events.store import EventStore, Writer
 from app.receiver import endpoint as receiver
 from app.receiver.judgement import without_what_was_read
 from app.settings.clients import Scope
+from app.settings.digest import digest_of
 from app.settings.model import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
+from app.telemetry.processes import Gauges, Identity, new_name
+from app.telemetry.reporting import Reporter
+from app.telemetry.tally import Tally
 from app.web.openapi.operations import Door, Route
 from app.web.openapi.page import Description
 from app.web.problems import MethodNotAllowed
@@ -65,10 +69,14 @@ class Application(Router):
         *,
         lifespan: Callable[["Application"], AbstractAsyncContextManager[State]],
         log: LogWriter,
+        tally: Tally,
     ) -> None:
         # A webhook that is redirected is not answered 200, and is retried for seven days.
         super().__init__(
-            routes, redirect_slashes=False, lifespan=lifespan, middleware=[Middleware(RequestLine, log=log)]
+            routes,
+            redirect_slashes=False,
+            lifespan=lifespan,
+            middleware=[Middleware(RequestLine, log=log, tally=tally)],
         )
         self._by_path: dict[str, dict[str, ASGIApp]] = {}
         for route in routes:
@@ -97,6 +105,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         SettingsProblem: no client is configured, or two clients have the same credentials.
     """
     clients, keys = clients_from(settings.clients), token_keys(settings)
+    tally = Tally()
     if not clients:
         raise SettingsProblem(
             "No client is configured: `priohook clients new prioticket` prints an entry for `clients`."
@@ -105,7 +114,8 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
     @asynccontextmanager
     async def lifespan(_: Application) -> AsyncIterator[State]:
         with log.running(), logging_to(log):
-            known = Health()
+            known, now = Health(), datetime.now(UTC)
+            identity = Identity.of_this_process("receiver", name=new_name(), settings=digest_of(settings), now=now)
             # Two engines: even if the API uses all its connections, a balancer must not take the receiver for dead.
             url = settings.database_url
             async with (
@@ -119,6 +129,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                     watching(looking, known, commits=True),
                     _notifier(url) as stored,
                     _store(settings, stored, known, before=None if checked else before).running() as store,
+                    Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
                 ):
                     yield {
                         "events": store,
@@ -192,7 +203,22 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         Route("GET", "/docs", description.page),
     ]
     routes[:] = [route for route in routes if route.path not in settings.closed_urls]
-    return Application(routes, lifespan=lifespan, log=log)
+    return Application(routes, lifespan=lifespan, log=log, tally=tally)
+
+
+def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Gauges]:
+    """What a receiver says of itself every few seconds."""
+
+    def gauges() -> Gauges:
+        spool = known.spool
+        return Gauges(
+            waiting_events=store.events,
+            spooled_events=spool.events if spool else None,
+            spooled_bytes=spool.size if spool else None,
+            log_lines_dropped=log.dropped,
+        )
+
+    return gauges
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from app.events import tables as events  # noqa: F401
 from app.reconciliation import tables as reconciliation  # noqa: F401
 from app.retention import tables as retention  # noqa: F401
 from app.settings.model import Settings
+from app.telemetry import tables as telemetry  # noqa: F401
 
 
 def migrate(connection: Connection) -> None:

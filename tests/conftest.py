@@ -30,6 +30,7 @@ from app.reconciliation import tables as reconciliation  # noqa: F401
 from app.retention import tables as retention  # noqa: F401
 from app.settings.clients import ClientSettings, Scope
 from app.settings.model import Settings
+from app.telemetry import tables as telemetry  # noqa: F401
 from app.telemetry.logs import LogWriter
 from tests import postgres
 from tests.deliveries.workers import Workers

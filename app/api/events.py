@@ -95,6 +95,9 @@ class EventSummary(BaseModel):
 class EventDetail(EventSummary):
     """An event without its body."""
 
+    address: str | None = Field(description="The address that it came from.")
+    request_id: str | None = Field(description="The `X-Request-Id` of the answer, which the log has too.")
+    trace: str | None = Field(description="The `traceparent` under which it was received (W3C Trace Context).")
     headers: list[tuple[str, str]] = Field(description="As they arrived, without those that carry credentials.")
 
 

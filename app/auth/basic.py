@@ -60,6 +60,7 @@ class Forbidden(Problem):
     """The credential is valid, but may not do this."""
 
     status = 403
+    reason = "scope"
 
 
 PROBLEMS = (AuthenticationFailed, TooManyFailures, Forbidden)

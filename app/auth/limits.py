@@ -4,10 +4,11 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from datetime import timedelta
-from ipaddress import IPv4Address, ip_address
 from math import ceil
 
 from starlette.types import Scope
+
+from app.web.addresses import address_of, network
 
 FAILURES = 60
 REQUESTS = 1000
@@ -63,26 +64,3 @@ class Limit:
 def sender_of(scope: Scope) -> str:
     """The sender of a request whose client is not known: its address, as `network` gives it."""
     return network(address_of(scope))
-
-
-def address_of(scope: Scope) -> str:
-    """The address that a request came from, as far as the server knows it.
-
-    A proxy may pass on whatever its client wrote; anything that is not an address becomes `unknown`.
-    """
-    host = scope["client"][0].partition("%")[0] if scope.get("client") else ""
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        return "unknown"
-
-
-def network(address: str) -> str:
-    """The address, or the /64 of an IPv6 address: one host owns that many. `::ffff:192.0.2.1` counts as IPv4."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv4Address):
-        return address
-    return str(parsed.ipv4_mapped or int(parsed) >> 64)  # as a number, since `exploded` fails on `fe80::1%eth0`

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from app.auth.clients import Clients, Validity
-from app.auth.limits import address_of
 
 
 class Reason(StrEnum):
@@ -65,9 +64,8 @@ def reason_for(presented: Sequence[bytes], clients: Clients, *, now: datetime) -
 
 
 def note(scope: Scope, refused: Callable[[], Refused]) -> None:
-    """Adds the address to the request's log line, and the reason once the answer is on its way."""
+    """Adds the reason to the request's log line once the answer is on its way."""
     line = scope["state"]["line"]
-    line["address"] = address_of(scope)
 
     def afterwards() -> None:
         reason, client = refused()

@@ -34,6 +34,7 @@ class InWordsOfOAuth(Problem):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message, problem.description, headers=problem.headers, unread=problem.unread)
         self.status = problem.status
+        self.reason = problem.reason
         self._error = problem.error if isinstance(problem, TokenRefused) else OF_STATUS.get(problem.status)
 
     def response(self, request_id: str) -> Response:  # noqa: ARG002 - X-Request-Id has it

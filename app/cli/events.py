@@ -74,10 +74,11 @@ def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     if body_only:
         write_body(event.body)
         return
+    detail = EventDetail.model_validate(event)
     if as_json:
-        say_json(EventDetail.model_validate(event))
+        say_json(detail)
         return
-    print_fields(dict(EventSummary.model_validate(event)))
+    print_fields(detail.model_dump(exclude={"headers"}))
     say("headers")
     for name, value in event.headers:
         say(f"  {cell(name)}: {cell(value)}")

@@ -5,12 +5,14 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.auth.first_clients import with_kept_clients
+from app.auth.first_start import complete
 from app.cli.opened import load_settings, opened
 from app.cli.streams import outlive_output
 from app.database import engines
@@ -24,8 +26,11 @@ from app.retention.pruning import pruning
 from app.server.beside import ENDS_WITHIN
 from app.server.heartbeat import beating
 from app.server.processes import ending_signals, ending_with, exit_when_told
+from app.settings.digest import digest_of
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
+from app.telemetry.processes import Identity
+from app.telemetry.reporting import Reporter
 
 NICENESS = 10
 """On a busy machine, acknowledgements come before deliveries."""
@@ -65,8 +70,11 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
         watching(engine, Health(), commits=False, every=LOOK_EVERY),
     ):
         work = Worker(engine, url, settings.destinations)
+        digest = digest_of(complete(settings))  # as its receivers have it
+        identity = Identity.of_this_process("worker", name=work.name, settings=digest, now=datetime.now(UTC))
         async with (
             beating(work.under_way, line=line),
+            Reporter(engine, identity).running(),
             work.running(),
             _reconciling(engine, settings),
             pruning(engine, settings.retention),

@@ -33,6 +33,10 @@ class Spool(Protocol):
         """How many events are there."""
 
     @property
+    def size(self) -> int:
+        """About how many bytes they take."""
+
+    @property
     def takes_events(self) -> bool:
         """Whether an event could be committed there now."""
 

@@ -1,18 +1,21 @@
 """Transactions that write."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import func, text, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from app.database.bell import ring
 from app.database.columns import Base
 from app.database.pace import Pace
+
+Columns: TypeAlias = ReadOnlyColumnCollection[str, Any]
 
 COMMIT_LATER = func.set_config("synchronous_commit", "off", true())
 """Selected on PostgreSQL: this transaction's COMMIT returns before it is on disk. Other transactions stay as they are.
@@ -47,3 +50,23 @@ async def insert_new(connection: AsyncConnection, table: type[Base], rows: Seque
     if rows:
         insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
         await connection.execute(insert(table).on_conflict_do_nothing(), rows)
+
+
+async def upsert(
+    connection: AsyncConnection,
+    table: type[Base],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    key: Sequence[str],
+    changes: Callable[[Columns], Mapping[str, Any]],
+) -> None:
+    """Inserts the rows. One whose key is there already changes that row.
+
+    Args:
+        key: The columns of the key.
+        changes: The new values of the row that is there, from the columns of the one that was to be inserted.
+    """
+    if rows:
+        insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
+        changed = insert.on_conflict_do_update(index_elements=key, set_=changes(insert.excluded))
+        await connection.execute(changed, rows)

@@ -2,13 +2,10 @@
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from secrets import token_hex
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,6 +25,7 @@ from app.deliveries.sender import Sender, until_woken
 from app.deliveries.turns import take_back
 from app.deliveries.wake import waking
 from app.settings.model import DestinationSettings, SettingsProblem
+from app.telemetry.processes import new_name
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ class Worker:
         self._engine = engine
         self._url = url
         self._dispatcher = Dispatcher({name: destination.events for name, destination in destinations.items()})
-        self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
+        self.name = new_name()
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._ending = False
@@ -102,7 +100,7 @@ class Worker:
     def _add(self, name: str, settings: DestinationSettings) -> Sender:
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
         kind = open_destination(settings)
-        sender = Sender(self._engine, limits, kind, worker=self._name, pace=self._pace)
+        sender = Sender(self._engine, limits, kind, worker=self.name, pace=self._pace)
         self._senders[name] = sender
         return sender
 

@@ -104,6 +104,9 @@ class ListedEvent:
 class SummarizedEvent(ListedEvent):
     """An event without its body."""
 
+    address: str | None
+    request_id: str | None
+    trace: str | None
     headers: list[list[str]]
 
 

@@ -36,6 +36,9 @@ class NewEvent(NamedTuple):
     notification_id: str | None = None
     api_version: str | None = None
     shape: str | None = None
+    address: str | None = None
+    request_id: str | None = None
+    trace: str | None = None
 
     @property
     def copies_within(self) -> timedelta | None:

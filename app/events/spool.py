@@ -39,6 +39,8 @@ HOLD_FOR = 1.0  # seconds that new events wait at most while the last ones are m
 class SpoolFull(StoreFull):
     """The spool has reached its bound."""
 
+    reason = "spool_full"
+
 
 class EventSpool:
     """Implements `app.events.store.Spool`.
@@ -105,6 +107,11 @@ class EventSpool:
     def events(self) -> int:
         """How many events wait in files of this process."""
         return sum(file.events for file in self._folder.files)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes these events take."""
+        return sum(file.size for file in self._folder.files)
 
     @property
     def takes_events(self) -> bool:

@@ -74,9 +74,19 @@ class Writer(Protocol):
 class StoreFull(Unavailable):
     """Too many events are waiting for a commit."""
 
+    reason = "queue_full"
+
 
 class StoreUnavailable(Unavailable):
     """The database did not confirm the commit. The event may be stored or not; sending it again is safe."""
+
+    reason = "database"
+
+
+class StoreLate(StoreUnavailable):
+    """The commit took too long."""
+
+    reason = "commit_timeout"
 
 
 class Spool(Protocol):
@@ -101,6 +111,8 @@ class Spool(Protocol):
 
 class StoreRefused(StoreUnavailable):
     """The database refuses this event and takes others. The event was not stored."""
+
+    reason = "refused_by_database"
 
 
 @dataclass(slots=True)
@@ -219,6 +231,11 @@ class EventStore:
     def hold(self) -> None:
         """Begins no further write until `resume`, or until too many events wait."""
         self._held = True
+
+    @property
+    def events(self) -> int:
+        """How many events wait for their commit."""
+        return len(self._batch) + len(self._alone) + len(self._waiting)
 
     @property
     def is_held(self) -> bool:
@@ -355,11 +372,11 @@ class EventStore:
             return
         for waiting in (*self._batch, *self._alone):
             if waiting.since <= latest:
-                _give_up(waiting)
+                _give_up(waiting, StoreLate)
         while self._waiting and self._waiting[0].since <= latest:
             late = self._waiting.popleft()
             self._waiting_bytes -= len(late.event.body)
-            _give_up(late)
+            _give_up(late, StoreLate)
 
 
 def reason_of(error: BaseException | None) -> str:

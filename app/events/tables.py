@@ -69,6 +69,13 @@ class Event(Base):
     api_version: Mapped[str | None]
     shape: Mapped[str | None]
 
+    address: Mapped[str | None]
+    """The sender's, or what a trusted proxy says of it. With the two below, None if an earlier release stored it."""
+    request_id: Mapped[str | None]
+    """As in the answer's `X-Request-Id` and in the log."""
+    trace: Mapped[str | None]
+    """The `traceparent` of the request's span, W3C Trace Context."""
+
     headers: Mapped[list[list[str]]] = mapped_column(HeaderBlock)
     """Pairs of name and value in the order of arrival, without the headers that carry credentials."""
     body: Mapped[bytes] = mapped_column(LargeBinary)

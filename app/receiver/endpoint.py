@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -125,12 +125,15 @@ class Receiver:
         refusal: Problem | None = None
         try:
             content = judge(body, headers, limit=self._limit)
-            event = accepted(content, body, scope["headers"], client)
+            event = accepted(content, body, scope, client)
         except REFUSALS as problem:
             # Their frames refer to this one, which refers to the problem: a cycle that would keep the body.
             refusal = problem.with_traceback(None)
             refusal.__context__ = None
-            event = quarantined(problem, body, scope["headers"], client, declared=declared, keep=self._keep)
+            event = quarantined(problem, body, scope, client, declared=declared, keep=self._keep)
+        line["type"] = event.type
+        line["reference"] = event.reference
+        asked = perf_counter()
         try:
             stored = await store.append(event)
         except StoreRefused:
@@ -138,9 +141,10 @@ class Receiver:
             event = without_what_was_read(event)
             line["quarantined"] = 200
             stored = await store.append(event)
+        finally:
+            line["wait_ms"] = int((perf_counter() - asked) * 10_000 + 0.5) / 10
         event_id = str(stored.id)
         line["event_id"] = event_id
-        line["type"] = event.type
         line["duplicate"] = stored.duplicate
         if refusal is not None:
             line["quarantined"] = refusal.status

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from starlette.types import Scope
+
 from app.auth.clients import Client
 from app.events.ids import made_at, new_id
 from app.events.rows import NewEvent
@@ -82,13 +84,13 @@ def parse(content: bytes) -> Payload:
         raise Unprocessable("The body is not a Prioticket webhook.", f"In detail: {error}.") from None
 
 
-def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]], client: Client) -> NewEvent:
+def accepted(content: bytes, body: Body, scope: Scope, client: Client) -> NewEvent:
     """The event that a good request becomes.
 
     Args:
         content: The decoded body.
         body: What arrived.
-        headers: The request's.
+        scope: The request's.
         client: Who sent it.
 
     Raises:
@@ -96,11 +98,12 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
     """
     payload = parse(content)
     event_id = new_id()
+    state = scope["state"]
     return NewEvent(
         id=event_id,
         received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
         client=client.name,
-        headers=kept_headers(headers),
+        headers=kept_headers(scope["headers"]),
         body=body.content,
         body_bytes=body.size,
         dedup_key=accepted_key(client.username, content, payload),
@@ -112,13 +115,16 @@ def accepted(content: bytes, body: Body, headers: Iterable[tuple[bytes, bytes]],
         notification_id=payload.notification_id,
         api_version=payload.api_version,
         shape=payload.shape,
+        address=state["line"]["address"],
+        request_id=state["request_id"],
+        trace=state["trace"],
     )
 
 
 def quarantined(
     problem: Problem,
     body: Body,
-    headers: Iterable[tuple[bytes, bytes]],
+    scope: Scope,
     client: Client,
     *,
     declared: int | None,
@@ -134,11 +140,12 @@ def quarantined(
         payload = _payload_over_the_limit(content, limit=keep)
     cut = body.ending is Ending.TOO_LARGE
     event_id = new_id()
+    state = scope["state"]
     return NewEvent(
         id=event_id,
         received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
         client=client.name,
-        headers=kept_headers(headers),
+        headers=kept_headers(scope["headers"]),
         body=content,
         body_bytes=body.size,
         dedup_key=refused_key(client.username, problem.status, body.content, declared=declared if cut else None),
@@ -147,6 +154,9 @@ def quarantined(
         type=payload and payload.type,
         event_name=payload and payload.event_name,
         reference=payload and payload.reference,
+        address=state["line"]["address"],
+        request_id=state["request_id"],
+        trace=state["trace"],
     )
 
 

@@ -6,7 +6,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Protocol
 
-from app.auth.limits import network
+from app.web.addresses import network
 
 COMPARED = 32
 """How many waiting connections are compared: comparing thousands would take a millisecond for each new one."""

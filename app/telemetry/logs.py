@@ -38,7 +38,9 @@ class LogWriter:
         self._stream = stream
         self._render = _as_json if style == "json" else _as_text
         self._lines: SimpleQueue[Line | None] = SimpleQueue()
-        self._dropped = 0
+        self._dropped = 0  # since that was last told
+        self.dropped = 0
+        """How many lines were dropped since the start."""
 
     def write(self, event: str, fields: Mapping[str, Any], *, level: str = "info") -> None:
         """Queues one line; costs about a microsecond. The fields must not change afterwards."""
@@ -46,6 +48,7 @@ class LogWriter:
             self._lines.put((time(), level, event, fields))
         else:
             self._dropped += 1
+            self.dropped += 1
 
     @contextmanager
     def running(self) -> Iterator["LogWriter"]:

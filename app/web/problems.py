@@ -17,6 +17,7 @@ Problem                      any status; each feature defines its own beside the
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from http import HTTPStatus
@@ -39,6 +40,9 @@ CODES = {
 """Prioticket documents INVALID_REQUEST; 401 and 429 follow its names for responses. Any other status uses HTTP's own
 phrase, such as NOT_FOUND."""
 
+CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where a word begins in the name of a class."""
+
 RETRY_AFTER = timedelta(seconds=10)
 """Long enough for a database to restart, short enough that a ticket is not late."""
 
@@ -59,6 +63,12 @@ class Problem(Exception):
     """
 
     status = 500
+    reason = "problem"
+    """One word for logs and counts: the class's name, unless the class says another."""
+
+    def __init_subclass__(cls) -> None:
+        if "reason" not in vars(cls):
+            cls.reason = CAPITALS.sub("_", cls.__name__).lower()
 
     def __init__(
         self,

@@ -31,6 +31,8 @@ TROUBLE = (DBAPIError, NoConnection, asyncpg.PostgresError, asyncpg.InterfaceErr
 class DatabaseAway(Unavailable):
     """The database is away, or did not answer in time."""
 
+    reason = "database"
+
 
 @asynccontextmanager
 async def reading(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> AsyncIterator[AsyncConnection]:

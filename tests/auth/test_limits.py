@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.auth.limits import FAILURES, REQUESTS, SENDERS, Limit, address_of, network, sender_of
+from app.auth.limits import FAILURES, REQUESTS, SENDERS, Limit, sender_of
+from app.web.addresses import network
 
 
 def waits(limit: Limit, sender: str, times: list[float]) -> list[int | None]:
@@ -98,24 +99,3 @@ def test_asking_how_long_to_wait_counts_nothing():
     assert [limit.wait("admin", now=0.0) for _ in range(3)] == [None] * 3
     limit.count("admin", now=0.0)
     assert [limit.wait("admin", now=now) for now in (0.0, 59.5, 60.0)] == [60, 1, None]
-
-
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("2001:DB8::1", "2001:db8::1"),
-        ("fe80::1%eth0", "fe80::1"),
-        ("fe80::1%" + "x" * 60_000, "fe80::1"),
-        ("a", "unknown"),
-        ("9" * 60_000, "unknown"),
-        ("192.0.2.1 and more", "unknown"),
-        ("", "unknown"),
-    ],
-)
-def test_what_a_proxy_passes_on_is_an_address_or_unknown(host, address):
-    assert address_of({"client": (host, 0)}) == address
-
-
-def test_a_socket_without_addresses_is_unknown():
-    assert address_of({"client": None}) == address_of({}) == "unknown"

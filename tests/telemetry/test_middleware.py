@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ from app.application import create_app
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
+from app.telemetry.tally import Tally
 from tests.conftest import CLIENTS, SECRET, WEBHOOK, basic_header, payload
 
 NOTIFICATION = payload("01-notification-order-create")
@@ -37,17 +39,21 @@ async def test_a_stored_event_is_one_line_with_all_that_is_known(start, sqlite_u
         reply = await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
     (line,) = request_lines(lines)
     assert line.pop("time")
-    assert 0 <= line.pop("ms") < 60_000
+    assert 0 <= line.pop("wait_ms") <= line.pop("ms") < 60_000
+    assert re.fullmatch("[0-9a-f]{32}", line.pop("trace"))
     assert line == {
         "level": "info",
         "event": "request",
         "request_id": reply.headers["X-Request-Id"],
         "method": "POST",
         "path": WEBHOOK,
+        "address": "127.0.0.1",
+        "user_agent": f"python-httpx2/{httpx2.__version__}",
         "client": "prioticket",
         "bytes": len(NOTIFICATION),
         "event_id": reply.headers["Event-Id"],
         "type": "ORDER_CREATE",
+        "reference": json.loads(NOTIFICATION)["data"]["notification"]["notification_item_id"],
         "duplicate": False,
         "status": 200,
     }
@@ -110,7 +116,7 @@ async def half(scope: Scope, receive: Receive, send: Send) -> None:
 @asynccontextmanager
 async def with_bugs(log: io.StringIO) -> AsyncIterator[httpx2.AsyncClient]:
     writer = LogWriter(log, style="json")
-    app = Router([Route("/boom", boom)], middleware=[Middleware(RequestLine, log=writer)])
+    app = Router([Route("/boom", boom)], middleware=[Middleware(RequestLine, log=writer, tally=Tally())])
     with writer.running(), logging_to(writer):
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://priohook") as client:
             yield client
@@ -151,7 +157,7 @@ async def test_a_bug_in_the_middle_of_an_answer_starts_no_second_one(log, lines)
 
     with writer.running(), logging_to(writer):
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await RequestLine(half, log=writer)(scope, receive, send)
+        await RequestLine(half, log=writer, tally=Tally())(scope, receive, send)
     assert sent == ["http.response.start", "http.response.body"]
     assert [line["event"] for line in lines()] == ["request_failed", "request"]
 
@@ -169,7 +175,7 @@ async def test_a_request_that_is_cancelled_is_a_line_all_the_same(log, lines):
 
     with writer.running():
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        request = asyncio.create_task(RequestLine(stuck, log=writer)(scope, nothing, nothing))
+        request = asyncio.create_task(RequestLine(stuck, log=writer, tally=Tally())(scope, nothing, nothing))
         await started.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):

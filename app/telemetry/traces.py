@@ -1,0 +1,43 @@
+"""`traceparent`, W3C Trace Context, level 1: which request caused what, across programs."""
+
+import re
+from random import getrandbits
+
+TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+SAMPLED = "01"
+"""A trace that begins here says that it is recorded, as our log is. Otherwise the programs behind us would record
+nothing: most take over what their caller says."""
+
+SPAN_BITS = 64
+
+
+def begun() -> str:
+    """The `traceparent` of the first span of a new trace."""
+    # Ids are unique, not secret. One of 2 ** 64 span ids is zero, and not valid; its trace begins again elsewhere.
+    digits = f"{getrandbits(192):048x}"
+    return f"00-{digits[:32]}-{digits[32:]}-{SAMPLED}"
+
+
+def continued(received: bytes) -> str | None:
+    """The `traceparent` of a new span in the sender's trace; None if the header is not valid.
+
+    A later version than 00 is read as far as this one is known (section 2.2.4).
+    """
+    found = TRACEPARENT.fullmatch(received)
+    if found is None or (found[1] == b"00" and found[5]):
+        return None
+    return f"00-{found[2].decode()}-{_span()}-{found[4].decode()}"
+
+
+def child(parent: str) -> str:
+    """The `traceparent` of a new span below this one, which `begun`, `continued` or `child` made."""
+    return f"{parent[:36]}{_span()}{parent[52:]}"
+
+
+def trace_id(traceparent: str) -> str:
+    """The id of the trace, 32 digits."""
+    return traceparent[3:35]
+
+
+def _span() -> str:
+    return f"{getrandbits(SPAN_BITS) or 1:016x}"
