@@ -23,12 +23,12 @@ from tests.database.test_columns import TABLES, key_of, read_all, read_back, row
 from tests.events.stores import new_event, running
 
 BEFORE = "0009"
-LATER = ("first_", "event_name", "origin", "cause", "fetched_for")
-OLD_TABLES = [
-    table
-    for table in TABLES
-    if not table.name.startswith(("claims", "fetch", "reconciliations", "deleted_events", "backups"))
-]
+LATER = ("first_", "event_name", "origin", "cause", "fetched_for", "address", "request_id", "trace")
+NEWER = (
+    *("claims", "fetch", "reconciliations", "deleted_events", "backups"),
+    *("processes", "refusals", "client_uses"),
+)
+OLD_TABLES = [table for table in TABLES if not table.name.startswith(NEWER)]
 
 
 @pytest.fixture
