@@ -9,6 +9,7 @@ import asyncpg
 import click
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.clients import client_from, digest, new_secret
 from app.auth.first_clients import kept_clients, with_kept_clients
@@ -20,8 +21,12 @@ from app.events.queries import last_events
 from app.settings.clients import ClientSettings, Scope
 from app.settings.model import describe
 from app.settings.origins import client_sources
+from app.telemetry.uses import Use, client_uses
 
-SHOWN = ("name", "username", "scopes", "state", "source", "not_before", "not_after", "last_event_at")
+SHOWN = (
+    *("name", "username", "scopes", "state", "source", "not_before", "not_after"),
+    *("last_event_at", "last_success_at", "last_refusal"),
+)
 
 
 @click.group()
@@ -64,7 +69,7 @@ def list_(*, as_json: bool) -> None:
     if as_json:
         print_json_lines(rows)
     else:
-        print_rows(rows, SHOWN)
+        print_rows((row | {"last_refusal": _in_words(row["last_refusal"])} for row in rows), SHOWN)
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -72,10 +77,10 @@ def _rows() -> list[dict[str, Any]]:
     sources = client_sources()
     for name in kept_clients(configured):
         sources[name] = ", ".join([*filter(None, [sources.get(name)]), str(kept_path(configured, "clients"))])
-    last = _last_events()
+    last, uses = _last_events()
     rows = []
     for name, settings in with_kept_clients(configured).clients.items():
-        client = client_from(name, settings)
+        client, use = client_from(name, settings), uses.get(name, Use(name))
         early = client.not_before is not None and now < client.not_before
         rows.append(
             {
@@ -87,18 +92,37 @@ def _rows() -> list[dict[str, Any]]:
                 "not_before": client.not_before,
                 "not_after": client.not_after,
                 "last_event_at": last.get(name),
+                "last_success_at": use.succeeded_at,
+                "last_refusal": None
+                if use.refused_at is None
+                else {
+                    "at": use.refused_at,
+                    "status": use.refused_status,
+                    "reason": use.refused_reason,
+                    "address": use.refused_address,
+                },
             }
         )
     return rows
 
 
-def _last_events() -> dict[str, datetime]:
-    """When each client's last event arrived; empty if the database cannot be used."""
+def _in_words(refusal: dict[str, Any] | None) -> str | None:
+    if refusal is None:
+        return None
+    return f"{refusal['at']:%Y-%m-%d %H:%M} {refusal['status']} {refusal['reason']} {refusal['address']}"
+
+
+def _last_events() -> tuple[dict[str, datetime], dict[str, Use]]:
+    """When each client's last event arrived, and its use; both empty if the database cannot be used."""
     try:
-        return read(last_events)
+        return read(_heard)
     except (SchemaNotCurrent, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
         say(f"priohook: last_event_at is unknown: {first_line(error)}", err=True)
-        return {}
+        return {}, {}
+
+
+async def _heard(connection: AsyncConnection) -> tuple[dict[str, datetime], dict[str, Use]]:
+    return await last_events(connection), await client_uses(connection)
 
 
 def _toml_key(name: str) -> str:

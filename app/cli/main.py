@@ -31,6 +31,7 @@ COMMANDS = {
         "app.cli.reconcile:reconcile",
         "Ask Prioticket which orders changed, and fetch those whose webhooks never arrived.",
     ),
+    "refusals": ("app.cli.refusals:refusals", "List which requests were refused, from where and why."),
     "replay": (
         "app.cli.replays:replay",
         "Deliver stored events again, for each reference in the order of arrival. Live events go first.",

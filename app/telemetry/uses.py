@@ -20,11 +20,11 @@ class Use(NamedTuple):
     """When a client was last answered with success, and when, why and from where it was last refused."""
 
     client: str
-    succeeded_at: datetime | None
-    refused_at: datetime | None
-    refused_status: int | None
-    refused_reason: str | None
-    refused_address: str | None
+    succeeded_at: datetime | None = None
+    refused_at: datetime | None = None
+    refused_status: int | None = None
+    refused_reason: str | None = None
+    refused_address: str | None = None
 
 
 async def add_uses(connection: AsyncConnection, heard: Mapping[str, Heard]) -> None:

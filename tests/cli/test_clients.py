@@ -10,8 +10,10 @@ from app.auth.clients import clients_from
 from app.settings.clients import Scope
 from app.settings.model import Settings
 from tests.cli.conftest import NOON
+from tests.cli.test_refusals import refuse
 from tests.conftest import SECRET
 from tests.events.stores import new_event
+from tests.telemetry.test_tally import line
 
 HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC)
@@ -110,11 +112,24 @@ def test_a_list_has_the_clients_of_all_sources_with_their_scopes_and_validity(ru
         "not_before": "2999-01-01T00:00:00Z",
         "not_after": None,
         "last_event_at": None,
+        "last_success_at": None,
+        "last_refusal": None,
     }
     old = rows["old"]
     assert (old["state"], old["source"]) == ("expired", "environment, priohook.toml")
     assert old["last_event_at"] == "2026-08-12T12:00:00Z"
     assert SECRET not in run("clients", "list").text
+
+
+def test_a_list_says_when_a_client_was_last_let_in_and_last_refused(run, database_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", database_url)
+    (tmp_path / "priohook.toml").write_text(FIRST)
+    refuse(database_url, line(200, client="prioticket"), line(client="prioticket", reason="expired"))
+    row = listed(run)["prioticket"]
+    assert row["last_success_at"] == "2026-08-12T12:00:00Z"
+    refusal = {"at": "2026-08-12T12:01:00Z", "status": 401, "reason": "expired", "address": "192.0.2.1"}
+    assert row["last_refusal"] == refusal
+    assert "\t2026-08-12 12:01 401 expired 192.0.2.1" in run("clients", "list").text
 
 
 def test_a_list_has_the_clients_of_a_first_start_too(run, sqlite_url, tmp_path, monkeypatch):
