@@ -46,6 +46,7 @@ from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
 from app.telemetry.processes import Gauges, Identity, new_name
 from app.telemetry.reporting import Reporter
+from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
 from app.web.openapi.operations import Door, Route
 from app.web.openapi.page import Description
@@ -70,13 +71,14 @@ class Application(Router):
         lifespan: Callable[["Application"], AbstractAsyncContextManager[State]],
         log: LogWriter,
         tally: Tally,
+        spans: Spans,
     ) -> None:
         # A webhook that is redirected is not answered 200, and is retried for seven days.
         super().__init__(
             routes,
             redirect_slashes=False,
             lifespan=lifespan,
-            middleware=[Middleware(RequestLine, log=log, tally=tally)],
+            middleware=[Middleware(RequestLine, log=log, tally=tally, spans=spans)],
         )
         self._by_path: dict[str, dict[str, ASGIApp]] = {}
         for route in routes:
@@ -105,7 +107,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         SettingsProblem: no client is configured, or two clients have the same credentials.
     """
     clients, keys = clients_from(settings.clients), token_keys(settings)
-    tally = Tally()
+    tally, spans = Tally(), Spans()
     if not clients:
         raise SettingsProblem(
             "No client is configured: `priohook clients new prioticket` prints an entry for `clients`."
@@ -126,6 +128,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                 before = partial(_check, engine, settings)
                 checked = await can_start(before(), settings)
                 async with (
+                    spans.running(),
                     watching(looking, known, commits=True),
                     _notifier(url) as stored,
                     _store(settings, stored, known, before=None if checked else before).running() as store,
@@ -203,7 +206,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         Route("GET", "/docs", description.page),
     ]
     routes[:] = [route for route in routes if route.path not in settings.closed_urls]
-    return Application(routes, lifespan=lifespan, log=log, tally=tally)
+    return Application(routes, lifespan=lifespan, log=log, tally=tally, spans=spans)
 
 
 def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Gauges]:

@@ -23,6 +23,7 @@ class DeliveredEvent:
         attempt: From 1.
         replay: Whether a person asked for this delivery.
         superseded: Whether a newer version of the same order is stored.
+        traceparent: Of this attempt (W3C Trace Context), for requests that the function makes.
     """
 
     id: UUID
@@ -34,3 +35,4 @@ class DeliveredEvent:
     attempt: int
     replay: bool
     superseded: bool
+    traceparent: str | None = None

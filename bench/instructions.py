@@ -47,6 +47,7 @@ from app.server.server import server_for, spare_collector
 from app.settings.clients import Scope as ClientScope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
+from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
 
 PROJECT = Path(__file__).parent.parent
@@ -315,7 +316,7 @@ def _ours(
     endpoint: ASGIApp, settings: Settings, log: LogWriter, middleware: Sequence[Middleware] = ()
 ) -> uvicorn.Config:
     route = Route(PATH, endpoint, methods=["POST"], middleware=middleware)
-    app = Application([route], lifespan=None, log=log, tally=Tally())  # type: ignore[arg-type] # it is not begun
+    app = Application([route], lifespan=None, log=log, tally=Tally(), spans=Spans())  # type: ignore[arg-type] # it is not begun
     return server_for(app, settings, log=log, started=lambda _: None).config
 
 

@@ -31,6 +31,7 @@ from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 from app.telemetry.processes import Identity
 from app.telemetry.reporting import Reporter
+from app.telemetry.spans import Spans
 
 NICENESS = 10
 """On a busy machine, acknowledgements come before deliveries."""
@@ -68,8 +69,9 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
     async with (
         opened(settings, within=engines.STATEMENT, of_worker=True) as engine,
         watching(engine, Health(), commits=False, every=LOOK_EVERY),
+        (spans := Spans()).running(),
     ):
-        work = Worker(engine, url, settings.destinations)
+        work = Worker(engine, url, settings.destinations, spans=spans)
         digest = digest_of(complete(settings))  # as its receivers have it
         identity = Identity.of_this_process("worker", name=work.name, settings=digest, now=datetime.now(UTC))
         async with (

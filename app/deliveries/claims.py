@@ -51,6 +51,8 @@ class Claim(NamedTuple):
     superseded: bool
     origin: str = Origin.RECEIVED
     cause: UUID | None = None
+    trace: str | None = None
+    """The `traceparent` of the request that brought the event; of a claim that is being sent, that of the attempt."""
 
 
 class Held(NamedTuple):
@@ -95,6 +97,7 @@ class Due(NamedTuple):
     superseded: bool
     origin: str
     cause: UUID | None
+    trace: str | None
 
     def claim(self) -> Claim:
         """The claim of this delivery."""
@@ -113,6 +116,7 @@ class Due(NamedTuple):
             superseded=self.superseded,
             origin=self.origin,
             cause=self.cause,
+            trace=self.trace,
         )
 
     def lost_attempt(self) -> Lost:
@@ -145,6 +149,7 @@ _due: Select[*tuple[Any, ...]] = (
         _superseded,
         Event.origin,
         Event.cause,
+        Event.trace,
     )
     .join(Event, Event.id == Delivery.event_id)
     .where(

@@ -16,8 +16,11 @@ from app.deliveries.claims import Claim, Limits
 from app.deliveries.destinations.kinds import Kind
 from app.deliveries.queue import lock_for_turn
 from app.deliveries.results import Ended, Outcome
+from app.deliveries.spans import record_spans
 from app.deliveries.tables import AttemptResult
 from app.deliveries.turns import News, Turn, leave, take_turn
+from app.telemetry import traces
+from app.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +34,21 @@ class Sender:
     """
 
     def __init__(
-        self, engine: AsyncEngine, limits: Limits, kind: Kind, *, worker: str, pace: Pace | None = None
+        self,
+        engine: AsyncEngine,
+        limits: Limits,
+        kind: Kind,
+        *,
+        worker: str,
+        pace: Pace | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self.limits = limits
         self._engine = engine
         self._kind = kind
         self._worker = worker
         self._pace = pace
+        self._spans = spans or Spans()
         self._sending: set[asyncio.Task[None]] = set()
         self._ended: list[Ended] = []
         self._something = asyncio.Event()
@@ -100,28 +111,38 @@ class Sender:
         now = datetime.now(UTC)  # after the lock, for which it may have waited long
         return await take_turn(connection, self.limits, state, ended, worker=self._worker, now=now)
 
-    async def _send(self, claim: Claim) -> None:
-        started = datetime.now(UTC)
+    async def _send(self, claimed: Claim) -> None:
+        trace = traces.child(claimed.trace) if claimed.trace else self._spans.begun()
+        claim, started = claimed._replace(trace=trace), datetime.now(UTC)
         try:
             outcome = await self._kind.send(claim, now=started)
         except Exception as error:  # a bug in the kind must not keep the delivery from its next attempt
             logger.exception("attempt_failed", extra={"fields": {"delivery": str(claim.delivery_id)}})
             outcome = Outcome(AttemptResult.UNREACHABLE, error=f"{type(error).__name__}: {error}")
         ended = Ended(claim, started, datetime.now(UTC) - started, outcome)
-        logger.info("attempt", extra={"fields": self._line(ended)})
+        level = logging.INFO if outcome.result is AttemptResult.DELIVERED else logging.WARNING
+        logger.log(level, "attempt", extra={"fields": self._line(ended)})
+        if self._spans.recorder is not None:
+            record_spans(self._spans.recorder, self.limits.name, ended, parent=claimed.trace)
         self._ended.append(ended)
         self._something.set()
 
     def _line(self, ended: Ended) -> dict[str, Any]:
+        claim, outcome = ended.claim, ended.outcome
         line = {
             "destination": self.limits.name,
-            "event_id": str(ended.claim.event_id),
-            "attempt": ended.claim.attempt,
-            "result": ended.outcome.result.value,
-            "status": ended.outcome.status,
+            "type": claim.type,
+            "reference": claim.reference,
+            "attempt": claim.attempt,
+            "result": outcome.result.value,
+            "status": outcome.status,
             "ms": ended.duration // timedelta(milliseconds=1),
+            "replay_id": claim.replay_id and str(claim.replay_id),
+            "trace": claim.trace and traces.trace_id(claim.trace),
+            "event_id": str(claim.event_id),
+            "delivery_id": str(claim.delivery_id),
         }
-        return line if ended.outcome.error is None else line | {"error": ended.outcome.error}
+        return line if outcome.error is None else line | {"error": outcome.error}
 
 
 def _tell(news: Sequence[News]) -> None:

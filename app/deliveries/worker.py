@@ -26,6 +26,7 @@ from app.deliveries.turns import take_back
 from app.deliveries.wake import waking
 from app.settings.model import DestinationSettings, SettingsProblem
 from app.telemetry.processes import new_name
+from app.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +50,23 @@ class Worker:
         engine: The database, with a connection for each destination and one more.
         url: The database's URL.
         destinations: The configured destinations.
+        spans: Where it records what it does.
     """
 
-    def __init__(self, engine: AsyncEngine, url: str, destinations: Mapping[str, DestinationSettings]) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        url: str,
+        destinations: Mapping[str, DestinationSettings],
+        *,
+        spans: Spans | None = None,
+    ) -> None:
         prefer_indexes(engine)
         self._engine = engine
         self._url = url
         self._dispatcher = Dispatcher({name: destination.events for name, destination in destinations.items()})
         self.name = new_name()
+        self._spans = spans
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._ending = False
@@ -100,7 +110,7 @@ class Worker:
     def _add(self, name: str, settings: DestinationSettings) -> Sender:
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
         kind = open_destination(settings)
-        sender = Sender(self._engine, limits, kind, worker=self.name, pace=self._pace)
+        sender = Sender(self._engine, limits, kind, worker=self.name, pace=self._pace, spans=self._spans)
         self._senders[name] = sender
         return sender
 

@@ -108,7 +108,7 @@ class Receiver:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stores the event, then answers 200; a sender that saw 200 need never retry."""
         self._last = monotonic()
-        headers = _by_name(scope["headers"])
+        headers = _by_name(scope["headers"], scope["state"]["headers"])
         if not accepts_json(headers.get(b"accept", b"")):
             raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
         declared = declared_length(headers.get(b"content-length"))
@@ -133,7 +133,7 @@ class Receiver:
             event = quarantined(problem, body, scope, client, declared=declared, keep=self._keep)
         line["type"] = event.type
         line["reference"] = event.reference
-        asked = perf_counter()
+        asked = scope["state"]["asked"] = perf_counter()
         try:
             stored = await store.append(event)
         except StoreRefused:
@@ -155,12 +155,16 @@ class Receiver:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The headers by name; repeated fields are joined by commas, RFC 9110, section 5.3."""
-    found = dict(headers)
-    if len(found) == len(headers):
-        return found
-    found.clear()
+def _by_name(headers: Sequence[tuple[bytes, bytes]], last: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The headers by name; repeated fields are joined by commas, RFC 9110, section 5.3.
+
+    Args:
+        headers: The request's.
+        last: The last value of each name.
+    """
+    if len(last) == len(headers):
+        return last
+    found: dict[bytes, bytes] = {}
     for name, value in headers:
         found[name] = found[name] + b"," + value if name in found else value
     return found

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from starlette.types import Scope
 
 UNKNOWN = "unknown"
-LONGEST = 45  # characters; RFC 4291, section 2.2, form 3
+LONGEST = 45  # characters; RFC 4291, section 2.2, form 3. Longer texts are not kept in memory
 
 
 def address_of(scope: Scope) -> str:
@@ -15,15 +15,21 @@ def address_of(scope: Scope) -> str:
     A proxy may pass on whatever its client wrote; anything that is not an address becomes `unknown`.
     """
     client = scope.get("client")
-    return _address(client[0].partition("%")[0][: LONGEST + 1]) if client else UNKNOWN
+    if not client:
+        return UNKNOWN
+    host: str = client[0]
+    return _kept(host) if len(host) <= LONGEST else _parsed(host)
 
 
-@lru_cache(maxsize=1024)  # parsing takes longer than all else that is done for a log line
-def _address(host: str) -> str:
+def _parsed(host: str) -> str:
     try:
-        return str(ip_address(host))
+        return str(ip_address(host.partition("%")[0]))
     except ValueError:
         return UNKNOWN
+
+
+_kept = lru_cache(maxsize=1024)(_parsed)
+"""Parsing takes longer than all else that is done for a log line."""
 
 
 def network(address: str) -> str:

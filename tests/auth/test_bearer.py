@@ -18,6 +18,7 @@ from app.auth.tokens import issue
 from app.settings.clients import ClientSettings, Scope
 from app.telemetry.logs import LogWriter
 from app.telemetry.middleware import RequestLine
+from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
 from tests.conftest import SECRET, basic_header
 
@@ -60,7 +61,7 @@ async def knock(writer):
 
     clients = clients_from({name: ClientSettings.model_validate(each) for name, each in CLIENTS.items()})
     door = BearerDoor(inside, keys=[KEY], clients=clients, failures=Limit(FAILURES), scope=Scope.READ, now=lambda: NOW)
-    transport = httpx2.ASGITransport(RequestLine(door, log=writer, tally=Tally()))
+    transport = httpx2.ASGITransport(RequestLine(door, log=writer, tally=Tally(), spans=Spans()))
     async with httpx2.AsyncClient(transport=transport, base_url="http://priohook") as client:
 
         async def knock(*authorizations: bytes, url: str = "/api/events", method: str = "GET", content: Any = None):

@@ -20,6 +20,7 @@ from app.application import create_app
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
+from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
 from tests.conftest import CLIENTS, SECRET, WEBHOOK, basic_header, payload
 
@@ -116,7 +117,7 @@ async def half(scope: Scope, receive: Receive, send: Send) -> None:
 @asynccontextmanager
 async def with_bugs(log: io.StringIO) -> AsyncIterator[httpx2.AsyncClient]:
     writer = LogWriter(log, style="json")
-    app = Router([Route("/boom", boom)], middleware=[Middleware(RequestLine, log=writer, tally=Tally())])
+    app = Router([Route("/boom", boom)], middleware=[Middleware(RequestLine, log=writer, tally=Tally(), spans=Spans())])
     with writer.running(), logging_to(writer):
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://priohook") as client:
             yield client
@@ -157,7 +158,7 @@ async def test_a_bug_in_the_middle_of_an_answer_starts_no_second_one(log, lines)
 
     with writer.running(), logging_to(writer):
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await RequestLine(half, log=writer, tally=Tally())(scope, receive, send)
+        await RequestLine(half, log=writer, tally=Tally(), spans=Spans())(scope, receive, send)
     assert sent == ["http.response.start", "http.response.body"]
     assert [line["event"] for line in lines()] == ["request_failed", "request"]
 
@@ -175,7 +176,9 @@ async def test_a_request_that_is_cancelled_is_a_line_all_the_same(log, lines):
 
     with writer.running():
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        request = asyncio.create_task(RequestLine(stuck, log=writer, tally=Tally())(scope, nothing, nothing))
+        request = asyncio.create_task(
+            RequestLine(stuck, log=writer, tally=Tally(), spans=Spans())(scope, nothing, nothing)
+        )
         await started.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -283,6 +283,7 @@ def _event(claim: Claim) -> dict[str, Any]:
         "attempt": claim.attempt,
         "replay": claim.replay_id is not None,
         "superseded": claim.superseded,
+        "traceparent": claim.trace,
     }
 
 

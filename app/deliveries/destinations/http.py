@@ -74,14 +74,14 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
     if keys:
         sent["webhook-signature"] = " ".join(_signatures(claim, keys, stamp))
     sent |= {"Priohook-Attempt": str(claim.attempt)}
-    if claim.type is not None:
-        sent["Priohook-Event-Type"] = _visible(claim.type)
-    if claim.event_name is not None:
-        sent["Priohook-Event-Name"] = _visible(claim.event_name)
-    if claim.reference is not None:
-        sent["Priohook-Reference"] = _visible(claim.reference)
-    if claim.replay_id is not None:
-        sent["Priohook-Replay"] = str(claim.replay_id)
+    known = {
+        "Priohook-Event-Type": claim.type and _visible(claim.type),
+        "Priohook-Event-Name": claim.event_name and _visible(claim.event_name),
+        "Priohook-Reference": claim.reference and _visible(claim.reference),
+        "Priohook-Replay": None if claim.replay_id is None else str(claim.replay_id),
+        "traceparent": claim.trace,
+    }
+    sent |= {name: value for name, value in known.items() if value is not None}
     if claim.superseded:
         sent["Priohook-Superseded"] = "true"
     if claim.origin == Origin.FETCHED:
