@@ -48,8 +48,9 @@ os.register_at_fork(after_in_child=_rename_process)
 class RequestLine:
     """Pure ASGI: gives each request an id, turns what was raised into an answer, writes the line, counts refusals.
 
-    `state["headers"]` has the headers by name, of repeated ones the last. The line's fields are in `state["line"]`, where all code adds what it learns. A function in `state["afterwards"]` is
-    called once the answer is on its way: it may add what the answer's time must not reveal.
+    `state["headers"]` has the headers by name, of repeated ones the last. The line's fields are in `state["line"]`,
+    where all code adds what it learns. A function in `state["afterwards"]` is called once the answer is on its way: it
+    may add what the answer's time must not reveal.
     """
 
     def __init__(self, app: ASGIApp, *, log: LogWriter, tally: Tally, spans: Spans) -> None:
