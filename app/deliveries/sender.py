@@ -120,8 +120,8 @@ class Sender:
             logger.exception("attempt_failed", extra={"fields": {"delivery": str(claim.delivery_id)}})
             outcome = Outcome(AttemptResult.UNREACHABLE, error=f"{type(error).__name__}: {error}")
         ended = Ended(claim, started, datetime.now(UTC) - started, outcome)
-        level = logging.INFO if outcome.result is AttemptResult.DELIVERED else logging.WARNING
-        logger.log(level, "attempt", extra={"fields": self._line(ended)})
+        failed = outcome.result is not AttemptResult.DELIVERED
+        logger.log(logging.WARNING if failed else logging.INFO, "attempt", extra={"fields": self._line(ended)})
         if self._spans.recorder is not None:
             record_spans(self._spans.recorder, self.limits.name, ended, parent=claimed.trace)
         self._ended.append(ended)

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database.health import AWAY, first_line
+from app.database.away import AWAY
+from app.database.health import first_line
 from app.database.writing import COMMIT_LATER, writing
 from app.telemetry.processes import BEAT, Gauges, Identity, beat, forget_processes
 from app.telemetry.refusals import add_refusals, forget_refusals

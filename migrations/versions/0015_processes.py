@@ -7,8 +7,8 @@ and trace. Adding columns without a default writes no row.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0015"
+down_revision = "0014"
 
 INSTANT = sa.DateTime(timezone=True)
 
