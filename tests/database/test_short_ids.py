@@ -23,7 +23,7 @@ from tests.database.test_columns import TABLES, key_of, read_all, read_back, row
 from tests.events.stores import new_event, running
 
 BEFORE = "0009"
-LATER = ("first_", "event_name", "origin", "cause", "fetched_for", "address", "request_id", "trace")
+LATER = ("first_", "event_name", "origin", "cause", "fetched_for", "address", "request_id", "trace", "certificate_")
 NEWER = (
     *("claims", "fetch", "reconciliations", "deleted_events", "backups"),
     *("processes", "refusals", "client_uses"),

@@ -7,8 +7,8 @@ and trace. Adding columns without a default writes no row.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0015"
-down_revision = "0014"
+revision = "0017"
+down_revision = "0016"
 
 INSTANT = sa.DateTime(timezone=True)
 
