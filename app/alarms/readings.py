@@ -104,6 +104,8 @@ class Readings:
 
     events: int
     """About how many are stored."""
+    keeps_events_for: timedelta | None
+    """The age at which accepted events are deleted; None if they are kept for ever."""
     numbers: Numbers
     last_events: tuple[LastEvent, ...]
     last_accepted: tuple[LastAccepted, ...]
@@ -155,6 +157,7 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
         schema=schema,
         schema_is_newer=schema not in known_revisions(),
         events=await stored_events(connection),
+        keeps_events_for=settings.retention.accepted if settings.retention else None,
         numbers=await numbers(connection, now=now),
         last_events=tuple(await last_by_type(connection)),
         last_accepted=tuple(await last_accepted(connection)),

@@ -19,6 +19,7 @@ COMMANDS = {
     "events": ("app.cli.events:events", "List and show events, and release quarantined ones."),
     "keys": ("app.cli.keys:keys", "Make a key that signs tokens."),
     "migrate": ("app.cli.migrate:migrate", "Bring the database's schema up to this release."),
+    "orders": ("app.cli.orders:orders", "Show what arrived of an order, and what became of it."),
     "prioticket": (
         "app.cli.prioticket:prioticket",
         "Register webhooks at Prioticket, and show orders as Prioticket has them.",

@@ -85,6 +85,7 @@ WELL = Readings(
     schema="0012",
     schema_is_newer=False,
     events=100_000,
+    keeps_events_for=None,
     numbers=NUMBERS,
     last_events=(LastEvent("ORDER_CREATE", ID, NOW - MINUTE),),
     last_accepted=(LastAccepted("prioticket", NOW - MINUTE),),
@@ -297,6 +298,8 @@ def test_an_incident_is_named_with_what_to_type(incident):
         {"processes": (WORKER, RECEIVER, replace(WORKER, is_running=False, beat_at=NOW - 2 * DAY))},
         {"processes": (), "destinations": ()},
         numbers(last_day=100_000) | {"events": 9999},
+        numbers(last_day=100_000)
+        | {"keeps_events_for": 5 * DAY, "disks": (Disk("database", "/data", 5 * 10**9, 10**11),)},
         {"undispatched": Backlog(10, NOW - MINUTE / 2)},
         {"undispatched": Backlog(10, NOW - 5 * MINUTE)} | erp(due=1000),
         {"reconciliation": Told(ID, NOW - 2 * DAY, NOW, 500, 3, 2, 1, None)},
