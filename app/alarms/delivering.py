@@ -22,8 +22,6 @@ STUCK_AFTER = 3
 def no_worker(now: Readings) -> Iterator[Finding]:
     """Nobody delivers."""
     workers = [each for each in now.processes if each.kind == "worker"]
-    if not now.processes:
-        return
     if any(each.is_running for each in workers) or not (now.destinations or now.undispatched.events):
         return
     last = max((each.beat_at for each in workers), default=None)

@@ -23,7 +23,13 @@ from app.events.arrivals import (
 )
 from app.reconciliation.runs import Told, newest_run
 from app.settings.model import Settings
+from app.telemetry.processes import list_processes
+from app.telemetry.refusals import sum_refusals
+from app.telemetry.uses import client_uses
 
+TEN_MINUTES, HOUR = timedelta(minutes=10), timedelta(hours=1)
+MOST_REFUSED = 100
+MOST_PROCESSES = 100
 EXPIRES_SOON = timedelta(days=30)
 PREFER_INDEXES = func.set_config("enable_seqscan", "off", true())
 """Selected on PostgreSQL: until the transaction ends, it reads no whole table that was small when it was analyzed."""
@@ -163,10 +169,10 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
         last_accepted=tuple(await last_accepted(connection)),
         copies_of_newest=await copies_of_newest(connection),
         quarantine=tuple(await refusals_kept(connection)),
-        refused_last_10_minutes=(),
-        refused_last_hour=(),
-        clients=(),
-        processes=(),
+        refused_last_10_minutes=tuple(await _refused(connection, since=now - TEN_MINUTES)),
+        refused_last_hour=tuple(await _refused(connection, since=now - HOUR)),
+        clients=tuple(ClientUse(**use._asdict()) for use in (await client_uses(connection)).values()),
+        processes=tuple(await _processes(connection, now=now)),
         undispatched=await undispatched(connection),
         destinations=tuple(await standings(connection, settings.destinations, now=now)),
         replays=tuple(await running_replays(connection)),
@@ -175,6 +181,30 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
         spool=await spool_folder(settings),
         credentials=tuple(_expiring(settings, now=now)),
     )
+
+
+async def _refused(connection: AsyncConnection, *, since: datetime) -> list[Refused]:
+    return [
+        Refused(
+            door=each.door,
+            status=each.status,
+            reason=each.reason,
+            address=each.address,
+            client=each.client,
+            requests=each.requests,
+            last_at=each.last,
+        )
+        for each in await sum_refusals(connection, since=since, limit=MOST_REFUSED)
+    ]
+
+
+async def _processes(connection: AsyncConnection, *, now: datetime) -> list[ProcessSeen]:
+    found = []
+    for seen in await list_processes(connection, since=now - HOUR):
+        if (state := seen.state(now=now)) != "ended":
+            kept = {name: value for name, value in seen._asdict().items() if name in ProcessSeen.__slots__}
+            found.append(ProcessSeen(**kept, is_running=state == "running"))
+    return found[:MOST_PROCESSES]
 
 
 async def _database(connection: AsyncConnection) -> str:

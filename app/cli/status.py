@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,14 +13,16 @@ from rich.live import Live
 from rich.text import Text
 
 from app.alarms.findings import Severity
-from app.alarms.readings import read
+from app.alarms.readings import read as read_all
+from app.alarms.words import lasting
 from app.api.status import StatusShown, shown_status
 from app.auth.first_start import complete
 from app.cli.failures import sentence
-from app.cli.opened import load_settings, opened
+from app.cli.opened import load_settings, opened, read
 from app.cli.output import say, say_json
 from app.cli.screen import WELL, screen
 from app.settings.model import Settings
+from app.telemetry.processes import running_processes
 
 WITHIN = 10.0  # seconds for everything
 EVERY = 2.0  # seconds between two looks
@@ -28,9 +31,15 @@ PIPE_WIDTH = 80
 
 @click.command()
 @click.option("--watch", is_flag=True, help="On a terminal: look again every two seconds, until Ctrl-C.")
+@click.option("--worker", is_flag=True, help="Only whether a worker runs on this host, for a container's health check.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as GET /api/status answers it.")
-def status(*, watch: bool, as_json: bool) -> None:
+def status(*, watch: bool, worker: bool, as_json: bool) -> None:
     """Show on one screen whether all is well, or what is wrong and what to type. Exit 1 if something is wrong."""
+    if worker:
+        if watch or as_json:
+            raise click.UsageError("--worker cannot be used together with other options.")
+        _tell_of_worker()
+        return
     settings = complete(load_settings())
     if watch:
         if as_json or not sys.stdout.isatty():
@@ -53,6 +62,16 @@ def status(*, watch: bool, as_json: bool) -> None:
     sys.exit(0 if shown.well else 1)
 
 
+def _tell_of_worker() -> None:
+    """Says when a worker of this host last reported; exits with 1 if none runs."""
+    now, host = datetime.now(UTC), socket.gethostname()
+    running = read(running_processes, now=now)
+    beats = [each.beat_at for each in running if each.kind == "worker" and each.host == host]
+    if not beats:
+        raise click.ClickException(f"No worker runs on {host}: `priohook worker` starts one.")
+    say(f"A worker runs on {host}. It reported {lasting(now - max(beats))} ago.")
+
+
 def _look(settings: Settings) -> StatusShown:
     async def look() -> StatusShown:
         async with (
@@ -60,7 +79,7 @@ def _look(settings: Settings) -> StatusShown:
             opened(settings, writes=False) as engine,
             engine.connect() as connection,
         ):
-            return shown_status(await read(connection, settings, now=datetime.now(UTC)))
+            return shown_status(await read_all(connection, settings, now=datetime.now(UTC)))
 
     try:
         return asyncio.run(look())

@@ -10,7 +10,13 @@ from app.deliveries.standings import State
 from app.deliveries.tables import AttemptResult, Delivery, Destination
 from app.events.ids import made_at, new_id
 from app.events.tables import Event
+from app.reconciliation.tables import Reconciliation
 from app.settings.model import Settings
+from app.telemetry.processes import Gauges, Identity, beat
+from app.telemetry.refusals import add_refusals
+from app.telemetry.tally import Heard
+from app.telemetry.tally import Refusal as CountedRefusal
+from app.telemetry.uses import add_uses
 from tests.deliveries.workers import NOON
 from tests.events.stores import new_event
 
@@ -215,6 +221,41 @@ async def test_credentials_that_expire_soon_are_read(readings, workers):
     }
     taken = await readings(clients=clients | {"always": {"secret": secret, "scopes": scopes}})
     assert [each.client for each in taken.credentials] == ["old", "soon"]
+
+
+async def test_processes_are_read_unless_they_ended_or_are_long_silent(readings, engine, workers):
+    ages = {"running": 5, "silent": 600, "ended": 10, "long silent": 7200}
+    for name, ago in ages.items():
+        now = workers.now - timedelta(seconds=ago)
+        identity = Identity.of_this_process("worker", name=name, settings="abc", now=now)
+        async with writing(engine) as connection:
+            await beat(connection, identity, Gauges(), now=now, ended=name == "ended")
+    taken = await readings()
+    assert [(each.name, each.is_running) for each in taken.processes] == [("running", True), ("silent", False)]
+
+
+async def test_refusals_and_what_is_known_of_clients_are_read(readings, engine, workers):
+    def refusal(minutes, client):
+        minute = int((workers.now - timedelta(minutes=minutes)).timestamp()) // 60 * 60
+        return CountedRefusal(minute, "webhook", 401, "wrong_secret", "192.0.2.1", client)
+
+    at = workers.now - timedelta(minutes=5)
+    async with writing(engine) as connection:
+        await add_refusals(connection, {refusal(5, "prioticket"): 3, refusal(30, ""): 7, refusal(90, ""): 1})
+        await add_uses(connection, {"prioticket": Heard(None, at, 401, "wrong_secret", "192.0.2.1")})
+    taken = await readings()
+    assert [(each.client, each.requests) for each in taken.refused_last_10_minutes] == [("prioticket", 3)]
+    assert [(each.client, each.requests) for each in taken.refused_last_hour] == [("", 7), ("prioticket", 3)]
+    (use,) = taken.clients
+    assert (use.client, use.succeeded_at, use.refused_at, use.refused_status) == ("prioticket", None, at, 401)
+
+
+async def test_the_newest_reconcile_is_read(readings, engine, workers):
+    async with writing(engine) as connection:
+        row = {"id": new_id(), "since": workers.now, "started_at": workers.now, "missing": 3, "fetched": 2}
+        await connection.execute(insert(Reconciliation), row)
+    run = (await readings()).reconciliation
+    assert (run.missing, run.fetched, run.ended_at, run.error) == (3, 2, None, None)
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

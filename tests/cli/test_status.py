@@ -1,8 +1,15 @@
+import asyncio
 import json
+import socket
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.database.engines import engine_for
+from app.database.writing import writing
+from app.telemetry.processes import Gauges, Identity, beat
 from tests.deliveries.workers import Workers
 
 ERP = {"erp": {"url": "https://erp.example/in"}}
@@ -23,7 +30,8 @@ def test_something_wrong_is_status_1_and_the_first_line(run, working):
     working(pause)
     done = run("status")
     assert done.status == 1
-    assert done.text.startswith("erp has been paused for 60 min, and 0 deliveries wait: By hand.\n")
+    assert done.text.startswith("No worker runs: nothing is delivered.\n  priohook worker\n")
+    assert "\nerp has been paused for 60 min, and 0 deliveries wait: By hand.\n" in done.text
     assert "\n  priohook destinations resume erp\n" in done.text
 
 
@@ -66,3 +74,37 @@ def test_watch_repaints_until_it_is_interrupted(run, fill, terminal, monkeypatch
     done = run("status", "--watch")
     assert (done.status, len(looks)) == (0, 2)
     assert done.text.count("All is well.") >= 2
+
+
+@pytest.fixture
+def beats(database_url, monkeypatch):
+    """`beats("worker", host="here", ago=5)` lets a process report itself."""
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", database_url)
+
+    async def report(kind, host, ago):
+        now = datetime.now(UTC) - timedelta(seconds=ago)
+        identity = replace(Identity.of_this_process(kind, name=f"{host}:1:aa", settings="abc", now=now), host=host)
+        async with engine_for(database_url) as engine, writing(engine) as connection:
+            await beat(connection, identity, Gauges(), now=now)
+
+    return lambda kind, *, host, ago: asyncio.run(report(kind, host, ago))
+
+
+def test_the_worker_of_this_host_is_probed_by_its_heartbeat(run, beats):
+    beats("receiver", host=socket.gethostname(), ago=1)
+    beats("worker", host="another", ago=1)
+    beats("worker", host=socket.gethostname(), ago=600)
+    done = run("status", "--worker")
+    assert (done.status, done.written) == (1, b"")
+    assert f"No worker runs on {socket.gethostname()}" in done.errors
+    beats("worker", host=socket.gethostname(), ago=5)
+    done = run("status", "--worker")
+    assert (done.status, done.errors) == (0, "")
+    assert done.text.startswith(f"A worker runs on {socket.gethostname()}. It reported ")
+
+
+def test_processes_and_refusals_are_shown(run, beats):
+    beats("worker", host="here", ago=3)
+    text = run("status").text
+    assert "\nprocesses   0 receivers, 1 worker, beat " in text
+    assert "version 0.1.0, settings abc" in text
