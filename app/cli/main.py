@@ -12,6 +12,10 @@ from app.cli.streams import open_streams
 from app.telemetry.printing import printable
 
 COMMANDS = {
+    "backup": (
+        "app.cli.backup:backup",
+        "Copy a SQLite database to FILE while it is in use. On PostgreSQL: check that its log is archived.",
+    ),
     "check": ("app.cli.check:check_", "Check a deployed endpoint against everything it promises."),
     "clients": ("app.cli.clients:clients", "Make credentials for clients, and list the clients."),
     "deliveries": ("app.cli.deliveries:deliveries", "List, show, retry and drop deliveries."),
@@ -38,6 +42,10 @@ COMMANDS = {
         "Deliver stored events again, for each reference in the order of arrival. Live events go first.",
     ),
     "replays": ("app.cli.replays:replays", "List, show, pause, resume and cancel replays."),
+    "restore": (
+        "app.cli.backup:restore",
+        "Put the backup FILE in the place of a SQLite database. Nothing is sent until destinations are resumed.",
+    ),
     "secrets": ("app.cli.secrets:secrets", "Make a secret that signs deliveries."),
     "serve": (
         "app.cli.serve:serve",
