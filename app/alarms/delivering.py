@@ -40,7 +40,7 @@ def undispatched(now: Readings) -> Iterator[Finding]:
     allowed = LATE if any(erp.due >= BUSY for erp in now.destinations) else DISPATCH_LATE
     if oldest is not None and now.at - oldest > allowed:
         events = number(now.undispatched.events)
-        what = f"Events without deliveries: {events}, the oldest for {lasting(now.at - oldest)}."
+        what = f"Events without deliveries: {events}. The oldest has waited for {lasting(now.at - oldest)}."
         yield critical(name="undispatched", what=what, since=oldest, command="priohook status --worker")
 
 
@@ -56,6 +56,17 @@ def down(erp: Standing, at: datetime) -> Iterator[Finding]:
             since=erp.failing_since,
             example=_first(erp),
             command=typed("deliveries", "list", "--failing", "--destination", erp.name),
+        )
+
+
+def unusable(erp: Standing, _: datetime) -> Iterator[Finding]:
+    """A worker cannot use its settings."""
+    if erp.state is State.UNUSABLE:
+        yield critical(
+            name="destination_unusable",
+            subject=erp.name,
+            what=f"{erp.name} cannot be used, and {_queue(erp)}: {erp.unusable_reason}",
+            command="priohook settings",
         )
 
 

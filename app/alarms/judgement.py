@@ -30,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     delivering.no_worker,
     delivering.undispatched,
     _each(delivering.down),
+    _each(delivering.unusable),
     _each(delivering.late),
     _each(delivering.held_back),
     _each(delivering.dead),

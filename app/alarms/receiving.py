@@ -38,10 +38,12 @@ def not_acknowledged(now: Readings) -> Iterator[Finding]:
 
 def sender_refused(now: Readings) -> Iterator[Finding]:
     """Clients that are known and refused, and were not let in since."""
-    let_in = {use.client: use.succeeded_at for use in now.clients}
+    uses = {use.client: use for use in now.clients}
     for each in now.refused_last_10_minutes:
-        last = let_in.get(each.client)
-        if each.client and each.status in (UNAUTHORIZED, FORBIDDEN) and (last is None or last < each.last_at):
+        use = uses.get(each.client)
+        last = use.succeeded_at if use else None
+        refused_at = max(each.last_at, use.refused_at or each.last_at) if use else each.last_at
+        if each.client and each.status in (UNAUTHORIZED, FORBIDDEN) and (last is None or last < refused_at):
             times = counted(each.requests, "time")
             yield critical(
                 name="sender_refused",
@@ -104,7 +106,7 @@ def quarantined(now: Readings) -> Iterator[Finding]:
         events = counted(sum(each.events for each in recent), "event is", "events are")
         yield warning(
             name="quarantined",
-            what=f"{events} in quarantine, the last for {lasting(now.at - newest.newest_at)}: {newest.reason}",
+            what=f"{events} in quarantine, the last {lasting(now.at - newest.newest_at)} ago: {newest.reason}",
             since=newest.newest_at,
             example=str(newest.newest),
             command="priohook events list --status quarantined",

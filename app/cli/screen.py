@@ -156,6 +156,8 @@ def _state(erp: Standing, at: datetime) -> str:
         return f"PAUSED for {lasting(at - erp.paused_at)}"
     if erp.state is State.OPEN and erp.failing_since is not None:
         return f"DOWN for {lasting(at - erp.failing_since)} ({erp.failures} failures)"
+    if erp.state is State.UNUSABLE:
+        return f"UNUSABLE: {erp.unusable_reason}"
     return {State.NOT_CONFIGURED: "not in these settings", State.READY: "ready"}.get(erp.state, str(erp.state))
 
 

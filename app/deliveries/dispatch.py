@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, exists, func, insert, literal, select
+from sqlalchemy import bindparam, delete, exists, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.writing import COMMIT_LATER, insert_new
@@ -174,6 +174,14 @@ async def register(connection: AsyncConnection, names: Iterable[str], *, now: da
 async def _registered(connection: AsyncConnection) -> Sequence[str]:
     """All destinations except those of replays to a URL, which get no live events."""
     return (await connection.scalars(select(Destination.name).where(Destination.url.is_(None)))).all()
+
+
+async def set_unusable(connection: AsyncConnection, names: Sequence[str], *, reason: str | None) -> None:
+    """Notes why a worker cannot use the settings of these destinations, or that it can. Does not commit."""
+    changes = Destination.unusable_reason.is_distinct_from(reason)
+    await connection.execute(
+        update(Destination).where(Destination.name.in_(names), changes).values(unusable_reason=reason)
+    )
 
 
 async def dispatch(

@@ -39,13 +39,15 @@ class State(StrEnum):
     """Whether a destination gets what is due.
 
     `failing`: some attempts fail, others may succeed. `open`: its circuit breaker lets through one delivery now and
-    then. `not_configured`: it is in no settings, so that no worker sends to it.
+    then. `unusable`: the worker cannot use its settings. `not_configured`: it is in no settings, so that no worker
+    sends to it.
     """
 
     READY = "ready"
     FAILING = "failing"
     OPEN = "open"
     PAUSED = "paused"
+    UNUSABLE = "unusable"
     NOT_CONFIGURED = "not_configured"
 
 
@@ -61,6 +63,8 @@ class Standing:
     """When it was registered; None until a worker has seen it."""
     paused_at: datetime | None
     paused_reason: str | None
+    unusable_reason: str | None
+    """Why a worker cannot use its settings."""
     failures: int
     """Failed attempts since the last success."""
     failing_since: datetime | None
@@ -117,6 +121,7 @@ class _Row(NamedTuple):
     failing_since: datetime | None
     probe_at: datetime | None
     certificate_until: datetime | None
+    unusable_reason: str | None
     due: int
     later: int
     waiting: int
@@ -181,6 +186,8 @@ def _state(row: _Row, *, known: bool) -> State:
         return State.PAUSED
     if not known:
         return State.NOT_CONFIGURED
+    if row.unusable_reason is not None:
+        return State.UNUSABLE
     if row.probe_at is not None:
         return State.OPEN
     return State.FAILING if row.failing or row.failures else State.READY
@@ -189,7 +196,9 @@ def _state(row: _Row, *, known: bool) -> State:
 def _unseen(name: str) -> Standing:
     times = ("since", "paused_at", "failing_since", "probe_at", "oldest_due_at", "last_success_at", "certificate_until")
     counts = ("failures", "due", "later", "waiting", "in_flight", "failing", "held_back", "dead")
-    nothing: dict[str, Any] = dict.fromkeys((*times, "paused_reason", "newest_dead")) | dict.fromkeys(counts, 0)
+    nothing: dict[str, Any] = dict.fromkeys(
+        (*times, "paused_reason", "unusable_reason", "newest_dead")
+    ) | dict.fromkeys(counts, 0)
     return Standing(name=name, state=State.READY, of_replay=False, stuck=(), **nothing)
 
 

@@ -84,6 +84,8 @@ class Destination(Base):
     """When `rate` allows the next attempt."""
     certificate_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
     """The end of its certificate, as the last connection met it."""
+    unusable_reason: Mapped[str | None]
+    """Why the worker that started last cannot use its settings."""
 
 
 class Delivery(Base):

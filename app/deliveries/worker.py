@@ -17,7 +17,7 @@ from app.database.writing import writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import HELD, Dispatcher
+from app.deliveries.dispatch import HELD, Dispatcher, set_unusable
 from app.deliveries.outlook import Outlook, outlooks
 from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
@@ -83,13 +83,14 @@ class Worker:
         """Works. At the end, attempts under way have `DRAIN` to finish."""
         async with writing(self._engine) as connection:
             await self._dispatcher.begin(connection, now=datetime.now(UTC))
+            await set_unusable(connection, list(self._senders), reason=None)
             if is_sqlite(self._url):  # which has only one worker
                 await take_back(connection, now=datetime.now(UTC))
         async with waking(self._url, events=self._stored, deliveries=self._wake):
             self._start(self._dispatch)
             self._start(self._look)
             for sender in self._senders.values():
-                self._start(partial(_usable, sender))
+                self._start(partial(self._usable, sender))
             try:
                 yield
             finally:
@@ -216,21 +217,22 @@ class Worker:
     def _open_for_replay(self, outlook: Outlook) -> None:
         """Makes the sender of a replay to a URL."""
         if outlook.url is not None and outlook.pending and outlook.name not in self._senders:
-            self._start(partial(_usable, self._add(outlook.name, DestinationSettings(url=outlook.url))))
+            self._start(partial(self._usable, self._add(outlook.name, DestinationSettings(url=outlook.url))))
+
+    async def _usable(self, sender: Sender) -> None:
+        """Runs the sender. If its destination cannot be used, says so and leaves the other senders running."""
+        try:
+            await sender.run()
+        except SettingsProblem as error:
+            fields = {"destination": sender.limits.name, "error": str(error)}
+            logger.error("destination_unusable", extra={"fields": fields})  # noqa: TRY400 - the sentence says it
+            async with writing(self._engine, pace=self._pace) as connection:
+                await set_unusable(connection, [sender.limits.name], reason=str(error))
 
 
 def _soon(now: datetime, *times: datetime | None) -> datetime:
     """The first of the times, at most `LOOK_EVERY` from now."""
     return min([now + LOOK_EVERY, *(at for at in times if at is not None)])
-
-
-async def _usable(sender: Sender) -> None:
-    """Runs the sender. If its destination cannot be used, logs that and leaves the other senders running."""
-    try:
-        await sender.run()
-    except SettingsProblem as error:
-        fields = {"destination": sender.limits.name, "error": str(error)}
-        logger.error("destination_unusable", extra={"fields": fields})  # noqa: TRY400 - the sentence says it
 
 
 async def _surviving(work: Callable[[], Awaitable[None]]) -> None:

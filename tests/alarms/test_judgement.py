@@ -39,6 +39,7 @@ ERP = Standing(
     since=NOW - DAY,
     paused_at=None,
     paused_reason=None,
+    unusable_reason=None,
     failures=0,
     failing_since=None,
     probe_at=None,
@@ -205,8 +206,14 @@ INCIDENTS = {
     "events without deliveries": (
         {"undispatched": Backlog(100_001, NOW - 5 * MINUTE)},
         "undispatched",
-        "Events without deliveries: more than 100,000, the oldest for 5 min.",
+        "Events without deliveries: more than 100,000. The oldest has waited for 5 min.",
         "priohook status --worker",
+    ),
+    "a function that cannot be imported": (
+        erp(state=State.UNUSABLE, unusable_reason="There is no module erp.", due=2),
+        "destination_unusable",
+        "erp cannot be used, and 2 deliveries wait: There is no module erp.",
+        "priohook settings",
     ),
     "a queue that grows": (
         erp(due=50, oldest_due_at=NOW - 20 * MINUTE),
@@ -247,7 +254,7 @@ INCIDENTS = {
     "quarantined events": (
         {"quarantine": (Refusal("415: The content type is not JSON.", 2, ID, NOW - 5 * MINUTE),)},
         "quarantined",
-        "2 events are in quarantine, the last for 5 min: 415: The content type is not JSON.",
+        "2 events are in quarantine, the last 5 min ago: 415: The content type is not JSON.",
         "priohook events list --status quarantined",
     ),
     "a receiver that died": (
@@ -293,6 +300,7 @@ def test_an_incident_is_named_with_what_to_type(incident):
     [
         numbers(last_hour=0, same_hour_last_week=5),
         {"refused_last_10_minutes": refused(), "clients": used(succeeded_at=NOW)},
+        {"refused_last_10_minutes": refused(), "clients": used(succeeded_at=NOW, refused_at=NOW - MINUTE / 4)},
         {"refused_last_10_minutes": refused(client="", requests=20)},
         {"quarantine": (Refusal("400: Empty.", 2, ID, NOW - 2 * DAY),)},
         {"processes": (WORKER, RECEIVER, replace(WORKER, is_running=False, beat_at=NOW - 2 * DAY))},
@@ -318,6 +326,12 @@ def test_an_incident_is_named_with_what_to_type(incident):
 )
 def test_what_passes_by_itself_or_was_meant_is_not_told(changes):
     assert judge(replace(WELL, **changes)) == []
+
+
+def test_a_client_that_is_refused_after_it_was_let_in_within_the_same_minute_is_told():
+    clients = used(succeeded_at=NOW - MINUTE / 2, refused_at=NOW - MINUTE / 4)
+    found = judge(replace(WELL, refused_last_10_minutes=refused(last_at=NOW - MINUTE), clients=clients))
+    assert [each.name for each in found] == ["sender_refused"]
 
 
 def test_what_loses_events_comes_before_what_delays_them_and_that_before_what_waits_for_a_person():

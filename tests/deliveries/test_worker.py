@@ -55,6 +55,21 @@ async def test_the_url_of_a_replay_is_forgotten_when_the_replay_is_over(engine, 
     assert [row.status for row in await workers.replays()] == ["done"]
 
 
+async def test_why_a_destination_cannot_be_used_is_kept_until_a_worker_can_use_it(engine, database_url, own):
+    workers = Workers(engine)
+    destinations = {"erp": DestinationSettings(url="python:idle_business:nobody")}
+
+    async def told():
+        return (await workers.destination()).unusable_reason is not None
+
+    async with Worker(engine, database_url, destinations).running():
+        await until(told)
+    assert "idle_business:nobody cannot be used" in (await workers.destination()).unusable_reason
+    destinations = {"erp": DestinationSettings(url="python:idle_business:take")}
+    async with Worker(engine, database_url, destinations).running():
+        assert (await workers.destination()).unusable_reason is None
+
+
 async def test_a_pause_and_its_end_are_warnings_of_the_worker_whoever_did_it(engine, database_url, own, caplog):
     workers = Workers(engine)
     destinations = {"erp": DestinationSettings(url="python:idle_business:take")}
