@@ -22,6 +22,7 @@ from app.auth.basic import BasicDoor
 from app.auth.bearer import PROBLEMS as BEARER_PROBLEMS
 from app.auth.bearer import BearerDoor
 from app.auth.clients import clients_from
+from app.auth.expiry import telling_of_expiry
 from app.auth.keys import token_keys
 from app.auth.limits import FAILURES, Limit
 from app.auth.token_endpoint import TokenEndpoint
@@ -129,6 +130,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                 checked = await can_start(before(), settings)
                 async with (
                     spans.running(),
+                    telling_of_expiry(clients),
                     watching(looking, known, commits=True),
                     _notifier(url) as stored,
                     _store(settings, stored, known, before=None if checked else before).running() as store,

@@ -124,12 +124,19 @@ async def watching(
 
 
 async def _watch(engine: AsyncEngine, health: Health, *, commits: bool, every: float) -> None:
+    behind = False
     while True:
         try:
             async with asyncio.timeout(LOOK_WITHIN):
                 await check_schema(engine)
+                behind = False
                 health.warn(*await weaknesses(engine))
-        except (SchemaNotCurrent, DatabaseProblem) as error:
+        except SchemaNotCurrent as error:
+            if not behind:
+                logger.warning("schema_behind", extra={"fields": {"reason": str(error)}})
+            behind = True
+            health.fails("schema", str(error))
+        except DatabaseProblem as error:
             health.fails("schema", str(error))
         except AWAY as error:
             if not commits:

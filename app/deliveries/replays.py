@@ -1,6 +1,6 @@
 """Replays: jobs that workers carry out, and their controls."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import ceil, floor
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from app.deliveries.plans import NotReplayable, Plan, batches
 from app.deliveries.queue import lock, promote
 from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayEvent, ReplayStatus
 from app.deliveries.transitions import dropped, in_flight
+from app.deliveries.turns import News
 from app.deliveries.wake import notify
 from app.events.ids import MICROSECOND, made_at, new_id
 from app.events.queries import EventFilter
@@ -59,6 +60,8 @@ class Advanced(NamedTuple):
 
     made: int
     next_at: datetime | None
+    news: Sequence[News] = ()
+    """What to log after the commit."""
 
 
 async def start(
@@ -151,7 +154,8 @@ async def advance(connection: AsyncConnection, *, now: datetime) -> Advanced:
     replays = sorted(await read(connection, running, Running), key=lambda replay: (replay.destination, replay.id))
     steps = [await _advance(connection, replay, now=now) for replay in replays]
     times = [step.next_at for step in steps if step.next_at is not None]
-    return Advanced(sum(step.made for step in steps), min(times, default=None))
+    news = [news for step in steps for news in step.news]
+    return Advanced(sum(step.made for step in steps), min(times, default=None), news)
 
 
 async def over(connection: AsyncConnection) -> Sequence[str]:
@@ -225,7 +229,15 @@ async def _advance(connection: AsyncConnection, replay: Running, *, now: datetim
         await connection.execute(update(Replay).where(Replay.id == replay.id).values(changes))
     else:
         changes["next_at"] = now + timedelta(seconds=1)
-    return Advanced(len(events), changes.get("next_at"))
+    return Advanced(len(events), changes.get("next_at"), list(_news(replay, changes)))
+
+
+def _news(replay: Running, changes: Mapping[str, Any]) -> Iterator[News]:
+    fields = {"replay_id": str(replay.id), "destination": replay.destination}
+    if "made" in changes and not replay.made:
+        yield News("replay_started", fields | {"rate": replay.rate})
+    if "finished_at" in changes:
+        yield News("replay_ended", fields | {"events": replay.made})
 
 
 def _next_events(replay: Running, most: int) -> Select[UUID, str | None]:

@@ -80,7 +80,7 @@ class Sender:
             except BaseException:
                 self._ended = ended + self._ended  # these outcomes must be recorded by the next transaction
                 raise
-            _tell(turn.news)
+            tell(turn.news)
             for claim in turn.claims:
                 task = asyncio.create_task(self._send(claim), name=str(claim.delivery_id))
                 self._sending.add(task)
@@ -104,7 +104,7 @@ class Sender:
             async with writing(self._engine) as connection:
                 now = datetime.now(UTC)
                 news = await leave(connection, self.limits, self._ended, worker=self._worker, now=now)
-            _tell(news)
+            tell(news)
 
     async def _take_turn(self, connection: AsyncConnection, ended: Sequence[Ended]) -> Turn:
         state = await lock_for_turn(connection, self.limits.name)
@@ -145,7 +145,8 @@ class Sender:
         return line if outcome.error is None else line | {"error": outcome.error}
 
 
-def _tell(news: Sequence[News]) -> None:
+def tell(news: Sequence[News]) -> None:
+    """Logs changes that were committed."""
     for change in news:
         logger.warning(change.event, extra={"fields": change.fields})
 

@@ -20,6 +20,10 @@ BURST = timedelta(milliseconds=100)
 """A destination that was idle may at once get as many deliveries as its rate allows in this time."""
 
 
+HELD_BACK_AFTER = 3
+"""Failed attempts after which it is logged that a delivery holds back its reference; it is tried again all the same."""
+
+
 class News(NamedTuple):
     """A change to log as a warning: the name of the log event and its fields."""
 
@@ -113,7 +117,8 @@ async def _record(
     for attempt in ended:
         failed = attempt.outcome.result is not AttemptResult.DELIVERED
         circuit = circuit.after(failed=failed, now=attempt.started_at + attempt.duration)
-    news = [News("delivery_dead", _dead(limits.name, attempt)) for attempt in dead]
+    news = [News("delivery_dead", _failed(limits.name, attempt)) for attempt in dead]
+    news += [News("order_held_back", _failed(limits.name, attempt)) for attempt in ended if _holds_back(attempt)]
     news += _of_circuit(limits.name, state, circuit, now=now)
     gone = next((attempt for attempt in ended if attempt.outcome.result is AttemptResult.GONE), None)
     ends = (attempt.outcome.certificate_until for attempt in reversed(ended))
@@ -132,7 +137,7 @@ async def _change(connection: AsyncConnection, name: str, state: State, became: 
         await connection.execute(update(Destination).where(Destination.name == name).values(changes))
 
 
-def _dead(destination: str, ended: Ended) -> dict[str, Any]:
+def _failed(destination: str, ended: Ended) -> dict[str, Any]:
     return {
         "destination": destination,
         "delivery_id": str(ended.claim.delivery_id),
@@ -142,6 +147,13 @@ def _dead(destination: str, ended: Ended) -> dict[str, Any]:
         "status": ended.outcome.status,
         "error": ended.outcome.error,
     }
+
+
+def _holds_back(ended: Ended) -> bool:
+    """Whether it has just failed so often that others of its reference wait noticeably."""
+    claim, outcome = ended.claim, ended.outcome
+    failed = outcome.counts and outcome.result not in (AttemptResult.DELIVERED, AttemptResult.GONE)
+    return failed and claim.reference is not None and claim.tries == HELD_BACK_AFTER
 
 
 def _of_circuit(destination: str, before: State, circuit: Circuit, *, now: datetime) -> Iterator[News]:

@@ -21,7 +21,7 @@ from app.deliveries.dispatch import HELD, Dispatcher, set_unusable
 from app.deliveries.outlook import Outlook, outlooks
 from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
-from app.deliveries.sender import Sender, until_woken
+from app.deliveries.sender import Sender, tell, until_woken
 from app.deliveries.turns import take_back
 from app.deliveries.wake import waking
 from app.settings.model import DestinationSettings, SettingsProblem
@@ -158,7 +158,9 @@ class Worker:
             if not await any_running(connection):
                 return Advanced(0, None)
         async with writing(self._engine, pace=self._pace) as connection:
-            return await advance(connection, now=now)
+            advanced = await advance(connection, now=now)
+        tell(advanced.news)
+        return advanced
 
     async def _look(self) -> None:
         """Wakes only the senders that have something to do: on SQLite the turns of the others would delay them."""

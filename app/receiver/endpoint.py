@@ -1,5 +1,6 @@
 """POST /webhooks/prioticket: negotiate, read, judge, append, 200."""
 
+import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from time import monotonic, perf_counter
@@ -8,12 +9,15 @@ from typing import Any, Literal, TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
+from app.events.rows import NewEvent, Stored
 from app.events.store import EventStore, StoreFull, StoreRefused, StoreUnavailable
 from app.receiver.judgement import REFUSALS, TOLERABLE, accepted, judge, quarantined, without_what_was_read
 from app.web.body import ClientGone, declared_length, read_body
 from app.web.negotiation import accepts_json
 from app.web.openapi.operations import Answer, Operation
 from app.web.problems import NotAcceptable, Problem
+
+logger = logging.getLogger(__name__)
 
 BUSY_FOR = 1.0  # seconds
 
@@ -141,18 +145,27 @@ class Receiver:
             event = without_what_was_read(event)
             line["quarantined"] = 200
             stored = await store.append(event)
+            _tell_quarantined(stored, event, status=200, reason="refused_by_database")
         finally:
             line["wait_ms"] = int((perf_counter() - asked) * 10_000 + 0.5) / 10
         event_id = str(stored.id)
         line["event_id"] = event_id
         line["duplicate"] = stored.duplicate
         if refusal is not None:
+            _tell_quarantined(stored, event, status=refusal.status, reason=refusal.reason)
             line["quarantined"] = refusal.status
             if not (self._accept_all and isinstance(refusal, TOLERABLE)):
                 raise refusal
         answer = [(b"content-length", b"0"), (b"event-id", event_id.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": answer})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _tell_quarantined(stored: Stored, event: NewEvent, *, status: int, reason: str) -> None:
+    """Logs it once, not with each copy: a sender may retry for days."""
+    if not stored.duplicate:
+        fields = {"client": event.client, "status": status, "reason": reason, "event_id": str(stored.id)}
+        logger.warning("quarantined", extra={"fields": fields})
 
 
 def _by_name(headers: Sequence[tuple[bytes, bytes]], last: dict[bytes, bytes]) -> dict[bytes, bytes]:

@@ -27,6 +27,18 @@ LAST_WRITE = 2.0  # seconds to wait for a stalled reader at the end
 PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 """What JSON has no name for is written as the standard library does."""
 
+PLACES = {
+    "status": -4,
+    "type": -3,
+    "reference": -2,
+    "ms": -1,
+    "trace": 1,
+    "event_id": 1,
+    "delivery_id": 1,
+    "request_id": 1,
+}
+"""In text, what people look for comes first, and ids last; the others stay in their order between them."""
+
 Line = tuple[float, str, str, Mapping[str, Any]]
 """Unix time, level, event, fields."""
 
@@ -150,7 +162,7 @@ def _second(at: int) -> str:
 def _as_text(line: Line) -> str:
     at, level, event, fields = line
     stamp = datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S.%f")[:-3]
-    shown = dict(fields)
+    shown = dict(sorted(fields.items(), key=lambda field: PLACES.get(field[0], 0)))
     trace = str(shown.pop("traceback", ""))
     words = " ".join(f"{name}={_plain(value)}" for name, value in shown.items())
     # Indented, so that no line of an error's own text looks like one of the log's.

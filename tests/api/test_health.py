@@ -10,12 +10,14 @@ from sqlalchemy.exc import DBAPIError
 
 from app.database.engines import TRIGGERS, engine_for
 from app.database.health import Health, watching
+from app.database.schema import known_revisions
 from app.events.rows import Row
 from app.events.store import EventStore, StoreUnavailable
 from tests.conftest import WEBHOOK, basic_header, payload, readiness
 from tests.events.stores import locked, new_event, writer_for
 
 ORDER = payload("01-notification-order-create")
+SET_REVISION = text("UPDATE alembic_version SET version_num = :revision")
 
 
 def events_of(caplog) -> list[str]:
@@ -212,6 +214,20 @@ async def test_a_worker_tells_once_that_its_database_is_lost_and_back(database_u
         while health.problem is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert events_of(caplog) == ["database_lost", "database_back"]
+
+
+async def test_a_schema_that_lacks_migrations_is_told_of_once(database_url, caplog):
+    health = Health()
+    async with engine_for(database_url) as engine, asyncio.timeout(60):
+        async with engine.begin() as connection:
+            await connection.execute(SET_REVISION, {"revision": "0001"})
+        async with watching(engine, health, commits=False, every=0):
+            while health.problem is None:  # noqa: ASYNC110 - another task's doing
+                await asyncio.sleep(0.05)
+        async with engine.begin() as connection:
+            await connection.execute(SET_REVISION, {"revision": known_revisions()[-1]})
+    (line,) = [record for record in caplog.records if record.message == "schema_behind"]
+    assert "run `priohook migrate`" in line.fields["reason"]
 
 
 async def test_a_receiver_that_commits_is_ready_whatever_keeps_others_from_connecting():

@@ -185,6 +185,20 @@ async def test_a_replay_is_done_only_when_nothing_of_it_is_pending(workers):
     assert await status(workers) == "done"
 
 
+async def test_the_beginning_and_the_end_of_a_replay_are_told_of_once_each(workers):
+    for _ in range(2):
+        await workers.store()
+    replay_id = str(await workers.start(rate=1))
+    told = []
+    for _ in range(6):
+        told += (await workers.advance()).news
+        claims = (await workers.turn()).claims
+        await workers.turn(*(workers.ended(claim) for claim in claims))
+        workers.wait(1)
+    of_replay = {"replay_id": replay_id, "destination": "erp"}
+    assert told == [("replay_started", of_replay | {"rate": 1}), ("replay_ended", of_replay | {"events": 2})]
+
+
 async def test_a_paused_replay_makes_nothing_until_it_is_resumed(workers):
     ids = [await workers.store() for _ in range(3)]
     replay_id = await workers.start(rate=1)

@@ -9,6 +9,7 @@ from app.deliveries.claims import LOST, MARGIN, Claim
 from app.deliveries.queries import get_delivery, list_attempts
 from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, LONGEST_DELAY, MOST_ATTEMPTS
 from app.deliveries.tables import Attempt, AttemptResult, ReplayStatus
+from app.deliveries.turns import HELD_BACK_AFTER
 from tests.deliveries.workers import NOON, Workers
 
 
@@ -476,6 +477,21 @@ async def test_a_delivery_that_dies_is_told_of(workers):
         MOST_ATTEMPTS,
         500,
     )
+
+
+@pytest.mark.parametrize(("reference", "told_of"), [("A", ["A"]), (None, [])])
+async def test_a_delivery_that_holds_back_its_reference_is_told_of_once_after_its_third_failure(
+    workers, reference, told_of
+):
+    await workers.store(reference)
+    await workers.dispatch()
+    told = []
+    for attempt in range(1, 6):
+        (claim,) = (await workers.turn()).claims
+        await workers.turn(workers.ended(claim, 500))
+        told += [each.fields["reference"] for each in workers.news if each.event == "order_held_back"]
+        assert told == (told_of if attempt >= HELD_BACK_AFTER else [])
+        workers.wait(9 * 3600)
 
 
 async def test_an_attempt_that_is_recorded_again_after_a_commit_in_doubt_is_kept_once(workers):

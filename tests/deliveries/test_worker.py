@@ -14,6 +14,7 @@ from app.deliveries.worker import Worker
 from app.events.queries import EventFilter
 from app.events.tables import Event
 from app.settings.model import DestinationSettings
+from app.telemetry import traces
 from tests.deliveries.workers import Workers
 from tests.events.stores import new_event
 
@@ -106,6 +107,38 @@ async def test_the_log_line_of_an_attempt_says_what_the_attempt_was(engine, data
     async with Worker(engine, database_url, {"erp": DestinationSettings(url="python:idle_business:take")}).running():
         await until(was_made)
     assert [(line["destination"], line["attempt"], line["result"]) for line in attempts()] == [("erp", 1, "delivered")]
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """A module of a function that fails with its trace."""
+    (tmp_path / "traced_business.py").write_text("async def fail(event): raise ValueError(event.traceparent)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize("traced", [True, False])
+async def test_each_attempt_is_a_span_of_the_events_trace(engine, database_url, failing, caplog, traced):
+    """Also of an event that a release without traces has stored: it gets a trace with each attempt."""
+    caplog.set_level("INFO", logger="app.deliveries")
+    workers = Workers(engine)
+    await workers.register()
+    trace = traces.begun()
+    await workers.store("A", trace=trace if traced else None)
+
+    def attempts():
+        return [each for each in caplog.records if each.message == "attempt"]
+
+    async def was_made():
+        return bool(attempts())
+
+    async with Worker(engine, database_url, {"erp": DestinationSettings(url="python:traced_business:fail")}).running():
+        await until(was_made)
+    line = attempts()[0]
+    sent = line.fields["error"].removeprefix("ValueError: ")
+    assert (line.levelname, line.fields["reference"]) == ("WARNING", "A")
+    assert traces.trace_id(sent) == line.fields["trace"]
+    assert (traces.trace_id(sent) == traces.trace_id(trace)) == traced
+    assert sent != trace
 
 
 async def test_a_destination_with_nothing_to_do_takes_no_turn(engine, database_url, own):

@@ -84,6 +84,22 @@ def test_lines_come_out_in_the_order_they_went_in():
     assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == list(range(1000))
 
 
+def test_text_has_what_people_look_for_first_and_ids_last():
+    fields = {
+        "request_id": "r",
+        "method": "POST",
+        "ms": 1.2,
+        "client": "c",
+        "event_id": "e",
+        "type": "T",
+        "status": 200,
+    }
+    words = written("request", fields, style="text").split()
+    assert [word.split("=")[0] for word in words[3:]] == [
+        *("status", "ms", "method", "client", "request_id", "event_id")
+    ]
+
+
 class Stalled(io.StringIO):
     """A reader that takes nothing until it is let go."""
 

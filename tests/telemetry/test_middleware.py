@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +17,8 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from app.application import create_app
+from app.database.engines import engine_for
+from app.events.tables import Event
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to
 from app.telemetry.middleware import RequestLine
@@ -75,6 +77,78 @@ async def test_a_quarantined_event_is_a_line_with_its_id_and_the_reasons_status(
     (line,) = request_lines(lines)
     assert (line["status"], line["quarantined"]) == (200, 400)
     assert line["event_id"] == reply.headers["Event-Id"]
+
+
+async def test_a_new_quarantined_event_is_a_warning_and_its_copies_are_not(start, sqlite_url, lines):
+    async with start(sqlite_url) as client:
+        for _ in range(2):
+            await client.post(WEBHOOK, content=b'{"name": "Alex"', headers=basic_header())
+    (line,) = [line for line in lines() if line["event"] == "quarantined"]
+    told = {name: line[name] for name in ("level", "client", "status", "reason")}
+    assert told == {"level": "warning", "client": "prioticket", "status": 400, "reason": "not_readable"}
+    assert line["event_id"] == request_lines(lines)[0]["event_id"]
+    assert "Alex" not in json.dumps(line)
+
+
+async def test_the_line_of_what_is_refused_says_why_in_a_word(start, sqlite_url, lines):
+    refused = {
+        "scope": ("POST", WEBHOOK, basic_header("reader")),
+        "missing": ("POST", WEBHOOK, {}),
+        "wrong_secret": ("POST", WEBHOOK, basic_header("prioticket", "wrong-secret")),
+        "not_acceptable": ("POST", WEBHOOK, {**basic_header(), "Accept": "text/html"}),
+        "unsupported_media_type": ("POST", WEBHOOK, {**basic_header(), "Content-Type": "text/plain"}),
+        "not_readable": ("POST", WEBHOOK, basic_header()),
+        "method_not_allowed": ("GET", WEBHOOK, {}),
+        "not_found": ("GET", "/webhook", {}),
+        "invalid_request": ("POST", "/oauth2/token", basic_header()),
+    }
+    async with start(sqlite_url) as client:
+        for method, path, headers in refused.values():
+            await client.request(method, path, headers={"User-Agent": "x" * 100, **headers})
+    assert [line["reason"] for line in request_lines(lines)] == list(refused)
+    assert {(line["address"], line["user_agent"]) for line in request_lines(lines)} == {("127.0.0.1", "x" * 60)}
+
+
+@pytest.mark.parametrize("username", ["prioticket", "hunter2-typed-into-the-wrong-field"])
+async def test_only_a_configured_username_is_in_a_line(start, sqlite_url, lines, log, username):
+    async with start(sqlite_url) as client:
+        await client.post(WEBHOOK, headers=basic_header(username, "wrong-secret"))
+    (line,) = request_lines(lines)
+    assert line.get("client") == ("prioticket" if username == "prioticket" else None)
+    assert "hunter2" not in log.getvalue()
+
+
+async def test_the_trace_of_the_sender_goes_on_in_the_line_and_in_the_event(start, sqlite_url, lines, stored_in):
+    sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with start(sqlite_url) as client:
+        reply = await client.post(WEBHOOK, content=ORDER, headers={**basic_header(), "traceparent": sent})
+    (line,) = request_lines(lines)
+    (event,) = await stored_in(sqlite_url)
+    assert line["trace"] == sent[3:35]
+    assert (event.trace[:36], event.trace != sent) == (sent[:36], True)
+    assert (event.address, event.request_id) == ("127.0.0.1", reply.headers["X-Request-Id"])
+
+
+@pytest.mark.parametrize("sent", [None, "nonsense"])
+async def test_without_a_valid_trace_a_new_one_begins(start, sqlite_url, lines, stored_in, sent):
+    async with start(sqlite_url) as client:
+        headers = basic_header() | ({"traceparent": sent} if sent else {})
+        await client.post(WEBHOOK, content=b"{", headers=headers)
+    (line,) = request_lines(lines)
+    (event,) = await stored_in(sqlite_url)
+    assert event.trace[3:35] == line["trace"]
+    assert line["trace"].endswith(line["request_id"])
+
+
+@pytest.fixture
+def stored_in() -> Callable[[str], Any]:
+    """`await stored_in(url)`: all events of a database."""
+
+    async def rows(url: str) -> Any:
+        async with engine_for(url) as engine, engine.connect() as connection:
+            return (await connection.execute(select(*Event.__table__.columns).order_by(Event.id))).all()
+
+    return rows
 
 
 async def test_each_request_is_one_line_in_order(start, sqlite_url, lines):

@@ -21,6 +21,7 @@ from app.deliveries.destinations.kinds import open_destination
 from app.deliveries.results import Outcome
 from app.deliveries.tables import AttemptResult
 from app.settings.model import DestinationSettings, SettingsProblem
+from app.telemetry import traces
 from tests.conftest import payload
 from tests.deliveries.claims import EVENT_ID, NOON, new_claim
 from tests.deliveries.destinations import own
@@ -91,6 +92,13 @@ async def test_the_event_says_all_that_a_function_may_want_to_know(kept):
     order = json.loads(body)["data"]["order"]
     plain = replace(event, event_name=None, order=order, body=body, attempt=1, replay=False, superseded=False)
     assert kept() == [event, plain]
+
+
+async def test_a_function_gets_the_trace_of_its_attempt(kept):
+    trace = traces.begun()
+    async with opened("keeps") as destination:
+        await send(destination, trace=trace)
+    assert [event.traceparent for event in kept()] == [trace]
 
 
 async def test_a_compressed_body_stays_as_it_came_and_its_order_is_read(kept):

@@ -25,6 +25,7 @@ from app.deliveries.destinations.http import MOST_KEPT, HTTPDestination, headers
 from app.deliveries.results import Outcome
 from app.deliveries.tables import AttemptResult
 from app.settings.model import DestinationSettings
+from app.telemetry import traces
 from tests.deliveries.claims import EVENT_ID, new_claim
 
 NOW = datetime(2026, 8, 12, 12, tzinfo=UTC)
@@ -166,6 +167,11 @@ def test_without_a_secret_nothing_is_signed():
 def test_bytes_that_are_no_text_are_signed_too():
     sent = headers(new_claim(body=b"\xff\x00"), [b"k" * 32], now=NOW)
     assert sent["webhook-signature"].startswith("v1,")
+
+
+def test_the_trace_of_the_attempt_is_sent():
+    trace = traces.begun()
+    assert headers(new_claim(trace=trace), [], now=NOW)["traceparent"] == trace
 
 
 def test_the_headers_say_which_event_and_which_attempt():
