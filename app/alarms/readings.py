@@ -21,7 +21,7 @@ from app.events.arrivals import (
     numbers,
     refusals_kept,
 )
-from app.reconciliation.runs import Told, newest_run
+from app.reconciliation.outcomes import Outcome, newest_run
 from app.settings.model import Settings
 from app.telemetry.processes import list_processes
 from app.telemetry.refusals import sum_refusals
@@ -130,7 +130,7 @@ class Readings:
     undispatched: Backlog
     destinations: tuple[Standing, ...]
     replays: tuple[RunningReplay, ...]
-    reconciliation: Told | None
+    reconciliation: Outcome | None
     """The newest `priohook reconcile`; None if there was none."""
 
     disks: tuple[Disk, ...]

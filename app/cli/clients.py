@@ -27,6 +27,7 @@ SHOWN = (
     *("name", "username", "scopes", "state", "source", "not_before", "not_after"),
     *("last_event_at", "last_success_at", "last_refusal"),
 )
+ON_TERMINAL = ("name", "scopes", "state", "not_after", "last_success_at", "last_refusal")
 
 
 @click.group()
@@ -69,7 +70,8 @@ def list_(*, as_json: bool) -> None:
     if as_json:
         print_json_lines(rows)
     else:
-        print_rows((row | {"last_refusal": _in_words(row["last_refusal"])} for row in rows), SHOWN)
+        shown = (row | {"last_refusal": _in_words(row["last_refusal"])} for row in rows)
+        print_rows(shown, SHOWN, on_terminal=ON_TERMINAL)
 
 
 def _rows() -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database.rows import columns, read_one
 from app.events.ids import new_id
 from app.reconciliation.listing import Place
 from app.reconciliation.tables import Reconciliation
@@ -147,27 +146,6 @@ async def last_start(connection: AsyncConnection) -> Started | None:
     query = select(Reconciliation.started_at, Reconciliation.ended_at).order_by(Reconciliation.id.desc()).limit(1)
     row = (await connection.execute(query)).first()
     return None if row is None else Started(row.started_at, row.ended_at is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a run has found, for people."""
-
-    id: UUID
-    started_at: datetime
-    ended_at: datetime | None
-    """None if it runs, or was interrupted."""
-    listed: int
-    missing: int
-    fetched: int
-    refused: int
-    error: str | None
-    """Why it was interrupted."""
-
-
-async def newest_run(connection: AsyncConnection) -> Told | None:
-    """The newest run, whether it is complete or not; None without any."""
-    return await read_one(connection, select(*columns(Reconciliation, Told)).order_by(Reconciliation.id.desc()), Told)
 
 
 async def _update(connection: AsyncConnection, run: Run, **values: Any) -> None:

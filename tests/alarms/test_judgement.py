@@ -11,7 +11,7 @@ from app.alarms.readings import ClientUse, Expiry, ProcessSeen, Readings, Refuse
 from app.deliveries.standings import Backlog, Standing, State
 from app.deliveries.stuck import Stuck
 from app.events.arrivals import LastAccepted, LastEvent, Numbers, Refusal
-from app.reconciliation.runs import Told
+from app.reconciliation.outcomes import Outcome
 
 NOW = datetime(2026, 8, 12, 3, tzinfo=UTC)
 ID = UUID("01a2185f-4f18-7e96-93a7-9cea445f20e4")
@@ -240,13 +240,13 @@ INCIDENTS = {
         "priohook deliveries list --status dead --destination erp",
     ),
     "webhooks that never arrived": (
-        {"reconciliation": Told(ID, NOW - 60 * MINUTE, NOW, 500, 3, 2, 1, None)},
+        {"reconciliation": Outcome(ID, NOW - 60 * MINUTE, NOW, 500, 3, 2, 1, None)},
         "reconcile_found_missing",
         "priohook reconcile missed 3 states of orders that never arrived, and fetched 2.",
         "priohook prioticket webhooks list",
     ),
     "a reconcile that was interrupted": (
-        {"reconciliation": Told(ID, NOW - 60 * MINUTE, None, 5, 0, 0, 0, "Prioticket refuses the key.")},
+        {"reconciliation": Outcome(ID, NOW - 60 * MINUTE, None, 5, 0, 0, 0, "Prioticket refuses the key.")},
         "reconcile_interrupted",
         "priohook reconcile was interrupted 60 min after its start: Prioticket refuses the key.",
         "priohook reconcile",
@@ -310,7 +310,7 @@ def test_an_incident_is_named_with_what_to_type(incident):
         | {"keeps_events_for": 5 * DAY, "disks": (Disk("database", "/data", 5 * 10**9, 10**11),)},
         {"undispatched": Backlog(10, NOW - MINUTE / 2)},
         {"undispatched": Backlog(10, NOW - 5 * MINUTE)} | erp(due=1000),
-        {"reconciliation": Told(ID, NOW - 2 * DAY, NOW, 500, 3, 2, 1, None)},
+        {"reconciliation": Outcome(ID, NOW - 2 * DAY, NOW, 500, 3, 2, 1, None)},
         {
             "credentials": (
                 Expiry("old", NOW - DAY, is_replaced=True),
