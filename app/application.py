@@ -14,7 +14,20 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from app.api import deliveries, destinations, events, health, orders, plans, quarantine, replay, replays, status
+from app.api import (
+    audit,
+    deliveries,
+    destinations,
+    erasures,
+    events,
+    health,
+    orders,
+    plans,
+    quarantine,
+    replay,
+    replays,
+    status,
+)
 from app.api import state as api
 from app.api.turns import InTurn, TooManyRequests, Turns
 from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
@@ -144,6 +157,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                         "max_released_bytes": settings.max_released_bytes,
                         "settings": settings,
                         "destinations": settings.destinations,
+                        "spool": settings.spool,
                         "usernames": clients.usernames,
                         "plans": Semaphore(plans.MOST_PLANS),
                         "waits": Semaphore(replay.MOST_WAITING),
@@ -202,6 +216,8 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         Route("POST", "/api/replays/{replay_id}/resume", replays.resume, door=replaying),
         Route("POST", "/api/replays/{replay_id}/cancel", replays.cancel, door=replaying),
         Route("GET", "/api/status", status.show, door=read),
+        Route("POST", "/api/erasures", erasures.erase_events, door=bearer(Scope.ERASE)),
+        Route("GET", "/api/audit", audit.list_page, door=read),
         Route("GET", "/healthz", health.healthz),
         Route("GET", "/readyz", health.readyz),
         Route("GET", "/openapi.json", description.document),

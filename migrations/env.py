@@ -8,9 +8,10 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
+from app.audit import tables as audit  # noqa: F401 - so that Base knows them
 from app.database.columns import Base
 from app.database.engines import engine_for
-from app.deliveries import tables as deliveries  # noqa: F401 - so that Base knows them
+from app.deliveries import tables as deliveries  # noqa: F401
 from app.events import fetches  # noqa: F401
 from app.events import tables as events  # noqa: F401
 from app.reconciliation import tables as reconciliation  # noqa: F401

@@ -10,7 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.acting import Why, acting, reason_of
 from app.api.state import State
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
@@ -19,7 +22,7 @@ from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, read_query
 from app.web.problems import NotFound, Problem
-from app.web.transactions import DatabaseAway, changing, reading
+from app.web.transactions import DatabaseAway, reading
 
 
 class NoSuchDelivery(NotFound):
@@ -151,31 +154,37 @@ async def show(request: Request[State]) -> Response:
 @Operation(
     tag="deliveries",
     description="Sends a pending delivery now, and a dead or dropped one again with all its retries.",
+    query=Why,
     answers={200: Answer(description="The delivery.", model=DeliverySummary)},
-    problems=(NoSuchDelivery, StaysAsItIs, DatabaseAway),
+    problems=(NoSuchDelivery, InvalidParameter, StaysAsItIs, DatabaseAway),
 )
 async def retry(request: Request[State]) -> Response:
     """Try a delivery again."""
-    return await _change(request, operations.retry)
+    return await _change(request, Action.RETRY, operations.retry)
 
 
 @Operation(
     tag="deliveries",
     description="Gives up a pending or dead delivery. The next one of its reference goes on.",
+    query=Why,
     answers={200: Answer(description="The delivery.", model=DeliverySummary)},
-    problems=(NoSuchDelivery, StaysAsItIs, DatabaseAway),
+    problems=(NoSuchDelivery, InvalidParameter, StaysAsItIs, DatabaseAway),
 )
 async def drop(request: Request[State]) -> Response:
     """Give a delivery up."""
-    return await _change(request, operations.drop)
+    return await _change(request, Action.DROP, operations.drop)
 
 
-async def _change(request: Request[State], operation: Callable[..., Awaitable[None]]) -> Response:
+async def _change(request: Request[State], action: Action, operation: Callable[..., Awaitable[None]]) -> Response:
     delivery_id = read_id(request, "delivery_id", NoSuchDelivery)
+    act = Act(action=action, kind=Kind.DELIVERY, target=str(delivery_id), reason=reason_of(request))
     try:
-        async with changing(request.state["engine"]) as connection:
-            if await get_delivery(connection, delivery_id) is None:
+        async with acting(request, act) as connection:
+            before = await get_delivery(connection, delivery_id)
+            if before is None:
                 raise NoSuchDelivery
+            act.event_id, act.reference = before.event_id, before.reference
+            act.details = {"destination": before.destination, "was": before.status}
             await operation(connection, delivery_id, now=datetime.now(UTC))
             delivery = await get_delivery(connection, delivery_id)
     except NotDone as error:

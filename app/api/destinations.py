@@ -9,16 +9,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.acting import Why, acting, reason_of
 from app.api.state import State
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.deliveries import operations
 from app.deliveries.dispatch import register
 from app.deliveries.operations import NobodyKnows
 from app.deliveries.queries import ListedDestination, count_undispatched, list_destinations
 from app.deliveries.stuck import MOST_SHOWN, Stuck, stuck_deliveries
 from app.web.openapi.operations import Answer, Operation
-from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
+from app.web.parameters import BODY_PROBLEMS, InvalidParameter, Text, answer, read_json
 from app.web.problems import NotFound
-from app.web.transactions import DatabaseAway, changing, reading
+from app.web.transactions import DatabaseAway, reading
 
 
 class NoSuchDestination(NotFound):
@@ -100,28 +103,32 @@ async def pause(request: Request[State]) -> Response:
     """Pause a destination."""
     wanted = await read_json(request, PauseRequest)
     reason = wanted.reason or f"Paused by {request.state['client'].name} over the API."
-    return await _change(request, partial(operations.pause, reason=reason))
+    act = Act(action=Action.PAUSE, kind=Kind.DESTINATION, reason=wanted.reason)
+    return await _change(request, act, partial(operations.pause, reason=reason))
 
 
 @Operation(
     tag="destinations",
     description="Sends to it again at once, even during a back-off.",
+    query=Why,
     answers={200: Answer(description="The destination.", model=DestinationShown)},
-    problems=(NoSuchDestination, DatabaseAway),
+    problems=(NoSuchDestination, InvalidParameter, DatabaseAway),
 )
 async def resume(request: Request[State]) -> Response:
     """Resume a destination."""
-    return await _change(request, operations.resume)
+    act = Act(action=Action.RESUME, kind=Kind.DESTINATION, reason=reason_of(request))
+    return await _change(request, act, operations.resume)
 
 
-async def _change(request: Request[State], operation: Callable[..., Awaitable[None]]) -> Response:
+async def _change(request: Request[State], act: Act, operation: Callable[..., Awaitable[None]]) -> Response:
     configured = request.state["destinations"]
     name = request.path_params["name"]
     if not name.isprintable():
         raise NoSuchDestination
     now = datetime.now(UTC)
+    act.target = name
     try:
-        async with changing(request.state["engine"]) as connection:
+        async with acting(request, act) as connection:
             if name in configured:
                 await register(connection, [name], now=now)
             await operation(connection, name, now=now)

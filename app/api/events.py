@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.acting import Why, acting, reason_of
 from app.api.state import State
-from app.events.queries import EventFilter, get_bodies, get_summary, kept_bytes, list_events
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
+from app.events.queries import EventFilter, KeptBytes, get_bodies, get_summary, kept_bytes, list_events
 from app.events.search import WINDOW, search_events
 from app.events.tables import Origin, Status
 from app.web.body import CODINGS, claimed_coding, coding_of
@@ -18,7 +21,7 @@ from app.web.etags import CURRENT, TAGGED, has_current, tagged
 from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, read_query
-from app.web.problems import NotFound
+from app.web.problems import NotFound, Problem
 from app.web.transactions import DatabaseAway, reading
 
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w.+-]+=([\w.+-]+|\"[\w .+-]*\"))*", re.ASCII)
@@ -32,6 +35,12 @@ class NoSuchEvent(NotFound):
 
     def __init__(self) -> None:
         super().__init__("There is no event with this id.", "GET /api/events lists them all.")
+
+
+class Erased(Problem):
+    """The body was erased; the event itself says when."""
+
+    status = 410
 
 
 class EventChoice(BaseModel):
@@ -90,6 +99,7 @@ class EventSummary(BaseModel):
     origin: Origin = Field(description="Whether a client sent it, it was fetched from Prioticket's API, or both.")
     cause: UUID | None = Field(description="The notification because of which it was fetched.")
     fetched_for: str | None = Field(description="Why it was fetched, if not because of a notification.")
+    erased_at: datetime | None = Field(default=None, description="When its body and headers were erased.")
 
 
 class EventDetail(EventSummary):
@@ -155,8 +165,9 @@ async def show(request: Request[State]) -> Response:
         "The bytes that arrived, as a file. The content type is the one that they came with, or "
         "`application/octet-stream` if that was not valid. A compressed body stays compressed: its content type is "
         "`application/gzip` or `application/octet-stream`, without Content-Encoding, so that nothing decompresses it "
-        "on its way."
+        "on its way. The audit keeps who read it."
     ),
+    query=Why,
     answers={
         200: Answer(
             description="The bytes.",
@@ -169,27 +180,44 @@ async def show(request: Request[State]) -> Response:
         ),
         304: CURRENT,
     },
-    problems=(NoSuchEvent, DatabaseAway),
+    problems=(NoSuchEvent, InvalidParameter, Erased, DatabaseAway),
 )
 async def body(request: Request[State]) -> Response:
     """Download the body of an event."""
-    event_id = read_id(request, "event_id", NoSuchEvent)
+    event_id, reason = read_id(request, "event_id", NoSuchEvent), reason_of(request)
     async with reading(request.state["engine"]) as connection:
         event = await kept_bytes(connection, event_id)
-        if event is None:
-            raise NoSuchEvent
-        headers = {**KEEP_PRIVATE, "ETag": f'"{event_id.hex}"', "Priohook-Body-Bytes": str(event.body_bytes)}
-        if has_current(request, headers["ETag"]):
-            return Response(status_code=304, headers=headers)
-        content = b""
-        if request.method != "HEAD":  # the bytes never change, so that HEAD and 304 need only their beginning
-            content = (await get_bodies(connection, [event_id]))[0].body
+    if event is None:
+        raise NoSuchEvent
+    if event.erased_at is not None:
+        raise _erased(event_id)
+    headers = {**KEEP_PRIVATE, "ETag": f'"{event_id.hex}"', "Priohook-Body-Bytes": str(event.body_bytes)}
+    if has_current(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    content = b""
+    if request.method != "HEAD":  # the bytes never change, so that HEAD and 304 need only their beginning
+        content = await _read(request, event_id, event, reason=reason)
     media_type, ending = _kind(event.headers, event.beginning)
     headers["Content-Length"] = str(event.kept)
     headers["Content-Disposition"] = f'attachment; filename="priohook-{event_id}{ending}"'
     headers["Content-Type"] = media_type  # unchanged: Starlette would add a charset to text
     headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     return Response(content, headers=headers)
+
+
+async def _read(request: Request[State], event_id: UUID, event: KeptBytes, *, reason: str | None) -> bytes:
+    """The body. That it was read is committed before it goes out."""
+    act = Act(action=Action.READ, kind=Kind.EVENT, target=str(event_id), event_id=event_id, reason=reason)
+    act.reference = event.reference
+    async with acting(request, act) as connection:
+        found = await get_bodies(connection, [event_id])
+        if not found or len(found[0].body) != event.kept:
+            raise _erased(event_id)
+    return found[0].body
+
+
+def _erased(event_id: UUID) -> Erased:
+    return Erased("The body of this event was erased.", f"GET /api/events/{event_id} shows what is left of it.")
 
 
 def _kind(headers: list[list[str]], beginning: bytes) -> tuple[str, str]:

@@ -9,14 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.acting import Why, acting, reason_of
 from app.api.events import KEEP_PRIVATE, EventSummary
 from app.api.state import State
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.events.differences import MOST_CHANGES, Differences, differences
 from app.events.queries import EventBody, EventFilter, ListedEvent, get_bodies, list_events
 from app.events.timeline import Placed, timeline
 from app.prioticket.contents import Contained, read_object
 from app.web.openapi.operations import Answer, Operation
-from app.web.parameters import answer
+from app.web.parameters import InvalidParameter, answer
 from app.web.problems import NotFound
 from app.web.transactions import DatabaseAway, reading
 
@@ -74,29 +77,44 @@ class Order(BaseModel):
 
 @Operation(
     tag="orders",
-    description="All events of one reference, sorted by version, whatever order they arrived in.",
+    description=(
+        "All events of one reference, sorted by version, whatever order they arrived in. The audit keeps who "
+        "read bodies in this way."
+    ),
+    query=Why,
     path={"reference": "A slash in it may be sent as it is, or as %2F."},
     answers={200: Answer(description="The order.", model=Order)},
-    problems=(NoSuchOrder, DatabaseAway),
+    problems=(NoSuchOrder, InvalidParameter, DatabaseAway),
 )
 async def show(request: Request[State]) -> Response:
     """Show an order."""
     reference = request.path_params["reference"]
     if not reference.isprintable():  # all stored references are printable, and PostgreSQL takes no NUL
         raise _no_such_order()
+    reason = reason_of(request)
     async with reading(request.state["engine"]) as connection:
         rows = await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS + 1)
-        placed = timeline(rows[:MOST_EVENTS])
-        holding = [each.event for each in placed if each.event.shape in ("object", "both")]
-        chosen = _newest(holding)
-        found = {row.id: row for row in await get_bodies(connection, chosen)} if chosen else {}
-    bodies = [found[each] for each in chosen if each in found]
     if not rows:
         raise _no_such_order()
+    placed = timeline(rows[:MOST_EVENTS])
+    holding = [each.event for each in placed if each.event.shape in ("object", "both") and not each.event.erased_at]
+    chosen = _newest(holding)
+    bodies = await _bodies(request, reference, chosen, reason=reason) if chosen else []
     order = await asyncio.to_thread(_order, reference, placed, bodies)
     order.more_events = len(rows) > MOST_EVENTS
     order.not_compared = len(holding) - order.compared
     return answer(order, headers=KEEP_PRIVATE)
+
+
+async def _bodies(
+    request: Request[State], reference: str, chosen: Sequence[UUID], *, reason: str | None
+) -> list[EventBody]:
+    """The bodies of these events, in their order. That they were read is committed before anything of them goes out."""
+    act = Act(action=Action.READ, kind=Kind.ORDER, target=reference, reference=reference, reason=reason)
+    act.details = {"bodies": len(chosen)}
+    async with acting(request, act) as connection:
+        found = {row.id: row for row in await get_bodies(connection, chosen)}
+    return [found[each] for each in chosen if each in found]
 
 
 def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[EventBody]) -> Order:

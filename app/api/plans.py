@@ -10,10 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.acting import Reason, acting
 from app.api.events import EventChoice
 from app.api.replay import UnknownDestination
 from app.api.replays import ReplayShown
 from app.api.state import State
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.deliveries.plans import InQuarantine, NotReplayable, plan
 from app.deliveries.queries import get_replay, known_destinations
 from app.deliveries.replays import start
@@ -22,7 +25,7 @@ from app.settings.model import DestinationSettings
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import BODY_PROBLEMS, Text, answer, read_json
 from app.web.problems import Problem, Unavailable, Unprocessable
-from app.web.transactions import DatabaseAway, changing, reading
+from app.web.transactions import DatabaseAway, reading
 
 MOST_IDS = 10_000
 FASTEST, SLOWEST = 10_000, 0.01  # deliveries a second
@@ -54,6 +57,7 @@ class ReplayRequest(BaseModel):
     to: Annotated[Text | None, Field(description="A destination's name; may be left out if there is only one.")] = None
     rate: Annotated[float, Field(ge=SLOWEST, le=FASTEST, description="Deliveries a second, at most.")] = DEFAULT_RATE
     dry_run: Annotated[bool, Field(description="Only make the plan.")] = False
+    reason: Reason = None
 
 
 class PlanShown(BaseModel):
@@ -66,6 +70,7 @@ class PlanShown(BaseModel):
     oldest: datetime | None
     newest: datetime | None
     quarantined: int = Field(description="How many quarantined events match too; they are left out.")
+    erased: int = Field(description="How many erased events match too; they are left out.")
 
 
 class ReplayAnswer(BaseModel):
@@ -121,7 +126,8 @@ async def create(request: Request[State]) -> Response:
         return answer(shown)
     if not planned.events:
         raise NothingToReplay("No accepted event matches.", "Send `dry_run: true` to see what a filter selects.")
-    async with changing(request.state["engine"]) as connection:
+    act = Act(action=Action.REPLAY, kind=Kind.REPLAY, reference=narrowed.reference, reason=wanted.reason)
+    async with acting(request, act) as connection:
         replay_id = await start(
             connection,
             narrowed,
@@ -131,6 +137,8 @@ async def create(request: Request[State]) -> Response:
             planned=planned,
             now=datetime.now(UTC),
         )
+        act.target = str(replay_id)
+        act.details = {"to": name, "events": planned.events}
         shown.replay = ReplayShown.model_validate(await get_replay(connection, replay_id))
     return answer(shown, status=202, headers={"Location": f"/api/replays/{replay_id}"})
 

@@ -8,14 +8,17 @@ from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.acting import Why, acting, reason_of
 from app.api.events import NoSuchEvent
 from app.api.state import State
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.events.queries import get_summary
 from app.receiver.release import NotReleased, Released, release
 from app.web.openapi.operations import Answer, Operation
-from app.web.parameters import answer, read_id
+from app.web.parameters import InvalidParameter, answer, read_id
 from app.web.problems import Problem
-from app.web.transactions import DatabaseAway, changing
+from app.web.transactions import DatabaseAway
 
 
 class StaysQuarantined(Problem):
@@ -34,8 +37,9 @@ class Release(BaseModel):
 @Operation(
     tag="events",
     description="Judges the event again by its bytes, whatever its headers say. If it is accepted, it is delivered.",
+    query=Why,
     answers={200: Answer(description="The event is accepted, or a copy of an accepted one.", model=Release)},
-    problems=(NoSuchEvent, StaysQuarantined, DatabaseAway),
+    problems=(NoSuchEvent, InvalidParameter, StaysQuarantined, DatabaseAway),
 )
 async def release_event(request: Request[State]) -> Response:
     """Release an event from quarantine."""
@@ -50,10 +54,16 @@ async def release_event(request: Request[State]) -> Response:
 async def _release(request: Request[State], event_id: UUID) -> Released:
     state = request.state
     usernames, limit = state["usernames"], state["max_released_bytes"]
+    reason = reason_of(request)
+    act = Act(action=Action.RELEASE, kind=Kind.EVENT, target=str(event_id), event_id=event_id, reason=reason)
     try:
-        async with changing(state["engine"]) as connection:
+        async with acting(request, act) as connection:
             if await get_summary(connection, event_id) is None:
                 raise NoSuchEvent
-            return await release(connection, event_id, usernames=usernames, limit=limit, now=datetime.now(UTC))
+            released = await release(connection, event_id, usernames=usernames, limit=limit, now=datetime.now(UTC))
+            shown = await get_summary(connection, event_id)
+            act.reference = shown.reference if shown else None
+            act.details = {"copy_of": str(released.id)} if released.duplicate else {}
+            return released
     except NotReleased as error:
         raise StaysQuarantined(str(error), "It stays as it is.") from None

@@ -8,10 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.acting import Reason, acting
 from app.api.deliveries import DeliverySummary
 from app.api.events import NoSuchEvent
 from app.api.first_attempts import BadAnswer, NoAnswer, NotTaken, first_attempts, made_by, raise_for, raise_for_broken
 from app.api.state import State
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.deliveries.dispatch import register, wants
 from app.deliveries.queries import KnownDestination, known_destinations
 from app.deliveries.replays import hold_off_deleting, replay_one
@@ -21,7 +24,7 @@ from app.settings.model import DestinationSettings
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import InvalidParameter, Text, answer, read_id, read_query
 from app.web.problems import Problem
-from app.web.transactions import DatabaseAway, changing
+from app.web.transactions import DatabaseAway
 
 MARGIN = timedelta(seconds=5)
 """Added to a destination's timeout, for a worker to wake and to store the result."""
@@ -34,7 +37,7 @@ DEFAULT_TIMEOUT = timedelta(seconds=10)
 
 
 class NotNow(Problem):
-    """The event is quarantined, no destination wants it, or with `wait` one is paused; the message says which."""
+    """The event is quarantined or erased, or no destination takes it now; the message says which."""
 
     status = 409
 
@@ -55,6 +58,7 @@ class ReplayQuery(BaseModel):
         Field(max_length=20, description="Names of destinations; without it, all that want the event."),
     ] = []
     wait: Annotated[bool, Field(description="Answer only when the destinations have answered.")] = False
+    reason: Reason = None
 
 
 class Replayed(BaseModel):
@@ -93,7 +97,8 @@ async def _replay(request: Request[State], query: ReplayQuery) -> Response:
     event_id = read_id(request, "event_id", NoSuchEvent)
     configured = request.state["destinations"]
     now = datetime.now(UTC)
-    async with changing(request.state["engine"]) as connection:
+    act = Act(action=Action.REPLAY, kind=Kind.EVENT, target=str(event_id), event_id=event_id, reason=query.reason)
+    async with acting(request, act) as connection:
         await hold_off_deleting(connection)
         event = await get_summary(connection, event_id)
         if event is None:
@@ -103,6 +108,8 @@ async def _replay(request: Request[State], query: ReplayQuery) -> Response:
         await register(connection, names, now=now)  # all at once, before any of them is locked
         replays = [await replay_one(connection, event.id, event.reference, destination=name, now=now) for name in names]
         rows = await made_by(connection, replays)
+        act.reference = event.reference
+        act.details = {"to": names, "replays": [str(each) for each in replays]}
     if query.wait:
         raise_for_broken(destinations[name] for name in names if name in destinations)
         rows = await first_attempts(request.state["engine"], replays, within=_longest(names, configured) + MARGIN)
@@ -126,6 +133,8 @@ def _chosen(
     """
     if event.status == Status.QUARANTINED:
         raise NotNow(f"Event {event.id} is quarantined.", f"Release it first: POST /api/events/{event.id}/release.")
+    if event.erased_at is not None:
+        raise NotNow(f"Event {event.id} was erased.", "Nothing is left of it to deliver.")
     unknown = sorted(set(query.to) - configured.keys() - known.keys())
     if unknown:
         raise UnknownDestination(f"There is no destination {unknown[0]}.", "GET /api/destinations lists them.")

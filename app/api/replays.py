@@ -9,7 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.acting import Why, acting, reason_of
 from app.api.state import State
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.deliveries.queries import get_replay, list_replays
 from app.deliveries.replays import ReplayHasEnded, set_status
 from app.deliveries.tables import ReplayStatus
@@ -17,7 +20,7 @@ from app.web.openapi.operations import Answer, Operation
 from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, answer, read_id, read_query
 from app.web.problems import NotFound, Problem
-from app.web.transactions import DatabaseAway, changing, reading
+from app.web.transactions import DatabaseAway, reading
 
 
 class NoSuchReplay(NotFound):
@@ -95,33 +98,35 @@ def _control(description: str) -> Operation:
     return Operation(
         tag="replays",
         description=description,
+        query=Why,
         answers={200: Answer(description="The replay.", model=ReplayShown)},
-        problems=(NoSuchReplay, HasEnded, DatabaseAway),
+        problems=(NoSuchReplay, InvalidParameter, HasEnded, DatabaseAway),
     )
 
 
 @_control("No more deliveries are made; those already made are sent.")
 async def pause(request: Request[State]) -> Response:
     """Pause a replay."""
-    return await _set(request, ReplayStatus.PAUSED)
+    return await _set(request, Action.PAUSE, ReplayStatus.PAUSED)
 
 
 @_control("It goes on where it was paused.")
 async def resume(request: Request[State]) -> Response:
     """Resume a replay."""
-    return await _set(request, ReplayStatus.RUNNING)
+    return await _set(request, Action.RESUME, ReplayStatus.RUNNING)
 
 
 @_control("It ends; its deliveries are dropped, except those being sent now.")
 async def cancel(request: Request[State]) -> Response:
     """Cancel a replay."""
-    return await _set(request, ReplayStatus.CANCELLED)
+    return await _set(request, Action.CANCEL, ReplayStatus.CANCELLED)
 
 
-async def _set(request: Request[State], status: ReplayStatus) -> Response:
+async def _set(request: Request[State], action: Action, status: ReplayStatus) -> Response:
     replay_id = read_id(request, "replay_id", NoSuchReplay)
+    act = Act(action=action, kind=Kind.REPLAY, target=str(replay_id), reason=reason_of(request))
     try:
-        async with changing(request.state["engine"]) as connection:
+        async with acting(request, act) as connection:
             await _found(connection, replay_id)
             await set_status(connection, replay_id, status, now=datetime.now(UTC))
             shown = await _found(connection, replay_id)

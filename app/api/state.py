@@ -3,6 +3,7 @@
 from asyncio import Semaphore
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -23,7 +24,9 @@ class State(TypedDict):
     max_released_bytes: int
     settings: Settings
     destinations: Mapping[str, DestinationSettings]
+    spool: Path | None
     usernames: Mapping[str, str]
     plans: Semaphore
     waits: Semaphore
     client: NotRequired[Client]  # from the door
+    request_id: NotRequired[str]  # from the middleware

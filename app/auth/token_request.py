@@ -15,7 +15,7 @@ FORM = b"application/x-www-form-urlencoded"
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 """RFC 6749, section 3.3."""
 
-OF_TOKENS = frozenset((Scope.READ, Scope.REPLAY, Scope.CONSOLE))
+OF_TOKENS = frozenset((Scope.READ, Scope.REPLAY, Scope.ERASE, Scope.CONSOLE))
 """The scopes that a token may have. Webhooks are sent with HTTP Basic: Prioticket can send nothing else."""
 
 

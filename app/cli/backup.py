@@ -1,6 +1,7 @@
 """The commands `priohook backup` and `priohook restore`."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ from typing import Any
 import click
 from sqlalchemy import exists, select
 
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.auth.kept import NAMES, kept_path
 from app.cli.deliveries import confirm
-from app.cli.opened import change, load_settings, opened, read
+from app.cli.filters import giving_reason
+from app.cli.opened import acting, change, load_settings, opened, read
 from app.cli.output import cell, say, say_json
 from app.cli.progress import progress_bar
 from app.database.engines import is_sqlite, sqlite_path
-from app.database.writing import writing
+from app.database.schema import SchemaNotCurrent
 from app.deliveries.tables import Claimed
 from app.retention.archiving import archiving
 from app.retention.backups import back_up, remember
@@ -32,8 +36,9 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("file", type=PATH, required=False)
+@giving_reason
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: the manifest, or what PostgreSQL says.")
-def backup(file: Path | None, *, as_json: bool) -> None:
+def backup(file: Path | None, *, reason: str | None, as_json: bool) -> None:
     """Copy a SQLite database to FILE while it is in use. On PostgreSQL: check that its log is archived."""
     settings = load_settings()
     if not is_sqlite(settings.database_url):
@@ -50,7 +55,8 @@ def backup(file: Path | None, *, as_json: bool) -> None:
             )
     except BackupProblem as error:
         raise click.ClickException(str(error)) from None
-    change(remember, str(file.resolve()), manifest)
+    act = Act(action=Action.BACKUP, kind=Kind.DATABASE, target=str(file.resolve()), reason=reason)
+    change(act, remember, str(file.resolve()), manifest)
     if as_json:
         say_json(manifest)
         return
@@ -68,15 +74,20 @@ def backup(file: Path | None, *, as_json: bool) -> None:
     "--already-restored", is_flag=True, help="The database was restored by other means: only pause and hold deliveries."
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@giving_reason
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: what is paused and held.")
-def restore(file: Path | None, *, deliver_again: bool, already_restored: bool, yes: bool, as_json: bool) -> None:
+def restore(
+    file: Path | None, *, deliver_again: bool, already_restored: bool, yes: bool, reason: str | None, as_json: bool
+) -> None:
     """Put the backup FILE in the place of a SQLite database. Nothing is sent until destinations are resumed."""
     settings = load_settings()
+    act = Act(action=Action.RESTORE, kind=Kind.DATABASE, target=None if file is None else str(file), reason=reason)
+    act.details = {"deliver_again": deliver_again}
     if already_restored == (file is not None):
         raise click.UsageError("Give either FILE or --already-restored.")
     if file is None:
         confirm("Pause all destinations, and hold what is pending? No priohook may run meanwhile.", yes=yes)
-        _tell(asyncio.run(_come_to_rest(settings, deliver_again=deliver_again)), as_json=as_json)
+        _tell(asyncio.run(_come_to_rest(settings, act, deliver_again=deliver_again)), as_json=as_json)
         return
     if not is_sqlite(settings.database_url):
         raise click.UsageError(f"{ADVICE} Restore with them, then run `priohook restore --already-restored`.")
@@ -84,6 +95,7 @@ def restore(file: Path | None, *, deliver_again: bool, already_restored: bool, y
         standstill, replaced = _restore(settings, file, deliver_again=deliver_again, yes=yes)
     except BackupProblem as error:
         raise click.ClickException(str(error)) from None
+    asyncio.run(_record(settings, act))
     _tell(standstill, as_json=as_json)
     if replaced is not None and not as_json:
         say(f"The database that was there is now {replaced}.")
@@ -127,13 +139,20 @@ def _restore(settings: Settings, file: Path, *, deliver_again: bool, yes: bool) 
             remove(copy)
 
 
-async def _come_to_rest(settings: Settings, *, deliver_again: bool) -> Standstill:
+async def _come_to_rest(settings: Settings, act: Act, *, deliver_again: bool) -> Standstill:
     wanted_types = {name: destination.events for name, destination in settings.destinations.items()}
     now = datetime.now(UTC)
-    async with opened(settings) as engine, writing(engine) as connection:
+    async with opened(settings) as engine, acting(engine, act) as connection:
         if await connection.scalar(select(exists().where(Claimed.ends_at > now))):
             raise click.ClickException("A worker is sending deliveries. Stop all of priohook first.")
         return await come_to_rest(connection, wanted_types, taken_at=now, deliver_again=deliver_again, now=now)
+
+
+async def _record(settings: Settings, act: Act) -> None:
+    """Records the restore in the database that was restored, unless that is of a release without an audit."""
+    with suppress(SchemaNotCurrent):
+        async with opened(settings) as engine, acting(engine, act):
+            pass
 
 
 def _what_is_held(standstill: Standstill) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,13 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.words import number
 from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
-from app.cli.filters import Moment
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
+from app.cli.filters import Moment, giving_reason
 from app.cli.ids import Id
-from app.cli.opened import load_settings, opened, read
+from app.cli.opened import acting, load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json, say_nothing_matches
 from app.cli.progress import progress_bar
 from app.database.engines import prefer_indexes
-from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import (
@@ -116,14 +118,17 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
 @deliveries.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=DELIVERY_ID)
 @click.option("--destination", help="Instead of ids: all dead deliveries to this destination.")
-def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
+@giving_reason
+def retry(*, ids: tuple[UUID, ...], destination: str | None, reason: str | None) -> None:
     """Try deliveries again now. A dead or dropped delivery gets all its retries again."""
     _either(ids, destination)
     if destination is None:
-        _each(operations.retry, ids, "is tried again.")
+        act = Act(action=Action.RETRY, kind=Kind.DELIVERY, reason=reason)
+        _each(act, operations.retry, ids, "is tried again.")
     else:
         if number := count(destination, "dead"):
-            number = apply_to_all(operations.retry_dead, destination, total=number)
+            act = Act(action=Action.RETRY, kind=Kind.DESTINATION, target=destination, reason=reason)
+            number = apply_to_all(act, operations.retry_dead, destination, total=number)
         say(f"Dead deliveries to {destination} that are pending again: {number}.")
 
 
@@ -132,16 +137,18 @@ def retry(*, ids: tuple[UUID, ...], destination: str | None) -> None:
 @click.option("--destination", help="Instead of ids: all deliveries to this destination with this --status.")
 @click.option("--status", type=click.Choice(["dead", "pending"]), default="dead", show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bool) -> None:
+@giving_reason
+def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bool, reason: str | None) -> None:
     """Give deliveries up. Those that wait for them go on."""
     _either(ids, destination)
     if destination is None:
-        _each(operations.drop, ids, "is dropped.")
+        _each(Act(action=Action.DROP, kind=Kind.DELIVERY, reason=reason), operations.drop, ids, "is dropped.")
         return
     if number := count(destination, status):
         confirm(f"Drop {number} {status} deliveries to {destination}?", yes=yes)
         operation = operations.drop_dead if status == "dead" else operations.drop_pending
-        number = apply_to_all(operation, destination, total=number)
+        act = Act(action=Action.DROP, kind=Kind.DESTINATION, target=destination, reason=reason)
+        number = apply_to_all(act, operation, destination, total=number)
     say(f"{status.capitalize()} deliveries to {destination} that were dropped: {number}.")
 
 
@@ -164,9 +171,9 @@ def _either(ids: tuple[UUID, ...], destination: str | None) -> None:
         raise click.UsageError("Give either ids or --destination.")
 
 
-def _each(operation: Operation, ids: tuple[UUID, ...], outcome: str) -> None:
+def _each(act: Act, operation: Operation, ids: tuple[UUID, ...], outcome: str) -> None:
     """Changes each delivery. Exits with 1 if one cannot be changed."""
-    refused = asyncio.run(_one_by_one(operation, ids))
+    refused = asyncio.run(_one_by_one(act, operation, ids))
     for delivery_id in ids:
         if delivery_id in refused:
             say(f"priohook: {refused[delivery_id]}", err=True)
@@ -175,13 +182,17 @@ def _each(operation: Operation, ids: tuple[UUID, ...], outcome: str) -> None:
     sys.exit(1 if refused else 0)
 
 
-async def _one_by_one(operation: Operation, ids: tuple[UUID, ...]) -> dict[UUID, str]:
+async def _one_by_one(act: Act, operation: Operation, ids: tuple[UUID, ...]) -> dict[UUID, str]:
     """The deliveries that could not be changed, and why."""
     refused = {}
     async with opened(load_settings()) as engine:
         for delivery_id in ids:
+            this = replace(act, target=str(delivery_id))
             try:
-                async with writing(engine) as connection:
+                async with acting(engine, this) as connection:
+                    if delivery := await get_delivery(connection, delivery_id):
+                        this.event_id, this.reference = delivery.event_id, delivery.reference
+                        this.details = {"destination": delivery.destination, "was": delivery.status}
                     await operation(connection, delivery_id, now=datetime.now(UTC))
             except NotDone as error:
                 refused[delivery_id] = _sentence(error)
@@ -198,12 +209,13 @@ def _sentence(error: NotDone) -> str:
     return f"{what}."
 
 
-def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str, *, total: int) -> int:
+def apply_to_all(act: Act, operation: Callable[..., Awaitable[int]], destination: str, *, total: int) -> int:
     """Changes all deliveries of a destination that the operation concerns, and returns how many.
 
     On a terminal it shows the progress. On Ctrl-C it exits with 1; the same command then does the rest.
 
     Args:
+        act: Is recorded with each transaction, which changes some.
         operation: Changes up to `operations.BATCH`, and returns how many; fewer when there are none left.
         destination: The destination's name.
         total: How many there are to change.
@@ -211,7 +223,7 @@ def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str, *, 
     with progress_bar() as bar:
         task = bar.add_task(destination, total=total)
         try:
-            return asyncio.run(_batches(operation, destination, partial(bar.advance, task)))
+            return asyncio.run(_batches(act, operation, destination, partial(bar.advance, task)))
         except KeyboardInterrupt:
             bar.stop()
             done = int(bar.tasks[0].completed)
@@ -219,14 +231,17 @@ def apply_to_all(operation: Callable[..., Awaitable[int]], destination: str, *, 
             sys.exit(1)
 
 
-async def _batches(operation: Callable[..., Awaitable[int]], destination: str, advance: Callable[[float], None]) -> int:
+async def _batches(
+    act: Act, operation: Callable[..., Awaitable[int]], destination: str, advance: Callable[[float], None]
+) -> int:
     """Changes some in each transaction, so that neither the receiver nor a worker waits long."""
     total = 0
     async with opened(load_settings()) as engine:
         prefer_indexes(engine)
         while True:
-            async with writing(engine) as connection:
+            async with acting(engine, act) as connection:
                 done = await operation(connection, destination, now=datetime.now(UTC))
+                act.details = {"deliveries": done}
             total += done
             advance(done)
             if done < operations.BATCH:  # what comes meanwhile is left, otherwise this might never end

@@ -8,7 +8,10 @@ import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.destinations import DestinationShown, all_destinations
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.cli.deliveries import apply_to_all, confirm, count
+from app.cli.filters import giving_reason
 from app.cli.opened import change, load_settings, read
 from app.cli.output import print_json_lines, print_rows, say, short_id
 from app.deliveries import operations
@@ -53,31 +56,37 @@ def list_(*, as_json: bool) -> None:
 @click.option("--reason", default="An operator paused it.", help="Why it is paused; lists show it.")
 def pause(name: str, *, reason: str) -> None:
     """Stop sending to a destination. Its deliveries wait."""
-    _change(operations.pause, name, reason=reason)
+    _change(
+        Act(action=Action.PAUSE, kind=Kind.DESTINATION, target=name, reason=reason), operations.pause, reason=reason
+    )
     say(f"{name} is paused. `priohook destinations resume {name}` resumes it.")
 
 
 @destinations.command()
 @click.argument("name")
-def resume(name: str) -> None:
+@giving_reason
+def resume(name: str, *, reason: str | None) -> None:
     """Send to a destination again, at once. Its back-offs and circuit breaker are reset."""
-    _change(operations.resume, name)
+    _change(Act(action=Action.RESUME, kind=Kind.DESTINATION, target=name, reason=reason), operations.resume)
     say(f"{name} is resumed.")
 
 
 @destinations.command()
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Drop pending deliveries without asking.")
-def remove(name: str, *, yes: bool) -> None:
+@giving_reason
+def remove(name: str, *, yes: bool, reason: str | None) -> None:
     """Forget a destination that is no longer in the settings. Pending deliveries are dropped; all stay listed."""
     if name in load_settings().destinations:
         raise click.UsageError(f"{name} is in the settings. Remove it there first, and restart what uses them.")
     if pending := count(name, "pending"):
         confirm(f"Drop {pending} pending deliveries to {name} and forget it?", yes=yes)
-        dropped = apply_to_all(operations.drop_pending, name, total=pending)
+        act = Act(action=Action.DROP, kind=Kind.DESTINATION, target=name, reason=reason)
+        dropped = apply_to_all(act, operations.drop_pending, name, total=pending)
         say(f"Pending deliveries to {name} that were dropped: {dropped}.")
     try:
-        change(operations.remove, name)
+        act = Act(action=Action.REMOVE, kind=Kind.DESTINATION, target=name, reason=reason)
+        change(act, operations.remove, name)
     except NotDone as error:
         raise click.ClickException(f"{error} Try again when that has ended.") from None
     say(f"{name} is forgotten. `priohook deliveries list --destination {name}` still lists its deliveries.")
@@ -114,7 +123,8 @@ def _failing(first: Stuck, number: int) -> str:
     return f"failing: {by} ({why or first.last_result}){more}"
 
 
-def _change(operation: Callable[..., Awaitable[None]], name: str, **values: Any) -> None:
+def _change(act: Act, operation: Callable[..., Awaitable[None]], **values: Any) -> None:
+    name = act.target or ""
     configured, now = load_settings().destinations, datetime.now(UTC)
 
     async def registered(connection: AsyncConnection) -> None:
@@ -123,7 +133,7 @@ def _change(operation: Callable[..., Awaitable[None]], name: str, **values: Any)
         await operation(connection, name, now=now, **values)
 
     try:
-        change(registered)
+        change(act, registered)
     except NobodyKnows as error:
         what = str(error).rstrip(".")
         raise click.ClickException(f"{what}: `priohook destinations list` shows their names.") from None

@@ -4,13 +4,18 @@ from typing import Any
 from uuid import UUID
 
 import click
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.words import counted, number
 from app.api.events import EventDetail, EventSummary
-from app.cli.filters import choosing_events
+from app.audit.chain import Act
+from app.audit.queries import AuditFilter, ListedEntry, list_entries
+from app.audit.tables import Action, Kind
+from app.cli.actions import MOST_ACTIONS, print_actions
+from app.cli.filters import choosing_events, giving_reason
 from app.cli.ids import Id
 from app.cli.lazy import LazyGroup
-from app.cli.opened import read
+from app.cli.opened import change, read
 from app.cli.output import (
     cell,
     print_fields,
@@ -22,7 +27,7 @@ from app.cli.output import (
     say_nothing_matches,
     write_body,
 )
-from app.events.queries import EventFilter, count_events, get_event, list_events
+from app.events.queries import EventFilter, WholeEvent, count_events, get_event, get_summary, list_events
 from app.events.tables import Event, Status
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
@@ -65,23 +70,36 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
     is_flag=True,
     help="Write only the exact bytes that arrived; on a terminal, as text.",
 )
+@giving_reason
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, without the body.")
-def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
-    """Show one event with its headers and body."""
-    event = read(get_event, event_id)
-    if event is None:
-        raise click.ClickException(f"There is no event {event_id}.")
+def show(event_id: UUID, *, body_only: bool, reason: str | None, as_json: bool) -> None:
+    """Show one event with its headers and body, and what was done with it. The audit keeps who read the body."""
+    if as_json and not body_only:
+        summary = read(get_summary, event_id)
+        if summary is None:
+            raise click.ClickException(f"There is no event {event_id}.")
+        say_json(EventDetail.model_validate(summary))
+        return
+    act = Act(action=Action.READ, kind=Kind.EVENT, target=str(event_id), event_id=event_id, reason=reason)
+
+    async def found(connection: AsyncConnection) -> tuple[WholeEvent, list[ListedEntry]]:
+        event = await get_event(connection, event_id)
+        if event is None:
+            raise click.ClickException(f"There is no event {event_id}.")
+        if body_only and event.erased_at is not None:
+            raise click.ClickException(f"The body of event {event_id} was erased at {cell(event.erased_at)}.")
+        act.reference = event.reference
+        return event, await list_entries(connection, AuditFilter(event_id=event_id), limit=MOST_ACTIONS)
+
+    event, actions = change(act, found)
     if body_only:
         write_body(event.body)
         return
-    detail = EventDetail.model_validate(event)
-    if as_json:
-        say_json(detail)
-        return
-    print_fields(detail.model_dump(exclude={"headers"}))
+    print_fields(EventDetail.model_validate(event).model_dump(exclude={"headers"}))
     say("headers")
     for name, value in event.headers:
         say(f"  {cell(name)}: {cell(value)}")
+    print_actions(actions)
     say(f"\n{readable(event.body)}")
 
 

@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import click
 
 from app.events.tables import Status
+from app.settings.files import decoded
 
 AGO = re.compile(r"(\d+)([smhd])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -39,6 +41,31 @@ OPTIONS = (
     click.option("--since", type=Moment(), help="Only events received at this time or later: 2026-08-12, 24h, 7d."),
     click.option("--until", type=Moment(), help="Only events received before this time."),
 )
+
+
+def read_ids(file: Any) -> list[UUID] | None:
+    """The ids in a file that `--ids` names, opened as latin-1, which keeps each byte; None without a file.
+
+    Raises:
+        click.UsageError: it is not text, or a line is not an id.
+    """
+    if file is None:
+        return None
+    try:
+        lines = decoded(file.read().encode("latin-1")).splitlines()
+    except UnicodeDecodeError:
+        raise click.UsageError("--ids takes text in UTF-8, or in UTF-16 with a byte order mark.") from None
+    ids = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                ids.append(UUID(line.strip()))
+        except ValueError:
+            raise click.UsageError(f"--ids takes one event id on each line. Line {number} is not a valid id.") from None
+    return ids
+
+
+giving_reason = click.option("--reason", help="Why; the audit keeps it, so name no guest in it.")
 
 
 def choosing_events(command: Callable[..., None]) -> Callable[..., None]:

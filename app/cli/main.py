@@ -12,6 +12,7 @@ from app.cli.streams import open_streams
 from app.telemetry.printing import printable
 
 COMMANDS = {
+    "audit": ("app.cli.audit:audit", "List who did what, and verify that nobody changed it."),
     "backup": (
         "app.cli.backup:backup",
         "Copy a SQLite database to FILE while it is in use. On PostgreSQL: check that its log is archived.",
@@ -20,6 +21,7 @@ COMMANDS = {
     "clients": ("app.cli.clients:clients", "Make credentials for clients, and list the clients."),
     "deliveries": ("app.cli.deliveries:deliveries", "List, show, retry and drop deliveries."),
     "destinations": ("app.cli.destinations:destinations", "List, pause, resume and remove destinations."),
+    "erase": ("app.cli.erase:erase", "Erase what stored events hold of a person, for ever."),
     "events": ("app.cli.events:events", "List and show events, and release quarantined ones."),
     "keys": ("app.cli.keys:keys", "Make a key that signs tokens."),
     "migrate": ("app.cli.migrate:migrate", "Bring the database's schema up to this release."),

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.audit.actors import at_shell
+from app.audit.chain import Act, record
 from app.database import engines, schema
 from app.database.writing import writing
 from app.settings.model import Settings
@@ -59,15 +61,24 @@ def read(
     return asyncio.run(result())
 
 
+@asynccontextmanager
+async def acting(engine: AsyncEngine, act: Act) -> AsyncIterator[AsyncConnection]:
+    """A transaction at whose end the action is recorded. If anything is raised in it, nothing was done or recorded."""
+    async with writing(engine) as connection:
+        yield connection
+        await record(connection, at_shell(), act, now=datetime.now(UTC))
+
+
 def change(
+    act: Act,
     operation: Callable[Concatenate[AsyncConnection, Given], Awaitable[Result]],
     *given: Given.args,
     **named: Given.kwargs,
 ) -> Result:
-    """The result of an operation, run in a transaction of its own."""
+    """The result of an operation, run in a transaction of its own that records the action."""
 
     async def result() -> Result:
-        async with opened(load_settings()) as engine, writing(engine) as connection:
+        async with opened(load_settings()) as engine, acting(engine, act) as connection:
             return await operation(connection, *given, **named)
 
     return asyncio.run(result())

@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.alarms.words import counted
 from app.api.deliveries import DeliverySummary
 from app.api.events import EventSummary
+from app.audit.queries import AuditFilter, ListedEntry, list_entries
+from app.cli.actions import MOST_ACTIONS, print_actions
 from app.cli.opened import read
 from app.cli.output import cell, say, say_json
 from app.deliveries.queries import DeliveryFilter, ListedDelivery, list_deliveries
@@ -32,13 +34,16 @@ def orders() -> None:
 def show(reference: str, *, as_json: bool) -> None:
     """Show the events of an order or other object by its versions, and what became of each. It reads no bodies."""
 
-    async def found(connection: AsyncConnection) -> tuple[list[ListedEvent], list[ListedDelivery]]:
+    async def found(
+        connection: AsyncConnection,
+    ) -> tuple[list[ListedEvent], list[ListedDelivery], list[ListedEntry]]:
         return (
             await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS),
             await list_deliveries(connection, DeliveryFilter(reference=reference), limit=MOST_DELIVERIES),
+            await list_entries(connection, AuditFilter(reference=reference), limit=MOST_ACTIONS),
         )
 
-    events, deliveries = read(found)
+    events, deliveries, actions = read(found)
     if not events:
         raise click.ClickException(f"No event has the reference {reference}. References are case-sensitive.")
     placed = timeline(events)
@@ -57,6 +62,7 @@ def show(reference: str, *, as_json: bool) -> None:
         say(f"\n{event.received_at:%Y-%m-%d %H:%M:%S}  {remarks}\n  event {event.id}")
         for delivery in of_event[event.id]:
             say(f"  {cell(delivery.destination)}: {_outcome(delivery)}")
+    print_actions(actions)
 
 
 def _remarks(placed: Placed) -> Iterator[str]:
@@ -65,6 +71,8 @@ def _remarks(placed: Placed) -> Iterator[str]:
         yield f"version {event.order_version}"
     if placed.late:
         yield "late"
+    if event.erased_at is not None:
+        yield f"erased {event.erased_at:%Y-%m-%d}"
     if event.duplicates:
         yield counted(event.duplicates, "copy", "copies")
     if event.origin != Origin.RECEIVED:

@@ -10,8 +10,12 @@ import click
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.audit.chain import Act
+from app.audit.tables import Action
+from app.audit.tables import Kind as AuditKind
 from app.cli.deliveries import confirm
-from app.cli.opened import load_settings, opened
+from app.cli.filters import giving_reason
+from app.cli.opened import acting, load_settings, opened
 from app.cli.output import cell, say, say_json
 from app.cli.progress import progress_bar
 from app.database.engines import is_sqlite, prefer_indexes, sqlite_path
@@ -39,8 +43,9 @@ NAMES = {
 @click.option("--fast", is_flag=True, help="Delete without rests: receivers and workers wait longer meanwhile.")
 @click.option("--vacuum", is_flag=True, help="SQLite: then write the whole file anew. New events wait meanwhile.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation of --vacuum.")
+@giving_reason
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: plan, deleted rows, and the space on disk.")
-def prune_(*, dry_run: bool, fast: bool, vacuum: bool, yes: bool, as_json: bool) -> None:
+def prune_(*, dry_run: bool, fast: bool, vacuum: bool, yes: bool, reason: str | None, as_json: bool) -> None:
     """Delete what is older than the setting retention says, as a worker does hourly, and show the space on disk."""
     settings = load_settings()
     ages = settings.retention
@@ -55,7 +60,7 @@ def prune_(*, dry_run: bool, fast: bool, vacuum: bool, yes: bool, as_json: bool)
     if not dry_run:
         if vacuum and not yes:
             _confirm_vacuum(settings.database_url)
-        deleted = _prune(ages, planned, rests=0.0 if fast else RESTS)
+        deleted = _prune(ages, planned, rests=0.0 if fast else RESTS, reason=reason)
         if vacuum:
             asyncio.run(_vacuum())
     space = asyncio.run(_space())
@@ -72,14 +77,18 @@ async def _plan(ages: RetentionSettings) -> dict[Kind, Planned]:
         return await plan(connection, ages, now=datetime.now(UTC))
 
 
-def _prune(ages: RetentionSettings | None, planned: dict[Kind, Planned], *, rests: float) -> dict[Kind, int]:
+def _prune(
+    ages: RetentionSettings | None, planned: dict[Kind, Planned], *, rests: float, reason: str | None
+) -> dict[Kind, int]:
     """Deletes, with a progress bar on a terminal. On Ctrl-C it exits with 1; the same command then does the rest."""
     if ages is None:
         return {}
+    before = {kind: each.before.isoformat() for kind, each in planned.items()}
+    act = Act(action=Action.PRUNE, kind=AuditKind.DATABASE, reason=reason, details={"before": before})
     with progress_bar() as bar:
         tasks = {kind: bar.add_task(NAMES[kind], total=each.rows) for kind, each in planned.items()}
         try:
-            deleted = asyncio.run(_delete(ages, rests, lambda kind, number: bar.advance(tasks[kind], number)))
+            deleted = asyncio.run(_delete(act, ages, rests, lambda kind, number: bar.advance(tasks[kind], number)))
             return {kind: deleted[kind] for kind in planned}
         except KeyboardInterrupt:
             bar.stop()
@@ -93,9 +102,11 @@ def _prune(ages: RetentionSettings | None, planned: dict[Kind, Planned], *, rest
             ) from None
 
 
-async def _delete(ages: RetentionSettings, rests: float, told: Any) -> Counter[Kind]:
+async def _delete(act: Act, ages: RetentionSettings, rests: float, told: Any) -> Counter[Kind]:
     async with opened(load_settings()) as engine:
         prefer_indexes(engine)
+        async with acting(engine, act):  # before the deletions, which commit one after the other
+            pass
         deleted = await prune(engine, ages, now=datetime.now(UTC), rests=rests, told=told)
         await shrink(engine, rests=rests)
         await _copy_log(engine)

@@ -11,9 +11,11 @@ from typing import Any
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.auth.first_clients import with_kept_clients
-from app.cli.filters import Moment
-from app.cli.opened import load_settings, opened
+from app.cli.filters import Moment, giving_reason
+from app.cli.opened import acting, load_settings, opened
 from app.cli.output import print_fields, print_rows, say, say_json
 from app.cli.prioticket import account
 from app.cli.progress import progress_bar
@@ -53,6 +55,7 @@ class Since(Moment):
 @click.option("--dry-run", is_flag=True, help="Only list and compare: fetch and store nothing.")
 @click.option("--versions", is_flag=True, help="Fetch the versions of a missing order that were missed before too.")
 @click.option("--no-deliver", is_flag=True, help="Store what is fetched, but do not deliver it.")
+@giving_reason
 @click.option(
     "--json",
     "as_json",
@@ -60,7 +63,14 @@ class Since(Moment):
     help="One JSON object a line: each order that was missing or thin, then the counts.",
 )
 def reconcile(
-    *, since: Any, until: datetime | None, dry_run: bool, versions: bool, no_deliver: bool, as_json: bool
+    *,
+    since: Any,
+    until: datetime | None,
+    dry_run: bool,
+    versions: bool,
+    no_deliver: bool,
+    reason: str | None,
+    as_json: bool,
 ) -> None:
     """Ask Prioticket which orders changed, and fetch those whose webhooks never arrived.
 
@@ -70,7 +80,7 @@ def reconcile(
     report = _Report(as_json=as_json)
     chosen = {"until": until, "versions": versions, "deliver": not no_deliver}
     try:
-        complete = asyncio.run(_reconcile(report, since, chosen, dry_run=dry_run))
+        complete = asyncio.run(_reconcile(report, since, chosen, dry_run=dry_run, reason=reason))
     finally:
         report.close(dry_run=dry_run)
     if not complete:
@@ -79,7 +89,9 @@ def reconcile(
         raise SystemExit(1)
 
 
-async def _reconcile(report: "_Report", since: Any, chosen: dict[str, Any], *, dry_run: bool) -> bool:
+async def _reconcile(
+    report: "_Report", since: Any, chosen: dict[str, Any], *, dry_run: bool, reason: str | None
+) -> bool:
     settings = with_kept_clients(load_settings())
     configured = account()
     async with (
@@ -89,7 +101,7 @@ async def _reconcile(report: "_Report", since: Any, chosen: dict[str, Any], *, d
     ):
         if not mine:
             raise click.ClickException("A reconciliation is running already, perhaps a worker's. Try again later.")
-        run = await _begun(engine, since, chosen, dry_run=dry_run)
+        run = await _begun(engine, since, chosen, dry_run=dry_run, reason=reason)
         if run.resumed:
             report.say(
                 f"Going on with run {run.id}, begun {run.started_at:%F %T} UTC; --since last then finds later changes."
@@ -114,7 +126,7 @@ async def _reconcile(report: "_Report", since: Any, chosen: dict[str, Any], *, d
     return complete
 
 
-async def _begun(engine: AsyncEngine, since: Any, chosen: dict[str, Any], *, dry_run: bool) -> Run:
+async def _begun(engine: AsyncEngine, since: Any, chosen: dict[str, Any], *, dry_run: bool, reason: str | None) -> Run:
     now = datetime.now(UTC)
     async with engine.connect() as connection:
         begins = await last_complete(connection) if since == LAST else since
@@ -123,8 +135,11 @@ async def _begun(engine: AsyncEngine, since: Any, chosen: dict[str, Any], *, dry
     asked = Asked(since=begins, **chosen)
     if dry_run:
         return new_run(asked, now=now)
-    async with writing(engine) as connection:
-        return await begin(connection, asked, now=now)
+    act = Act(action=Action.RECONCILE, kind=Kind.RECONCILIATION, reason=reason, details={"since": begins.isoformat()})
+    async with acting(engine, act) as connection:
+        run = await begin(connection, asked, now=now)
+        act.target = str(run.id)
+    return run
 
 
 @contextmanager

@@ -14,14 +14,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.alarms.words import counted
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.auth.first_clients import with_kept_clients
 from app.cli.deliveries import confirm
-from app.cli.filters import Moment
+from app.cli.filters import Moment, giving_reason
 from app.cli.ids import Id
-from app.cli.opened import load_settings, opened, read
+from app.cli.opened import acting, load_settings, opened, read
 from app.cli.output import cell, say
 from app.cli.progress import progress_bar
-from app.database.writing import writing
+from app.events.queries import get_summary
 from app.events.tables import Event
 from app.receiver.quarantine import QuarantineFilter, Reason, count_by_reason, oldest_quarantined
 from app.receiver.release import NotReleased, Released
@@ -49,7 +51,8 @@ class _Done:
 @click.option("--until", type=Moment(), help="Only events received before this time.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def release(*, ids: tuple[UUID, ...], dry_run: bool, yes: bool, **narrowing: Any) -> None:
+@giving_reason
+def release(*, ids: tuple[UUID, ...], dry_run: bool, yes: bool, reason: str | None, **narrowing: Any) -> None:
     """Judge quarantined events again by their bytes, and accept those that can be read.
 
     Give ids, or filters for all that match and were not judged yet; then the plan is shown first.
@@ -58,7 +61,7 @@ def release(*, ids: tuple[UUID, ...], dry_run: bool, yes: bool, **narrowing: Any
     if bool(ids) == (narrowed != QuarantineFilter()) or (ids and dry_run):
         raise click.UsageError("Give either ids, or at least one of --status, --because, --client, --since, --until.")
     if ids:
-        sys.exit(asyncio.run(_each(ids)))
+        sys.exit(asyncio.run(_each(ids, why=reason)))
     reasons = read(count_by_reason, narrowed)
     _print_plan(reasons)
     total = sum(reason.events for reason in reasons)
@@ -68,20 +71,20 @@ def release(*, ids: tuple[UUID, ...], dry_run: bool, yes: bool, **narrowing: Any
     done = _Done()
     with progress_bar() as bar:
         task = bar.add_task("release", total=total)
-        asyncio.run(_all(narrowed, done, lambda: bar.advance(task)))
+        asyncio.run(_all(narrowed, done, lambda: bar.advance(task), why=reason))
     say(f"Accepted: {done.accepted}. Copies of accepted ones: {done.copies}. Still refused: {done.refused.total()}.")
     for why, number in done.refused.most_common(MOST_NAMED):
         say(f"priohook: {counted(number, 'event')} still refused: {why}", err=True)
     sys.exit(1 if done.refused else 0)
 
 
-async def _each(ids: tuple[UUID, ...]) -> int:
+async def _each(ids: tuple[UUID, ...], *, why: str | None) -> int:
     """Releases these events and says what became of each. Returns the exit status."""
     status = 0
     async with opened(load_settings()) as engine:
         for event_id in ids:
             try:
-                released = await _release(engine, event_id)
+                released = await _release(engine, event_id, why=why)
             except NotReleased as refusal:
                 say(f"Error: {refusal}", err=True)
                 status = 1
@@ -93,12 +96,12 @@ async def _each(ids: tuple[UUID, ...]) -> int:
     return status
 
 
-async def _all(narrowed: QuarantineFilter, done: _Done, advance: Callable[[], None]) -> None:
+async def _all(narrowed: QuarantineFilter, done: _Done, advance: Callable[[], None], *, why: str | None) -> None:
     """Releases in the order of arrival, each event in a transaction of its own."""
     async with opened(load_settings()) as engine:
         async for event_id in _chosen(engine, narrowed):
             try:
-                released = await _release(engine, event_id)
+                released = await _release(engine, event_id, why=why)
             except NotReleased as refusal:
                 done.refused[str(refusal).replace(f"Event {event_id} ", "It ")] += 1
             else:
@@ -119,19 +122,24 @@ async def _chosen(engine: AsyncEngine, narrowed: QuarantineFilter) -> AsyncItera
         last = some[-1]
 
 
-async def _release(engine: AsyncEngine, event_id: UUID) -> Released:
+async def _release(engine: AsyncEngine, event_id: UUID, *, why: str | None) -> Released:
     try:
-        return await _release_once(engine, event_id)
+        return await _release_once(engine, event_id, why=why)
     except IntegrityError:  # a copy was accepted meanwhile; now it is found
-        return await _release_once(engine, event_id)
+        return await _release_once(engine, event_id, why=why)
 
 
-async def _release_once(engine: AsyncEngine, event_id: UUID) -> Released:
+async def _release_once(engine: AsyncEngine, event_id: UUID, *, why: str | None) -> Released:
     settings = with_kept_clients(load_settings())
     usernames = {name: client.username or name for name, client in settings.clients.items()}
-    async with writing(engine) as connection:
+    act = Act(action=Action.RELEASE, kind=Kind.EVENT, target=str(event_id), event_id=event_id, reason=why)
+    async with acting(engine, act) as connection:
         limit, now = settings.max_released_bytes, datetime.now(UTC)
-        return await release_event(connection, event_id, usernames=usernames, limit=limit, now=now)
+        released = await release_event(connection, event_id, usernames=usernames, limit=limit, now=now)
+        shown = await get_summary(connection, event_id)
+        act.reference = shown.reference if shown else None
+        act.details = {"copy_of": str(released.id)} if released.duplicate else {}
+    return released
 
 
 def _print_plan(reasons: list[Reason]) -> None:

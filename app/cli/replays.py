@@ -8,11 +8,14 @@ from uuid import UUID
 
 import click
 from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.plans import DEFAULT_RATE, FASTEST, SLOWEST, PlanShown, ReplayAnswer
 from app.api.replays import ReplayShown
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
 from app.cli.deliveries import confirm
-from app.cli.filters import choosing_events
+from app.cli.filters import choosing_events, giving_reason, read_ids
 from app.cli.following import CONTROLS, find, follow
 from app.cli.ids import Id
 from app.cli.opened import change, load_settings, read
@@ -23,7 +26,6 @@ from app.deliveries.queries import list_replays
 from app.deliveries.replays import ReplayHasEnded, set_status, start
 from app.deliveries.tables import Replay, ReplayStatus
 from app.events.queries import EventFilter
-from app.settings.files import decoded
 from app.settings.model import DestinationSettings
 from app.settings.values import masked, short_name
 
@@ -64,6 +66,7 @@ REPLAY_ID = Id(Replay.id, "replay")
 @click.option(
     "--wait", is_flag=True, help="Follow the replay without a terminal too; exit 1 unless everything is delivered."
 )
+@giving_reason
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: the plan, and the replay if one was started.")
 def replay(
     *,
@@ -74,6 +77,7 @@ def replay(
     yes: bool,
     detach: bool,
     wait: bool,
+    reason: str | None,
     as_json: bool,
     **narrowing: Any,
 ) -> None:
@@ -81,7 +85,7 @@ def replay(
     if detach and wait:
         raise click.UsageError("--detach and --wait cannot be used together.")
     name, url = _target(to)
-    narrowed, chosen = EventFilter(**narrowing), _ids(ids)
+    narrowed, chosen = EventFilter(**narrowing), read_ids(ids)
     if chosen is not None and narrowed != EventFilter():
         raise click.UsageError("--ids cannot be used together with other filters.")
     planned = _planned(narrowed, chosen)
@@ -95,7 +99,17 @@ def replay(
         return
     confirm(f"Replay {planned.events} events to {name}?", yes=yes)
     now = datetime.now(UTC)
-    replay_id = change(start, narrowed, ids=chosen, destination=name, url=url, rate=rate, planned=planned, now=now)
+    act = Act(action=Action.REPLAY, kind=Kind.REPLAY, reference=narrowed.reference, reason=reason)
+    act.details = {"to": name, "events": planned.events}
+
+    async def started(connection: AsyncConnection) -> UUID:
+        replay_id = await start(
+            connection, narrowed, ids=chosen, destination=name, url=url, rate=rate, planned=planned, now=now
+        )
+        act.target = str(replay_id)
+        return replay_id
+
+    replay_id = change(act, started)
     if as_json:
         answer.replay = ReplayShown.model_validate(find(replay_id))
         say_json(answer)
@@ -141,25 +155,28 @@ def show(replay_id: UUID, *, followed: bool, as_json: bool) -> None:
 
 @replays.command()
 @click.argument("replay_id", metavar="ID", type=REPLAY_ID)
-def pause(replay_id: UUID) -> None:
+@giving_reason
+def pause(replay_id: UUID, *, reason: str | None) -> None:
     """Make no more deliveries until the replay is resumed. Those already made are sent."""
-    _set(replay_id, ReplayStatus.PAUSED)
+    _set(replay_id, Action.PAUSE, ReplayStatus.PAUSED, reason=reason)
     say(f"Replay {replay_id} is paused.")
 
 
 @replays.command()
 @click.argument("replay_id", metavar="ID", type=REPLAY_ID)
-def resume(replay_id: UUID) -> None:
+@giving_reason
+def resume(replay_id: UUID, *, reason: str | None) -> None:
     """Go on with a paused replay."""
-    _set(replay_id, ReplayStatus.RUNNING)
+    _set(replay_id, Action.RESUME, ReplayStatus.RUNNING, reason=reason)
     say(f"Replay {replay_id} is resumed.")
 
 
 @replays.command()
 @click.argument("replay_id", metavar="ID", type=REPLAY_ID)
-def cancel(replay_id: UUID) -> None:
+@giving_reason
+def cancel(replay_id: UUID, *, reason: str | None) -> None:
     """End a replay. Its pending deliveries are dropped, except those that are being sent."""
-    _set(replay_id, ReplayStatus.CANCELLED)
+    _set(replay_id, Action.CANCEL, ReplayStatus.CANCELLED, reason=reason)
     say(f"Replay {replay_id} is cancelled.")
 
 
@@ -183,23 +200,6 @@ def _target(to: str | None) -> tuple[str, str | None]:
     return short_name(to), to
 
 
-def _ids(file: Any) -> list[UUID] | None:
-    if file is None:
-        return None
-    try:
-        lines = decoded(file.read().encode("latin-1")).splitlines()  # latin-1 kept each byte
-    except UnicodeDecodeError:
-        raise click.UsageError("--ids takes text in UTF-8, or in UTF-16 with a byte order mark.") from None
-    ids = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                ids.append(UUID(line.strip()))
-        except ValueError:
-            raise click.UsageError(f"--ids takes one event id on each line. Line {number} is not a valid id.") from None
-    return ids
-
-
 def _planned(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
     try:
         return read(plan_replay, narrowed, ids)
@@ -210,9 +210,10 @@ def _planned(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
         raise click.ClickException(str(error)) from None
 
 
-def _set(replay_id: UUID, status: ReplayStatus) -> None:
+def _set(replay_id: UUID, action: Action, status: ReplayStatus, *, reason: str | None) -> None:
+    act = Act(action=action, kind=Kind.REPLAY, target=str(replay_id), reason=reason)
     try:
-        change(set_status, replay_id, status, now=datetime.now(UTC))
+        change(act, set_status, replay_id, status, now=datetime.now(UTC))
     except ReplayHasEnded as error:
         raise click.ClickException(f"{str(error).rstrip('.')}: `priohook replay` starts a new one.") from None
     except NotReplayable as error:
@@ -228,6 +229,8 @@ def _print_plan(planned: Plan, name: str, rate: float) -> None:
         say(f"takes    {_duration(planned.events / rate)} at {rate:g} a second")
     if planned.quarantined:
         say(f"{planned.quarantined} quarantined events match too but are left out. To replay them, release them first.")
+    if planned.erased:
+        say(f"{planned.erased} erased events match too but are left out. Nothing is left of them to deliver.")
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application import can_start, create_app
+from app.audit.starts import note_settings
 from app.auth.first_clients import FirstClients, first_clients
 from app.auth.first_start import complete
 from app.auth.kept import ignored_files
@@ -137,6 +138,8 @@ async def _register(engine: AsyncEngine, settings: Settings) -> None:
     await schema.check_schema(engine)
     async with writing.writing(engine) as connection:  # before the first event, so that they get it
         await register(connection, settings.destinations, now=datetime.now(UTC))
+    async with writing.writing(engine) as connection:
+        await note_settings(connection, settings, "serve", now=datetime.now(UTC))
 
 
 def _introduce(made: FirstClients, url: str, *, others: bool) -> None:

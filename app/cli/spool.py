@@ -1,12 +1,16 @@
 """The commands under `priohook spool`."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from app.cli.opened import load_settings, opened
+from app.audit.chain import Act
+from app.audit.tables import Action, Kind
+from app.cli.filters import giving_reason
+from app.cli.opened import acting, load_settings, opened
 from app.cli.output import print_json_lines, print_rows, say
 from app.database.engines import is_sqlite
 from app.events.moving import Mover
@@ -52,17 +56,25 @@ def list_(path: Path | None, *, as_json: bool) -> None:
 
 @spool.command()
 @click.argument("path", type=EXISTING)
-def move(path: Path) -> None:
+@giving_reason
+def move(path: Path, *, reason: str | None) -> None:
     """Move events into the database from PATH, a file or a folder of a receiver that never comes back."""
     settings = load_settings()
     if is_sqlite(settings.database_url):
         raise click.UsageError("The spool belongs to PostgreSQL. Set database_url to the database of its receiver.")
-    if not asyncio.run(_move(settings, path)):
+    if not asyncio.run(move_files(settings, _files(path), reason=reason)):
         raise SystemExit(1)
 
 
-async def _move(settings: Settings, path: Path) -> bool:
-    """Moves all files; whether nothing is left."""
+async def move_files(settings: Settings, files: Sequence[Path], *, reason: str | None, err: bool = False) -> bool:
+    """Moves the events of these files into the database; whether nothing is left.
+
+    Args:
+        settings: With the database.
+        files: The files.
+        reason: Why, for the audit.
+        err: Whether to say what was done on standard error.
+    """
     all_moved = True
     moved = 0
 
@@ -73,15 +85,18 @@ async def _move(settings: Settings, path: Path) -> bool:
     writer = PostgresWriter(settings.database_url, timeout=settings.commit_timeout)
     mover = Mover(writer, unread=without_what_was_read, moved=count)
     try:
-        async with opened(settings):
-            for each in _files(path):
+        async with opened(settings) as engine:
+            for each in files:
                 moved = 0
+                act = Act(action=Action.MOVE, kind=Kind.SPOOL, target=str(each), reason=reason)
+                async with acting(engine, act):  # before the move, which commits by itself
+                    pass
                 try:
                     stays = await _move_file(mover, each)
                 except SpoolProblem as problem:
                     stays = str(problem)
                 if moved or stays is None:
-                    say(f"{each}: {moved} events moved.")
+                    say(f"{each}: {moved} events moved.", err=err)
                 if stays is not None:
                     say(f"{each}: {stays}", err=True)
                     all_moved = False

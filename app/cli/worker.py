@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.audit.starts import note_settings
 from app.auth.first_clients import with_kept_clients
 from app.auth.first_start import complete
 from app.cli.opened import load_settings, opened
@@ -18,6 +19,7 @@ from app.cli.streams import outlive_output
 from app.database import engines
 from app.database.health import Health, watching
 from app.database.locks import locked_file
+from app.database.writing import writing
 from app.deliveries.worker import Worker
 from app.prioticket.client import prioticket_of
 from app.reconciliation.keeping import Keeper
@@ -71,6 +73,9 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
         watching(engine, Health(), commits=False, every=LOOK_EVERY),
         (spans := Spans()).running(),
     ):
+        if line is None:  # one beside `serve` has the settings of that
+            async with writing(engine) as connection:
+                await note_settings(connection, settings, "worker", now=datetime.now(UTC))
         work = Worker(engine, url, settings.destinations, spans=spans)
         digest = digest_of(complete(settings))  # as its receivers have it
         identity = Identity.of_this_process("worker", name=work.name, settings=digest, now=datetime.now(UTC))

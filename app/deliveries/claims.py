@@ -5,15 +5,15 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import Select, bindparam, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from app.database.writing import insert_new
-from app.deliveries.queue import drop_cancelled, prefer_live
+from app.deliveries.queue import drop_cancelled, prefer_live, promote
 from app.deliveries.retry import delay_after_loss
 from app.deliveries.tables import PENDING, Attempt, AttemptResult, Claimed, Delivery
-from app.deliveries.transitions import LOSE, OF_DELIVERY
+from app.deliveries.transitions import LOSE, OF_DELIVERY, dropped
 from app.events.tables import Event, Origin
 
 MARGIN = timedelta(seconds=5)
@@ -94,6 +94,7 @@ class Due(NamedTuple):
     event_name: str | None
     headers: list[list[str]]
     body: bytes
+    erased_at: datetime | None
     superseded: bool
     origin: str
     cause: UUID | None
@@ -146,6 +147,7 @@ _due: Select[*tuple[Any, ...]] = (
         Event.event_name,
         Event.headers,
         Event.body,
+        Event.erased_at,
         _superseded,
         Event.origin,
         Event.cause,
@@ -206,7 +208,7 @@ async def claim(
     """Claims up to `free` due deliveries, those of replays last. The caller holds the destination's lock.
 
     A delivery whose last attempt was lost with its process is sent alone: it waits until nothing else is being sent,
-    and later deliveries wait for it.
+    and later deliveries wait for it. Deliveries of erased events are dropped.
 
     Args:
         connection: In a transaction that may write.
@@ -225,9 +227,16 @@ async def claim(
                 values = {"destination": limits.name, "now": now, "most": free - len(found)}
                 found += [Due(*row) for row in await connection.execute(query, values)]
         lost = [due.lost_attempt() for due in found if due.claimed_by is not None]
-        if not lost:
+        erased = [due for due in found if due.claimed_by is None and due.erased_at is not None]
+        if not lost and not erased:
             break
-        await _lose(connection, limits.name, lost, now=now)
+        if lost:
+            await _lose(connection, limits.name, lost, now=now)
+        if erased:  # made while its event was being erased: there is nothing to send
+            which = update(Delivery).where(Delivery.id.in_([due.delivery_id for due in erased]), PENDING)
+            await connection.execute(which.values(dropped(now=now).values()))
+            references = {due.reference for due in erased if due.reference is not None}
+            await promote(connection, limits.name, references, now=now)
     suspect = next((place for place, due in enumerate(found) if due.lost), None)
     if suspect is not None:
         found = found[: suspect or (0 if flying else 1)]

@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Integer, delete, exists, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.deliveries.claims import lose_run_out
+from app.deliveries.queries import of_events
 from app.deliveries.queue import ORDER, State, lock, promote
 from app.deliveries.tables import (
     DEAD,
@@ -23,6 +24,7 @@ from app.deliveries.tables import (
     ReplayStatus,
 )
 from app.deliveries.transitions import UNCLAIMED, dropped, in_flight, revived
+from app.events.tables import Event
 
 BATCH = 500
 """The most deliveries that one transaction changes."""
@@ -69,6 +71,20 @@ class WasDelivered(NotDone):
         self.event_id = delivery.event_id
 
 
+class WasErased(NotDone):
+    """The event of the delivery was erased."""
+
+    def __init__(self, delivery: Chosen) -> None:
+        super().__init__(f"Event {delivery.event_id} was erased: nothing is left of it to deliver.")
+
+
+class BeingSent(NotDone):
+    """A worker is sending the delivery now."""
+
+    def __init__(self, delivery_id: UUID) -> None:
+        super().__init__(f"Delivery {delivery_id} is being sent now.")
+
+
 class WaitsBehind(NotDone):
     """Another delivery of the same reference goes first."""
 
@@ -89,18 +105,21 @@ async def retry(connection: AsyncConnection, delivery_id: UUID, *, now: datetime
     """Makes a pending delivery due now, or makes a dead or dropped one pending again with all its retries.
 
     Raises:
-        NotDone: there is no such delivery, it was delivered, it is being sent, or it waits for another one.
+        NotDone: there is no such delivery, it was delivered, it is being sent, it waits for another one, or its event
+            was erased.
     """
     delivery, state, sent_now = await _locked(connection, delivery_id, now=now)
     if state is None:
         raise NotDone(f"Destination {delivery.destination} was removed, or belonged to a replay that has ended.")
     if delivery.status == DeliveryStatus.DELIVERED:
         raise WasDelivered(delivery)
+    if await connection.scalar(select(Event.erased_at).where(Event.id == delivery.event_id)) is not None:
+        raise WasErased(delivery)
     if delivery.status != DeliveryStatus.PENDING:
         await _revive(connection, delivery.destination, [delivery], now=now)
         return
     if sent_now:
-        raise NotDone(f"Delivery {delivery_id} is being sent now.")
+        raise BeingSent(delivery_id)
     if delivery.due_at is None:
         raise WaitsBehind(delivery)
     await connection.execute(update(Delivery).where(Delivery.id == delivery_id).values(due_at=now))
@@ -116,8 +135,28 @@ async def drop(connection: AsyncConnection, delivery_id: UUID, *, now: datetime)
     if delivery.status not in (DeliveryStatus.PENDING, DeliveryStatus.DEAD):
         raise NotDone(f"Delivery {delivery_id} is {delivery.status}: there is nothing to drop.")
     if sent_now:
-        raise NotDone(f"Delivery {delivery_id} is being sent now.")
+        raise BeingSent(delivery_id)
     await _drop(connection, delivery.destination, [delivery], now=now)
+
+
+async def drop_of_events(connection: AsyncConnection, ids: Sequence[UUID], *, now: datetime) -> int:
+    """Drops all pending and dead deliveries of these events, and returns how many. Deliveries of others go on.
+
+    Raises:
+        BeingSent: a worker is sending one of them.
+    """
+    of_these = (of_events(ids), or_(PENDING, DEAD))
+    names = set(await connection.scalars(select(Delivery.destination).where(*of_these)))
+    for name in sorted(names):  # as dispatch locks them
+        await lock(connection, name)
+        await lose_run_out(connection, name, now=now)
+    sent_now = await connection.scalar(select(Delivery.id).where(*of_these, PENDING, in_flight(now)).limit(1))
+    if sent_now is not None:
+        raise BeingSent(sent_now)
+    rows = [Chosen(*row) for row in await connection.execute(CHOSEN.where(*of_these))]
+    for name in sorted(names):
+        await _drop(connection, name, [row for row in rows if row.destination == name], now=now)
+    return len(rows)
 
 
 async def retry_dead(connection: AsyncConnection, destination: str, *, now: datetime) -> int:

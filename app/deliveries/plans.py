@@ -24,6 +24,10 @@ class InQuarantine(NotReplayable):
     """Quarantined events must be released before they can be delivered."""
 
 
+class WereErased(NotReplayable):
+    """Erased events have nothing left to deliver."""
+
+
 class UnknownEvents(NotReplayable):
     """Some ids belong to no event."""
 
@@ -41,6 +45,7 @@ class Plan(NamedTuple):
         oldest: When the first event arrived.
         newest: When the last event arrived.
         quarantined: How many more events match but are left out, as they are quarantined.
+        erased: How many more events match but are left out, as they were erased.
     """
 
     events: int
@@ -48,13 +53,15 @@ class Plan(NamedTuple):
     oldest: datetime | None
     newest: datetime | None
     quarantined: int
+    erased: int
 
 
 class Counted(NamedTuple):
-    """How many events have one type and status, and when the first and the last of them arrived."""
+    """How many events have one type and status, erased or not, and when the first and the last of them arrived."""
 
     type: str | None
     status: str
+    erased: bool
     events: int
     oldest: datetime
     newest: datetime
@@ -70,6 +77,7 @@ async def plan(connection: AsyncConnection, narrowed: EventFilter, ids: Collecti
 
     Raises:
         InQuarantine: quarantined events were asked for.
+        WereErased: erased events were asked for by their ids.
         UnknownEvents: an id belongs to no event.
     """
     if narrowed.status == Status.QUARANTINED:
@@ -85,6 +93,8 @@ async def plan(connection: AsyncConnection, narrowed: EventFilter, ids: Collecti
     found = _summed(counted)
     if found.quarantined:
         raise InQuarantine(f"{found.quarantined} of these events are quarantined.")
+    if found.erased:
+        raise WereErased(f"{found.erased} of these events were erased.")
     if unknown:
         raise UnknownEvents(unknown)
     return found
@@ -101,11 +111,12 @@ async def _counted(connection: AsyncConnection, query: Select[Any]) -> list[Coun
         select(
             matching.c.type,
             matching.c.status,
+            matching.c.erased_at.is_not(None).label("erased"),
             func.count().label("events"),
             func.min(matching.c.received_at).label("oldest"),
             func.max(matching.c.received_at).label("newest"),
         )
-        .group_by(matching.c.type, matching.c.status)
+        .group_by(matching.c.type, matching.c.status, matching.c.erased_at.is_not(None))
         .order_by(matching.c.type)
     )
     return await read(connection, grouped, Counted)
@@ -113,9 +124,12 @@ async def _counted(connection: AsyncConnection, query: Select[Any]) -> list[Coun
 
 def _summed(counted: Iterable[Counted]) -> Plan:
     types: dict[str, int] = {}
-    quarantined = 0
+    quarantined = erased = 0
     accepted = []
     for group in counted:
+        if group.erased:
+            erased += group.events
+            continue
         if group.status == Status.QUARANTINED:
             quarantined += group.events
             continue
@@ -127,4 +141,5 @@ def _summed(counted: Iterable[Counted]) -> Plan:
         oldest=min((group.oldest for group in accepted), default=None),
         newest=max((group.newest for group in accepted), default=None),
         quarantined=quarantined,
+        erased=erased,
     )

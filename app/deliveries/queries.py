@@ -1,5 +1,6 @@
 """Queries of deliveries, destinations and replays. None loads the body of an event."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -74,9 +75,9 @@ class DeliveryFilter:
         if self.status is not None:
             conditions.append(WRITTEN_OUT.get(self.status, Delivery.status == self.status))
         if self.reference is not None:
-            conditions.append(_of_events(select(Event.id).where(Event.reference == self.reference)))
+            conditions.append(of_events(select(Event.id).where(Event.reference == self.reference)))
         if self.event_id is not None:
-            conditions.append(_of_events([self.event_id]))
+            conditions.append(of_events([self.event_id]))
         if self.failing:
             conditions.append(FAILING)
         if self.since is not None:
@@ -88,7 +89,7 @@ class DeliveryFilter:
         return conditions + [getattr(Delivery, name) == value for name, value in wanted if value is not None]
 
 
-def _of_events(ids: Select[UUID] | list[UUID]) -> ColumnElement[bool]:
+def of_events(ids: Select[UUID] | Sequence[UUID]) -> ColumnElement[bool]:
     """Selects deliveries by their events, for which live ones and those of replays have an index each."""
     deliveries = select(Delivery.id).where(Delivery.event_id.in_(ids))
     live, replayed = Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None)

@@ -241,7 +241,7 @@ def _news(replay: Running, changes: Mapping[str, Any]) -> Iterator[News]:
 
 
 def _next_events(replay: Running, most: int) -> Select[UUID, str | None]:
-    where = [Event.status == Status.ACCEPTED.value]
+    where = [Event.status == Status.ACCEPTED.value, Event.erased_at.is_(None)]
     if replay.last_event_id is not None:
         where.append(Event.id > replay.last_event_id)
     query = select(Event.id, Event.reference).order_by(Event.id).limit(most)

@@ -98,6 +98,7 @@ class ListedEvent:
     origin: str
     cause: UUID | None
     fetched_for: str | None
+    erased_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,8 @@ class KeptBytes(NamedTuple):
     body_bytes: int
     kept: int
     beginning: bytes
+    reference: str | None
+    erased_at: datetime | None
 
 
 class EventBody(NamedTuple):
@@ -173,6 +176,7 @@ async def kept_bytes(connection: AsyncConnection, event_id: UUID) -> KeptBytes |
     """An event's headers, the beginning of its body, and two sizes: `body_bytes` arrived, `kept` are stored."""
     beginning = func.substr(Event.body, 1, SLICE_BYTES, type_=LargeBinary).label("beginning")
     query = select(Event.headers, Event.body_bytes, func.length(Event.body).label("kept"), beginning)
+    query = query.add_columns(Event.reference, Event.erased_at)
     return await read_one(connection, query.where(Event.id == event_id), KeptBytes)
 
 

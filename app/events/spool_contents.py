@@ -2,17 +2,21 @@
 
 import os
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 from app.database.sqlite import is_damage
 from app.events.spool_lock import is_of_spool, lock
 from app.events.spool_problems import SpoolProblem, problems
 from app.events.spool_rows import SIZE, time_of
+from app.events.tables import header_pairs
 
 NAMES = "spool-*.db"
+EVENTS = "SELECT id, reference, headers, body FROM spooled ORDER BY position"
 
 
 def spool_files(folder: Path) -> list[Path]:
@@ -63,6 +67,26 @@ def content_of(path: Path) -> Content:
         refused=refused,
         problem=why and f"The database refuses events: {why}",
     )
+
+
+class Spooled(NamedTuple):
+    """An event that waits in a file of the spool."""
+
+    id: UUID
+    reference: str | None
+    headers: list[list[str]]
+    body: bytes
+
+
+def events_in(path: Path) -> Iterator[Spooled]:
+    """The events in a file of the spool now. Reads beside the process that has it.
+
+    Raises:
+        SpoolProblem: it cannot be read.
+    """
+    with problems(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        for event_id, reference, headers, body in connection.execute(EVENTS):
+            yield Spooled(UUID(bytes=event_id), reference, header_pairs(headers), body)
 
 
 def _is_in_use(path: Path) -> bool:

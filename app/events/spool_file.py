@@ -20,7 +20,7 @@ from app.events.spool_database import SpoolDatabase
 from app.events.spool_lock import is_empty, is_of_spool, lock, lock_new, remove, sync
 from app.events.spool_problems import SpoolProblem, problems
 from app.events.spool_reading import Reader
-from app.events.spool_rows import CREATE, FORGET, OWN_COLUMNS, REFUSE, Kept, create, size_of, store
+from app.events.spool_rows import CREATE, ERASE, FORGET, OWN_COLUMNS, REFUSE, Kept, create, size_of, store
 from app.events.sqlite import BAD_ROW
 from app.events.store import BadRow
 
@@ -151,6 +151,10 @@ class SpoolFile:
         """Leaves an event in the file until a restart: the database refuses it."""
         await self._run(self._pass_over, kept, why)
 
+    async def erase(self, ids: Sequence[UUID]) -> None:
+        """Deletes events that are never to be stored, so that the file holds no byte of them. Close the file then."""
+        await self._run(self._erase, ids)
+
     async def close(self) -> None:
         """Closes the file, and removes it if all its events were moved. Otherwise another process may adopt it."""
         await asyncio.to_thread(self._thread.shutdown)
@@ -220,6 +224,12 @@ class SpoolFile:
         self._bytes -= size_of(kept.row.event)
         with suppress(sqlite3.Error, OSError), self._database.transaction() as connection:
             connection.execute(REFUSE, (why, kept.position))
+
+    def _erase(self, ids: Sequence[UUID]) -> None:
+        with self._database.transaction() as connection:
+            connection.executemany(ERASE, [(event_id.bytes,) for event_id in ids])
+        self._database.connection.execute("VACUUM")
+        self._database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _forget(self, moved: Sequence[Kept]) -> None:
         late = []  # copies came meanwhile

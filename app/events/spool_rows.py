@@ -35,6 +35,7 @@ WITH_KEY = "SELECT id FROM spooled WHERE key = ?"
 COUNT_COPIES = "UPDATE spooled SET duplicates = duplicates + ?, last_duplicate_at = ? WHERE key = ?"
 FREE_KEY = "UPDATE spooled SET key = id WHERE key = ? AND received_at < ?"
 SIZE = "SELECT count(*), coalesce(sum(length(body) + length(headers)), 0) FROM spooled"
+ERASE = "DELETE FROM spooled WHERE id = ?"
 FORGET = "DELETE FROM spooled WHERE position = ? AND duplicates = ?"
 REFUSE = "UPDATE spooled SET refused = ? WHERE position = ?"
 

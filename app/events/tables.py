@@ -36,16 +36,20 @@ class HeaderBlock(TypeDecorator[list[list[str]]]):
     cache_ok = True
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> list[list[str]] | None:  # noqa: ARG002
-        if value is None:
-            return None
-        return [line.split(": ", 1) for line in value.decode("latin-1").split("\r\n") if line]
+        return None if value is None else header_pairs(value)
+
+
+def header_pairs(block: bytes) -> list[list[str]]:
+    """Pairs of name and value from lines of `name: value`."""
+    return [line.split(": ", 1) for line in block.decode("latin-1").split("\r\n") if line]
 
 
 class Event(Base):
     """One webhook as received, or one order as fetched.
 
-    The bytes, headers and time never change. Four things can: the count of copies, the status (by a release from
-    quarantine), the key of a notification without an id, and the origin with its cause.
+    The bytes, headers and time never change, except that an erasure takes bytes and headers away; a trigger refuses
+    everything else. Four things can change: the count of copies, the status (by a release from quarantine), the key of
+    a notification without an id, and the origin with its cause.
     """
 
     __tablename__ = "events"
@@ -92,6 +96,10 @@ class Event(Base):
     """How many further copies arrived."""
     last_duplicate_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     released_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    erased_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    """When the body, and all else that may name a person, was taken away."""
+    body_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The SHA-256 of an erased body, as it was stored."""
 
     origin: Mapped[str] = mapped_column(server_default=Origin.RECEIVED.value)
     """An `Origin`."""

@@ -85,7 +85,8 @@ async def release(
 def _read(event: WholeEvent, *, limit: int) -> tuple[bytes, Payload]:
     """The bytes with their coding undone, and what they say."""
     if len(event.body) < event.body_bytes:
-        raise NotReleased(f"Only the first {len(event.body)} of {event.body_bytes} bytes were kept.")
+        kept = f"Only the first {len(event.body)} of {event.body_bytes} bytes were kept."
+        raise NotReleased(f"Event {event.id} was erased." if event.erased_at else kept)
     try:
         content = undone(event.headers, event.body, limit=limit)
         return content, parse(content)

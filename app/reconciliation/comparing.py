@@ -34,6 +34,7 @@ STORED = (
         Event.order_modified,
         Event.body_bytes,
         Event.fetched_for,
+        Event.erased_at,
     )
     .where(Event.reference.in_(bindparam("references", expanding=True)), Event.status == literal_column("'accepted'"))
     .order_by(Event.reference, Event.id)
@@ -122,12 +123,14 @@ class _Held:
         newest: The version and time of its newest state.
         notified_at: When the last notification without payload arrived.
         alike: Size and id of the events with the version and time that are wanted.
+        erased: Whether such an event was erased: its contents are not to be fetched again.
     """
 
     newest: tuple[int, datetime] | None = None
     newest_version: int | None = None
     notified_at: datetime | None = None
     alike: list[tuple[int, UUID]] = field(default_factory=list)
+    erased: bool = False
     own: bool = False
 
     def add(self, row: Any, wanted: tuple[int, datetime], fetched_for: str) -> None:
@@ -142,6 +145,7 @@ class _Held:
         if row.order_version is not None:
             self.newest_version = max(row.order_version, self.newest_version or row.order_version)
         if at == wanted:
+            self.erased |= row.erased_at is not None
             self.alike.append((row.body_bytes, row.id))
             del self.alike[:-MOST_ALIKE]
 
@@ -151,7 +155,7 @@ def _at(version: int | None, modified: datetime | None) -> tuple[int, datetime]:
 
 
 def _verdict(listed: OrderAt, held: _Held, *, alike: bool) -> Verdict:
-    if alike or (held.newest is not None and held.newest > listed.at):
+    if alike or held.erased or (held.newest is not None and held.newest > listed.at):
         return Verdict.KNOWN
     if held.notified_at is not None and held.notified_at >= listed.at[1]:
         return Verdict.THIN

@@ -28,6 +28,7 @@ class Scope(StrEnum):
     SEND = "webhooks:send"
     READ = "events:read"
     REPLAY = "events:replay"
+    ERASE = "events:erase"
     CONSOLE = "console"
 
 

@@ -21,6 +21,7 @@ def test_a_sqlite_database_is_copied_and_put_back(run, stored, database_url, mon
     assert done.status == 0
     assert "copy.db holds 2 events" in done.text
     assert "copy.db.manifest.json" in done.text
+    assert audited(run) == {"action": "backup", "target": str(Path("copy.db").resolve())}
     assert run("backup", "copy.db").status == 1
     sqlite_path(database_url).unlink()
     for side in ("-wal", "-shm"):
@@ -31,6 +32,13 @@ def test_a_sqlite_database_is_copied_and_put_back(run, stored, database_url, mon
     assert "erp is paused: priohook destinations resume erp" in done.text
     listed = [json.loads(line)["id"] for line in run("events", "list", "--json").text.splitlines()]
     assert listed == stored[::-1]
+    assert audited(run) == {"action": "restore", "target": "copy.db"}
+
+
+def audited(run):
+    """The last action."""
+    row = json.loads(run("audit", "list", "--limit", "1", "--json").text)
+    return {name: row[name] for name in ("action", "target")}
 
 
 def test_a_backup_names_the_files_that_hold_secrets(run, stored, database_url):
@@ -66,6 +74,7 @@ def test_a_database_that_was_restored_by_other_means_is_brought_to_rest(run, wor
     dead = [json.loads(line) for line in run("deliveries", "list", "--status", "dead", "--json").text.splitlines()]
     assert {each["event_id"] for each in dead} == set(stored)
     assert {each["last_result"] for each in dead} == {"lost"}
+    assert audited(run) == {"action": "restore", "target": None}
 
 
 def test_a_worker_that_sends_keeps_a_database_from_being_brought_to_rest(run, working):

@@ -96,6 +96,7 @@ def test_json_has_every_column_but_the_bytes(run, fill):
         "origin": "received",
         "cause": None,
         "fetched_for": None,
+        "erased_at": None,
     }
 
 

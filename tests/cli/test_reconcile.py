@@ -1,5 +1,7 @@
 """The command `reconcile` without a Prioticket; tests/e2e has the runs."""
 
+import json
+
 import pytest
 
 ACCOUNT = {"BASE_URL": "http://127.0.0.1:9", "CLIENT_ID": "demo", "CLIENT_SECRET": "not-a-real-secret"}
@@ -30,3 +32,12 @@ def test_what_is_not_a_time_is_wrong_usage(run, account, since):
     done = run("reconcile", "--since", since)
     assert done.status == 2
     assert "is not a valid time" in done.errors
+
+
+def test_a_run_is_audited_however_it_ends_and_a_dry_run_is_not(run, fill, account):
+    fill()
+    for options in (["--dry-run"], []):
+        assert run("reconcile", "--since", "24h", "--reason", "ticket 7", *options).status == 1
+    (line,) = run("audit", "list", "--json").text.splitlines()
+    row = json.loads(line)
+    assert (row["action"], row["kind"], row["reason"]) == ("reconcile", "reconciliation", "ticket 7")

@@ -91,6 +91,13 @@ def test_files_are_moved_and_removed(run, postgres, folder):
     assert run("spool", "move", str(folder)).text == ""
 
 
+def test_a_move_is_audited(run, postgres, folder):
+    path = left(folder, new_event("a", reference="A"))
+    run("spool", "move", str(folder), "--reason", "ticket 7")
+    row = json.loads(run("audit", "list", "--json").text)
+    assert (row["action"], row["target"], row["reason"]) == ("move", str(path), "ticket 7")
+
+
 def test_a_file_that_a_process_has_is_left_to_it(run, postgres, folder):
     with used(folder, new_event("a")) as path:
         done = run("spool", "move", str(path))

@@ -56,11 +56,12 @@ async def test_a_plan_counts_what_would_be_delivered(workers):
         oldest=first,
         newest=last,
         quarantined=1,
+        erased=0,
     )
 
 
 async def test_a_plan_of_nothing_is_a_plan(workers):
-    assert await planned(workers, EventFilter(type="NOTHING")) == Plan(0, {}, None, None, 0)
+    assert await planned(workers, EventFilter(type="NOTHING")) == Plan(0, {}, None, None, 0, 0)
 
 
 async def test_a_plan_is_narrowed_like_a_list_of_events(workers):

@@ -18,6 +18,7 @@ TOKEN_URL = "/oauth2/token"  # noqa: S105 - a path
 SCOPES = {
     Scope.READ: "read events and orders",
     Scope.REPLAY: "replay and release events, see and control deliveries, destinations and replays",
+    Scope.ERASE: "erase what events hold of a person",
     Scope.CONSOLE: "use the web console",
 }
 """What a token may carry; webhooks are sent with HTTP Basic."""

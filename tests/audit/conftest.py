@@ -1,0 +1,3 @@
+from tests.cli.conftest import fill, run, working
+
+__all__ = ["fill", "run", "working"]
