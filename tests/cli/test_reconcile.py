@@ -2,6 +2,8 @@
 
 import pytest
 
+from app.prioticket import again
+
 ACCOUNT = {"BASE_URL": "http://127.0.0.1:9", "CLIENT_ID": "demo", "CLIENT_SECRET": "not-a-real-secret"}
 
 
@@ -30,3 +32,14 @@ def test_what_is_not_a_time_is_wrong_usage(run, account, since):
     done = run("reconcile", "--since", since)
     assert done.status == 2
     assert "is not a valid time" in done.errors
+
+
+def test_a_prioticket_that_is_away_is_told_and_the_run_can_go_on(run, fill, account, monkeypatch):
+    fill()
+    monkeypatch.setattr(again, "FIRST_PAUSE", 0.001)
+    done = run("reconcile", "--since", "24h")
+    assert done.status == 1
+    assert "The run is not complete: the same command goes on from here." in done.errors
+    assert "priohook: Prioticket: it cannot be reached" in done.errors
+    assert "Nothing is missing" not in done.text
+    assert "Going on with run" in run("reconcile", "--since", "24h").errors

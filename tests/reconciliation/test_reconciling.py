@@ -240,3 +240,12 @@ async def test_the_bytes_of_what_was_fetched_are_those_of_prioticket(engine, cli
     assert json.loads(row.body)["data"]["order"] == fake.book.order(row.reference)
     answer = await client.post("/webhooks/prioticket", content=row.body, headers=basic_header())
     assert answer.headers["event-id"] == str(row.id)
+
+
+async def test_of_very_many_versions_the_latest_hundred_are_fetched(engine, monkeypatch):
+    fake = Fake()
+    lived(fake, 1)
+    (order,) = fake.book.newest()
+    monkeypatch.setattr(fake.book, "newest", lambda: iter([order | {"order_version": 2**40}]))
+    await reconcile(fake, engine, asked={"versions": True})
+    assert fake.paths().count(f"GET /orders/{order['order_reference']}") == 101

@@ -85,3 +85,17 @@ def test_no_representation_shows_a_secret(monkeypatch):
     settings = loaded(monkeypatch, api_key="hidden-key")
     assert "not&a@real" not in repr(settings) + str(settings)
     assert "hidden-key" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("15m", 900), ("1.5h", 5400), ("2d", 172_800), (90, 90), ("90", 90)])
+def test_how_often_to_reconcile_is_written_with_a_unit_or_in_seconds(monkeypatch, written, seconds):
+    prioticket = loaded(monkeypatch, reconcile_every=written).prioticket
+    assert prioticket
+    assert prioticket.reconcile_every
+    assert prioticket.reconcile_every.total_seconds() == seconds
+
+
+@pytest.mark.parametrize("written", ["59s", 0, "-15m", "often", "15 m"])
+def test_it_reconciles_once_a_minute_at_most(monkeypatch, written):
+    with pytest.raises(SettingsProblem, match=r"prioticket\.reconcile_every"):
+        loaded(monkeypatch, reconcile_every=written)
