@@ -23,6 +23,9 @@ class DeliveredEvent:
         attempt: From 1.
         replay: Whether a person asked for this delivery.
         superseded: Whether a newer version of the same order is stored.
+        origin: `received`; `fetched` if priohook fetched it from Prioticket; `both` if it came in both ways.
+        cause: The id of the notification because of which it was fetched.
+        snapshot_failed: Whether it is a notification without payload whose order could not be fetched.
     """
 
     id: UUID
@@ -34,3 +37,6 @@ class DeliveredEvent:
     attempt: int
     replay: bool
     superseded: bool
+    origin: str = "received"
+    cause: UUID | None = None
+    snapshot_failed: bool = False

@@ -4,13 +4,15 @@ from typing import Any
 from uuid import UUID
 
 import click
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.api.events import EventDetail, EventSummary
+from app.api.events import EventSummary, detail
 from app.cli.filters import choosing_events
 from app.cli.lazy import LazyGroup
 from app.cli.opened import read
 from app.cli.output import cell, print_fields, print_json_lines, print_rows, readable, say, say_json, write_body
-from app.events.queries import EventFilter, get_event, list_events
+from app.events.fetches import Outcome, outcome_of
+from app.events.queries import EventFilter, WholeEvent, get_event, list_events
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
 RELEASE = (
@@ -50,17 +52,23 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, without the body.")
 def show(event_id: UUID, *, body_only: bool, as_json: bool) -> None:
     """Show one event with its headers and body."""
-    event = read(get_event, event_id)
+    event, outcome = read(_with_outcome, event_id)
     if event is None:
         raise click.ClickException(f"There is no event {event_id}.")
     if body_only:
         write_body(event.body)
         return
     if as_json:
-        say_json(EventDetail.model_validate(event))
+        say_json(detail(event, outcome))
         return
     print_fields(dict(EventSummary.model_validate(event)))
+    if outcome is not None:
+        print_fields({f"fetch {name}": value for name, value in outcome._asdict().items()})
     say("headers")
     for name, value in event.headers:
         say(f"  {cell(name)}: {cell(value)}")
     say(f"\n{readable(event.body)}")
+
+
+async def _with_outcome(connection: AsyncConnection, event_id: UUID) -> tuple[WholeEvent | None, Outcome | None]:
+    return await get_event(connection, event_id), await outcome_of(connection, event_id)

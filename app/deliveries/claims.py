@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import Select, bindparam, case, delete, exists, false, func, insert, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -14,6 +14,7 @@ from app.deliveries.queue import drop_cancelled, prefer_live
 from app.deliveries.retry import delay_after_loss
 from app.deliveries.tables import PENDING, Attempt, AttemptResult, Claimed, Delivery
 from app.deliveries.transitions import LOSE, OF_DELIVERY
+from app.events.fetches import FAILED, Fetch, FetchCause
 from app.events.tables import Event, Origin
 
 MARGIN = timedelta(seconds=5)
@@ -51,6 +52,8 @@ class Claim(NamedTuple):
     superseded: bool
     origin: str = Origin.RECEIVED
     cause: UUID | None = None
+    snapshot_failed: bool = False
+    """Whether it is a notification without payload whose order could not be fetched."""
 
 
 class Held(NamedTuple):
@@ -95,6 +98,7 @@ class Due(NamedTuple):
     superseded: bool
     origin: str
     cause: UUID | None
+    snapshot_failed: bool
 
     def claim(self) -> Claim:
         """The claim of this delivery."""
@@ -113,6 +117,7 @@ class Due(NamedTuple):
             superseded=self.superseded,
             origin=self.origin,
             cause=self.cause,
+            snapshot_failed=self.snapshot_failed,
         )
 
     def lost_attempt(self) -> Lost:
@@ -126,6 +131,13 @@ _of_this_order = exists().where(_newer.reference == Event.reference)
 _superseded = or_(  # two conditions, as an index answers each with one look-up, however many events the order has
     _of_this_order.where(_newer.order_version > Event.order_version),
     _of_this_order.where(_newer.order_version == Event.order_version, _newer.order_modified > Event.order_modified),
+)
+_snapshot_failed = case(
+    (
+        Event.shape == literal_column("'notification'"),
+        exists().where(FetchCause.event_id == Event.id, Fetch.id == FetchCause.fetch_id, Fetch.status.in_(FAILED)),
+    ),
+    else_=false(),
 )
 _due: Select[*tuple[Any, ...]] = (
     select(
@@ -145,6 +157,7 @@ _due: Select[*tuple[Any, ...]] = (
         _superseded,
         Event.origin,
         Event.cause,
+        _snapshot_failed,
     )
     .join(Event, Event.id == Delivery.event_id)
     .where(

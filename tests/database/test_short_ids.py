@@ -143,7 +143,7 @@ async def test_an_id_of_characters_as_the_previous_release_writes_it_is_refused_
     with closing(sqlite3.connect(sqlite_path(old_url))) as connection:
         for table in OLD_TABLES:
             for column in table.columns:
-                if isinstance(column.type, Uuid) and any(row[column.name] for row in rows[table.name]):
+                if isinstance(column.type, Uuid) and any(row.get(column.name) for row in rows[table.name]):
                     with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
                         connection.execute(f"UPDATE {table.name} SET {column.name} = lower(hex({column.name}))")  # noqa: S608
 

@@ -59,9 +59,11 @@ class Workers:
             await connection.execute(insert(Event), known)
         return event.id
 
-    async def dispatch(self, types: Mapping[str, Sequence[str]] = ALL, *, most: int = 250) -> int:
+    async def dispatch(
+        self, types: Mapping[str, Sequence[str]] = ALL, *, most: int = 250, thin: Mapping[str, str] | None = None
+    ) -> int:
         async with writing(self.engine) as connection:
-            return await dispatch(connection, types, most=most, now=self.now)
+            return await dispatch(connection, types, most=most, now=self.now, thin=thin)
 
     async def turn(self, *ended: Ended, worker: str = "one", limits: Limits | None = None) -> Turn:
         async with writing(self.engine) as connection:

@@ -283,6 +283,9 @@ def _event(claim: Claim) -> dict[str, Any]:
         "attempt": claim.attempt,
         "replay": claim.replay_id is not None,
         "superseded": claim.superseded,
+        "origin": str(claim.origin),
+        "cause": claim.cause,
+        "snapshot_failed": claim.snapshot_failed,
     }
 
 

@@ -67,22 +67,19 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
     sent |= {"webhook-id": str(claim.event_id), "webhook-timestamp": stamp}
     if keys:
         sent["webhook-signature"] = " ".join(_signatures(claim, keys, stamp))
-    sent |= {"Priohook-Attempt": str(claim.attempt)}
-    if claim.type is not None:
-        sent["Priohook-Event-Type"] = _visible(claim.type)
-    if claim.event_name is not None:
-        sent["Priohook-Event-Name"] = _visible(claim.event_name)
-    if claim.reference is not None:
-        sent["Priohook-Reference"] = _visible(claim.reference)
-    if claim.replay_id is not None:
-        sent["Priohook-Replay"] = str(claim.replay_id)
-    if claim.superseded:
-        sent["Priohook-Superseded"] = "true"
-    if claim.origin == Origin.FETCHED:
-        sent["Priohook-Origin"] = claim.origin
-        if claim.cause is not None:
-            sent["Priohook-Cause"] = str(claim.cause)
-    return sent
+    fetched = claim.origin == Origin.FETCHED
+    optional = {
+        "Priohook-Event-Type": claim.type,
+        "Priohook-Event-Name": claim.event_name,
+        "Priohook-Reference": claim.reference,
+        "Priohook-Replay": claim.replay_id,
+        "Priohook-Superseded": "true" if claim.superseded else None,
+        "Priohook-Origin": "fetched" if fetched else None,
+        "Priohook-Cause": claim.cause if fetched else None,
+        "Priohook-Snapshot": "failed" if claim.snapshot_failed else None,
+    }
+    sent["Priohook-Attempt"] = str(claim.attempt)
+    return sent | {name: _visible(str(value)) for name, value in optional.items() if value is not None}
 
 
 def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
