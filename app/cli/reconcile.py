@@ -12,10 +12,10 @@ import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.auth.first_clients import with_kept_clients
+from app.cli.account import account
 from app.cli.filters import Moment
 from app.cli.opened import load_settings, opened
 from app.cli.output import print_fields, print_rows, say, say_json
-from app.cli.prioticket import account
 from app.cli.progress import progress_bar
 from app.database.writing import writing
 from app.prioticket.client import prioticket_of

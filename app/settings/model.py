@@ -36,6 +36,7 @@ from app.settings.values import (
     Headers,
     OpenConnections,
     OpenURLs,
+    PublicURL,
     Seconds,
     Timeout,
     TokenKeys,
@@ -119,6 +120,10 @@ class Settings(BaseSettings):
         default={},
         repr=False,
         description="Who may send requests, a table by name; `priohook clients new NAME` prints an entry.",
+    )
+    public_url: PublicURL | None = Field(
+        default=None,
+        description="The URL at which Prioticket reaches this receiver, with https://; the path of webhooks is added.",
     )
     destinations: dict[str, DestinationSettings] = Field(default={}, description="Where events go, a table by name.")
     prioticket: PrioticketSettings | None = Field(
