@@ -98,6 +98,7 @@ async def _reconcile(report: "_Report", since: Any, chosen: dict[str, Any], *, d
                 engine=engine,
                 client=client,
                 keep=None if dry_run else Keeper(engine, settings.clients).keep,
+                thin=configured.enrich,
                 found=report.found,
                 read=report.read,
                 ended=ended,

@@ -87,7 +87,8 @@ async def _asking(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(prioticket_of(account))
         if account.reconcile_every:
-            await stack.enter_async_context(_reconciling(engine, settings, client, account.reconcile_every))
+            reconciling = _reconciling(engine, settings, client, account, every=account.reconcile_every)
+            await stack.enter_async_context(reconciling)
         if account.enrich:
             await stack.enter_async_context(_enriching(engine, settings, client, account))
         yield
@@ -95,10 +96,10 @@ async def _asking(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None
 
 @asynccontextmanager
 async def _reconciling(
-    engine: AsyncEngine, settings: Settings, client: Prioticket, every: timedelta
+    engine: AsyncEngine, settings: Settings, client: Prioticket, account: PrioticketSettings, *, every: timedelta
 ) -> AsyncIterator[None]:
     keeper = Keeper(engine, with_kept_clients(settings).clients)
-    periodic = Periodic(engine=engine, client=client, keeper=keeper, every=every)
+    periodic = Periodic(engine=engine, client=client, keeper=keeper, every=every, thin=account.enrich)
     task = asyncio.create_task(periodic.go_on())
     try:
         yield

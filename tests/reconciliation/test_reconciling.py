@@ -1,6 +1,6 @@
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -289,3 +289,15 @@ async def test_large_bodies_are_compared_in_parts(engine, database_url, monkeypa
     monkeypatch.setattr(comparing, "MOST_BYTES", 10_000)
     counts, _, again = await reconcile(fake, engine, dry_run=True)
     assert (counts.missing, again) == (expected.missing, found)
+
+
+async def test_what_was_fetched_comes_after_what_arrived_even_from_a_clock_that_is_ahead(engine, database_url):
+    fake = Fake()
+    first, *_ = lived(fake, 1)
+    ahead = webhook_of(first, received_at=datetime.now(UTC) + timedelta(seconds=3))
+    await receive(database_url, [ahead])
+    while (last := lived(fake, 1)[0]).reference != first.reference:
+        pass
+    await reconcile(fake, engine)
+    (fetched,) = [row.id for row in await rows(engine) if row.reference == last.reference and row.origin == "fetched"]
+    assert fetched > ahead.id
