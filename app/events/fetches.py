@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database.columns import Base, UTCDateTime
 from app.database.writing import insert_new
-from app.events.ids import made_at, new_id
+from app.events.ids import new_id
 from app.events.tables import Event
 
 AFTER = timedelta(seconds=2)
@@ -156,16 +156,12 @@ async def ask_for(connection: AsyncConnection, notifications: Mapping[UUID, str]
     if not notifications:
         return
     await lock_fetches(connection)
-    first: dict[str, UUID] = {}
-    for event_id in sorted(notifications):
-        first.setdefault(notifications[event_id], event_id)
-    fetches = [
-        {"id": new_id(), "reference": reference, "due_at": min(made_at(event_id), now) + AFTER}
-        for reference, event_id in first.items()
-    ]
+    references = sorted(set(notifications.values()))
+    # Not from the arrival on: after a backlog, all notifications of an order are dispatched before its fetch begins.
+    fetches = [{"id": new_id(), "reference": reference, "due_at": now + AFTER} for reference in references]
     await insert_new(connection, Fetch, fetches)
     due = select(Fetch.reference, Fetch.id).where(
-        Fetch.status == FetchStatus.DUE.value, Fetch.reference.in_(sorted(first))
+        Fetch.status == FetchStatus.DUE.value, Fetch.reference.in_(references)
     )
     ids = {reference: fetch_id for reference, fetch_id in await connection.execute(due)}  # noqa: C416 - for mypy a row is not a pair
     causes = [{"event_id": event_id, "fetch_id": ids[notifications[event_id]]} for event_id in sorted(notifications)]
