@@ -76,6 +76,8 @@ class Enricher:
         self._now = now
         self._name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[FetchedOrder]] = set()
+        self._ended = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -87,9 +89,15 @@ class Enricher:
         try:
             yield
         finally:
-            for task in (looking, *self._tasks):
+            self._ended.set()
+            for asking in self._asking:
+                asking.cancel()
+            work = (looking, *self._tasks)
+            # Not cancelled at once: a transaction that is cancelled could leave a SQLite file locked.
+            _, late = await asyncio.wait(work, timeout=MARGIN.total_seconds())
+            for task in late:
                 task.cancel()
-            await asyncio.gather(looking, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*work, return_exceptions=True)
             with suppress(Exception):  # otherwise they wait until their claims end
                 async with writing(self._engine) as connection:
                     await fetching.give_back(connection, self._name, now=self._now())
@@ -104,7 +112,7 @@ class Enricher:
         async with writing(self._engine) as connection:
             lease = self._within + MARGIN
             claim = await fetching.claim(connection, worker=self._name, rate=self._rate, lease=lease, now=self._now())
-        if claim is None:
+        if claim is None or self._ended.is_set():
             return False
         task = asyncio.create_task(self._make(claim))
         self._tasks.add(task)
@@ -117,9 +125,11 @@ class Enricher:
             await asyncio.wait(self._tasks)
 
     async def _look(self) -> None:
-        while True:
+        while not self._ended.is_set():
             began = await self.step()
-            await asyncio.sleep(min(LOOK_EVERY, 1 / self._rate) if began else LOOK_EVERY)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(LOOK_EVERY, 1 / self._rate) if began else LOOK_EVERY):
+                    await self._ended.wait()
 
     async def _make(self, claim: Claim) -> None:
         try:
@@ -128,9 +138,15 @@ class Enricher:
             logger.exception("fetch_failed", extra={"fields": {"reference": claim.reference}})
 
     async def _fetch(self, claim: Claim) -> None:
+        asking = asyncio.create_task(self._order(claim.reference))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
         try:
             async with asyncio.timeout(self._within.total_seconds()):
-                fetched = await self._order(claim.reference)
+                fetched = await asking
+        except asyncio.CancelledError:
+            if not self._ended.is_set():
+                raise
         except TimeoutError:
             seconds = self._within.total_seconds()
             await self._fail(claim, TimeoutError(f"Prioticket gave no order within {seconds:g} seconds."))

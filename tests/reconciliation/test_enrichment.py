@@ -1,3 +1,4 @@
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,8 @@ from sqlalchemy import select
 from app.database.writing import writing
 from app.events.fetches import Fetch, announces_order, outcome_of
 from app.events.tables import Event
+from app.prioticket.identity import accepted_key
+from app.prioticket.payloads import parse_payload
 from app.reconciliation import fetching
 from app.reconciliation.enrichment import STALE, Enricher
 from app.reconciliation.verdicts import GIVE_UP_AFTER, STOPPED_FOR
@@ -303,6 +306,40 @@ async def test_when_a_worker_dies_during_a_fetch_another_one_makes_it_again(enri
     assert [row.cause for row in await each.snapshots()] == [cause]
     async with writing(each.engine) as connection:
         assert not await fetching.is_held(connection, lost)
+
+
+async def test_a_worker_that_ends_gives_back_a_fetch_that_is_under_way(enriched):
+    each = enriched(faults=["/orders/*=hang"])
+    (reference, *_) = each.fake.orders(1)
+    cause = await each.notify(reference)
+    await each.dispatch()
+    each.fake.seconds += 3
+    async with each.enricher() as enricher, enricher.running(), asyncio.timeout(60):
+        while not each.fake.paths():  # noqa: ASYNC110 - the worker's doing
+            await asyncio.sleep(0.01)
+        assert (await each.outcome(cause)).status == "fetching"
+    assert (await each.outcome(cause)).status == "due"
+
+
+async def test_an_order_that_was_received_reaches_the_destination_that_waits_for_the_fetched_one(enriched):
+    each = enriched()
+    (reference, *_) = each.fake.orders(1)
+    types, thin = {"erp": ["ORDER_UPDATE"]}, {"erp": "snapshot"}
+    await each.workers.register("erp")
+    async with each.fake.client() as client:
+        body = (await client.order(reference)).body
+    payload = parse_payload(body)
+    key = accepted_key("prioticket", body, payload)
+    received = await each.workers.store(**payload.columns() | {"body": body, "dedup_key": key})
+    await each.dispatch(types, thin)
+    assert await each.delivered_to() == {}
+    await each.notify(reference)
+    await each.dispatch(types, thin)
+    async with each.enricher() as enricher:
+        await each.fetch(enricher)
+    await each.dispatch(types, thin)
+    assert [(row.id, row.origin) for row in await each.snapshots()] == [(received, "both")]
+    assert await each.delivered_to() == {"erp": [received]}
 
 
 async def test_all_workers_together_keep_to_the_rate(enriched):
