@@ -24,6 +24,9 @@ class DeliveredEvent:
         replay: Whether a person asked for this delivery.
         superseded: Whether a newer version of the same order is stored.
         traceparent: Of this attempt (W3C Trace Context), for requests that the function makes.
+        origin: `received`; `fetched` if priohook fetched it from Prioticket; `both` if it came in both ways.
+        cause: The id of the notification because of which it was fetched.
+        snapshot_failed: Whether it is a notification without payload whose order could not be fetched.
     """
 
     id: UUID
@@ -36,3 +39,6 @@ class DeliveredEvent:
     replay: bool
     superseded: bool
     traceparent: str | None = None
+    origin: str = "received"
+    cause: UUID | None = None
+    snapshot_failed: bool = False

@@ -67,7 +67,9 @@ class DestinationList(BaseModel):
     """All destinations, by name."""
 
     destinations: list[DestinationShown]
-    undispatched: int = Field(description="Accepted events that wait until a destination needs more deliveries.")
+    undispatched: int = Field(
+        description="Accepted events without deliveries: the destinations have enough to do, or no worker runs."
+    )
 
 
 class PauseRequest(BaseModel):

@@ -13,7 +13,8 @@ from app.api.acting import Why, acting, reason_of
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
-from app.events.queries import EventFilter, KeptBytes, get_bodies, get_summary, kept_bytes, list_events
+from app.events.fetches import FetchStatus, Outcome, outcome_of
+from app.events.queries import EventFilter, KeptBytes, SummarizedEvent, get_bodies, get_summary, kept_bytes, list_events
 from app.events.search import WINDOW, search_events
 from app.events.tables import Origin, Status
 from app.web.body import CODINGS, claimed_coding, coding_of
@@ -102,12 +103,28 @@ class EventSummary(BaseModel):
     erased_at: datetime | None = Field(default=None, description="When its body and headers were erased.")
 
 
+class FetchOutcome(BaseModel):
+    """What became of the fetch of a notification's order."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    status: FetchStatus
+    due_at: datetime = Field(description="When it was or will be fetched.")
+    attempts: int
+    error: str | None = Field(description="Why the last attempt failed, or why the order is stale.")
+    snapshot_id: UUID | None = Field(description="The event that holds the order.")
+
+
 class EventDetail(EventSummary):
     """An event without its body."""
 
     address: str | None = Field(description="The address that it came from.")
     request_id: str | None = Field(description="The `X-Request-Id` of the answer, which the log has too.")
     trace: str | None = Field(description="The `traceparent` under which it was received (W3C Trace Context).")
+    fetch: FetchOutcome | None = Field(
+        default=None, description="Of a notification without payload: the fetch of its order, if it was asked for."
+    )
+
     headers: list[tuple[str, str]] = Field(description="As they arrived, without those that carry credentials.")
 
 
@@ -153,10 +170,16 @@ async def show(request: Request[State]) -> Response:
     """Show an event."""
     async with reading(request.state["engine"]) as connection:
         event = await get_summary(connection, read_id(request, "event_id", NoSuchEvent))
-    if event is None:
-        raise NoSuchEvent
-    content = EventDetail.model_validate(event).model_dump_json().encode()
+        if event is None:
+            raise NoSuchEvent
+        content = detail(event, await outcome_of(connection, event.id)).model_dump_json().encode()
     return tagged(request, content, "application/json", KEEP_PRIVATE)
+
+
+def detail(event: SummarizedEvent, outcome: Outcome | None) -> EventDetail:
+    """The event, with what became of the fetch of its order."""
+    fetch = None if outcome is None else FetchOutcome.model_validate(outcome)
+    return EventDetail.model_validate(event).model_copy(update={"fetch": fetch})
 
 
 @Operation(

@@ -7,7 +7,7 @@ import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.words import counted, number
-from app.api.events import EventDetail, EventSummary
+from app.api.events import EventSummary, detail
 from app.audit.chain import Act
 from app.audit.queries import AuditFilter, ListedEntry, list_entries
 from app.audit.tables import Action, Kind
@@ -27,7 +27,16 @@ from app.cli.output import (
     say_nothing_matches,
     write_body,
 )
-from app.events.queries import EventFilter, WholeEvent, count_events, get_event, get_summary, list_events
+from app.events.fetches import Outcome, outcome_of
+from app.events.queries import (
+    EventFilter,
+    SummarizedEvent,
+    WholeEvent,
+    count_events,
+    get_event,
+    get_summary,
+    list_events,
+)
 from app.events.tables import Event, Status
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
@@ -75,32 +84,39 @@ def list_(*, before: UUID | None, limit: int, as_json: bool, **narrowing: Any) -
 def show(event_id: UUID, *, body_only: bool, reason: str | None, as_json: bool) -> None:
     """Show one event with its headers and body, and what was done with it. The audit keeps who read the body."""
     if as_json and not body_only:
-        summary = read(get_summary, event_id)
+        summary, outcome = read(_summary, event_id)
         if summary is None:
             raise click.ClickException(f"There is no event {event_id}.")
-        say_json(EventDetail.model_validate(summary))
+        say_json(detail(summary, outcome))
         return
     act = Act(action=Action.READ, kind=Kind.EVENT, target=str(event_id), event_id=event_id, reason=reason)
 
-    async def found(connection: AsyncConnection) -> tuple[WholeEvent, list[ListedEntry]]:
+    async def found(connection: AsyncConnection) -> tuple[WholeEvent, Outcome | None, list[ListedEntry]]:
         event = await get_event(connection, event_id)
         if event is None:
             raise click.ClickException(f"There is no event {event_id}.")
         if body_only and event.erased_at is not None:
             raise click.ClickException(f"The body of event {event_id} was erased at {cell(event.erased_at)}.")
         act.reference = event.reference
-        return event, await list_entries(connection, AuditFilter(event_id=event_id), limit=MOST_ACTIONS)
+        actions = await list_entries(connection, AuditFilter(event_id=event_id), limit=MOST_ACTIONS)
+        return event, await outcome_of(connection, event_id), actions
 
-    event, actions = change(act, found)
+    event, outcome, actions = change(act, found)
     if body_only:
         write_body(event.body)
         return
-    print_fields(EventDetail.model_validate(event).model_dump(exclude={"headers"}))
+    print_fields(detail(event, outcome).model_dump(exclude={"headers", "fetch"}))
+    if outcome is not None:
+        print_fields({f"fetch {name}": value for name, value in outcome._asdict().items()})
     say("headers")
     for name, value in event.headers:
         say(f"  {cell(name)}: {cell(value)}")
     print_actions(actions)
     say(f"\n{readable(event.body)}")
+
+
+async def _summary(connection: AsyncConnection, event_id: UUID) -> tuple[SummarizedEvent | None, Outcome | None]:
+    return await get_summary(connection, event_id), await outcome_of(connection, event_id)
 
 
 def _note(event: EventSummary) -> str:

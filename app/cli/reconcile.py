@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.auth.first_clients import with_kept_clients
+from app.cli.account import account
 from app.cli.filters import Moment, giving_reason
 from app.cli.opened import acting, load_settings, opened
 from app.cli.output import print_fields, print_rows, say, say_json
-from app.cli.prioticket import account
 from app.cli.progress import progress_bar
 from app.database.writing import writing
 from app.prioticket.client import prioticket_of
@@ -79,12 +79,11 @@ def reconcile(
     account()
     report = _Report(as_json=as_json)
     chosen = {"until": until, "versions": versions, "deliver": not no_deliver}
+    complete = False
     try:
         complete = asyncio.run(_reconcile(report, since, chosen, dry_run=dry_run, reason=reason))
     finally:
-        report.close(dry_run=dry_run)
-    if not complete:
-        say("Not complete: the same command goes on from here.", err=True)
+        report.close(complete=complete, dry_run=dry_run)
     if not complete or report.counts.refused:
         raise SystemExit(1)
 
@@ -111,6 +110,7 @@ async def _reconcile(
                 engine=engine,
                 client=client,
                 keep=None if dry_run else Keeper(engine, settings.clients).keep,
+                thin=configured.enrich,
                 found=report.found,
                 read=report.read,
                 ended=ended,
@@ -195,13 +195,15 @@ class _Report:
         else:
             self._more += 1
 
-    def close(self, *, dry_run: bool) -> None:
+    def close(self, *, complete: bool, dry_run: bool) -> None:
         self._progress.stop()
         if self._run is None:
             return
         asked = self._run.asked
         counted = {"run": None if dry_run else self._run.id, "since": asked.since, "until": asked.until}
         counted |= asdict(self.counts)
+        if not complete and not dry_run:
+            self.say("The run is not complete: the same command goes on from here.")
         if self._as_json:
             say_json(counted)
             return
@@ -210,8 +212,9 @@ class _Report:
             say(f"and {self._more} more: --json lists all of them.")
         say()
         print_fields(counted)
-        say()
-        say(_sentence(self.counts, self._run, dry_run=dry_run))
+        if complete:
+            say()
+            say(_sentence(self.counts, self._run, dry_run=dry_run))
 
 
 def _sentence(counts: Counts, run: Run, *, dry_run: bool) -> str:

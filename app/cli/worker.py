@@ -4,8 +4,8 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -20,8 +20,10 @@ from app.database import engines
 from app.database.health import Health, watching
 from app.database.locks import locked_file
 from app.database.writing import writing
+from app.deliveries.wake import Notifier
 from app.deliveries.worker import Worker
-from app.prioticket.client import prioticket_of
+from app.prioticket.client import Prioticket, prioticket_of
+from app.reconciliation.enrichment import Enricher, give_up_fetches
 from app.reconciliation.keeping import Keeper
 from app.reconciliation.periodic import Periodic
 from app.retention.pruning import pruning
@@ -30,6 +32,7 @@ from app.server.heartbeat import beating
 from app.server.processes import ending_signals, ending_with, exit_when_told
 from app.settings.digest import digest_of
 from app.settings.model import Settings
+from app.settings.prioticket import PrioticketSettings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 from app.telemetry.processes import Identity
 from app.telemetry.reporting import Reporter
@@ -76,14 +79,16 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
         if line is None:  # one beside `serve` has the settings of that
             async with writing(engine) as connection:
                 await note_settings(connection, settings, "worker", now=datetime.now(UTC))
-        work = Worker(engine, url, settings.destinations, spans=spans)
+        account = settings.prioticket
+        enrich = account is not None and account.enrich
+        work = Worker(engine, url, settings.destinations, enrich=enrich, spans=spans)
         digest = digest_of(complete(settings))  # as its receivers have it
         identity = Identity.of_this_process("worker", name=work.name, settings=digest, now=datetime.now(UTC))
         async with (
             beating(work.under_way, line=line),
             Reporter(engine, identity).running(),
             work.running(),
-            _reconciling(engine, settings),
+            _asking(engine, settings),
             pruning(engine, settings.retention),
         ):
             log.write("worker_started", {"destinations": sorted(settings.destinations)})
@@ -91,21 +96,51 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
 
 
 @asynccontextmanager
-async def _reconciling(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None]:
-    """Reconciles with Prioticket meanwhile, if the settings ask for that."""
+async def _asking(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None]:
+    """Asks Prioticket for orders meanwhile, if the settings say so."""
     account = settings.prioticket
-    if account is None or account.reconcile_every is None:
+    if account is None or not account.enrich:
+        await give_up_fetches(engine)
+    if account is None or not (account.enrich or account.reconcile_every):
         yield
         return
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(prioticket_of(account))
+        if account.reconcile_every:
+            reconciling = _reconciling(engine, settings, client, account, every=account.reconcile_every)
+            await stack.enter_async_context(reconciling)
+        if account.enrich:
+            await stack.enter_async_context(_enriching(engine, settings, client, account))
+        yield
+
+
+@asynccontextmanager
+async def _reconciling(
+    engine: AsyncEngine, settings: Settings, client: Prioticket, account: PrioticketSettings, *, every: timedelta
+) -> AsyncIterator[None]:
     keeper = Keeper(engine, with_kept_clients(settings).clients)
-    async with prioticket_of(account) as client:
-        periodic = Periodic(engine=engine, client=client, keeper=keeper, every=account.reconcile_every)
-        task = asyncio.create_task(periodic.go_on())
-        try:
+    periodic = Periodic(engine=engine, client=client, keeper=keeper, every=every, thin=account.enrich)
+    task = asyncio.create_task(periodic.go_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def _enriching(
+    engine: AsyncEngine, settings: Settings, client: Prioticket, account: PrioticketSettings
+) -> AsyncIterator[None]:
+    clients = with_kept_clients(settings).clients
+    usernames = {name: each.username or name for name, each in clients.items()}
+    notifier = Notifier(settings.database_url)
+    enricher = Enricher(engine, settings.database_url, client, account, usernames=usernames, stored=notifier.stored)
+    try:
+        async with enricher.running():
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
+    finally:
+        await notifier.close()
 
 
 @contextmanager

@@ -5,7 +5,20 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    Select,
+    bindparam,
+    case,
+    delete,
+    exists,
+    false,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -14,6 +27,7 @@ from app.deliveries.queue import drop_cancelled, prefer_live, promote
 from app.deliveries.retry import delay_after_loss
 from app.deliveries.tables import PENDING, Attempt, AttemptResult, Claimed, Delivery
 from app.deliveries.transitions import LOSE, OF_DELIVERY, dropped
+from app.events.fetches import FAILED, Fetch, FetchCause
 from app.events.tables import Event, Origin
 
 MARGIN = timedelta(seconds=5)
@@ -53,6 +67,8 @@ class Claim(NamedTuple):
     cause: UUID | None = None
     trace: str | None = None
     """The `traceparent` of the request that brought the event; of a claim that is being sent, that of the attempt."""
+    snapshot_failed: bool = False
+    """Whether it is a notification without payload whose order could not be fetched."""
 
 
 class Held(NamedTuple):
@@ -99,6 +115,7 @@ class Due(NamedTuple):
     origin: str
     cause: UUID | None
     trace: str | None
+    snapshot_failed: bool
 
     def claim(self) -> Claim:
         """The claim of this delivery."""
@@ -118,6 +135,7 @@ class Due(NamedTuple):
             origin=self.origin,
             cause=self.cause,
             trace=self.trace,
+            snapshot_failed=self.snapshot_failed,
         )
 
     def lost_attempt(self) -> Lost:
@@ -131,6 +149,13 @@ _of_this_order = exists().where(_newer.reference == Event.reference)
 _superseded = or_(  # two conditions, as an index answers each with one look-up, however many events the order has
     _of_this_order.where(_newer.order_version > Event.order_version),
     _of_this_order.where(_newer.order_version == Event.order_version, _newer.order_modified > Event.order_modified),
+)
+_snapshot_failed = case(
+    (
+        Event.shape == literal_column("'notification'"),
+        exists().where(FetchCause.event_id == Event.id, Fetch.id == FetchCause.fetch_id, Fetch.status.in_(FAILED)),
+    ),
+    else_=false(),
 )
 _due: Select[*tuple[Any, ...]] = (
     select(
@@ -152,6 +177,7 @@ _due: Select[*tuple[Any, ...]] = (
         Event.origin,
         Event.cause,
         Event.trace,
+        _snapshot_failed,
     )
     .join(Event, Event.id == Delivery.event_id)
     .where(

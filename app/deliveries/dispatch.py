@@ -14,9 +14,10 @@ from app.database.writing import COMMIT_LATER, insert_new
 from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver
+from app.deliveries.thin import follow
 from app.deliveries.transitions import HAS_TIME
 from app.events.ids import made_at, new_id
-from app.events.tables import Event, Origin, Undispatched
+from app.events.tables import Event, Undispatched
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +38,11 @@ HELD = 0.1  # seconds until it looks again whether a destination needs more; non
 NEWEST = select(Undispatched.event_id).order_by(Undispatched.event_id.desc()).limit(1)
 OLDEST = select(Undispatched.event_id).order_by(Undispatched.event_id).limit(bindparam("most"))
 # Not joined with OLDEST: neither database knows how few those are, and both might read all events to find them.
-ARRIVED = select(Event.id, Event.type, Event.event_name, Event.reference, Event.origin).where(
+ARRIVED = select(Event.id, Event.type, Event.event_name, Event.reference, Event.shape, Event.origin, Event.cause).where(
     Event.id.in_(bindparam("ids", expanding=True))
 )
 PASSED_OVER = select(PassedOver.event_id, PassedOver.destination).where(
     PassedOver.event_id.in_(bindparam("ids", expanding=True))
-)
-DISPATCHED = select(Delivery.event_id, Delivery.destination).where(
-    Delivery.event_id.in_(bindparam("ids", expanding=True)), Delivery.replay_id.is_(None)
 )
 _SENDS = select(Destination.name).where(
     Destination.name.in_(bindparam("names", expanding=True)),
@@ -71,7 +69,9 @@ class Arrived(NamedTuple):
     type: str | None
     event_name: str | None
     reference: str | None
+    shape: str | None
     origin: str
+    cause: UUID | None
 
 
 class Wanted(NamedTuple):
@@ -89,17 +89,26 @@ class Dispatcher:
 
     Args:
         wanted_types: The globs on the type or event name, by destination.
+        thin: What each destination gets of a notification without payload and of the order that is fetched for it, as
+            the setting `thin` says; None if no orders are fetched.
         most: The most events that one transaction dispatches; by default `events_at_once`.
 
     Attributes:
         held: Whether `has_work` found that no sender needs more for now. Nothing tells when one does.
     """
 
-    def __init__(self, wanted_types: Mapping[str, Sequence[str]], *, most: int | None = None) -> None:
+    def __init__(
+        self,
+        wanted_types: Mapping[str, Sequence[str]],
+        thin: Mapping[str, str] | None = None,
+        *,
+        most: int | None = None,
+    ) -> None:
         self.held = False
         self._most = events_at_once(len(wanted_types)) if most is None else most
         self._more = False
         self._wanted_types = wanted_types
+        self._thin = thin
         self._known = frozenset(wanted_types)
         self._left_to: list[str] = []
         self._ahead = False
@@ -133,7 +142,7 @@ class Dispatcher:
 
     async def dispatch(self, connection: AsyncConnection, *, now: datetime) -> int:
         """Calls `dispatch` for the worker's destinations."""
-        count = await dispatch(connection, self._wanted_types, most=self._most, now=now)
+        count = await dispatch(connection, self._wanted_types, most=self._most, now=now, thin=self._thin)
         self._more = count == self._most
         return count
 
@@ -185,7 +194,12 @@ async def set_unusable(connection: AsyncConnection, names: Sequence[str], *, rea
 
 
 async def dispatch(
-    connection: AsyncConnection, wanted_types: Mapping[str, Sequence[str]], *, most: int, now: datetime
+    connection: AsyncConnection,
+    wanted_types: Mapping[str, Sequence[str]],
+    *,
+    most: int,
+    now: datetime,
+    thin: Mapping[str, str] | None = None,
 ) -> int:
     """Makes the deliveries of up to `most` events, the oldest first, and returns how many. Does not commit.
 
@@ -196,6 +210,7 @@ async def dispatch(
         wanted_types: The globs on the type or event name, by destination; one of them must match.
         most: The most events to dispatch.
         now: The time.
+        thin: As for `Dispatcher`.
     """
     if connection.dialect.name == "postgresql":
         free = await connection.scalar(select(func.pg_try_advisory_xact_lock(DISPATCH_LOCK), COMMIT_LATER))
@@ -206,9 +221,14 @@ async def dispatch(
         return 0
     events = sorted(Arrived(*row) for row in await connection.execute(ARRIVED, {"ids": ids}))
     passed_over = {tuple(row) for row in await connection.execute(PASSED_OVER, {"ids": ids})}
-    left_out = passed_over | await _dispatched(connection, events)
+    left_out, announced = await follow(connection, events, thin, now=now)
+    left_out |= passed_over
     for name in sorted(wanted_types):
-        matching = [event for event in events if wants(wanted_types[name], event.type, event.event_name)]
+        matching = [
+            event
+            for event in events
+            if wants(wanted_types[name], event.type, event.event_name, *announced.get(event.id, ()))
+        ]
         if matching and await lock(connection, name) is not None:
             new = [Wanted(event.id, event.reference) for event in matching if (event.id, name) not in left_out]
             await add(connection, name, new, replay_id=None, now=now)
@@ -218,15 +238,9 @@ async def dispatch(
     return len(ids)
 
 
-async def _dispatched(connection: AsyncConnection, events: Sequence[Arrived]) -> set[tuple[Any, ...]]:
-    """The deliveries, as event and destination, that were made before: only fetched events are dispatched again."""
-    again = [event.id for event in events if event.origin != Origin.RECEIVED]
-    return {tuple(row) for row in await connection.execute(DISPATCHED, {"ids": again})} if again else set()
-
-
-def wants(globs: Sequence[str], event_type: str | None, event_name: str | None) -> bool:
-    """Whether one of the globs matches the type, or the event name. An event without either matches only `*`."""
-    names = (event_type or "",) if event_name is None else (event_type or "", event_name)
+def wants(globs: Sequence[str], event_type: str | None, *event_names: str | None) -> bool:
+    """Whether one of the globs matches the type, or an event name. An event without either matches only `*`."""
+    names = (event_type or "", *(name for name in event_names if name is not None))
     return any(fnmatchcase(name, glob) for name in names for glob in globs)
 
 

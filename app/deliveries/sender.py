@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -25,12 +26,15 @@ from app.telemetry.spans import Spans
 logger = logging.getLogger(__name__)
 
 MOST_NAMED = 10
+LONGEST_WAIT = 0.02  # seconds that a transaction waits at most for attempts that are about to end
 
 
 class Sender:
     """Sends the deliveries of one destination, as many at once as allowed.
 
-    Attempts that end while a transaction runs are recorded together in the next one, as in a group commit.
+    Attempts that end while a transaction runs are recorded together in the next one, as in a group commit. That one
+    also waits for others, at most half as long as the last one took: to a consumer that answers at once, half of the
+    attempts would otherwise always be under way, and each transaction would be for the other half.
     """
 
     def __init__(
@@ -74,12 +78,14 @@ class Sender:
         while not self._ending:
             self._something.clear()
             ended, self._ended = self._ended, []
+            began = monotonic()
             try:
                 async with writing(self._engine, pace=self._pace) as connection:
                     turn = await self._take_turn(connection, ended)
             except BaseException:
                 self._ended = ended + self._ended  # these outcomes must be recorded by the next transaction
                 raise
+            took = monotonic() - began
             tell(turn.news)
             for claim in turn.claims:
                 task = asyncio.create_task(self._send(claim), name=str(claim.delivery_id))
@@ -87,6 +93,8 @@ class Sender:
                 task.add_done_callback(self._sending.discard)
             if not self._ended:
                 await until_woken(self._something, turn.next_at, now=datetime.now(UTC))
+            if self._ended and self._sending:
+                await asyncio.wait(self._sending, timeout=min(took / 2, LONGEST_WAIT))
 
     def under_way(self) -> list[str]:
         """The ids of deliveries that are being sent, `MOST_NAMED` at most."""

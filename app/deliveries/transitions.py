@@ -97,6 +97,7 @@ END = (
         first_duration_ms=bindparam("duration"),
         first_status=bindparam("answered"),
         first_answer=bindparam("answer"),
+        **NOT_CLAIMED,
     )
 )
 LOSE = (

@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.engines import is_sqlite, prefer_indexes
 from app.database.pace import Pace
+from app.database.surviving import surviving
 from app.database.writing import writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
@@ -30,7 +29,6 @@ from app.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
 
-TROUBLE_WAIT = 1.0  # seconds before work begins again after an error
 LOOK_EVERY = timedelta(seconds=5)
 """How often it looks without being woken, in case a notification was lost."""
 
@@ -40,8 +38,6 @@ TRANSACTION = timedelta(seconds=5)
 DRAIN = timedelta(seconds=10)
 """How long a worker that ends waits for its attempts. A container's grace period is longer."""
 
-TROUBLE = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-
 
 class Worker:
     """Works for all destinations; use as `async with worker.running()`.
@@ -50,6 +46,7 @@ class Worker:
         engine: The database, with a connection for each destination and one more.
         url: The database's URL.
         destinations: The configured destinations.
+        enrich: Whether the orders of notifications without payload are fetched.
         spans: Where it records what it does.
     """
 
@@ -59,12 +56,16 @@ class Worker:
         url: str,
         destinations: Mapping[str, DestinationSettings],
         *,
+        enrich: bool = False,
         spans: Spans | None = None,
     ) -> None:
         prefer_indexes(engine)
         self._engine = engine
         self._url = url
-        self._dispatcher = Dispatcher({name: destination.events for name, destination in destinations.items()})
+        self._dispatcher = Dispatcher(
+            {name: destination.events for name, destination in destinations.items()},
+            {name: destination.thin for name, destination in destinations.items()} if enrich else None,
+        )
         self.name = new_name()
         self._spans = spans
         self._arrived = asyncio.Event()
@@ -116,7 +117,7 @@ class Worker:
         return sender
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._tasks.append(asyncio.create_task(_surviving(work)))
+        self._tasks.append(asyncio.create_task(surviving(work)))
 
     def _end(self) -> None:
         self._ending = True
@@ -235,19 +236,3 @@ class Worker:
 def _soon(now: datetime, *times: datetime | None) -> datetime:
     """The first of the times, at most `LOOK_EVERY` from now."""
     return min([now + LOOK_EVERY, *(at for at in times if at is not None)])
-
-
-async def _surviving(work: Callable[[], Awaitable[None]]) -> None:
-    """Begins the work again after any error: otherwise a destination would get nothing more, and nobody would know."""
-    while True:
-        try:
-            await work()
-        except TROUBLE as error:
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
-            # Not a warning: several tasks log this every second, and `database_lost` is logged once.
-            logger.info("worker_waits", extra={"fields": {"error": why}})
-        except Exception:  # as its docstring says
-            logger.exception("worker_failed")
-        else:
-            return
-        await asyncio.sleep(TROUBLE_WAIT)

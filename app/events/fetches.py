@@ -12,14 +12,26 @@ refused     Prioticket said no, as `error` tells; it is not asked again
 dead        Prioticket could not be asked for too long
 """
 
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, text
+from sqlalchemy import CheckConstraint, Index, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database.columns import Base, UTCDateTime
+from app.database.writing import insert_new
+from app.events.ids import new_id
+from app.events.tables import Event
+
+AFTER = timedelta(seconds=2)
+"""How long a fetch waits after its first notification, so that further ones of the order need none of their own."""
+
+FETCH_LOCK = 7_092_717_265
+"""An arbitrary number, the same in all processes: what changes fetches happens one after the other."""
 
 
 class FetchStatus(StrEnum):
@@ -95,3 +107,97 @@ class FetchPace(Base):
     """Since when Prioticket has given no token."""
     refused_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
     """When one worker may try again."""
+
+
+FAILED = (FetchStatus.REFUSED.value, FetchStatus.DEAD.value)
+
+
+class Outcome(NamedTuple):
+    """What became of the fetch of a notification's order, for people to read."""
+
+    status: str
+    due_at: datetime
+    attempts: int
+    error: str | None
+    snapshot_id: UUID | None
+
+
+async def lock_fetches(connection: AsyncConnection) -> None:
+    """Makes this transaction the only one that changes fetches. On SQLite it is the only one that writes anyway."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(FETCH_LOCK)))
+
+
+def is_uuid(reference: str) -> bool:
+    """Whether a reference is a UUID, as Prioticket's ids of payments are, and those of orders are not."""
+    try:
+        return str(UUID(reference)) == reference.lower()
+    except ValueError:
+        return False
+
+
+def announces_order(event_type: str | None, shape: str | None, reference: str | None) -> bool:
+    """Whether an accepted event is a notification without payload, whose order can be fetched by the reference."""
+    if shape != "notification" or event_type is None or reference is None:
+        return False
+    if event_type.startswith("PAYMENT_"):
+        return True
+    return (event_type.startswith(("ORDER_", "VOUCHER_")) or event_type == "REDEMPTION") and not is_uuid(reference)
+
+
+async def ask_for(connection: AsyncConnection, notifications: Mapping[UUID, str], *, now: datetime) -> None:
+    """Makes a fetch for each reference, unless one is due that has not begun. Does not commit.
+
+    Args:
+        connection: In a transaction that may write.
+        notifications: The reference of each notification.
+        now: The time.
+    """
+    if not notifications:
+        return
+    await lock_fetches(connection)
+    references = sorted(set(notifications.values()))
+    # Not from the arrival on: after a backlog, all notifications of an order are dispatched before its fetch begins.
+    fetches = [{"id": new_id(), "reference": reference, "due_at": now + AFTER} for reference in references]
+    await insert_new(connection, Fetch, fetches)
+    due = select(Fetch.reference, Fetch.id).where(
+        Fetch.status == FetchStatus.DUE.value, Fetch.reference.in_(references)
+    )
+    ids = {reference: fetch_id for reference, fetch_id in await connection.execute(due)}  # noqa: C416 - for mypy a row is not a pair
+    causes = [{"event_id": event_id, "fetch_id": ids[notifications[event_id]]} for event_id in sorted(notifications)]
+    await insert_new(connection, FetchCause, causes)
+
+
+async def asked_for(connection: AsyncConnection, notifications: Collection[UUID]) -> dict[UUID, str]:
+    """Of these notifications, those that have a fetch, each with its status."""
+    if not notifications:
+        return {}
+    query = (
+        select(FetchCause.event_id, Fetch.status)
+        .join(Fetch, Fetch.id == FetchCause.fetch_id)
+        .where(FetchCause.event_id.in_(sorted(notifications)))
+    )
+    return {event_id: status for event_id, status in await connection.execute(query)}  # noqa: C416 - as above
+
+
+async def announced_as(connection: AsyncConnection, snapshots: Sequence[UUID]) -> dict[UUID, set[str]]:
+    """The types of the notifications for which each of these events was fetched."""
+    names: dict[UUID, set[str]] = {}
+    query = (
+        select(Fetch.snapshot_id, Event.type)
+        .join(FetchCause, FetchCause.fetch_id == Fetch.id)
+        .join(Event, Event.id == FetchCause.event_id)
+        .where(Fetch.snapshot_id.in_(snapshots))
+    )
+    for snapshot_id, event_type in await connection.execute(query):
+        if snapshot_id is not None and event_type is not None:
+            names.setdefault(snapshot_id, set()).add(event_type)
+    return names
+
+
+async def outcome_of(connection: AsyncConnection, event_id: UUID) -> Outcome | None:
+    """What became of the fetch of a notification's order; None if there is none."""
+    shown = (Fetch.status, Fetch.due_at, Fetch.attempts, Fetch.error, Fetch.snapshot_id)
+    query = select(*shown).join(FetchCause, FetchCause.fetch_id == Fetch.id).where(FetchCause.event_id == event_id)
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else Outcome(*row)

@@ -20,6 +20,9 @@ QUARANTINED = Event.status == literal_column("'quarantined'")
 """A literal: with a parameter, neither database would use its partial index."""
 
 
+MOST_COUNTED = 1000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
     """Which events to select; a field that is None does not restrict them.
@@ -183,3 +186,14 @@ async def kept_bytes(connection: AsyncConnection, event_id: UUID) -> KeptBytes |
 async def get_bodies(connection: AsyncConnection, ids: Sequence[UUID]) -> list[EventBody]:
     """Id, headers and body of each event; the caller limits how many."""
     return await read(connection, select(*columns(Event, EventBody)).where(Event.id.in_(ids)), EventBody)
+
+
+async def copies_of(connection: AsyncConnection, reference: str) -> dict[UUID, int]:
+    """How many copies have come of each of the newest `MOST_COUNTED` events of a reference."""
+    query = (
+        select(Event.id, Event.duplicates)
+        .where(Event.reference == reference)
+        .order_by(Event.id.desc())
+        .limit(MOST_COUNTED)
+    )
+    return {row.id: row.duplicates for row in await connection.execute(query)}

@@ -128,6 +128,17 @@ class Prioticket:
         """
         await self._calls.answer("DELETE", messages.path_of("webhooks", webhook_id), [])
 
+    async def send_sample(self, event: str, reference: str) -> None:
+        """Lets Prioticket send a sample of an event of an order to the registered webhooks.
+
+        V3.5 documents it, as "only used for testing your integration". Whether V3.8 has it is unknown.
+
+        Raises:
+            PrioticketError: see errors.py.
+        """
+        sample = {"notification_event": event, "notification_item_id": reference}
+        await self._calls.answer("POST", "/notifications", [], messages.envelope("notification", sample))
+
     async def _pages(self, path: str, query: Iterable[tuple[str, str]], *, first: int = 1) -> AsyncIterator[Page]:
         for number in range(first, first + MOST_PAGES):
             paging = [("items_per_page", str(ITEMS_PER_PAGE)), ("page", str(number))]

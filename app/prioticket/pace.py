@@ -20,7 +20,10 @@ class Clock:
 
 
 class Pace:
-    """Spaces the requests of one process evenly, and pauses for a minute after `MOST_REFUSALS` answers of 4xx."""
+    """Spaces the requests of one process evenly, and pauses for a minute after `MOST_REFUSALS` answers of 4xx.
+
+    Workers share the rate of their fetches through the database, see `app.reconciliation.fetching`.
+    """
 
     def __init__(self, rate: float, clock: Clock) -> None:
         self._between = 1 / rate

@@ -111,7 +111,7 @@ def parse_payload(content: bytes) -> Payload:
         notification_created=_time(notification.get("notification_created")),
         type=event_type,
         event_name=announced if announced != event_type else None,
-        reference=_reference(name, changed) or _text(notification.get("notification_item_id")),
+        reference=_reference(name, changed) or _item(notification.get("notification_item_id")),
         order_version=_version(order.get("order_version")),
         order_modified=_time(order.get("order_modified")),
         notification_id=_text(notification.get("notification_id")),
@@ -218,6 +218,11 @@ def _reference(name: str, changed: Mapping[str, Any]) -> str | None:
         return None
     of_order = None if name == "order" else _text(changed.get(f"{name}_order_reference"))
     return of_order or own_reference(name, changed)
+
+
+def _item(item: object) -> str | None:
+    """The reference that a notification names; by analogy with orders, an object's `order_reference`."""
+    return _text(item.get("order_reference") if isinstance(item, dict) else item)
 
 
 def _text(value: object) -> str | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,8 +11,9 @@ from app.events.tables import Undispatched
 from app.prioticket.messages import FetchedOrder
 from app.prioticket.payloads import state_of
 from app.reconciliation.runs import Run
-from app.reconciliation.snapshots import Cause, Snapshot, client_of, store_snapshot
-from app.settings.clients import ClientSettings, Scope
+from app.reconciliation.senders import sender_of
+from app.reconciliation.snapshots import Cause, Snapshot, store_snapshot
+from app.settings.clients import ClientSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,9 @@ class Keeper:
         usernames = {name: client.username or name for name, client in self.clients.items()}
         reference = state_of(fetched.order).reference
         async with writing(self.engine) as connection:
-            client = (await client_of(connection, reference) if reference else None) or self._sender()
+            client = await sender_of(connection, reference, self.clients)
             cause = Cause(fetched_for=run.fetched_for)
             stored = await store_snapshot(connection, fetched, cause, client=client, usernames=usernames)
             if stored.new and not run.asked.deliver:
                 await connection.execute(delete(Undispatched).where(Undispatched.event_id == stored.id))
         return stored
-
-    def _sender(self) -> str:
-        """The client that may send webhooks now; the first one, if there are several."""
-        now = datetime.now(UTC)
-        for name, client in self.clients.items():
-            if Scope.SEND in client.scopes and (client.not_before or now) <= now <= (client.not_after or now):
-                return name
-        return "prioticket"

@@ -29,6 +29,9 @@ NEVER_AGAIN = (
 )
 """Refusals that the next order would get too: they end a run, which can be resumed."""
 
+MOST_VERSIONS = 100
+"""How many versions before the present one are fetched at most, the latest ones."""
+
 Keep = Callable[[Run, FetchedOrder], Awaitable[Snapshot]]
 """Stores a fetched order as an event of a run."""
 
@@ -175,7 +178,8 @@ class _Work:
         """Fetches the versions after the newest one that is stored and before the present one."""
         if not self.run.asked.versions or self.ours.keep is None:
             return
-        for version in range((compared.newest_version or 0) + 1, compared.listed.at[0]):
+        present = compared.listed.at[0]
+        for version in range(max((compared.newest_version or 0) + 1, present - MOST_VERSIONS), present):
             try:
                 fetched = await self.ours.client.order(reference, version=version)
             except (Refused, Unreadable) as error:

@@ -130,7 +130,7 @@ async def fail(connection: AsyncConnection, run: Run, error: Exception) -> None:
 async def last_complete(connection: AsyncConnection) -> datetime | None:
     """Until when orders were compared: the newest complete run's start, or its `until`; None without such a run."""
     until = func.coalesce(Reconciliation.until, Reconciliation.started_at, type_=Reconciliation.started_at.type)
-    query = select(until).where(Reconciliation.ended_at.is_not(None)).order_by(Reconciliation.started_at.desc())
+    query = select(until).where(Reconciliation.ended_at.is_not(None)).order_by(Reconciliation.id.desc())
     return await connection.scalar(query.limit(1))
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.events.ids import made_at, new_id
+from app.events.ids import go_on_after, made_at, new_id
 from app.events.rows import NewEvent, old_keys
 from app.events.tables import Event, Origin, Status
 from app.prioticket.identity import accepted_key
@@ -56,6 +56,8 @@ async def store_snapshot(
         NoEnvelope: the answer has none, which `FetchedOrder` rules out.
     """
     payload = parse_payload(fetched.body)
+    if payload.reference is not None:
+        await _go_on_after(connection, payload.reference)
     event_id = new_id()
     event = NewEvent(
         id=event_id,
@@ -96,6 +98,14 @@ async def client_of(connection: AsyncConnection, reference: str) -> str | None:
     )
     client: str | None = await connection.scalar(query)
     return client
+
+
+async def _go_on_after(connection: AsyncConnection, reference: str) -> None:
+    """Makes new ids greater than those of the reference: their order is the order in which events are delivered."""
+    newest = select(Event.id).where(Event.reference == reference).order_by(Event.id.desc()).limit(1)
+    newest_id: UUID | None = await connection.scalar(newest)
+    if newest_id is not None:
+        go_on_after(newest_id)
 
 
 async def _link(connection: AsyncConnection, event: NewEvent, cause: Cause) -> UUID | None:

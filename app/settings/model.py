@@ -37,6 +37,7 @@ from app.settings.values import (
     Headers,
     OpenConnections,
     OpenURLs,
+    PublicURL,
     Seconds,
     Timeout,
     TokenKeys,
@@ -69,6 +70,8 @@ class DestinationSettings(BaseModel):
     max_in_flight: int = Field(default=8, gt=0, le=1000)
     rate: float | None = Field(default=None, gt=0)
     """Attempts a second."""
+    thin: Literal["both", "snapshot", "notification"] = "both"
+    """With `prioticket.enrich`: whether it gets a notification without payload, the order fetched for it, or both."""
 
     @field_validator("url")
     @classmethod
@@ -118,6 +121,10 @@ class Settings(BaseSettings):
         default={},
         repr=False,
         description="Who may send requests, a table by name; `priohook clients new NAME` prints an entry.",
+    )
+    public_url: PublicURL | None = Field(
+        default=None,
+        description="The URL at which Prioticket reaches this receiver, with https://; the path of webhooks is added.",
     )
     destinations: dict[str, DestinationSettings] = Field(default={}, description="Where events go, a table by name.")
     prioticket: PrioticketSettings | None = Field(
@@ -202,6 +209,17 @@ class Settings(BaseSettings):
     def _spool_needs_postgresql(self) -> Self:
         if self.spool is not None and self.database_url.startswith("sqlite"):
             raise ValueError("spool works with PostgreSQL only: a SQLite file is never away. Remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_need_fetches(self) -> Self:
+        enrich = self.prioticket is not None and self.prioticket.enrich
+        for name, destination in self.destinations.items():
+            if destination.thin == "snapshot" and not enrich:
+                raise ValueError(
+                    f'thin = "snapshot" of the destination {name} needs enrich = true in [prioticket]: without it no '
+                    "order is fetched"
+                )
         return self
 
     @classmethod

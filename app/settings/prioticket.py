@@ -31,6 +31,8 @@ class PrioticketSettings(BaseModel):
     """Requests a second. Prioticket takes 1000 a minute from one address."""
     reconcile_every: Every | None = None
     """How often a worker looks for what never arrived, such as `15m`."""
+    enrich: bool = False
+    """Whether workers fetch the order of each notification without payload."""
 
     @field_validator("base_url")
     @classmethod

@@ -151,6 +151,17 @@ class HTTPTarget(NamedTuple):
     """Of a URL with a user in it."""
 
 
+def _is_public(url: str) -> str:
+    """A URL that can be registered at Prioticket, which may show it to others of the account."""
+    http_target(url)
+    if not url.startswith(("https://", "http://")) or not url.isprintable() or "@" in url or "?" in url or "#" in url:
+        raise ValueError("must be a URL such as https://hooks.example.com, without credentials, query and fragment")
+    return url
+
+
+PublicURL = Annotated[str, AfterValidator(_is_public)]
+
+
 def http_target(url: str) -> HTTPTarget:
     """The parts of an `http://` or `https://` URL.
 

@@ -1,8 +1,13 @@
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
+from app.database.engines import engine_for
+from app.database.writing import writing
+from app.events.fetches import Fetch, ask_for
 from app.events.ids import new_id
 from tests.cli.conftest import COLOURS, NOON, NOTIFICATION, refused_event
 from tests.conftest import payload
@@ -308,3 +313,19 @@ def test_a_beginning_of_several_ids_is_status_1_and_names_them(run, fill):
 def test_an_empty_list_says_how_many_events_there_are_without_its_filters(run, three):
     done = run("events", "list", "--reference", "nobody")
     assert done == (0, b"", "No events match. Without the filters there are 3.\n")
+
+
+def test_a_notification_shows_what_became_of_the_fetch_of_its_order(run, fill, database_url):
+    (stored,) = fill(new_event("a", reference="PRI1", type="ORDER_UPDATE", shape="notification"))
+    error = "Prioticket has no such order: 400 INVALID_REQUEST (error_reference 7)."
+
+    async def refuse() -> None:
+        async with engine_for(database_url) as engine, writing(engine) as connection:
+            await ask_for(connection, {stored: "PRI1"}, now=datetime.now(UTC))
+            await connection.execute(update(Fetch).values(status="refused", attempts=1, error=error))
+
+    asyncio.run(refuse())
+    shown = run("events", "show", str(stored))
+    assert "fetch status       refused" in shown.text
+    assert error in shown.text
+    assert json.loads(run("events", "show", str(stored), "--json").text)["fetch"]["error"] == error

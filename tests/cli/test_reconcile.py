@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from app.prioticket import again
+
 ACCOUNT = {"BASE_URL": "http://127.0.0.1:9", "CLIENT_ID": "demo", "CLIENT_SECRET": "not-a-real-secret"}
 
 
@@ -41,3 +43,14 @@ def test_a_run_is_audited_however_it_ends_and_a_dry_run_is_not(run, fill, accoun
     (line,) = run("audit", "list", "--json").text.splitlines()
     row = json.loads(line)
     assert (row["action"], row["kind"], row["reason"]) == ("reconcile", "reconciliation", "ticket 7")
+
+
+def test_a_prioticket_that_is_away_is_told_and_the_run_can_go_on(run, fill, account, monkeypatch):
+    fill()
+    monkeypatch.setattr(again, "FIRST_PAUSE", 0.001)
+    done = run("reconcile", "--since", "24h")
+    assert done.status == 1
+    assert "The run is not complete: the same command goes on from here." in done.errors
+    assert "priohook: Prioticket: it cannot be reached" in done.errors
+    assert "Nothing is missing" not in done.text
+    assert "Going on with run" in run("reconcile", "--since", "24h").errors

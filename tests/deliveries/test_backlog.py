@@ -33,17 +33,6 @@ async def store(workers: Workers, count: int = MANY, **columns: str) -> None:
         await workers.store(columns.get("reference", f"R{number}"), type=columns.get("type", "ORDER_UPDATE"))
 
 
-async def dispatch(workers: Workers, dispatcher: Dispatcher) -> int:
-    """Dispatches as long as there is work, and returns how many events."""
-    count = 0
-    while True:
-        async with workers.engine.connect() as connection:
-            if not await dispatcher.has_work(connection, now=workers.now):
-                return count
-        async with writing(workers.engine) as connection:
-            count += await dispatcher.dispatch(connection, now=workers.now)
-
-
 async def change(workers: Workers, name: str, **values: object) -> None:
     async with writing(workers.engine) as connection:
         await connection.execute(update(Destination).where(Destination.name == name).values(values))
@@ -60,7 +49,7 @@ async def deliver(workers: Workers, count: int, name: str) -> None:
 
 async def test_no_more_is_dispatched_than_a_destination_needs_next(workers, dispatcher):
     await store(workers)
-    assert await dispatch(workers, dispatcher) == NEEDED
+    assert await workers.dispatch_needed(dispatcher) == NEEDED
     assert dispatcher.held
     assert len(await workers.undispatched()) == MANY - NEEDED
 
@@ -69,7 +58,7 @@ async def test_dispatch_goes_on_as_deliveries_end_until_nothing_is_left(workers,
     await store(workers)
     done = 0
     while await workers.undispatched():
-        done += await dispatch(workers, dispatcher)
+        done += await workers.dispatch_needed(dispatcher)
         await deliver(workers, 3, "erp")
     assert done == MANY
     assert not dispatcher.held
@@ -80,7 +69,7 @@ async def test_a_slow_destination_does_not_hold_up_a_fast_one(workers):
     await store(workers)
     done = 0
     for _ in range(MANY):
-        done += await dispatch(workers, dispatcher)
+        done += await workers.dispatch_needed(dispatcher)
         await deliver(workers, NEEDED, "erp")
     assert done == MANY
 
@@ -90,36 +79,36 @@ async def test_one_that_may_not_send_neither_holds_up_dispatch_nor_asks_for_more
     dispatcher = await begun(workers, BOTH)
     await change(workers, "crm", **{stopped: workers.now})
     await store(workers)
-    assert await dispatch(workers, dispatcher) == NEEDED
+    assert await workers.dispatch_needed(dispatcher) == NEEDED
     await deliver(workers, NEEDED, "erp")
-    assert await dispatch(workers, dispatcher) == NEEDED
+    assert await workers.dispatch_needed(dispatcher) == NEEDED
 
 
 @pytest.mark.parametrize("stopped", ["paused_at", "probe_at"], ids=["paused", "with an open circuit"])
 async def test_while_no_destination_may_send_all_events_become_deliveries(workers, dispatcher, stopped):
     await change(workers, "erp", **{stopped: workers.now})
     await store(workers)
-    assert await dispatch(workers, dispatcher) == MANY
+    assert await workers.dispatch_needed(dispatcher) == MANY
 
 
 async def test_events_are_dispatched_as_long_as_none_is_found_for_a_destination_that_needs_some(workers):
     dispatcher = await begun(workers, BOTH)
     await store(workers, type="REDEMPTION")
-    assert await dispatch(workers, dispatcher) == MANY
+    assert await workers.dispatch_needed(dispatcher) == MANY
 
 
 async def test_deliveries_that_wait_for_others_of_their_reference_are_not_enough(workers, dispatcher):
     await store(workers, reference="A")
     await store(workers, NEEDED)
-    assert await dispatch(workers, dispatcher) == MANY + NEEDED
+    assert await workers.dispatch_needed(dispatcher) == MANY + NEEDED
 
 
 async def test_deliveries_that_wait_for_their_next_attempt_are_not_enough(workers, dispatcher):
     await store(workers)
-    assert await dispatch(workers, dispatcher) == NEEDED
+    assert await workers.dispatch_needed(dispatcher) == NEEDED
     async with writing(workers.engine) as connection:
         await connection.execute(update(Delivery).values(due_at=workers.now + timedelta(minutes=5)))
-    assert await dispatch(workers, dispatcher) == NEEDED
+    assert await workers.dispatch_needed(dispatcher) == NEEDED
 
 
 async def test_deliveries_of_a_replay_are_not_enough(workers, dispatcher):
@@ -127,27 +116,27 @@ async def test_deliveries_of_a_replay_are_not_enough(workers, dispatcher):
     await workers.start()
     workers.wait(1)
     await workers.advance()
-    assert await dispatch(workers, dispatcher) == NEEDED
+    assert await workers.dispatch_needed(dispatcher) == NEEDED
 
 
 async def test_a_new_destination_gets_nothing_of_the_events_that_wait(workers, dispatcher):
     await store(workers)
-    await dispatch(workers, dispatcher)
+    await workers.dispatch_needed(dispatcher)
     async with writing(workers.engine) as connection:
         await register(connection, ["crm"], now=workers.now)
     later = await workers.store("A")
-    assert await dispatch(workers, await begun(workers, BOTH)) == MANY - NEEDED + 1
+    assert await workers.dispatch_needed(await begun(workers, BOTH)) == MANY - NEEDED + 1
     assert [row.event_id for row in await workers.deliveries() if row.destination == "crm"] == [later]
 
 
 async def test_two_workers_together_dispatch_what_is_needed_each_event_once(workers, dispatcher):
     other = await begun(workers, {"erp": ["*"]})
     await store(workers)
-    assert await dispatch(workers, dispatcher) == NEEDED
-    assert await dispatch(workers, other) == MOST  # it looks how many are due after its first transaction
-    assert await dispatch(workers, dispatcher) == 0
+    assert await workers.dispatch_needed(dispatcher) == NEEDED
+    assert await workers.dispatch_needed(other) == MOST  # it looks how many are due after its first transaction
+    assert await workers.dispatch_needed(dispatcher) == 0
     done = NEEDED + MOST
     while done < MANY:
         await deliver(workers, NEEDED, "erp")
-        done += await dispatch(workers, other) + await dispatch(workers, dispatcher)
+        done += await workers.dispatch_needed(other) + await workers.dispatch_needed(dispatcher)
     assert len({row.event_id for row in await workers.deliveries()}) == len(await workers.deliveries()) == MANY

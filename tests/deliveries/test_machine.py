@@ -14,10 +14,11 @@ from sqlalchemy import Row, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import columns, engines
+from app.deliveries.dispatch import Dispatcher
 from app.deliveries.plans import NotReplayable
 from app.deliveries.retry import MOST_ATTEMPTS
 from app.deliveries.tables import AttemptResult, ReplayStatus
-from tests.deliveries.workers import Workers
+from tests.deliveries.workers import ALL, Workers
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +36,7 @@ class Deliveries(RuleBasedStateMachine):
         self.engine = self.run(open_engine())
         self.workers = Workers(self.engine, max_in_flight=MOST_IN_FLIGHT)
         self.run(self.workers.register())
+        self.dispatcher = Dispatcher(ALL, most=1)
         self.events: dict[Any, str | None] = {}
         self.flying: dict[str, list[Any]] = {"one": [], "two": []}
         self.ended: dict[str, list[Any]] = {"one": [], "two": []}
@@ -54,6 +56,11 @@ class Deliveries(RuleBasedStateMachine):
     @rule(most=st.sampled_from([1, 250]))
     def dispatch(self, most: int) -> None:
         self.run(self.workers.dispatch(most=most))
+
+    @rule()
+    def dispatch_needed(self) -> None:
+        """A worker dispatches only what the destination needs next."""
+        self.run(self.workers.dispatch_needed(self.dispatcher))
 
     @rule(name=NAMES)
     def take_turn(self, name: str) -> None:
@@ -170,7 +177,7 @@ class Deliveries(RuleBasedStateMachine):
             self.crash(name)
         for _ in range(ROUNDS):
             self.workers.wait(600)
-            self.dispatch(250)
+            self.dispatch_needed()
             self.advance()
             self.take_turn("one")
             self.ended["one"] = [self.workers.ended(claim) for claim in self.flying["one"]]

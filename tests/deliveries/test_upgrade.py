@@ -68,6 +68,19 @@ async def test_a_claim_of_the_previous_release_that_has_run_out_is_lost_as_any_o
     assert (row.status, row.attempts, row.claimed_by) == ("delivered", 2, None)
 
 
+async def test_a_late_success_ends_a_claim_of_the_previous_release(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    (late,) = (await workers.turn()).claims
+    workers.wait(60)
+    await workers.turn(worker="two")
+    async with writing(workers.engine) as connection:
+        await connection.execute(update(Delivery).values(claimed_by="old", claimed_at=workers.now, attempts=2))
+    await workers.turn(workers.ended(late))
+    (row,) = await workers.deliveries()
+    assert (row.status, row.claimed_by, row.claimed_at) == ("delivered", None, None)
+
+
 async def test_the_only_worker_of_a_file_takes_back_what_the_previous_release_has_claimed(old):
     async with writing(old.engine) as connection:
         await turns.take_back(connection, now=old.now)

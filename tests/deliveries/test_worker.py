@@ -173,6 +173,7 @@ async def test_a_destination_with_nothing_to_do_takes_no_turn(engine, database_u
         event.remove(engine.sync_engine, "before_cursor_execute", note)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_starts_on_many_events_delivers_all_in_the_order_of_each_reference(
     engine, database_url, tmp_path, monkeypatch
 ):

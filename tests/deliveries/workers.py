@@ -14,7 +14,7 @@ from app.deliveries import replays as replay
 from app.deliveries import turns
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.clocks import set_right
-from app.deliveries.dispatch import dispatch, register
+from app.deliveries.dispatch import Dispatcher, dispatch, register
 from app.deliveries.outlook import outlooks
 from app.deliveries.plans import plan
 from app.deliveries.queries import ATTEMPTS, SHOWN
@@ -59,9 +59,21 @@ class Workers:
             await connection.execute(insert(Event), known)
         return event.id
 
-    async def dispatch(self, types: Mapping[str, Sequence[str]] = ALL, *, most: int = 250) -> int:
+    async def dispatch(
+        self, types: Mapping[str, Sequence[str]] = ALL, *, most: int = 250, thin: Mapping[str, str] | None = None
+    ) -> int:
         async with writing(self.engine) as connection:
-            return await dispatch(connection, types, most=most, now=self.now)
+            return await dispatch(connection, types, most=most, now=self.now, thin=thin)
+
+    async def dispatch_needed(self, dispatcher: Dispatcher) -> int:
+        """Dispatches as long as the dispatcher has work, and returns how many events."""
+        count = 0
+        while True:
+            async with self.engine.connect() as connection:
+                if not await dispatcher.has_work(connection, now=self.now):
+                    return count
+            async with writing(self.engine) as connection:
+                count += await dispatcher.dispatch(connection, now=self.now)
 
     async def turn(self, *ended: Ended, worker: str = "one", limits: Limits | None = None) -> Turn:
         async with writing(self.engine) as connection:

@@ -4,7 +4,9 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
@@ -84,6 +86,54 @@ def test_an_order_is_shown_and_its_bytes_are_exact(serve, priohook, simulated, s
     assert "priohook: Prioticket has no such order, or this account may not see it: 400" in unknown.stderr
 
 
+def reference_in(priohook: Callable[..., Any], settings: dict[str, str]) -> str:
+    """The reference of the first event that arrived."""
+    until = monotonic() + ENDS_WITHIN
+    while not (events := priohook("events", "list", "--json", **settings).stdout) and monotonic() < until:
+        sleep(0.1)
+    return str(json.loads(events.splitlines()[-1])["reference"])
+
+
+def test_an_order_is_stored_as_a_fetched_event_once(serve, priohook, simulated, database_url):
+    api = simulated("--count", "3", "--rate", "200")
+    settings = configured(database_url) | api.settings
+    server = serve(**settings)
+    priohook("prioticket", "webhooks", "register", "--url", server.url, "--no-check", **settings)
+    reference = reference_in(priohook, settings)
+    store = ("prioticket", "order", reference, "--store", "--json")
+    first = priohook(*store, **settings)
+    assert first.returncode == 0, first.stderr
+    event_id = first.stderr.split()[-1].rstrip(".")
+    assert first.stderr == f"It is stored as event {event_id}.\n"
+    shown = json.loads(priohook("events", "show", event_id, "--json", **settings).stdout)
+    assert (shown["origin"], shown["reference"], shown["client"]) == ("fetched", reference, "prioticket")
+    assert priohook("events", "show", event_id, "--body", **settings).stdout == first.stdout
+    assert priohook(*store, **settings).stderr == f"Event {event_id} has it already.\n"
+
+
+def test_a_sample_that_prioticket_sends_is_found_in_the_database(serve, priohook, simulated, database_url):
+    api = simulated("--count", "3", "--rate", "200")
+    settings = configured(database_url) | api.settings
+    server = serve(**settings)
+    settings |= {"public_url": server.url}
+    assert priohook("prioticket", "webhooks", "register", "--no-check", **settings).returncode == 0
+    reference = reference_in(priohook, settings)
+    test = ("prioticket", "webhooks", "test", reference)
+    for _ in range(2):  # the second one may be a copy
+        done = priohook(*test, **settings)
+        assert done.returncode == 0, done.stderr
+        assert f"of {reference} arrived after" in done.stdout
+    unknown = priohook("prioticket", "webhooks", "test", "PRI-nothing", **settings)
+    assert unknown.returncode == 1
+    assert "this version may not have them" in unknown.stderr
+    (webhook,) = map(json.loads, priohook("prioticket", "webhooks", "list", "--json", **settings).stdout.splitlines())
+    assert webhook["ours"]
+    priohook("prioticket", "webhooks", "delete", "--yes", webhook["id"], **settings)
+    silent = priohook(*test, "--within", "1", **settings)
+    assert silent.returncode == 1
+    assert f"no event of {reference} arrived within 1 seconds" in silent.stderr
+
+
 async def test_a_webhook_auth_that_is_encoded_twice_comes_in(serve, priohook, simulated, sqlite_url):
     api = simulated("--double-base64", "--count", "20", "--rate", "100")
     settings = configured(sqlite_url) | api.settings
@@ -106,6 +156,7 @@ async def test_a_webhook_auth_that_is_encoded_twice_comes_in(serve, priohook, si
         (["webhooks", "list"], "is not configured"),
         (["order", "PRI00000001"], "is not configured"),
         (["webhooks", "delete"], "Give either ids or --url"),
+        (["webhooks", "register"], "Give --url, or set public_url"),
     ],
 )
 def test_wrong_usage_is_status_2(priohook, arguments, said):

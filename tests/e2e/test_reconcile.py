@@ -169,7 +169,7 @@ def test_after_ctrl_c_the_next_start_goes_on(priohook, simulated, sqlite_url, tm
         _, errors = process.communicate(timeout=ENDS_WITHIN)
     assert process.returncode == 1
     assert "Ending after the order in hand" in errors
-    assert "Not complete: the same command goes on from here." in errors
+    assert "The run is not complete: the same command goes on from here." in errors
     had = len(stored(sqlite_url))
     assert 0 < had < len(orders)
     done = priohook("reconcile", "--since", "1h", "--json", **settings)

@@ -18,6 +18,7 @@ from tests import postgres
 from tests.e2e.conftest import Served, configured, dial, empty_database, environment_for, migrate, request
 from tests.e2e.consumer import Consumer
 from tests.e2e.sender import PATIENCE, Sender, outcome_of
+from tests.e2e.test_durability import state
 
 REFERENCES = [f"PRI{number}" for number in range(5)]
 ROUNDS = 12  # events of each reference before, during and after the outage
@@ -40,13 +41,6 @@ def own_url(own_server: postgres.Server) -> Iterator[str]:
 def settings(own_url: str, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "spool").mkdir()
     return configured(own_url, commit_timeout="1", spool=str(tmp_path / "spool"))
-
-
-def state(served: Served) -> str:
-    """What `/readyz` says."""
-    with dial(served) as wire:
-        wire.send(request(method="GET", target="/readyz", authorization=None, content_type=None, length=None))
-        return str(json.loads(wire.reply(to="GET").body).get("status"))
 
 
 def emptied(folder: Path) -> None:

@@ -9,6 +9,7 @@ from app.database.writing import writing
 from app.events.queries import EventFilter, list_events
 from app.events.search import search_events
 from app.events.tables import Event
+from app.reconciliation.comparing import STORED
 from tests.events.stores import new_event
 
 pytestmark = pytest.mark.slow  # thousands of rows
@@ -92,3 +93,10 @@ async def test_a_search_looks_at_no_whole_table(full):
     assert "ix_events_reference_id" in found
     assert "ix_events_notification_id" in found
     assert not re.search(r"SCAN events(?! USING)", found), found
+
+
+async def test_the_events_of_a_page_of_orders_are_found_by_an_index(full):
+    references = [f"PRI{number}" for number in range(0, 3000, 30)]
+    found = await plan(full, lambda connection: connection.execute(STORED, {"references": references}))
+    assert "ix_events_reference_id" in found
+    assert not re.search(r"Seq Scan|SCAN events(?! USING)", found), found

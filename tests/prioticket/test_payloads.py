@@ -458,3 +458,12 @@ def test_bookings_of_the_wrong_type_leave_the_order_as_it_is(path, odd):
 def test_any_odd_value_anywhere_in_a_sample_leaves_it_storable(place, odd):
     sample, path = place
     assert is_storable(parse_payload(changed(sample, path, odd)))
+
+
+@pytest.mark.parametrize(
+    ("item", "reference"), [("P1", "P1"), ({"order_reference": "P1"}, "P1"), ({}, None), ([], None)]
+)
+def test_a_notification_may_name_its_order_in_an_object(item, reference):
+    notification = {"notification_event": "ORDER_UPDATE", "notification_item_id": item}
+    payload = parse_payload(envelope(notification=notification))
+    assert (payload.reference, payload.shape) == (reference, "notification")

@@ -17,7 +17,7 @@ from app.prioticket.identity import accepted_key
 from app.prioticket.payloads import parse_payload
 from app.reconciliation.keeping import Keeper
 from app.reconciliation.reconciling import Finding, Reconciler
-from app.reconciliation.runs import Asked, Counts, Run, begin
+from app.reconciliation.runs import Asked, Counts, Run, begin, new_run
 from app.settings.clients import ClientSettings
 from app.simulator.bodies import body_of
 from app.simulator.orders import Step
@@ -70,8 +70,11 @@ async def reconcile(
 ) -> tuple[Counts, bool, list[Finding]]:
     """A run; or what is left of the one before, if that was interrupted."""
     wanted = Asked(since=since, **asked or {})
-    async with writing(engine) as connection:
-        run = await begin(connection, wanted, now=fake.now())
+    if dry_run:
+        run = new_run(wanted, now=fake.now())
+    else:
+        async with writing(engine) as connection:
+            run = await begin(connection, wanted, now=fake.now())
     return await go_on(fake, engine, run, dry_run=dry_run, ended=ended, account=account or {}, **options)
 
 

@@ -38,6 +38,7 @@ async def test_a_run_is_due_once_in_each_period_whichever_worker_has_time(engine
         assert not await another.run_if_due(now=fake.now() + EVERY - timedelta(seconds=60))
         fake.seconds += EVERY.total_seconds()
         assert await another.run_if_due(now=fake.now())
+    assert [secret for secret in (CLIENT_SECRET, *fake.api.tokens) if secret in caplog.text] == []
     first, second = logged(caplog, "reconciled")
     (warned,) = logged(caplog, "orders_missing")
     assert first["missing"] == warned["missing"] == len(newest_of(fake))

@@ -1,18 +1,21 @@
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
 from sqlalchemy import select
 
+from app.database.writing import writing
 from app.events.rows import Stored
 from app.events.tables import Undispatched
 from app.prioticket.errors import Unavailable
+from app.reconciliation import comparing
 from app.reconciliation.comparing import Verdict
+from app.reconciliation.runs import Asked, begin
 from tests.conftest import basic_header
 from tests.events.stores import running
-from tests.prioticket.fake import Fake
+from tests.prioticket.fake import START, Fake
 from tests.reconciliation.runs import (
     events,
     lived,
@@ -240,3 +243,61 @@ async def test_the_bytes_of_what_was_fetched_are_those_of_prioticket(engine, cli
     assert json.loads(row.body)["data"]["order"] == fake.book.order(row.reference)
     answer = await client.post("/webhooks/prioticket", content=row.body, headers=basic_header())
     assert answer.headers["event-id"] == str(row.id)
+
+
+async def test_of_very_many_versions_the_latest_hundred_are_fetched(engine, monkeypatch):
+    fake = Fake()
+    lived(fake, 1)
+    (order,) = fake.book.newest()
+    monkeypatch.setattr(fake.book, "newest", lambda: iter([order | {"order_version": 2**40}]))
+    await reconcile(fake, engine, asked={"versions": True})
+    assert fake.paths().count(f"GET /orders/{order['order_reference']}") == 101
+
+
+async def test_a_run_begins_earlier_than_asked_for(engine):
+    fake = Fake()
+    step, *_ = lived(fake, 1)
+    counts, _, _ = await reconcile(fake, engine, since=step.at + timedelta(minutes=9), dry_run=True)
+    assert counts.listed == 1
+    counts, _, _ = await reconcile(fake, engine, since=step.at + timedelta(minutes=11), dry_run=True)
+    assert counts.listed == 0
+
+
+@pytest.mark.parametrize(
+    ("later", "asked", "goes_on"),
+    [
+        (timedelta(hours=23), {}, True),
+        (timedelta(hours=25), {}, False),
+        (timedelta(hours=1), {"versions": True}, False),
+        (timedelta(hours=1), {"deliver": False}, False),
+        (timedelta(hours=1), {"until": START}, False),
+    ],
+)
+async def test_an_interrupted_run_is_resumed_for_a_day_by_one_that_does_the_same(engine, later, asked, goes_on):
+    async with writing(engine) as connection:
+        first = await begin(connection, Asked(since=START), now=START)
+        second = await begin(connection, Asked(since=START + timedelta(minutes=5), **asked), now=START + later)
+        earlier = await begin(connection, Asked(since=START - timedelta(minutes=5), **asked), now=START + later)
+    assert (second.id == first.id) is second.resumed is goes_on
+    assert not earlier.resumed
+
+
+async def test_large_bodies_are_compared_in_parts(engine, database_url, monkeypatch):
+    fake = Fake()
+    await receive(database_url, map(webhook_of, lost(lived(fake, 200), 0.2)))
+    expected, _, found = await reconcile(fake, engine, dry_run=True)
+    monkeypatch.setattr(comparing, "MOST_BYTES", 10_000)
+    counts, _, again = await reconcile(fake, engine, dry_run=True)
+    assert (counts.missing, again) == (expected.missing, found)
+
+
+async def test_what_was_fetched_comes_after_what_arrived_even_from_a_clock_that_is_ahead(engine, database_url):
+    fake = Fake()
+    first, *_ = lived(fake, 1)
+    ahead = webhook_of(first, received_at=datetime.now(UTC) + timedelta(seconds=3))
+    await receive(database_url, [ahead])
+    while (last := lived(fake, 1)[0]).reference != first.reference:
+        pass
+    await reconcile(fake, engine)
+    (fetched,) = [row.id for row in await rows(engine) if row.reference == last.reference and row.origin == "fetched"]
+    assert fetched > ahead.id

@@ -381,3 +381,12 @@ def test_a_spool_beside_sqlite_is_refused(tmp_path, monkeypatch):
         Settings.load()
     monkeypatch.setenv("PRIOHOOK_DATABASE_URL", "postgresql://host/priohook")
     assert Settings.load().spool == tmp_path
+
+
+@pytest.mark.parametrize(
+    "url", ["hooks.example.com", "ftp://hooks.example.com", "https://user:secret@hooks.example.com", "https://a/?b=c"]
+)
+def test_a_public_url_that_cannot_be_registered_is_refused(url):
+    with pytest.raises(ValidationError, match="public_url") as refused:
+        Settings(public_url=url)
+    assert "secret@" not in str(refused.value)

@@ -63,7 +63,7 @@ def test_http_is_right_for_what_is_near(monkeypatch, url):
         ("api_key", "hidden-one\x00", "api_key must not have a control character"),
         ("timeout", 301, "must be 300 seconds at most"),
         ("rate", 17, "less than or equal to 16"),
-        ("enrich", True, "Extra inputs are not permitted"),
+        ("enriched", True, "Extra inputs are not permitted"),
     ],
 )
 def test_what_cannot_be_used_is_named_and_not_shown(monkeypatch, name, value, complaint):
@@ -85,3 +85,27 @@ def test_no_representation_shows_a_secret(monkeypatch):
     settings = loaded(monkeypatch, api_key="hidden-key")
     assert "not&a@real" not in repr(settings) + str(settings)
     assert "hidden-key" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("15m", 900), ("1.5h", 5400), ("2d", 172_800), (90, 90), ("90", 90)])
+def test_how_often_to_reconcile_is_written_with_a_unit_or_in_seconds(monkeypatch, written, seconds):
+    prioticket = loaded(monkeypatch, reconcile_every=written).prioticket
+    assert prioticket
+    assert prioticket.reconcile_every
+    assert prioticket.reconcile_every.total_seconds() == seconds
+
+
+@pytest.mark.parametrize("written", ["59s", 0, "-15m", "often", "15 m"])
+def test_it_reconciles_once_a_minute_at_most(monkeypatch, written):
+    with pytest.raises(SettingsProblem, match=r"prioticket\.reconcile_every"):
+        loaded(monkeypatch, reconcile_every=written)
+
+
+@pytest.mark.parametrize(("enrich", "usable"), [(True, True), (False, False)])
+def test_a_destination_that_waits_for_orders_needs_a_prioticket_that_is_asked_for_them(monkeypatch, enrich, usable):
+    monkeypatch.setenv("PRIOHOOK_DESTINATIONS", '{"erp": {"url": "https://erp.example/in", "thin": "snapshot"}}')
+    if usable:
+        assert loaded(monkeypatch, enrich=enrich).destinations["erp"].thin == "snapshot"
+    else:
+        with pytest.raises(SettingsProblem, match="needs enrich = true"):
+            loaded(monkeypatch, enrich=enrich)

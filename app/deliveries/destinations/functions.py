@@ -284,6 +284,9 @@ def _event(claim: Claim) -> dict[str, Any]:
         "replay": claim.replay_id is not None,
         "superseded": claim.superseded,
         "traceparent": claim.trace,
+        "origin": str(claim.origin),
+        "cause": claim.cause,
+        "snapshot_failed": claim.snapshot_failed,
     }
 
 

@@ -73,22 +73,20 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
     sent |= {"webhook-id": str(claim.event_id), "webhook-timestamp": stamp}
     if keys:
         sent["webhook-signature"] = " ".join(_signatures(claim, keys, stamp))
-    sent |= {"Priohook-Attempt": str(claim.attempt)}
-    known = {
-        "Priohook-Event-Type": claim.type and _visible(claim.type),
-        "Priohook-Event-Name": claim.event_name and _visible(claim.event_name),
-        "Priohook-Reference": claim.reference and _visible(claim.reference),
-        "Priohook-Replay": None if claim.replay_id is None else str(claim.replay_id),
+    fetched = claim.origin == Origin.FETCHED
+    optional = {
+        "Priohook-Event-Type": claim.type,
+        "Priohook-Event-Name": claim.event_name,
+        "Priohook-Reference": claim.reference,
+        "Priohook-Replay": claim.replay_id,
+        "Priohook-Superseded": "true" if claim.superseded else None,
+        "Priohook-Origin": "fetched" if fetched else None,
+        "Priohook-Cause": claim.cause if fetched else None,
         "traceparent": claim.trace,
+        "Priohook-Snapshot": "failed" if claim.snapshot_failed else None,
     }
-    sent |= {name: value for name, value in known.items() if value is not None}
-    if claim.superseded:
-        sent["Priohook-Superseded"] = "true"
-    if claim.origin == Origin.FETCHED:
-        sent["Priohook-Origin"] = claim.origin
-        if claim.cause is not None:
-            sent["Priohook-Cause"] = str(claim.cause)
-    return sent
+    sent["Priohook-Attempt"] = str(claim.attempt)
+    return sent | {name: _visible(str(value)) for name, value in optional.items() if value is not None}
 
 
 def retry_after(value: str | None, *, now: datetime) -> timedelta | None:

@@ -76,7 +76,8 @@ async def test_the_event_says_all_that_a_function_may_want_to_know(kept):
     body = payload("08-order-payload-confirmed")
     async with opened("keeps") as destination:
         replay_id = new_claim().delivery_id
-        await send(destination, attempt=3, replay_id=replay_id, superseded=True, event_name="ORDER_CREATE")
+        fetched: dict[str, Any] = {"origin": "fetched", "cause": replay_id, "snapshot_failed": True}
+        await send(destination, attempt=3, replay_id=replay_id, superseded=True, event_name="ORDER_CREATE", **fetched)
         await send(destination, body=body)
     event = DeliveredEvent(
         id=EVENT_ID,
@@ -88,9 +89,13 @@ async def test_the_event_says_all_that_a_function_may_want_to_know(kept):
         attempt=3,
         replay=True,
         superseded=True,
+        origin="fetched",
+        cause=replay_id,
+        snapshot_failed=True,
     )
     order = json.loads(body)["data"]["order"]
-    plain = replace(event, event_name=None, order=order, body=body, attempt=1, replay=False, superseded=False)
+    received: dict[str, Any] = {"origin": "received", "cause": None, "snapshot_failed": False, "superseded": False}
+    plain = replace(event, event_name=None, order=order, body=body, attempt=1, replay=False, **received)
     assert kept() == [event, plain]
 
 

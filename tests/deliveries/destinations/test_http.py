@@ -24,6 +24,7 @@ from app.deliveries.destinations.answers import MOST_BODY, MOST_BYTES, MOST_INTE
 from app.deliveries.destinations.http import MOST_KEPT, HTTPDestination, headers, retry_after
 from app.deliveries.results import Outcome
 from app.deliveries.tables import AttemptResult
+from app.events.ids import new_id
 from app.settings.model import DestinationSettings
 from app.telemetry import traces
 from tests.deliveries.claims import EVENT_ID, new_claim
@@ -629,3 +630,15 @@ async def test_a_name_that_does_not_exist_is_an_outcome(monkeypatch):
     outcome = await send("http://nowhere.example/")
     assert outcome.status is None
     assert "Name or service not known" in str(outcome.error)
+
+
+def test_the_headers_of_a_fetched_order_tell_that_and_the_notification_that_it_was_fetched_for():
+    cause = new_id()
+    sent = headers(new_claim(origin="fetched", cause=cause), [], now=NOW)
+    assert (sent["Priohook-Origin"], sent["Priohook-Cause"]) == ("fetched", str(cause))
+    received = headers(new_claim(origin="both", cause=cause), [], now=NOW)
+    assert not {"Priohook-Origin", "Priohook-Cause", "Priohook-Snapshot"} & received.keys()
+
+
+def test_a_notification_whose_order_could_not_be_fetched_says_so():
+    assert headers(new_claim(snapshot_failed=True), [], now=NOW)["Priohook-Snapshot"] == "failed"
