@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.engines import is_sqlite, sqlite_path
-from app.events.spool_contents import content_of, spool_files
+from app.events.spool_contents import glance_at, spool_files
 from app.events.spool_problems import SpoolProblem
 from app.settings.model import Settings
 
@@ -39,6 +39,8 @@ class SpoolFolder:
     bytes: int
     """The size of the files."""
     oldest_at: datetime | None
+    refused: str | None
+    """Why the database refused one of the oldest events, which stays there."""
     unreadable: tuple[str, ...]
     """What is wrong with files that cannot be read."""
 
@@ -85,19 +87,20 @@ async def spool_folder(settings: Settings) -> SpoolFolder | None:
 
 def _spool_folder(folder: Path) -> SpoolFolder:
     paths = spool_files(folder)[:MOST_FILES]
-    contents, unreadable = [], []
+    glances, unreadable = [], []
     for path in paths:
         try:
-            contents.append(content_of(path))
+            glances.append(glance_at(path))
         except SpoolProblem as error:
             if path.exists():  # otherwise its process has just moved what was there
                 unreadable.append(str(error))
     return SpoolFolder(
-        str(folder),
-        sum(content.events for content in contents),
-        sum(_sizes(paths)),
-        min((content.oldest for content in contents if content.oldest is not None), default=None),
-        tuple(unreadable),
+        path=str(folder),
+        events=sum(glance.events for glance in glances),
+        bytes=sum(_sizes(paths)),
+        oldest_at=min((glance.oldest for glance in glances if glance.oldest is not None), default=None),
+        refused=next((glance.refused for glance in glances if glance.refused is not None), None),
+        unreadable=tuple(unreadable),
     )
 
 

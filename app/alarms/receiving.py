@@ -76,7 +76,8 @@ def spool(now: Readings) -> Iterator[Finding]:
         yield critical(name="spool_unreadable", subject=folder.path, what=what, command="priohook spool list")
     if folder.oldest_at is not None and now.at - folder.oldest_at > SPOOLED_LONG:
         waiting = counted(folder.events, "event has", "events have")
-        what = f"In the spool, {waiting} waited for {lasting(now.at - folder.oldest_at)}: the database takes none."
+        why = f"the database refuses one: {folder.refused}" if folder.refused else "the database takes none."
+        what = f"In the spool, {waiting} waited for {lasting(now.at - folder.oldest_at)}: {why}"
         yield critical(
             name="spool", subject=folder.path, what=what, since=folder.oldest_at, command="priohook spool list"
         )

@@ -20,7 +20,7 @@ def disk(now: Readings) -> Iterator[Finding]:
         if each.free_bytes < LEAST_FREE or (days is not None and days < FEW_DAYS):
             lasts = f", enough for {counted(days, 'day')}" if days is not None else ""
             what = f"The disk of the {each.place} has only {size(each.free_bytes)} free{lasts}: {each.path}."
-            yield critical(name="disk", subject=each.place, what=what, command="priohook settings")
+            yield critical(name="disk", subject=each.place, what=what, command="priohook prune --dry-run")
 
 
 def processes(now: Readings) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def processes(now: Readings) -> Iterator[Finding]:
                 subject=silent.name,
                 what=f"A {silent.kind}, process {silent.pid} on {silent.host}, has been silent for {since}.",
                 since=silent.beat_at,
-                command="priohook status",
+                command="priohook worker" if silent.kind == "worker" else "priohook serve",
             )
     if len({each.settings for each in running}) > 1:
         newest = max(running, key=lambda each: each.started_at)

@@ -11,8 +11,10 @@ from app.audit.chain import verify as verify_chain
 from app.audit.queries import AuditFilter, list_entries
 from app.audit.tables import Action, Channel, Kind
 from app.cli.filters import Moment
+from app.cli.ids import Id
 from app.cli.opened import read
 from app.cli.output import print_json_lines, print_rows, say
+from app.events.tables import Event
 
 SHOWN = ("position", "at", "client", "action", "kind", "target", "reason")
 
@@ -41,7 +43,7 @@ def audit() -> None:
 @click.option("--action", type=click.Choice([str(each) for each in Action]))
 @click.option("--kind", type=click.Choice([str(each) for each in Kind]), help="Only actions on things of this kind.")
 @click.option("--target", help="Only actions on what has this id or name.")
-@click.option("--event", "event_id", type=click.UUID, help="Only actions that concerned this event alone.")
+@click.option("--event", "event_id", type=Id(Event.id, "event"), help="Only actions that concerned this event alone.")
 @click.option("--reference", help="Only actions that concerned this order alone.")
 @click.option("--client", help="Only actions of this client, or of this user@host.")
 @click.option("--channel", type=click.Choice([str(each) for each in Channel]), help="Only actions that came this way.")

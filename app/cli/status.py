@@ -84,7 +84,7 @@ def _look(settings: Settings) -> StatusShown:
     try:
         return asyncio.run(look())
     except TimeoutError:
-        raise TimeoutError(f"it did not answer within {WITHIN:.0f} seconds") from None
+        raise TimeoutError(f"it did not answer within {WITHIN:g} seconds") from None
 
 
 def _watch(settings: Settings) -> int:

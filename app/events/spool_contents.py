@@ -16,6 +16,8 @@ from app.events.spool_rows import SIZE, time_of
 from app.events.tables import header_pairs
 
 NAMES = "spool-*.db"
+GLANCED_AT = 100  # events
+FIRST = "SELECT received_at, refused FROM spooled ORDER BY position LIMIT ?"
 EVENTS = "SELECT id, reference, headers, body FROM spooled ORDER BY position"
 
 
@@ -87,6 +89,29 @@ def events_in(path: Path) -> Iterator[Spooled]:
     with problems(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         for event_id, reference, headers, body in connection.execute(EVENTS):
             yield Spooled(UUID(bytes=event_id), reference, header_pairs(headers), body)
+
+
+class Glance(NamedTuple):
+    """What a look at the first events of a file tells."""
+
+    events: int
+    oldest: datetime | None
+    refused: str | None
+    """Why the database refused one of the first events when it was last moved."""
+
+
+def glance_at(path: Path) -> Glance:
+    """What waits in a file, in milliseconds however large it is.
+
+    Raises:
+        SpoolProblem: it cannot be read.
+    """
+    with problems(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        (events,) = connection.execute("SELECT count(*) FROM spooled").fetchone()  # read from the index of keys
+        first = connection.execute(FIRST, (GLANCED_AT,)).fetchall()
+    oldest = min((received_at for received_at, _ in first), default=None)
+    refused = next((why for _, why in first if why is not None), None)
+    return Glance(events, None if oldest is None else time_of(oldest), refused)
 
 
 def _is_in_use(path: Path) -> bool:

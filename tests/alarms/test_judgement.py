@@ -127,7 +127,14 @@ def erp(**changes):
 
 
 def spool(**changes: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {"path": "/spool", "events": 7, "bytes": 9, "oldest_at": NOW - 5 * MINUTE, "unreadable": ()}
+    given: dict[str, Any] = {
+        "path": "/spool",
+        "events": 7,
+        "bytes": 9,
+        "oldest_at": NOW - 5 * MINUTE,
+        "refused": None,
+        "unreadable": (),
+    }
     return {"spool": SpoolFolder(**given | changes)}
 
 
@@ -153,13 +160,13 @@ INCIDENTS = {
         {"disks": (Disk("database", "/data", 10**8, 10**11),)},
         "disk",
         "The disk of the database has only 100 MB free, enough for 1 day: /data.",
-        "priohook settings",
+        "priohook prune --dry-run",
     ),
     "the disk is full in some days": (
         numbers(last_day=100_000) | {"disks": (Disk("database", "/data", 5 * 10**9, 10**11),)},
         "disk",
         "The disk of the database has only 5 GB free, enough for 5 days: /data.",
-        "priohook settings",
+        "priohook prune --dry-run",
     ),
     "the database takes no events": (
         {"refused_last_10_minutes": refused(status=503, reason="commit_timeout", client="prioticket", requests=3)},
@@ -195,6 +202,12 @@ INCIDENTS = {
         spool(),
         "spool",
         "In the spool, 7 events have waited for 5 min: the database takes none.",
+        "priohook spool list",
+    ),
+    "an event that the database refuses": (
+        spool(refused="a trigger of yours"),
+        "spool",
+        "In the spool, 7 events have waited for 5 min: the database refuses one: a trigger of yours",
         "priohook spool list",
     ),
     "a spool that cannot be read": (
@@ -261,7 +274,7 @@ INCIDENTS = {
         {"processes": (WORKER, replace(RECEIVER, is_running=False, beat_at=NOW - 5 * MINUTE))},
         "process_silent",
         "A receiver, process 2 on host, has been silent for 5 min.",
-        "priohook status",
+        "priohook serve",
     ),
     "a process that was not restarted": (
         {"processes": (WORKER, replace(RECEIVER, settings="new", started_at=NOW))},

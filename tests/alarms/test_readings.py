@@ -5,10 +5,13 @@ import pytest
 from sqlalchemy import event, insert, text, update
 
 from app.alarms.readings import read
+from app.database import counting
 from app.database.writing import writing
 from app.deliveries.standings import State
 from app.deliveries.tables import AttemptResult, Delivery, Destination
 from app.events.ids import made_at, new_id
+from app.events.rows import Row
+from app.events.spool_file import SpoolFile
 from app.events.tables import Event
 from app.reconciliation.tables import Reconciliation
 from app.settings.model import Settings
@@ -264,6 +267,30 @@ async def test_the_spool_and_its_disk_are_read(readings, tmp_path):
     assert (taken.spool.events, taken.spool.bytes, taken.spool.oldest_at) == (0, 0, None)
     assert [(each.place, each.path) for each in taken.disks] == [("spool", str(tmp_path))]
     assert 0 < taken.disks[0].free_bytes <= taken.disks[0].total_bytes
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_what_waits_in_the_spool_is_read_beside_its_process(readings, workers, tmp_path):
+    (tmp_path / "spool-other.db").write_bytes(b"not a database" * 100)
+    file = SpoolFile.make(tmp_path)
+    at = workers.now - timedelta(minutes=5)
+    await file.write([Row(new_event(key, received_at=at)) for key in ("a", "b")])
+    spool = (await readings(spool=tmp_path)).spool
+    await file.close()
+    assert (spool.events, spool.oldest_at, spool.refused) == (2, at, None)
+    assert spool.bytes > 1400
+    assert ["spool-other.db" in each for each in spool.unreadable] == [True]
+
+
+async def test_a_count_stops_at_its_bound(readings, workers, monkeypatch):
+    monkeypatch.setattr(counting, "MOST_COUNTED", 2)
+    for number in range(5):
+        await workers.store(f"R{number}")
+    await workers.dispatch()
+    for number in range(5):
+        await workers.store(f"S{number}")
+    taken = await readings()
+    assert (taken.numbers.last_hour, taken.undispatched.events, taken.destinations[0].due) == (3, 3, 3)
 
 
 async def test_the_number_of_queries_does_not_grow_with_what_is_stored(readings, engine, workers):

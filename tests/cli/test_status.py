@@ -1,12 +1,15 @@
 import asyncio
 import json
 import socket
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
+from app.cli import status
 from app.database.engines import engine_for
 from app.database.writing import writing
 from app.telemetry.processes import Gauges, Identity, beat
@@ -53,6 +56,30 @@ def test_a_database_that_is_away_is_status_1_with_a_sentence(run, database_url, 
     shown = json.loads(run("status", "--json").text)
     assert (shown["well"], shown["readings"]) == (False, None)
     assert "No connection to " in shown["findings"][0]["what"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_database_that_hangs_is_status_1_after_a_while(run, fill, database_url, monkeypatch):
+    fill()
+    monkeypatch.setattr(status, "WITHIN", 0.5)
+    held, over = threading.Event(), threading.Event()
+
+    async def hold():
+        async with engine_for(database_url) as engine, engine.begin() as connection:
+            await connection.execute(text("LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
+            held.set()
+            await asyncio.to_thread(over.wait)
+
+    holding = threading.Thread(target=lambda: asyncio.run(hold()))
+    holding.start()
+    try:
+        assert held.wait(60)
+        done = run("status")
+    finally:
+        over.set()
+        holding.join()
+    assert (done.status, done.written) == (1, b"")
+    assert "The database could not be used: it did not answer within 0.5 seconds." in done.errors
 
 
 def test_watch_needs_a_terminal(run, fill):
