@@ -1,9 +1,10 @@
 """What is wrong with receiving."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.alarms.findings import Finding, critical, warning
+from app.alarms.places import SpoolFolder
 from app.alarms.readings import Readings, Refused
 from app.alarms.words import counted, lasting
 
@@ -68,18 +69,24 @@ def silence(now: Readings) -> Iterator[Finding]:
 
 def spool(now: Readings) -> Iterator[Finding]:
     """Events that wait on this host while PostgreSQL takes none."""
-    folder = now.spool
-    if folder is None:
-        return
+    if now.spool is not None:
+        yield from spooled(now.spool, now.at)
+
+
+def spooled(folder: SpoolFolder, at: datetime) -> Iterator[Finding]:
+    """What is wrong with a spool, also while the database cannot be read."""
     if folder.unreadable:
         what = folder.unreadable[0]
         yield critical(name="spool_unreadable", subject=folder.path, what=what, command="priohook spool list")
-    if folder.oldest_at is not None and now.at - folder.oldest_at > SPOOLED_LONG:
+    if folder.oldest_at is not None and at - folder.oldest_at > SPOOLED_LONG:
         waiting = counted(folder.events, "event has", "events have")
         why = f"the database refuses one: {folder.refused}" if folder.refused else "the database takes none."
-        what = f"In the spool, {waiting} waited for {lasting(now.at - folder.oldest_at)}: {why}"
         yield critical(
-            name="spool", subject=folder.path, what=what, since=folder.oldest_at, command="priohook spool list"
+            name="spool",
+            subject=folder.path,
+            what=f"In the spool, {waiting} waited for {lasting(at - folder.oldest_at)}: {why}",
+            since=folder.oldest_at,
+            command="priohook spool list",
         )
 
 

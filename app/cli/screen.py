@@ -22,15 +22,16 @@ WELL = "All is well."
 
 def screen(readings: Readings, findings: Sequence[Finding], *, width: int) -> list[str]:
     """The lines."""
-    return [*_findings(findings, width), "", *(line for row in _rows(readings) for line in _row(*row, width))]
+    return [*told(findings, width=width), "", *(line for row in _rows(readings) for line in _row(*row, width))]
 
 
-def _findings(findings: Sequence[Finding], width: int) -> Iterator[str]:
-    if not findings:
-        yield WELL
+def told(findings: Sequence[Finding], *, width: int) -> list[str]:
+    """What is wrong and what to type, or that all is well."""
+    lines = []
     for finding in findings:
-        yield from wrap(printable(finding.what), width)
-        yield f"  {printable(finding.command)}"  # on one line, however long, so that it can be copied
+        lines += wrap(printable(finding.what), width)
+        lines.append(f"  {printable(finding.command)}")  # on one line, however long, so that it can be copied
+    return lines or [WELL]
 
 
 def _row(label: str, text: str, width: int) -> list[str]:

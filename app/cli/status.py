@@ -12,15 +12,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from app.alarms.findings import Severity
+from app.alarms.findings import critical
+from app.alarms.places import spool_folder
 from app.alarms.readings import read as read_all
+from app.alarms.receiving import spooled
 from app.alarms.words import lasting
 from app.api.status import StatusShown, shown_status
 from app.auth.first_start import complete
 from app.cli.failures import sentence
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import say, say_json
-from app.cli.screen import WELL, screen
+from app.cli.screen import WELL, screen, told
+from app.database.schema import SchemaNotCurrent
 from app.settings.model import Settings
 from app.telemetry.processes import running_processes
 
@@ -45,21 +48,29 @@ def status(*, watch: bool, worker: bool, as_json: bool) -> None:
         if as_json or not sys.stdout.isatty():
             raise click.UsageError("--watch needs a terminal, and cannot be used together with --json.")
         sys.exit(_watch(settings))
+    shown = _judged(settings)
     if as_json:
-        try:
-            shown = _look(settings)
-        except Exception as error:
-            if (why := sentence(error)) is None:
-                raise
-            say_json(_unreadable(why))
-            sys.exit(1)
         say_json(shown)
     else:
-        shown = _look(settings)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
         for line in _lines(shown, width):
             say(line)
     sys.exit(0 if shown.well else 1)
+
+
+def _judged(settings: Settings) -> StatusShown:
+    """The status, also if the database cannot be read; then what is known without it."""
+    try:
+        return _look(settings)
+    except Exception as error:
+        if (why := sentence(error)) is None:
+            raise
+        behind = isinstance(error, SchemaNotCurrent)
+        name, command = ("schema", "priohook migrate") if behind else ("database", "priohook settings")
+        findings = [critical(name=name, what=why, command=command)]
+        if (folder := asyncio.run(spool_folder(settings))) is not None:
+            findings += spooled(folder, datetime.now(UTC))
+        return StatusShown(well=False, findings=findings, readings=None)
 
 
 def _tell_of_worker() -> None:
@@ -94,13 +105,8 @@ def _watch(settings: Settings) -> int:
     with Live(console=console, auto_refresh=False) as live:
         try:
             while True:
-                try:
-                    shown = _look(settings)
-                    well, lines = shown.well, _lines(shown, console.width)
-                except Exception as error:
-                    if (why := sentence(error)) is None:
-                        raise
-                    well, lines = False, [why]
+                shown = _judged(settings)
+                well, lines = shown.well, _lines(shown, console.width)
                 style = "bold green" if lines[0] == WELL else "bold red"
                 live.update(Text("\n").join([Text(lines[0], style), *map(Text, lines[1:])]), refresh=True)
                 time.sleep(EVERY)
@@ -109,10 +115,6 @@ def _watch(settings: Settings) -> int:
 
 
 def _lines(shown: StatusShown, width: int) -> list[str]:
-    assert shown.readings is not None  # noqa: S101 - it was just read
+    if shown.readings is None:
+        return told(shown.findings, width=width)
     return screen(shown.readings, shown.findings, width=width)
-
-
-def _unreadable(why: str) -> StatusShown:
-    finding = {"name": "database", "severity": Severity.CRITICAL, "what": why, "command": "priohook settings"}
-    return StatusShown.model_validate({"well": False, "findings": [finding], "readings": None})

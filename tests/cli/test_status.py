@@ -1,6 +1,7 @@
 import asyncio
 import json
 import socket
+import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -12,8 +13,11 @@ from sqlalchemy import text
 from app.cli import status
 from app.database.engines import engine_for
 from app.database.writing import writing
+from app.events.rows import Row
+from app.events.spool_file import SpoolFile
 from app.telemetry.processes import Gauges, Identity, beat
 from tests.deliveries.workers import Workers
+from tests.events.stores import new_event
 
 ERP = {"erp": {"url": "https://erp.example/in"}}
 
@@ -51,11 +55,37 @@ def test_json_has_the_same(run, working):
 def test_a_database_that_is_away_is_status_1_with_a_sentence(run, database_url, monkeypatch):
     monkeypatch.setenv("PRIOHOOK_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     done = run("status")
-    assert (done.status, done.written) == (1, b"")
-    assert "No connection to " in done.errors
+    assert (done.status, done.errors) == (1, "")
+    assert done.text.startswith("The database could not be used: No connection to ")
+    assert done.text.endswith("\n  priohook settings\n")
     shown = json.loads(run("status", "--json").text)
     assert (shown["well"], shown["readings"]) == (False, None)
     assert "No connection to " in shown["findings"][0]["what"]
+
+
+def test_what_waits_in_the_spool_is_told_while_the_database_is_away(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setenv("PRIOHOOK_SPOOL", str(tmp_path))
+    at = datetime.now(UTC) - timedelta(minutes=5)
+
+    async def keep():
+        file = SpoolFile.make(tmp_path)
+        await file.write([Row(new_event("a", received_at=at))])
+        await file.close()
+
+    asyncio.run(keep())
+    done = run("status")
+    assert done.status == 1
+    assert "\nIn the spool, 1 event has waited for 5 min: the database takes none.\n" in done.text
+
+
+def test_a_schema_that_is_behind_is_told_with_what_to_type(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
+    sqlite3.connect(tmp_path / "empty.db").close()
+    done = run("status")
+    assert done.status == 1
+    assert done.text.startswith("The database has no tables yet, but this release needs ")
+    assert done.text.endswith("\n  priohook migrate\n")
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -78,8 +108,8 @@ def test_a_database_that_hangs_is_status_1_after_a_while(run, fill, database_url
     finally:
         over.set()
         holding.join()
-    assert (done.status, done.written) == (1, b"")
-    assert "The database could not be used: it did not answer within 0.5 seconds." in done.errors
+    assert (done.status, done.errors) == (1, "")
+    assert done.text.startswith("The database could not be used: it did not answer within 0.5 seconds.")
 
 
 def test_watch_needs_a_terminal(run, fill):
