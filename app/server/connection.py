@@ -335,7 +335,14 @@ class Protocol(HttpToolsProtocol):
             ]
             head = b"".join(b"%s: %s\r\n" % header for header in headers)
             self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + bytes(response.body))
-            self.log.write("request", {"request_id": request_id, "status": problem.status, "problem": problem.message})
+            fields = {
+                "request_id": request_id,
+                "status": problem.status,
+                "address": self._address(),
+                "problem": problem.message,
+                "reason": problem.reason,
+            }
+            self.log.write("request", fields)
         self.transport.close()
 
     def _waits_for_answer(self) -> bool:

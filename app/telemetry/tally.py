@@ -83,6 +83,7 @@ class Tally:
     def take(self) -> Counts:
         """What was counted since the last time; from now on counts from zero."""
         heard = {name: Heard(succeeded_at=_moment(at)) for name, at in self._succeeded.items()}
+        self._refused.pop("", None)
         for name, refused in self._refused.items():
             heard[name] = refused._replace(succeeded_at=heard[name].succeeded_at) if name in heard else refused
         taken = Counts(self._refusals, heard)
@@ -108,8 +109,8 @@ class Tally:
         minute = int(now) // MINUTE * MINUTE
         refusal = Refusal(minute, door, status, line.get("reason", OTHER), network(line["address"]), client)
         self._count(refusal, 1)
-        if client:
-            self._refused[client] = Heard(None, _moment(now), status, refusal.reason, refusal.address)
+        # For a stranger too, so that the time until the next request does not tell whether a client was meant.
+        self._refused[client] = Heard(None, _moment(now), status, refusal.reason, refusal.address)
 
     def _count(self, refusal: Refusal, count: int) -> None:
         if refusal not in self._refusals:
