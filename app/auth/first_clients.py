@@ -17,7 +17,7 @@ from app.settings.model import Settings, SettingsProblem, describe
 
 SCOPES = {
     "prioticket": (Scope.SEND,),
-    "admin": (Scope.READ, Scope.REPLAY, Scope.CONSOLE),
+    "admin": (Scope.READ, Scope.REPLAY, Scope.ERASE, Scope.CONSOLE),
 }
 
 

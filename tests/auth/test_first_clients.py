@@ -35,7 +35,7 @@ def test_a_first_start_makes_a_sender_and_an_admin(tmp_path, path):
     assert (made.path, made.made_now) == (path, True)
     assert {name: set(client.scopes) for name, client in made.clients.items()} == {
         "prioticket": {"webhooks:send"},
-        "admin": {"events:read", "events:replay", "console"},
+        "admin": {"events:read", "events:replay", "events:erase", "console"},
     }
 
 

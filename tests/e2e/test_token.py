@@ -30,7 +30,7 @@ def test_authlib_gets_a_token_for_the_admin_of_a_first_start(serve, tmp_path):
     token = fetch(serve(), tmp_path)
     assert (token["token_type"], token["expires_in"]) == ("Bearer", 3600)
     assert said(token, tmp_path).client == "admin"
-    assert said(token, tmp_path).scopes == {"events:read", "events:replay", "console"}
+    assert said(token, tmp_path).scopes == {"events:read", "events:replay", "events:erase", "console"}
 
 
 def test_authlib_gets_a_token_with_the_scope_that_it_asks_for(serve, tmp_path):
