@@ -203,6 +203,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         Route("POST", "/api/events/{event_id}/release", quarantine.release_event, door=replaying),
         Route("GET", "/api/orders/{reference:path}", orders.show, door=read),
         Route("GET", "/api/deliveries", deliveries.list_page, door=replaying),
+        Route("GET", "/api/deliveries/groups", deliveries.list_groups, door=replaying),
         Route("GET", "/api/deliveries/{delivery_id}", deliveries.show, door=replaying),
         Route("POST", "/api/deliveries/{delivery_id}/retry", deliveries.retry, door=replaying),
         Route("POST", "/api/deliveries/{delivery_id}/drop", deliveries.drop, door=replaying),

@@ -15,6 +15,7 @@ from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.deliveries import operations
+from app.deliveries.groups import failure_groups
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
 from app.deliveries.tables import AttemptResult, DeliveryStatus
@@ -23,6 +24,8 @@ from app.web.pagination import LINK, CursorNotUsable, PageQuery, link, next_page
 from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, read_query
 from app.web.problems import NotFound, Problem
 from app.web.transactions import DatabaseAway, reading
+
+MOST_GROUPED = 10_000
 
 
 class NoSuchDelivery(NotFound):
@@ -129,6 +132,55 @@ async def list_page(request: Request[State]) -> Response:
     following = next_page(request.scope["path"], query, last)
     shown = [DeliverySummary.model_validate(row) for row in rows[: query.limit]]
     return answer(DeliveryPage(deliveries=shown, next=following), headers=link(following))
+
+
+class GroupQuery(BaseModel):
+    """Which groups; without a filter, all of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    destination: Annotated[Text | None, Field(description="Only deliveries to this destination.")] = None
+
+
+class GroupShown(BaseModel):
+    """Deliveries of one destination whose last attempts ended alike."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    destination: str
+    status: DeliveryStatus = Field(description="`dead`, or `pending` if they are tried again.")
+    last_result: AttemptResult | None = Field(description="The result of the last attempt.")
+    last_status: int | None = Field(description="The status of the destination's last answer.")
+    last_error: str | None = Field(description="The first line of what went wrong.")
+    type: str | None = Field(description="The events' type.")
+    deliveries: int = Field(description="How many they are.")
+    first: UUID = Field(description="The oldest of them, as an example.")
+    first_at: datetime = Field(description="When the oldest was made.")
+    last_at: datetime = Field(description="When the newest was made.")
+
+
+class Groups(BaseModel):
+    """Groups, the largest first."""
+
+    groups: list[GroupShown]
+
+
+@Operation(
+    tag="deliveries",
+    description=(
+        "The dead deliveries, and those that have failed and are tried again, in groups that failed alike. Counts the "
+        f"newest {MOST_GROUPED:,} of each of the two."
+    ),
+    query=GroupQuery,
+    answers={200: Answer(description="The groups, the largest first.", model=Groups)},
+    problems=(InvalidParameter, DatabaseAway),
+)
+async def list_groups(request: Request[State]) -> Response:
+    """List groups of failed deliveries."""
+    query = read_query(request, GroupQuery)
+    async with reading(request.state["engine"]) as connection:
+        groups = await failure_groups(connection, destination=query.destination, most=MOST_GROUPED)
+    return answer(Groups(groups=[GroupShown.model_validate(group) for group in groups]))
 
 
 @Operation(

@@ -14,7 +14,7 @@ import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.words import number
-from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
+from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary, GroupShown
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.cli.filters import Moment, giving_reason
@@ -24,6 +24,7 @@ from app.cli.output import print_fields, print_json_lines, print_rows, say, say_
 from app.cli.progress import progress_bar
 from app.database.engines import prefer_indexes
 from app.deliveries import operations
+from app.deliveries.groups import Alike, count_alike, failure_groups
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import (
     DeliveryFilter,
@@ -35,12 +36,35 @@ from app.deliveries.queries import (
     list_deliveries,
     list_destinations,
 )
-from app.deliveries.tables import Delivery, DeliveryStatus, Replay
+from app.deliveries.tables import AttemptResult, Delivery, DeliveryStatus, Replay
 from app.events.tables import Event
 from app.telemetry.printing import printable
 
 SHOWN = ("id", "event_id", "type", "reference", "destination", "status", "attempts", "due", "last")
 ON_TERMINAL = ("id", "reference", "destination", "status", "attempts", "due", "last")
+IN_GROUPS = (
+    "deliveries",
+    "destination",
+    "status",
+    "last_result",
+    "last_status",
+    "last_error",
+    "type",
+    "first",
+    "first_at",
+    "last_at",
+)
+IN_GROUPS_ON_TERMINAL = ("deliveries", "destination", "status", "last_result", "last", "type", "id", "last_at")
+GROUP = (
+    click.option(
+        "--outcome",
+        "result",
+        type=click.Choice([str(each) for each in AttemptResult]),
+        help="With --destination: only those whose last attempt ended so.",
+    ),
+    click.option("--answer", "answered", type=int, help="With --destination: only those whose last answer was this."),
+    click.option("--type", help="With --destination: only those of events of this type."),
+)
 DELIVERY_ID = Id(Delivery.id, "delivery")
 FIRST = UUID(int=0)
 
@@ -53,7 +77,7 @@ Operation = Callable[..., Awaitable[None]]
 
 @click.group()
 def deliveries() -> None:
-    """List, show, retry and drop deliveries."""
+    """List, group, show, retry and drop deliveries."""
 
 
 @deliveries.command(name="list")
@@ -116,40 +140,72 @@ def show(delivery_id: UUID, *, as_json: bool) -> None:
 
 
 @deliveries.command()
+@click.option("--destination", help="Only deliveries to this destination.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def groups(*, destination: str | None, as_json: bool) -> None:
+    """List groups of deliveries that failed alike and are dead or tried again, the largest group first."""
+    shown = [GroupShown.model_validate(group) for group in read(failure_groups, destination=destination)]
+    if as_json:
+        print_json_lines(shown)
+        return
+    rows = (
+        dict(group)
+        | {"id": group.first, "last": " ".join(str(each) for each in (group.last_status, group.last_error) if each)}
+        for group in shown
+    )
+    print_rows(rows, IN_GROUPS, on_terminal=IN_GROUPS_ON_TERMINAL)
+
+
+def choosing_group(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds options whose values are the fields of `Alike`."""
+    for option in reversed(GROUP):
+        command = option(command)
+    return command
+
+
+@deliveries.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=DELIVERY_ID)
 @click.option("--destination", help="Instead of ids: all dead deliveries to this destination.")
+@choosing_group
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation of a group.")
 @giving_reason
-def retry(*, ids: tuple[UUID, ...], destination: str | None, reason: str | None) -> None:
+def retry(*, ids: tuple[UUID, ...], destination: str | None, yes: bool, reason: str | None, **group: Any) -> None:
     """Try deliveries again now. A dead or dropped delivery gets all its retries again."""
-    _either(ids, destination)
+    alike = Alike(**group)
+    _either(ids, destination, alike)
     if destination is None:
-        act = Act(action=Action.RETRY, kind=Kind.DELIVERY, reason=reason)
-        _each(act, operations.retry, ids, "is tried again.")
-    else:
-        if number := count(destination, "dead"):
-            act = Act(action=Action.RETRY, kind=Kind.DESTINATION, target=destination, reason=reason)
-            number = apply_to_all(act, operations.retry_dead, destination, total=number)
-        say(f"Dead deliveries to {destination} that are pending again: {number}.")
+        _each(Act(action=Action.RETRY, kind=Kind.DELIVERY, reason=reason), operations.retry, ids, "is tried again.")
+        return
+    if number := count(destination, "dead", alike):
+        if alike != operations.ANY:
+            confirm(f"Try {number} dead deliveries to {destination}{_words(alike)} again?", yes=yes)
+        act = Act(action=Action.RETRY, kind=Kind.DESTINATION, target=destination, reason=reason)
+        number = apply_to_all(act, partial(operations.retry_dead, alike=alike), destination, total=number)
+    say(f"Dead deliveries to {destination}{_words(alike)} that are pending again: {number}.")
 
 
 @deliveries.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=DELIVERY_ID)
 @click.option("--destination", help="Instead of ids: all deliveries to this destination with this --status.")
 @click.option("--status", type=click.Choice(["dead", "pending"]), default="dead", show_default=True)
+@choosing_group
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @giving_reason
-def drop(*, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bool, reason: str | None) -> None:
+def drop(
+    *, ids: tuple[UUID, ...], destination: str | None, status: str, yes: bool, reason: str | None, **group: Any
+) -> None:
     """Give deliveries up. Those that wait for them go on."""
-    _either(ids, destination)
+    alike = Alike(**group)
+    _either(ids, destination, alike)
     if destination is None:
         _each(Act(action=Action.DROP, kind=Kind.DELIVERY, reason=reason), operations.drop, ids, "is dropped.")
         return
-    if number := count(destination, status):
-        confirm(f"Drop {number} {status} deliveries to {destination}?", yes=yes)
+    if number := count(destination, status, alike):
+        confirm(f"Drop {number} {status} deliveries to {destination}{_words(alike)}?", yes=yes)
         operation = operations.drop_dead if status == "dead" else operations.drop_pending
         act = Act(action=Action.DROP, kind=Kind.DESTINATION, target=destination, reason=reason)
-        number = apply_to_all(act, operation, destination, total=number)
-    say(f"{status.capitalize()} deliveries to {destination} that were dropped: {number}.")
+        number = apply_to_all(act, partial(operation, alike=alike), destination, total=number)
+    say(f"{status.capitalize()} deliveries to {destination}{_words(alike)} that were dropped: {number}.")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -166,9 +222,18 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(printable(question), abort=True, err=True)
 
 
-def _either(ids: tuple[UUID, ...], destination: str | None) -> None:
+def _either(ids: tuple[UUID, ...], destination: str | None, alike: Alike) -> None:
     if bool(ids) == (destination is not None):
         raise click.UsageError("Give either ids or --destination.")
+    if ids and alike != operations.ANY:
+        raise click.UsageError("--outcome, --answer and --type need --destination.")
+
+
+def _words(alike: Alike) -> str:
+    """Which group it is, as a part of a sentence."""
+    named = (("outcome", alike.result), ("answer", alike.answered), ("type", alike.type))
+    words = [f"{name} {value}" for name, value in named if value is not None]
+    return f" with {', '.join(words)}" if words else ""
 
 
 def _each(act: Act, operation: Operation, ids: tuple[UUID, ...], outcome: str) -> None:
@@ -250,8 +315,8 @@ async def _batches(
                 await asyncio.sleep(REST)
 
 
-def count(destination: str, status: str) -> int:
-    """How many deliveries of the destination have this status.
+def count(destination: str, status: str, alike: Alike = operations.ANY) -> int:
+    """How many deliveries of the destination have this status, and ended alike so far.
 
     Raises:
         click.UsageError: there is no such destination.
@@ -260,6 +325,8 @@ def count(destination: str, status: str) -> int:
     if destination not in queues:
         known = ", ".join(queues) or "none"
         raise click.UsageError(f"There is no destination {destination}. Known destinations: {known}.")
+    if alike != operations.ANY:
+        return read(count_alike, destination, status, alike)
     return queues[destination].dead if status == "dead" else queues[destination].pending
 
 

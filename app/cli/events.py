@@ -48,9 +48,15 @@ RELEASE = (
 EVENT_ID = Id(Event.id, "event")
 
 
-@click.group(cls=LazyGroup, lazy={"release": RELEASE})
+EXPORT = (
+    "app.cli.export:export",
+    "Write events with their headers and bodies, the oldest first: one JSON object a line, or a tar.",
+)
+
+
+@click.group(cls=LazyGroup, lazy={"release": RELEASE, "export": EXPORT})
 def events() -> None:
-    """List and show events, and release quarantined ones."""
+    """List, show and export events, and release quarantined ones."""
 
 
 @events.command(name="list")

@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Integer, and_, delete, exists, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.deliveries.claims import lose_run_out
+from app.deliveries.groups import Alike
 from app.deliveries.queries import of_events
 from app.deliveries.queue import ORDER, State, lock, promote
 from app.deliveries.tables import (
@@ -57,6 +58,9 @@ CHOSEN = select(
     Delivery.status,
     Delivery.due_at,
 )
+
+ANY = Alike()
+"""Whatever the outcome of their last attempt."""
 
 
 class NotDone(Exception):
@@ -159,23 +163,23 @@ async def drop_of_events(connection: AsyncConnection, ids: Sequence[UUID], *, no
     return len(rows)
 
 
-async def retry_dead(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
+async def retry_dead(connection: AsyncConnection, destination: str, *, alike: Alike = ANY, now: datetime) -> int:
     """Makes up to `BATCH` dead deliveries of a destination pending again, the oldest first, and returns how many."""
     await lock(connection, destination)
-    rows = await _some(connection, destination, DEAD, Delivery.id)
+    rows = await _some(connection, destination, and_(DEAD, *alike.conditions()), Delivery.id)
     await _revive(connection, destination, rows, now=now)
     return len(rows)
 
 
-async def drop_dead(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
+async def drop_dead(connection: AsyncConnection, destination: str, *, alike: Alike = ANY, now: datetime) -> int:
     """Drops up to `BATCH` dead deliveries of a destination, the oldest first, and returns how many."""
     await lock(connection, destination)
-    rows = await _some(connection, destination, DEAD, Delivery.id)
+    rows = await _some(connection, destination, and_(DEAD, *alike.conditions()), Delivery.id)
     await _drop(connection, destination, rows, now=now)
     return len(rows)
 
 
-async def drop_pending(connection: AsyncConnection, destination: str, *, now: datetime) -> int:
+async def drop_pending(connection: AsyncConnection, destination: str, *, alike: Alike = ANY, now: datetime) -> int:
     """Drops up to `BATCH` pending deliveries of a destination, except those being sent, and returns how many.
 
     Those that wait for another one are dropped first: otherwise each drop would make the next one due.
@@ -185,7 +189,8 @@ async def drop_pending(connection: AsyncConnection, destination: str, *, now: da
     rows: list[Chosen] = []
     for part, order in IN_ORDER:
         if len(rows) < BATCH:
-            rows += await _some(connection, destination, part & ~in_flight(now), *order)
+            which = and_(part, ~in_flight(now), *alike.conditions())
+            rows += await _some(connection, destination, which, *order)
     rows = rows[:BATCH]
     await _drop(connection, destination, rows, now=now)
     return len(rows)

@@ -214,7 +214,7 @@ SHOWN: Select[Any] = select(
 
 _delivered_at_once = Delivery.first_started_at.is_not(None)
 _also_a_row = exists().where(Attempt.delivery_id == Delivery.id, Attempt.number == 1)
-_begun = case((CLAIMED_BEFORE, 1), else_=0)  # an attempt that is not over
+BEGUN = case((CLAIMED_BEFORE, 1), else_=0)  # an attempt that is not over
 _SUMMARY: Select[Any] = (
     SHOWN.add_columns(
         Event.type,
@@ -226,7 +226,7 @@ _SUMMARY: Select[Any] = (
         Attempt.error.label("last_error"),
     )
     .outerjoin(Event, Event.id == Delivery.event_id)
-    .outerjoin(Attempt, and_(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts - _begun))
+    .outerjoin(Attempt, and_(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts - BEGUN))
 )
 ATTEMPTS = union_all(
     select(*(column for column in Attempt.__table__.columns if column.name != "result"), RESULT.label("result")),

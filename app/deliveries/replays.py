@@ -28,7 +28,7 @@ from app.events.tables import Event, Status
 BATCH = 250
 """The most deliveries that one transaction makes."""
 
-DELETING_LOCK = 7_092_717_265
+DELETING_LOCK = 7_092_717_268
 """An arbitrary number, the same in all processes: transactions that delete events hold it, see `app.retention`."""
 
 RUNNING = Replay.status == literal_column("'running'")

@@ -77,12 +77,14 @@ def next_size(size: int, held: float) -> int:
 
 
 @asynccontextmanager
-async def pruning(engine: AsyncEngine, ages: RetentionSettings | None) -> AsyncIterator[None]:
+async def pruning(
+    engine: AsyncEngine, ages: RetentionSettings | None, *, first_after: float = FIRST_AFTER
+) -> AsyncIterator[None]:
     """Deletes what is old enough, once an hour, while a worker runs. Of all workers, one at a time does it."""
     if ages is None:
         yield
         return
-    task = asyncio.create_task(_prune_hourly(engine, ages))
+    task = asyncio.create_task(_prune_hourly(engine, ages, first_after=first_after))
     try:
         yield
     finally:
@@ -91,8 +93,8 @@ async def pruning(engine: AsyncEngine, ages: RetentionSettings | None) -> AsyncI
             await task
 
 
-async def _prune_hourly(engine: AsyncEngine, ages: RetentionSettings) -> None:
-    await asyncio.sleep(FIRST_AFTER)
+async def _prune_hourly(engine: AsyncEngine, ages: RetentionSettings, *, first_after: float) -> None:
+    await asyncio.sleep(first_after)
     while True:
         began = monotonic()
         try:

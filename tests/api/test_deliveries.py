@@ -169,3 +169,11 @@ async def test_each_list_of_deliveries_has_its_index(full):  # noqa: F811
 async def test_a_reader_sees_no_deliveries(api):
     for url in ("/api/deliveries", "/api/destinations", "/api/replays"):
         assert (await api.get(url, headers=bearer_header())).status_code == 403
+
+
+async def test_failures_are_listed_in_groups_with_an_example(api, dead):
+    (group,) = (await api.get("/api/deliveries/groups")).json()["groups"]
+    assert (group["destination"], group["status"], group["deliveries"]) == ("erp", "dead", 1)
+    assert (group["last_result"], group["last_status"], group["type"]) == ("refused", 500, "ORDER_UPDATE")
+    assert group["first"] == dead
+    assert (await api.get("/api/deliveries/groups?destination=new")).json() == {"groups": []}

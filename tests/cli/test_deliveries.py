@@ -228,11 +228,11 @@ def test_a_wrong_use_is_status_2_and_says_what_is_wrong(run, arguments):
 def test_a_drop_of_many_ends_although_others_keep_coming(run, four, monkeypatch):
     drop_pending, times = operations.drop_pending, 0
 
-    async def drop_while_others_come(connection, destination, *, now):
+    async def drop_while_others_come(connection, destination, *, alike, now):
         nonlocal times
         times += 1
         assert times < 10
-        dropped = await drop_pending(connection, destination, now=now)
+        dropped = await drop_pending(connection, destination, alike=alike, now=now)
         await add(connection, destination, [Wanted(new_id(), None)], replay_id=None, now=now)
         return dropped
 
@@ -240,3 +240,19 @@ def test_a_drop_of_many_ends_although_others_keep_coming(run, four, monkeypatch)
     done = run("deliveries", "drop", "--destination", "erp", "--status", "pending", "--yes")
     assert (done.status, done.text) == (0, "Pending deliveries to erp that were dropped: 3.\n")
     assert statuses(run) == ["pending", "dropped", "dropped", "dropped", "delivered"]
+
+
+def test_failures_are_grouped_and_a_group_is_tried_again_or_dropped(run, dead):
+    (group,) = [json.loads(line) for line in run("deliveries", "groups", "--json").text.splitlines()]
+    assert (group["deliveries"], group["status"], group["last_result"]) == (2, "dead", "unreachable")
+    assert group["last_error"] == "Connection refused."
+    assert run("deliveries", "groups").text.split("\t")[:4] == ["2", "erp", "dead", "unreachable"]
+    of_group = ("--destination", "erp", "--outcome", "unreachable")
+    asked = run("deliveries", "retry", *of_group)
+    assert asked.status == 2
+    assert "Try 2 dead deliveries to erp with outcome unreachable again?" in asked.errors
+    none = run("deliveries", "retry", "--destination", "erp", "--answer", "500", "--yes")
+    assert none.text == "Dead deliveries to erp with answer 500 that are pending again: 0.\n"
+    done = run("deliveries", "drop", *of_group, "--type", "ORDER_UPDATE", "--yes")
+    assert done.text == "Dead deliveries to erp with outcome unreachable, type ORDER_UPDATE that were dropped: 2.\n"
+    assert run("deliveries", "retry", dead[0], "--type", "X").status == 2

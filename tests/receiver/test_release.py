@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.writing import writing
 from app.deliveries.destinations.http import headers
 from app.events.ids import new_id
-from app.events.tables import Event
+from app.events.tables import DeletedEvent, Event
 from app.receiver.release import NotReleased, Released, release
 from app.settings.clients import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
@@ -255,3 +255,19 @@ async def test_a_release_that_is_not_committed_changes_nothing(client, engine, s
     async with engine.connect() as connection:
         await release(connection, before[0].id, usernames={}, limit=100_000, now=NOW)
     assert await stored() == before
+
+
+async def test_a_released_event_is_a_copy_of_one_that_was_deleted_for_its_age(client, engine, stored, released):
+    await client.post(WEBHOOK, content=NOTIFICATION, headers=basic_header())
+    (first,) = await stored()
+    async with writing(engine) as connection:
+        key = {"dedup_key": first.dedup_key, "event_id": first.id, "deleted_at": NOW}
+        await connection.execute(insert(DeletedEvent), key)
+        await connection.execute(delete(Event))
+    await client.post(WEBHOOK, content=NOTIFICATION, headers={**basic_header(), **PLAIN_TEXT})
+    (refused,) = await stored()
+    assert await released(refused.id) == Released(first.id, duplicate=True)
+    (event,) = await stored()
+    assert (event.status, event.reason.partition(".")[0]) == ("quarantined", f"It is a copy of event {first.id}")
+    async with engine.connect() as connection:
+        assert await connection.scalar(select(DeletedEvent.duplicates)) == 1

@@ -1,7 +1,7 @@
 """What is deleted, and what must stay whatever its age."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, insert, select, text, update
@@ -18,13 +18,13 @@ from app.deliveries.tables import (
     ReplayStatus,
 )
 from app.events.fetches import Fetch, FetchCause, FetchStatus
-from app.events.ids import id_floor, new_id
+from app.events.ids import id_floor, made_at, new_id
 from app.events.queries import EventFilter
 from app.events.tables import DeletedEvent, Event, Status, Undispatched
 from app.retention.batches import is_alone
 from app.retention.cutoffs import Kind
 from app.retention.plans import plan
-from app.retention.pruning import FEWEST, HOLDS, MOST, OtherDeletes, next_size
+from app.retention.pruning import FEWEST, HOLDS, MOST, OtherDeletes, next_size, pruning
 from app.settings.retention import RetentionSettings
 from tests.deliveries.workers import Workers
 from tests.events.stores import new_event, running
@@ -280,3 +280,21 @@ def test_the_size_of_a_transaction_follows_the_time_that_it_takes():
     assert next_size(1000, HOLDS * 4) == 250
     assert next_size(100, HOLDS * 1000) == FEWEST
     assert next_size(MOST, 0.0) == MOST
+
+
+async def test_a_worker_deletes_by_itself_and_logs_how_many(workers, delivered, engine, caplog):
+    ages = RetentionSettings.model_validate({"accepted": "1h"})
+    async with asyncio.timeout(30), engine.connect() as connection:
+        with caplog.at_level("INFO"):
+            async with pruning(engine, ages, first_after=0.0):
+                while "pruned" not in caplog.messages:  # noqa: ASYNC110 - a log line cannot be awaited
+                    await asyncio.sleep(0.01)
+        left = (await connection.scalars(select(Event.id))).all()
+    (record,) = [record for record in caplog.records if record.message == "pruned"]
+    assert record.fields["deleted"] == {"accepted": 3 - len(left)}
+    assert set(left) == {event for event in delivered if made_at(event) > datetime.now(UTC) - timedelta(hours=1)}
+
+
+async def test_without_ages_a_worker_deletes_nothing(workers, delivered, engine):
+    async with pruning(engine, None):
+        assert await ids(engine, Event.id) == set(delivered)
