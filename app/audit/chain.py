@@ -23,7 +23,7 @@ from app.audit.tables import Action, Checkpoint, Entry, Kind
 
 logger = logging.getLogger(__name__)
 
-AUDIT_LOCK = 7_092_717_265
+AUDIT_LOCK = 7_092_717_267
 """An arbitrary number, the same in all processes: on PostgreSQL two rows cannot be appended at once."""
 
 BEGINNING = bytes(32)

@@ -32,6 +32,7 @@ class Action(StrEnum):
     CANCEL = "cancel"
     REMOVE = "remove"
     ERASE = "erase"
+    EXPORT = "export"
     PRUNE = "prune"
     BACKUP = "backup"
     RESTORE = "restore"

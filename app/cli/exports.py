@@ -172,8 +172,10 @@ def lines_on(file: IO[bytes]) -> Export:
 
 
 def _shown(event: WholeEvent, *, with_body: bool = True) -> dict[str, Any]:
+    """The event as the API shows it; of one whose body was erased, without its body's hash."""
     shown = EventDetail.model_validate(event).model_dump(mode="json")
-    shown["body_sha256"] = sha256(event.body).hexdigest()
+    if event.erased_at is None:
+        shown["body_sha256"] = sha256(event.body).hexdigest()
     return shown | {"body_base64": b64encode(event.body).decode()} if with_body else shown
 
 

@@ -35,6 +35,7 @@ NAMES = {
     Kind.QUARANTINED: "quarantined events",
     Kind.ACCEPTED: "accepted events",
     Kind.COPIES: "keys of deleted events",
+    Kind.AUDIT: "entries of the audit",
 }
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.locks import locked_file
 
-RUNNING = 7_092_717_265
+RUNNING = 7_092_717_266
 """An arbitrary number, the same in all processes."""
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.audit.chain import forget
 from app.database.writing import insert_new
 from app.deliveries.replays import DELETING_LOCK
 from app.deliveries.tables import Attempt, Delivery, DeliveryStatus, Replay, ReplayEvent, ReplayStatus
@@ -126,6 +127,11 @@ async def _copies(connection: AsyncConnection, before: datetime, _: UUID | None,
     return Batch(len(keys), deleted.rowcount, None)
 
 
+async def _audit(connection: AsyncConnection, before: datetime, _: UUID | None, most: int, now: datetime) -> Batch:
+    deleted = await forget(connection, before=before, most=most, now=now)
+    return Batch(deleted, deleted, None)
+
+
 DELETE: Mapping[Kind, Callable[[AsyncConnection, datetime, UUID | None, int, datetime], Awaitable[Batch]]] = {
     Kind.ATTEMPTS: _attempts,
     Kind.DELIVERIES: _deliveries,
@@ -133,6 +139,7 @@ DELETE: Mapping[Kind, Callable[[AsyncConnection, datetime, UUID | None, int, dat
     Kind.QUARANTINED: _quarantined,
     Kind.ACCEPTED: _accepted,
     Kind.COPIES: _copies,
+    Kind.AUDIT: _audit,
 }
 
 

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     QUARANTINED = "quarantined"
     ACCEPTED = "accepted"
     COPIES = "copies"
+    AUDIT = "audit"
 
 
 def cutoffs(ages: RetentionSettings, *, now: datetime) -> dict[Kind, datetime]:
@@ -30,5 +31,6 @@ def cutoffs(ages: RetentionSettings, *, now: datetime) -> dict[Kind, datetime]:
         Kind.QUARANTINED: ages.quarantined,
         Kind.ACCEPTED: ages.accepted,
         Kind.COPIES: ages.copies,
+        Kind.AUDIT: ages.audit,
     }
     return {kind: now - age for kind, age in chosen.items() if age is not None}

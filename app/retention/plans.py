@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, exists, func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.audit.tables import Entry
 from app.database.rows import columns, read
 from app.deliveries.replays import Running
 from app.deliveries.tables import DEAD, PENDING, Attempt, Delivery, Replay, ReplayStatus
@@ -48,6 +49,7 @@ async def _planned(connection: AsyncConnection, kind: Kind, before: datetime) ->
         Kind.REPLAYS: select(func.count()).select_from(Replay).where(over, Replay.finished_at < before),
         Kind.QUARANTINED: select(func.count()).select_from(Event).where(Event.id < id_floor(before), QUARANTINED),
         Kind.COPIES: select(func.count()).select_from(DeletedEvent).where(DeletedEvent.deleted_at < before),
+        Kind.AUDIT: select(func.count()).select_from(Entry).where(Entry.at < before),
     }
     return Planned(before, int(await connection.scalar(counted[kind]) or 0), {})
 

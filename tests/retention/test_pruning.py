@@ -6,6 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
+from app.audit.actors import at_shell
+from app.audit.chain import Act, record, verify
+from app.audit.tables import Action
+from app.audit.tables import Kind as Kinds
 from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.replays import DELETING_LOCK, hold_off_deleting
@@ -298,3 +302,15 @@ async def test_a_worker_deletes_by_itself_and_logs_how_many(workers, delivered, 
 async def test_without_ages_a_worker_deletes_nothing(workers, delivered, engine):
     async with pruning(engine, None):
         assert await ids(engine, Event.id) == set(delivered)
+
+
+async def test_old_entries_of_the_audit_go_and_the_rest_can_be_verified(workers, engine):
+    for number in range(3):
+        async with writing(engine) as connection:
+            act = Act(action=Action.PAUSE, kind=Kinds.DESTINATION)
+            await record(connection, at_shell(), act, now=workers.now + number * 10 * DAY)
+    later = workers.now + 100 * DAY
+    assert deleted(await prune(engine, later, audit="95d")) == {"audit": 1}
+    async with engine.connect() as connection:
+        assert (await verify(connection)).rows == 2
+    assert deleted(await prune(engine, later, audit="1d")) == {"audit": 1}, "the newest one stays"
