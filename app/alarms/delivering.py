@@ -48,13 +48,14 @@ def down(erp: Standing, at: datetime) -> Iterator[Finding]:
     """Its circuit breaker is open."""
     if erp.state is State.OPEN:
         since = f" for {lasting(at - erp.failing_since)}" if erp.failing_since else ""
-        why = f" ({_why(erp.stuck[0])})" if erp.stuck else ""
+        last = max(erp.stuck, key=lambda stuck: stuck.last_at or stuck.since, default=None)
+        why = f" ({_why(last)})" if last else ""
         yield critical(
             name="destination_down",
             subject=erp.name,
             what=f"{erp.name} has failed {counted(erp.failures, 'time')} in a row{since}{why}, and {_queue(erp)}.",
             since=erp.failing_since,
-            example=_first(erp),
+            example=str(last.delivery_id) if last else None,
             command=typed("deliveries", "list", "--failing", "--destination", erp.name),
         )
 
@@ -154,10 +155,6 @@ def certificate(erp: Standing, at: datetime) -> Iterator[Finding]:
 def _why(stuck: Stuck) -> str:
     parts = (str(each) for each in (stuck.last_status, stuck.last_error) if each is not None)
     return " ".join(parts).rstrip(".") or str(stuck.last_result or "no answer is known")
-
-
-def _first(erp: Standing) -> str | None:
-    return str(erp.stuck[0].delivery_id) if erp.stuck else None
 
 
 def _pending(erp: Standing) -> int:

@@ -356,6 +356,14 @@ def test_what_loses_events_comes_before_what_delays_them_and_that_before_what_wa
     assert [each.severity for each in found] == ["critical", "critical", "warning", "warning"]
 
 
+def test_a_consumer_that_is_down_is_told_with_its_last_failure():
+    refused = replace(STUCK, delivery_id=UUID(int=1), last_at=NOW, last_status=None, last_error="Refused.")
+    changes = erp(state=State.OPEN, failures=26, failing_since=NOW - 41 * MINUTE, stuck=(STUCK, refused))
+    (finding,) = judge(replace(WELL, **changes))
+    assert finding.what.startswith("erp has failed 26 times in a row for 41 min (Refused), ")
+    assert finding.example == str(refused.delivery_id)
+
+
 def test_an_example_and_the_time_are_given():
     (finding,) = judge(replace(WELL, **INCIDENTS["a poison order"][0]))
     assert (finding.subject, finding.since, finding.example) == ("erp", STUCK.since, str(ID))
