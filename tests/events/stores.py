@@ -17,8 +17,8 @@ from app.events.sqlite import SQLiteWriter
 from app.events.store import EventStore, Writer
 
 TIMEOUT = timedelta(seconds=5)
-RECEIVED = {"origin": "received", "cause": None, "fetched_for": None}
-"""The columns that tell how an event came, of one that was received."""
+RECEIVED = {"origin": "received", "cause": None, "fetched_for": None, "erased_at": None, "body_sha256": None}
+"""The columns that the receiver does not write, as they are of an event that was received and not erased."""
 
 
 def new_event(key: str, **columns: Any) -> NewEvent:
