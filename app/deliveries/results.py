@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,6 +14,7 @@ from app.deliveries.queue import drop_cancelled, prefer_live, promote
 from app.deliveries.retry import delay_after_loss, next_delay
 from app.deliveries.tables import Attempt, AttemptResult, DeliveryStatus
 from app.deliveries.transitions import END, Change, dead, delivered, gone, retried
+from app.events.tables import Event
 
 
 class Outcome(NamedTuple):
@@ -73,7 +75,9 @@ async def record(
     if changes:
         kept = (_attempt(attempt) if _key(attempt) in first else {} for attempt in counting)
         await connection.execute(END, [each | _first(attempt) for each, attempt in zip(values, kept, strict=True)])
-    await _keep(connection, [_attempt(attempt) for attempt in ended if _key(attempt) not in first])
+    erased = await _erased(connection, [each for each in ended if _key(each) not in held])
+    others = [attempt for attempt in ended if _key(attempt) not in first]
+    await _keep(connection, [_attempt(each, told=each.claim.event_id not in erased) for each in others])
     failed = [attempt.claim for attempt in counting if not _delivers(attempt)]
     await drop_cancelled(connection, [(claim.delivery_id, claim.replay_id) for claim in failed], now=now)
     finished = [attempt.claim.reference for attempt, change in changes if change.finished_at is not None]
@@ -114,7 +118,15 @@ async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]])
     await connection.execute(late, attempts)
 
 
-def _attempt(ended: Ended) -> dict[str, Any]:
+async def _erased(connection: AsyncConnection, late: Sequence[Ended]) -> set[UUID]:
+    """The events of late attempts that were erased since their claims ran out."""
+    if not late:
+        return set()
+    ids = {attempt.claim.event_id for attempt in late}
+    return set(await connection.scalars(select(Event.id).where(Event.id.in_(ids), Event.erased_at.is_not(None))))
+
+
+def _attempt(ended: Ended, *, told: bool = True) -> dict[str, Any]:
     return {
         "delivery_id": ended.claim.delivery_id,
         "number": ended.claim.attempt,
@@ -122,8 +134,8 @@ def _attempt(ended: Ended) -> dict[str, Any]:
         "duration_ms": ended.duration // timedelta(milliseconds=1),
         "status": ended.outcome.status,
         "result": ended.outcome.result.value,
-        "error": _text(ended.outcome.error),
-        "answer": ended.outcome.answer,
+        "error": _text(ended.outcome.error) if told else None,
+        "answer": ended.outcome.answer if told else None,
     }
 
 

@@ -126,6 +126,16 @@ async def test_an_event_that_is_being_sent_is_not_erased(workers):
     assert (await stored(workers, event)).body != b""
 
 
+async def test_an_answer_that_comes_after_the_erasure_is_not_kept(workers):
+    event = await workers.store("A")
+    await workers.dispatch()
+    (claim,) = (await workers.turn()).claims
+    workers.wait(3600)  # the claim has run out, but its worker goes on
+    await erased(workers, event, drop=True)
+    await workers.turn(workers.ended(claim, 500, answer=b"Jan", error="Jan"))
+    assert [(row.result, row.error, row.answer) for row in await workers.attempts()] == [("refused", None, None)]
+
+
 async def test_an_event_that_waits_for_dispatch_is_never_dispatched(workers):
     event = await workers.store("A")
     with pytest.raises(Undelivered):
