@@ -5,6 +5,7 @@ from typing import Any
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.alarms.words import counted
 from app.api.audit import shown_entry
 from app.audit.chain import Broken, Link, Verified
 from app.audit.chain import verify as verify_chain
@@ -73,7 +74,7 @@ def verify(*, expected: Link | None) -> None:
     if verified.last is None:
         say("The audit is empty.")
         return
-    say(f"The audit holds: {verified.rows} actions, from position {verified.first} on.\n{verified.last}")
+    say(f"The audit holds: {counted(verified.rows, 'action')}, from position {verified.first} on.\n{verified.last}")
 
 
 async def _verified(connection: AsyncConnection, expected: Link | None) -> Verified:

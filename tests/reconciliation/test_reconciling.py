@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.database.writing import writing
 from app.events.rows import Stored
-from app.events.tables import Undispatched
+from app.events.tables import Event, Undispatched
 from app.prioticket.errors import Unavailable
 from app.reconciliation import comparing
 from app.reconciliation.comparing import Verdict
@@ -85,6 +85,15 @@ async def test_an_order_that_the_list_shows_otherwise_is_not_missing(engine, dat
     monkeypatch.setattr(fake.book, "newest", lambda: iter(shown))
     counts, _, found = await reconcile(fake, engine)
     assert (counts.known, counts.missing, counts.fetched, found) == (len(shown), 0, 0, [])
+
+
+async def test_an_order_that_was_erased_is_not_fetched_again(engine, database_url):
+    fake = Fake()
+    await receive(database_url, map(webhook_of, lived(fake, 60)))
+    async with writing(engine) as connection:
+        await connection.execute(update(Event).values(body=b"", erased_at=START))
+    counts, _, found = await reconcile(fake, engine)
+    assert (counts.known, counts.missing, counts.fetched, found) == (len(newest_of(fake)), 0, 0, [])
 
 
 async def test_a_newer_state_than_the_listed_one_is_known(engine, database_url, monkeypatch):
