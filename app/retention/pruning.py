@@ -21,12 +21,14 @@ from app.settings.retention import RetentionSettings
 
 logger = logging.getLogger(__name__)
 
-FEWEST, MOST = 50, 2000
+FEWEST, MOST = 100, 2000
 """How many rows one transaction deletes."""
 
 HOLDS = 0.02  # seconds that a transaction should take
 RESTS = 30.0
 """A process rests so many times as long as its transaction took: it takes 3 % of the time that writers have."""
+
+LONGEST_REST = 5.0  # seconds, so that one slow transaction does not stop it for minutes
 
 FIRST_AFTER = 60.0  # seconds from the start of a worker to its first pass
 EVERY = 3600.0  # seconds from the end of a pass to the next
@@ -66,7 +68,7 @@ async def prune(
             after, most = batch.last, next_size(most, held)
             if told is not None:
                 told(kind, batch.deleted)
-            await asyncio.sleep(held * rests)
+            await asyncio.sleep(min(LONGEST_REST, held * rests))
     return deleted
 
 
