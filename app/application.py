@@ -2,7 +2,7 @@
 
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 
@@ -27,6 +27,7 @@ from app.api import (
     replay,
     replays,
     status,
+    stream,
 )
 from app.api import state as api
 from app.api.turns import InTurn, TooManyRequests, Turns
@@ -46,7 +47,8 @@ from app.database.health import Health, watching
 from app.database.schema import check_schema
 from app.database.writing import writing
 from app.deliveries.dispatch import register
-from app.deliveries.wake import Notifier
+from app.deliveries.wake import Notifier, waking
+from app.events.feed import Feed
 from app.events.postgres import PostgresWriter
 from app.events.spool import EventSpool
 from app.events.sqlite import SQLiteWriter
@@ -145,7 +147,8 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                     spans.running(),
                     telling_of_expiry(clients),
                     watching(looking, known, commits=True),
-                    _notifier(url) as stored,
+                    Feed(engine, waking=partial(_waking, url)).running() as feed,
+                    _notifier(url, feed) as stored,
                     _store(settings, stored, known, before=None if checked else before).running() as store,
                     Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
                 ):
@@ -161,6 +164,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                         "usernames": clients.usernames,
                         "plans": Semaphore(plans.MOST_PLANS),
                         "waits": Semaphore(replay.MOST_WAITING),
+                        "feed": feed,
                     }
 
     failures = Limit(FAILURES)
@@ -197,6 +201,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         Route("POST", "/webhooks/prioticket", receive, door=basic(Scope.SEND)),
         Route("POST", "/oauth2/token", token, door=asking),
         Route("GET", "/api/events", events.list_page, door=read),
+        Route("GET", "/api/events/stream", stream.stream, door=read),
         Route("GET", "/api/events/{event_id}", events.show, door=read),
         Route("GET", "/api/events/{event_id}/body", events.body, door=read),
         Route("POST", "/api/events/{event_id}/replay", replay.replay, door=replaying),
@@ -244,13 +249,23 @@ def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Ga
 
 
 @asynccontextmanager
-async def _notifier(url: str) -> AsyncIterator[Callable[[int], None]]:
-    """What to call after each commit, so that workers look for events."""
+async def _notifier(url: str, feed: Feed) -> AsyncIterator[Callable[[int], None]]:
+    """What to call after each commit, so that workers and the stream look for events."""
     notifier = Notifier(url)
+
+    def stored(waiting: int) -> None:
+        notifier.stored(waiting)
+        feed.wake()
+
     try:
-        yield notifier.stored
+        yield stored
     finally:
         await notifier.close()
+
+
+def _waking(url: str, wake: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    """Calls `wake` when another process stored events. The bell of a SQLite file rings for its worker only."""
+    return nullcontext() if is_sqlite(url) else waking(url, events=lambda _: wake(), deliveries=wake)
 
 
 async def can_start(check: Awaitable[None], settings: Settings) -> bool:

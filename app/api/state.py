@@ -2,13 +2,14 @@
 
 from asyncio import Semaphore
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.auth.clients import Client
+from app.events.feed import Feed
 from app.settings.model import DestinationSettings, Settings
 
 
@@ -28,5 +29,7 @@ class State(TypedDict):
     usernames: Mapping[str, str]
     plans: Semaphore
     waits: Semaphore
+    feed: Feed
     client: NotRequired[Client]  # from the door
+    token_ends_at: NotRequired[datetime]  # from the door
     request_id: NotRequired[str]  # from the middleware

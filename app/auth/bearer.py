@@ -46,6 +46,8 @@ PROBLEMS = (MalformedRequest, AuthenticationFailed, TooManyFailures, Forbidden)
 class BearerDoor:
     """ASGI: lets a token with the scope through before the body is read, and puts its client into `state["client"]`.
 
+    `state["token_ends_at"]` says until when the token is valid.
+
     Tokens of a client that was removed or has expired are refused, and they lose every scope that their client loses.
 
     Raises:
@@ -88,6 +90,7 @@ class BearerDoor:
                 headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{self.scope}"'},
             )
         scope["state"]["client"] = client
+        scope["state"]["token_ends_at"] = token.expires_at
         await self.app(scope, receive, send)
 
     def _client(self, token: Token, now: datetime) -> Client:

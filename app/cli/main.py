@@ -24,6 +24,10 @@ COMMANDS = {
     "erase": ("app.cli.erase:erase", "Erase what stored events hold of a person, for ever."),
     "events": ("app.cli.events:events", "List, show and export events, and release quarantined ones."),
     "keys": ("app.cli.keys:keys", "Make a key that signs tokens."),
+    "listen": (
+        "app.cli.listen:listen",
+        "Post events of a receiver to a program on this machine as they are committed.",
+    ),
     "migrate": ("app.cli.migrate:migrate", "Bring the database's schema up to this release."),
     "orders": ("app.cli.orders:orders", "Show what arrived of an order, and what became of it."),
     "prioticket": (

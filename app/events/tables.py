@@ -108,6 +108,9 @@ class Event(Base):
     fetched_for: Mapped[str | None]
     """Why it was fetched, if no notification was the cause."""
 
+    position: Mapped[int | None] = mapped_column(BigInteger)
+    """On PostgreSQL a number of a sequence; None for older events, and on SQLite. See `app.events.positions`."""
+
     __table_args__ = (
         CheckConstraint("status IN ('accepted', 'quarantined')", name="status"),
         Index("uq_events_dedup_key", "dedup_key", unique=True),
@@ -152,6 +155,12 @@ class Event(Base):
             "id",
             postgresql_where=text("status = 'quarantined'"),
             sqlite_where=text("status = 'quarantined'"),
+        ),
+        Index(
+            "ix_events_position",
+            "position",
+            postgresql_where=text("position IS NOT NULL"),
+            sqlite_where=text("position IS NOT NULL"),
         ),
     )
 

@@ -139,8 +139,13 @@ class Protocol(HttpToolsProtocol):
         self.transport.watch()
 
     def shutdown(self) -> None:
-        """Ends the connection after its answer, sooner if the peer does not take it."""
+        """Ends the connection after its answer, sooner if the peer does not take it.
+
+        An answer that has no end of its own says in `state["end"]` how to end it.
+        """
         super().shutdown()
+        if self.cycle is not None and (end := self.cycle.scope.get("state", {}).get("end")) is not None:
+            end()
         self.transport.hurry(LAST_WRITE_TIMEOUT)
 
     def data_received(self, data: bytes) -> None:

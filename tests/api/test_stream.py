@@ -1,0 +1,303 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx2
+import pytest
+from sqlalchemy import delete, insert
+
+from app.api import stream
+from app.auth.tokens import issue
+from app.database.writing import writing
+from app.events import feed, positions
+from app.events.tables import Event
+from app.settings.clients import Scope
+from tests.api.streams import PATIENCE, following
+from tests.conftest import TOKEN_KEY, WEBHOOK, basic_header, bearer_header, payload
+from tests.events.stores import new_event
+
+READER = bearer_header()
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def app(database_url, serve):
+    async with serve(database_url) as app:
+        yield app
+
+
+@pytest.fixture
+def store(engine):
+    """`await store("a", "b")` commits events in one transaction; their ids."""
+
+    async def store(*keys: str, **columns: Any) -> list[str]:
+        rows = [new_event(key, **columns) for key in keys]
+        async with writing(engine) as connection:
+            await connection.execute(insert(Event), [row._asdict() for row in rows])
+        return [str(row.id) for row in rows]
+
+    return store
+
+
+async def test_an_event_comes_as_the_api_shows_it_when_it_is_committed(database_url, serve):
+    async with serve(database_url) as app, following(app, READER) as followed:
+        assert (followed.status, followed.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert (followed.headers["cache-control"], followed.headers["x-accel-buffering"]) == ("no-store", "no")
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://priohook") as client:
+            posted = await client.post(WEBHOOK, content=payload("01-notification-order-create"), headers=basic_header())
+            (event,) = await followed.events(1)
+            listed = await client.get("/api/events", headers=READER)
+        assert event["id"] == posted.headers["event-id"]
+        assert event == listed.json()["events"][0]
+
+
+async def test_a_client_that_comes_back_gets_what_it_missed_and_nothing_twice(app, store):
+    async with following(app, READER) as followed:
+        first = await store("first")
+        assert await followed.ids(1) == first
+    missed = await store("second", "third")
+    async with following(app, {**READER, "Last-Event-ID": followed.last}) as followed:
+        assert await followed.ids(2) == missed
+        later = await store("fourth")
+        assert await followed.ids(1) == later
+
+
+async def test_a_client_that_saw_no_event_can_resume_too(app, store):
+    async with following(app, READER) as followed:
+        pass
+    missed = await store("first")
+    async with following(app, {**READER, "Last-Event-ID": followed.last}) as followed:
+        assert await followed.ids(1) == missed
+
+
+async def test_events_come_in_the_order_of_commits_whatever_the_clocks_say(app, store):
+    now = datetime.now(UTC)
+    async with following(app, READER) as followed:
+        ids = []
+        for number, skew in enumerate((HOUR, -HOUR, timedelta(0), -100 * HOUR)):  # the last came from a spool
+            ids += await store(f"event {number}", received_at=now + skew)
+            assert await followed.ids(1) == ids[-1:]
+            if number == 0:
+                place = followed.last
+    async with following(app, {**READER, "Last-Event-ID": place}) as followed:
+        assert await followed.ids(3) == ids[1:]
+
+
+async def test_a_late_commit_is_waited_for_and_comes_in_its_place(postgres_url, serve):
+    early, late = new_event("early"), new_event("late")
+    plain = postgres_url.replace("postgresql+asyncpg", "postgresql")
+    async with serve(postgres_url) as app:
+        first, second = await asyncpg.connect(plain), await asyncpg.connect(plain)
+        transaction = first.transaction()
+        await transaction.start()
+        async with following(app, READER) as before:
+            await _insert(first, late)  # takes its position first
+            await _insert(second, early)
+            place = before.last
+            await asyncio.sleep(0.5)  # several looks
+            assert b"data:" not in before.body
+            await transaction.commit()
+            assert await before.ids(2) == [str(late.id), str(early.id)]
+        async with following(app, {**READER, "Last-Event-ID": place}) as after:
+            assert await after.ids(2) == [str(late.id), str(early.id)]
+        await first.close()
+        await second.close()
+
+
+async def test_a_position_that_was_rolled_back_holds_nothing_up_nor_does_a_transaction_of_another_table(
+    postgres_url, serve
+):
+    lost, kept = new_event("lost"), new_event("kept")
+    plain = postgres_url.replace("postgresql+asyncpg", "postgresql")
+    async with serve(postgres_url) as app:
+        first, second = await asyncpg.connect(plain), await asyncpg.connect(plain)
+        other = second.transaction()
+        await other.start()
+        await second.execute("DELETE FROM undispatched WHERE false")
+        await second.execute("SELECT pg_current_xact_id()")
+        transaction = first.transaction()
+        await transaction.start()
+        await _insert(first, lost)
+        async with asyncio.timeout(PATIENCE):
+            entering = asyncio.create_task(_enter(app))
+            await asyncio.sleep(0.2)  # it waits for the transaction that may store an earlier event
+            await transaction.rollback()
+            manager, followed = await entering
+        await _insert(first, kept)
+        assert await followed.ids(1) == [str(kept.id)]
+        await manager.__aexit__(None, None, None)
+        await other.rollback()
+        await first.close()
+        await second.close()
+
+
+async def _enter(app):
+    manager = following(app, READER)
+    return manager, await manager.__aenter__()
+
+
+async def _insert(connection: asyncpg.Connection, event) -> None:
+    fields = event._asdict()
+    marks = ", ".join(f"${place + 1}" for place in range(len(fields)))
+    statement = f"INSERT INTO events ({', '.join(fields)}) VALUES ({marks})"  # noqa: S608 - names of columns
+    await connection.execute(statement, *fields.values())
+
+
+async def test_since_begins_with_what_is_stored_and_goes_on_with_what_comes(app, store, monkeypatch):
+    monkeypatch.setattr(stream, "PAGE", 2)
+    now = datetime.now(UTC)
+    await store("old", received_at=now - 2 * HOUR)
+    ids = []
+    for number in range(5):
+        ids += await store(f"event {number}", received_at=now - timedelta(minutes=30 - number))
+    async with following(app, READER, since=(now - HOUR).isoformat()) as followed:
+        assert await followed.ids(5) == ids
+        ids += await store("new")
+        assert await followed.ids(1) == ids[5:]
+
+
+async def test_a_reader_of_stored_events_resumes_where_it_was(app, store, monkeypatch):
+    monkeypatch.setattr(stream, "PAGE", 1)
+    now = datetime.now(UTC)
+    ids = []
+    for number in range(3):
+        ids += await store(f"event {number}", received_at=now - timedelta(minutes=30 - number))
+    since = (now - HOUR).isoformat()
+    async with following(app, READER, since=since) as followed:
+        followed.reads.clear()
+    blocks = followed.body.decode().split("\n\n")
+    places = {block.split("id: ")[1].split("\n")[0]: block for block in blocks if "data:" in block}
+    first = next(iter(places))
+    ids += await store("late", received_at=now - timedelta(minutes=59))
+    async with following(app, {**READER, "Last-Event-ID": first}, since=since) as followed:
+        assert await followed.ids(3) == ids[1:]
+
+
+@pytest.mark.parametrize(
+    ("query", "places"),
+    [
+        ({"type": "ORDER_CREATE"}, [0]),
+        ({"reference": "PRI2"}, [1]),
+        ({"status": "quarantined"}, [2]),
+        ({"client": "other"}, [0]),
+        ({"q": "cancel"}, [1]),
+        ({"q": "pri"}, [0, 1]),
+    ],
+)
+async def test_the_filters_of_the_list_hold_for_what_comes_and_for_what_is_resumed(app, store, query, places):
+    async with following(app, READER) as everything, following(app, READER, **query) as some:
+        start = everything.last
+        ids = await store("a", type="ORDER_CREATE", reference="PRI1", client="other")
+        ids += await store("b", type="ORDER_CANCEL", reference="PRI2")
+        ids += await store("c", status="quarantined", reason="400: not JSON")
+        assert await everything.ids(3) == ids
+        assert await some.ids(len(places)) == [ids[place] for place in places]
+    async with following(app, {**READER, "Last-Event-ID": start}, **query) as some:
+        assert await some.ids(len(places)) == [ids[place] for place in places]
+
+
+async def test_a_place_of_another_history_goes_on_after_its_event(app, store, engine):
+    """A backup was restored, or the table was emptied: positions are used again."""
+    ids = await store("first", "second")
+    async with following(app, {**READER, "Last-Event-ID": f"p999999999-{UUID(ids[0]).hex}"}) as followed:
+        assert await followed.ids(1) == ids[1:]
+    async with writing(engine) as connection:
+        await connection.execute(delete(Event))
+    ids = await store("third")
+    async with following(app, {**READER, "Last-Event-ID": f"p999999999-{UUID(int=1).hex}"}) as followed:
+        assert await followed.ids(1) == ids
+
+
+async def test_a_table_that_is_emptied_under_a_reader_hands_on_what_comes_next(app, store, engine):
+    async with following(app, READER) as followed:
+        await followed.ids(3) if await store("first", "second", "third") else None
+        async with writing(engine) as connection:
+            await connection.execute(delete(Event))
+        ids = await store("fourth")
+        assert await followed.ids(1) == ids
+
+
+async def test_a_slow_reader_is_cut_off_and_resumes_without_a_gap(app, store, monkeypatch):
+    monkeypatch.setattr(feed, "MOST_WAITING", 2)
+    async with following(app, READER) as slow, following(app, READER) as quick:
+        slow.reads.clear()
+        ids = []
+        for number in range(6):
+            ids += await store(f"event {number}")
+            await quick.ids(1)
+        slow.reads.set()
+        async with asyncio.timeout(PATIENCE):
+            await slow.ended.wait()
+        events = [block for block in await slow.blocks() if "data" in block]
+    async with following(app, {**READER, "Last-Event-ID": slow.last}) as followed:
+        assert await followed.ids(6 - len(events)) == ids[len(events) :]
+
+
+async def test_a_heartbeat_says_how_far_the_stream_has_come(app, store, monkeypatch):
+    monkeypatch.setattr(stream, "HEARTBEAT", timedelta(seconds=0.2))
+    async with following(app, READER, type="NOTHING") as followed, following(app, READER) as everything:
+        await store("first")
+        await everything.ids(1)
+        async with asyncio.timeout(PATIENCE):
+            while followed.last != everything.last:
+                await followed.blocks()
+    assert b"\n\n:\nid: " in followed.body
+
+
+async def test_more_clients_than_there_is_room_for_get_503(app, monkeypatch):
+    monkeypatch.setattr(feed, "MOST_LISTENERS", 1)
+    async with following(app, READER), following(app, READER) as second:
+        assert second.status == 503
+    async with following(app, READER) as third:
+        assert third.status == 200
+
+
+async def test_the_stream_ends_when_its_token_does(app):
+    token = issue(
+        "reader",
+        frozenset([Scope.READ]),
+        keys=[TOKEN_KEY.encode()],
+        lifetime=timedelta(seconds=1),
+        token_id="1",
+        now=datetime.now(UTC),
+    )
+    async with following(app, {"Authorization": f"Bearer {token}"}) as followed:
+        async with asyncio.timeout(PATIENCE):
+            await followed.ended.wait()
+
+
+@pytest.mark.parametrize("place", ["1", "p1", "x1-" + "0" * 32, "p-1-" + "0" * 32, "p" + "9" * 19 + "-" + "0" * 32])
+async def test_an_invalid_last_event_id_is_400(app, place):
+    async with following(app, {**READER, "Last-Event-ID": place}) as followed:
+        assert followed.status == 400
+        assert b"Last-Event-ID" in followed.body
+
+
+async def test_head_is_answered_at_once(client):
+    reply = await client.head("/api/events/stream", headers=READER)
+    assert (reply.status_code, reply.headers["cache-control"]) == (200, "no-store")
+
+
+async def test_ten_clients_cost_one_query(app, store, monkeypatch):
+    looks = 0
+    before = positions.stored_after
+
+    async def counted(*given: Any, **named: Any) -> Any:
+        nonlocal looks
+        rows = await before(*given, **named)
+        looks += bool(rows)
+        return rows
+
+    async with following(app, READER) as first:
+        followed = [first]
+        managers = [following(app, READER) for _ in range(9)]
+        followed += [await manager.__aenter__() for manager in managers]
+        monkeypatch.setattr(feed, "stored_after", counted)
+        ids = await store("first")
+        for each in followed:
+            assert await each.ids(1) == ids
+        for manager in managers:
+            await manager.__aexit__(None, None, None)
+    assert looks == 1
