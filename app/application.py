@@ -44,8 +44,7 @@ from app.database.away import is_away
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
 from app.database.health import Health, watching
 from app.database.schema import check_schema
-from app.database.writing import writing
-from app.deliveries.dispatch import register
+from app.deliveries.dispatch import register_in_parts
 from app.deliveries.wake import Notifier
 from app.events.postgres import PostgresWriter
 from app.events.spool import EventSpool
@@ -271,8 +270,7 @@ async def can_start(check: Awaitable[None], settings: Settings) -> bool:
 async def _check(engine: AsyncEngine, settings: Settings) -> None:
     await check_schema(engine)
     if settings.spool is not None:  # `serve` may not have been able to
-        async with writing(engine) as connection:
-            await register(connection, settings.destinations, now=datetime.now(UTC))
+        await register_in_parts(engine, settings.destinations, now=datetime.now(UTC))
 
 
 def _spool(

@@ -142,7 +142,7 @@ async def _reconcile(
 async def _begun(engine: AsyncEngine, since: Any, chosen: dict[str, Any], *, dry_run: bool, reason: str | None) -> Run:
     now = datetime.now(UTC)
     async with engine.connect() as connection:
-        begins = await last_complete(connection) if since == LAST else since
+        begins = await last_complete(connection, now=now) if since == LAST else since
     if begins is None:
         raise click.UsageError("No run is complete yet, so there is no last one. Give --since a time, such as 24h.")
     asked = Asked(since=begins, **chosen)

@@ -21,8 +21,8 @@ from app.auth.keys import make_first_key
 from app.cli.opened import load_settings
 from app.cli.output import say
 from app.cli.streams import outlive_output
-from app.database import engines, migrations, schema, writing
-from app.deliveries.dispatch import register
+from app.database import engines, migrations, schema
+from app.deliveries.dispatch import register_in_parts
 from app.server.beside import Beside
 from app.server.processes import end_within, ended_children, exit_when_told, run_processes
 from app.server.server import ends_within, listen, server_for
@@ -136,8 +136,7 @@ async def _prepare(settings: Settings) -> None:
 
 async def _register(engine: AsyncEngine, settings: Settings) -> None:
     await schema.check_schema(engine)
-    async with writing.writing(engine) as connection:  # before the first event, so that they get it
-        await register(connection, settings.destinations, now=datetime.now(UTC))
+    await register_in_parts(engine, settings.destinations, now=datetime.now(UTC))  # so that they get the first event
     async with writing.writing(engine) as connection:
         await note_settings(connection, settings, "serve", now=datetime.now(UTC))
 

@@ -16,7 +16,7 @@ from app.database.writing import writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import HELD, Dispatcher, set_unusable
+from app.deliveries.dispatch import HELD, Dispatcher, register_in_parts, set_unusable
 from app.deliveries.outlook import Outlook, outlooks
 from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
@@ -82,6 +82,7 @@ class Worker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Works. At the end, attempts under way have `DRAIN` to finish."""
+        await register_in_parts(self._engine, self._senders, now=datetime.now(UTC))
         async with writing(self._engine) as connection:
             await self._dispatcher.begin(connection, now=datetime.now(UTC))
             await set_unusable(connection, list(self._senders), reason=None)

@@ -79,6 +79,7 @@ class Fetch(Base):
         _index("uq_fetches_due", "reference", "status = 'due'", unique=True),
         _index("ix_fetches_due", "due_at", "status = 'due'"),
         _index("ix_fetches_fetching", "reference", "status = 'fetching'"),
+        _index("ix_fetches_finished", "finished_at", "finished_at IS NOT NULL"),
         _index("ix_fetches_snapshot", "snapshot_id", "snapshot_id IS NOT NULL"),
     )
 

@@ -32,6 +32,7 @@ from app.settings.prioticket import PrioticketSettings
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5  # seconds; shorter than a fetch waits after its notification
+FORGET_EVERY = 60.0  # seconds
 MOST_AT_ONCE = 8
 MARGIN = timedelta(seconds=5)
 """How much longer than an attempt a claim lasts, as the order must be stored too."""
@@ -86,13 +87,14 @@ class Enricher:
             async with writing(self._engine) as connection:
                 await fetching.give_back(connection, None, now=self._now())
         looking = asyncio.create_task(surviving(self._look))
+        forgetting = asyncio.create_task(surviving(self._forget))
         try:
             yield
         finally:
             self._ended.set()
             for asking in self._asking:
                 asking.cancel()
-            work = (looking, *self._tasks)
+            work = (looking, forgetting, *self._tasks)
             # Not cancelled at once: a transaction that is cancelled could leave a SQLite file locked.
             _, late = await asyncio.wait(work, timeout=MARGIN.total_seconds())
             for task in late:
@@ -129,6 +131,14 @@ class Enricher:
             began = await self.step()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_EVERY, 1 / self._rate) if began else LOOK_EVERY):
+                    await self._ended.wait()
+
+    async def _forget(self) -> None:
+        while not self._ended.is_set():
+            async with writing(self._engine) as connection:
+                await fetching.forget_old(connection, now=self._now())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FORGET_EVERY):
                     await self._ended.wait()
 
     async def _make(self, claim: Claim) -> None:
@@ -220,5 +230,7 @@ async def give_up_fetches(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         if await fetching.next_at(connection, now=datetime.now(UTC)) is None:
             return
-    async with writing(engine) as connection:
-        await fetching.give_up(connection, OFF, now=datetime.now(UTC))
+    given_up = fetching.MOST_AT_ONCE
+    while given_up == fetching.MOST_AT_ONCE:
+        async with writing(engine) as connection:
+            given_up = await fetching.give_up(connection, OFF, now=datetime.now(UTC))

@@ -79,12 +79,12 @@ class Periodic:
 
     async def _due(self, now: datetime) -> bool:
         async with self.engine.connect() as connection:
-            last = await last_start(connection)
+            last = await last_start(connection, now=now)
         return last is None or not last.complete or last.at + self.every <= now
 
     async def _run(self, now: datetime) -> None:
         async with writing(self.engine) as connection:
-            since = await last_complete(connection) or now - FIRST_SINCE
+            since = await last_complete(connection, now=now) or now - FIRST_SINCE
             run = await begin(connection, Asked(since=since), now=now)
         reconciler = Reconciler(
             engine=self.engine, client=self.client, keep=self.keeper.keep, thin=self.thin, settle=SETTLE
