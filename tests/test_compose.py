@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 from compose_spec import PyOptions
 
 from app.cli.main import priohook
@@ -48,11 +49,13 @@ def test_each_service_waits_for_what_it_needs(service, waits_for, condition):
     assert condition != "service_healthy" or "healthcheck" in SERVICES[waits_for]
 
 
-def test_only_simulated_ends_must_be_asked_for():
+def test_only_simulated_ends_and_what_observes_must_be_asked_for():
     assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
         "simulator": ["demo"],
         "prioticket": ["circle"],
         "register": ["circle"],
+        "prometheus": ["observe"],
+        "grafana": ["observe"],
     }
 
 
@@ -74,7 +77,7 @@ def test_the_webhook_is_registered_when_both_ends_are_there(monkeypatch):
     assert set(SERVICES["prioticket"]["networks"]) & set(SERVICES["receiver"]["networks"])
 
 
-@pytest.mark.parametrize("service", [*OURS, "balancer"])
+@pytest.mark.parametrize("service", [*OURS, "balancer", "prometheus", "grafana"])
 def test_a_service_that_needs_no_rights_has_none(service):
     hardened = SERVICES[service]
     assert hardened["read_only"] is True
@@ -83,10 +86,15 @@ def test_a_service_that_needs_no_rights_has_none(service):
     assert "mem_limit" in hardened
 
 
-def test_only_the_balancer_can_be_reached_and_only_from_this_machine():
+def test_only_the_balancer_and_what_observes_can_be_reached_and_only_from_this_machine():
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
-        "balancer": ["127.0.0.1:8000:8080"]
+        "balancer": ["127.0.0.1:8000:8080"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
+    for text in (OPERATING, page("metrics")):
+        assert "`http://127.0.0.1:9090`" in text
+        assert "`http://127.0.0.1:3000`" in text
     assert "`http://127.0.0.1:8000`" in OPERATING
 
 
@@ -152,6 +160,26 @@ def test_the_command_line_knows_what_a_service_runs(service):
     command = priohook.get_command(click.Context(priohook), name)
     assert command is not None
     command.make_context(name, arguments)
+
+
+def test_prometheus_asks_where_the_receivers_answer_and_finds_the_rules():
+    configured = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "compose.yml").read_text())
+    (job,) = configured["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    assert job["job_name"] == "priohook"
+    assert found["names"] == ["receiver"]
+    assert environment("receiver")["PRIOHOOK_METRICS"] == f"0.0.0.0:{found['port']}"
+    places = {each["target"] for each in SERVICES["prometheus"]["configs"]}
+    assert {f"/etc/prometheus/{name}" for name in ["prometheus.yml", *configured["rule_files"]]} == places
+
+
+def test_grafana_is_given_the_dashboard_and_asks_prometheus():
+    folder = PROJECT / "deploy" / "prometheus"
+    (source,) = yaml.safe_load((folder / "grafana-datasource.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((folder / "grafana-dashboards.yml").read_text())["providers"]
+    assert source["url"] == "http://prometheus:9090"
+    places = {each["source"]: each["target"] for each in SERVICES["grafana"]["configs"]}
+    assert places["dashboard"].startswith(provider["options"]["path"])
 
 
 def test_the_image_is_built_from_all_that_the_package_needs():

@@ -24,10 +24,14 @@ from app.deliveries.sender import Sender, tell, until_woken
 from app.deliveries.turns import take_back
 from app.deliveries.wake import waking
 from app.settings.model import DestinationSettings, SettingsProblem
+from app.telemetry.meter import Meter
 from app.telemetry.processes import new_name
 from app.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
+
+OF_REPLAY = "(replay)"
+"""Under this name the metrics count what a replay sends to a URL of its own."""
 
 LOOK_EVERY = timedelta(seconds=5)
 """How often it looks without being woken, in case a notification was lost."""
@@ -48,6 +52,7 @@ class Worker:
         destinations: The configured destinations.
         enrich: Whether the orders of notifications without payload are fetched.
         spans: Where it records what it does.
+        meter: Where it counts what it does.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Worker:
         *,
         enrich: bool = False,
         spans: Spans | None = None,
+        meter: Meter | None = None,
     ) -> None:
         prefer_indexes(engine)
         self._engine = engine
@@ -68,6 +74,8 @@ class Worker:
         )
         self.name = new_name()
         self._spans = spans
+        self._meter = meter
+        self._configured = frozenset(destinations)
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._ending = False
@@ -113,7 +121,16 @@ class Worker:
     def _add(self, name: str, settings: DestinationSettings) -> Sender:
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
         kind = open_destination(settings)
-        sender = Sender(self._engine, limits, kind, worker=self.name, pace=self._pace, spans=self._spans)
+        sender = Sender(
+            self._engine,
+            limits,
+            kind,
+            worker=self.name,
+            pace=self._pace,
+            spans=self._spans,
+            meter=self._meter,
+            counted_as=name if name in self._configured else OF_REPLAY,
+        )
         self._senders[name] = sender
         return sender
 

@@ -123,6 +123,11 @@ class Outcome(NamedTuple):
     snapshot_id: UUID | None
 
 
+async def refused_since(connection: AsyncConnection) -> datetime | None:
+    """Since when Prioticket has refused the credentials with which orders are fetched; None if it does not."""
+    return await connection.scalar(select(FetchPace.refused_at))
+
+
 async def lock_fetches(connection: AsyncConnection) -> None:
     """Makes this transaction the only one that changes fetches. On SQLite it is the only one that writes anyway."""
     if connection.dialect.name == "postgresql":

@@ -35,6 +35,7 @@ from app.settings.values import (
     Bytes,
     Events,
     Headers,
+    Listens,
     OpenConnections,
     OpenURLs,
     PublicURL,
@@ -195,6 +196,13 @@ class Settings(BaseSettings):
     )
     closed_urls: OpenURLs = Field(
         default=frozenset(), description="URLs to switch off, any of /docs and /openapi.json: they answer 404."
+    )
+    metrics: Listens | None = Field(
+        default=None,
+        description=(
+            "host:port at which GET /metrics answers for Prometheus, apart from the public port; a worker on the same "
+            "host needs one of its own. See docs/metrics.md."
+        ),
     )
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="How log lines look: auto is text on a terminal and JSON elsewhere."

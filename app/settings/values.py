@@ -84,6 +84,30 @@ Events = Annotated[int, Field(gt=0, json_schema_extra={"unit": "events"})]
 OpenConnections = Annotated[int, Field(gt=0, le=1_000_000, json_schema_extra={"unit": "connections"})]
 
 
+MOST_PORT = 65_535
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of `127.0.0.1:9464` or `[::1]:9464`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, _, port = address.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or "]" in host or not port.isascii() or not port.isdigit() or int(port) > MOST_PORT:
+        raise ValueError("must be host:port, such as 127.0.0.1:9464 or [::1]:9464")
+    return host, int(port)
+
+
+def _listens(address: str) -> str:
+    host_and_port(address)
+    return address
+
+
+Listens = Annotated[str, AfterValidator(_listens)]
+"""Where a server listens."""
+
 LONGEST_TIMEOUT = timedelta(minutes=5)
 
 
