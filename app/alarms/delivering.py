@@ -141,7 +141,7 @@ def dead(erp: Standing, _: datetime) -> Iterator[Finding]:
 def certificate(erp: Standing, at: datetime) -> Iterator[Finding]:
     """Its certificate has expired or soon will."""
     until = erp.certificate_until
-    if until is not None and until - at < CERTIFICATE_SOON:
+    if until is not None and until - at < CERTIFICATE_SOON and erp.state is not State.NOT_CONFIGURED:
         when = f"expires in {lasting(until - at)}" if until > at else f"expired {lasting(at - until)} ago"
         yield warning(
             name="certificate_expires",

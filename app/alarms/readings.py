@@ -122,7 +122,7 @@ class Readings:
 
     refused_last_10_minutes: tuple[Refused, ...]
     refused_last_hour: tuple[Refused, ...]
-    """The most frequent first."""
+    """Those of clients, then those of strangers; of each, the most frequent first."""
     clients: tuple[ClientUse, ...]
     processes: tuple[ProcessSeen, ...]
     """Those that run, and those that fell silent within the last hour, the last to beat first."""

@@ -1,6 +1,6 @@
 """What is wrong with receiving."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from app.alarms.findings import Finding, critical, warning
@@ -17,6 +17,7 @@ MANY_REFUSED = 20
 
 DAY = timedelta(days=1)
 UNAUTHORIZED, FORBIDDEN, TOO_MANY, UNAVAILABLE = 401, 403, 429, 503
+NOT_LET_IN = (UNAUTHORIZED, FORBIDDEN, TOO_MANY)
 REASONS = {
     "missing": "it sends no credential",
     "malformed": "its credential cannot be read",
@@ -40,18 +41,24 @@ def not_acknowledged(now: Readings) -> Iterator[Finding]:
 def sender_refused(now: Readings) -> Iterator[Finding]:
     """Clients that are known and refused, and were not let in since."""
     uses = {use.client: use for use in now.clients}
+    by_client: dict[str, list[Refused]] = {}
     for each in now.refused_last_10_minutes:
-        use = uses.get(each.client)
+        if each.client and each.status in NOT_LET_IN:
+            by_client.setdefault(each.client, []).append(each)
+    for client, refused in by_client.items():
+        use, refused_at = uses.get(client), max(each.last_at for each in refused)
+        if use and use.refused_at and use.refused_status in NOT_LET_IN:
+            refused_at = max(refused_at, use.refused_at)
         last = use.succeeded_at if use else None
-        refused_at = max(each.last_at, use.refused_at or each.last_at) if use else each.last_at
-        if each.client and each.status in (UNAUTHORIZED, FORBIDDEN) and (last is None or last < refused_at):
-            times = counted(each.requests, "time")
+        if last is None or last < refused_at:
+            most = refused[0]
+            times = counted(sum(each.requests for each in refused), "time")
             yield critical(
                 name="sender_refused",
-                subject=each.client,
-                what=f"{each.client} was refused {times} in the last 10 min, from {each.address}: {_why(each)}.",
+                subject=client,
+                what=f"{client} was refused {times} in the last 10 min, {_whence(refused)}: {_why(most)}.",
                 since=last,
-                example=each.address,
+                example=most.address,
                 command="priohook clients list",
             )
 
@@ -131,6 +138,12 @@ def refused(now: Readings) -> Iterator[Finding]:
         worst = strangers[0]
         what = f"{counted(total, 'request')} of strangers were refused in the last 10 min, most from {worst.address}."
         yield warning(name="refused", what=what, example=worst.address, command="priohook refusals list")
+
+
+def _whence(refused: Sequence[Refused]) -> str:
+    others = len({each.address for each in refused}) - 1
+    most = refused[0].address
+    return f"most from {most} and {counted(others, 'other address', 'other addresses')}" if others else f"from {most}"
 
 
 def _why(refusal: Refused) -> str:

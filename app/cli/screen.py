@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from textwrap import wrap
+
+from rich.cells import cell_len, chop_cells
 
 from app.alarms.findings import Finding
 from app.alarms.forecast import bytes_a_day, days_left
@@ -11,6 +12,7 @@ from app.alarms.words import counted, lasting, number, size
 from app.cli.output import short_id
 from app.deliveries.standings import Standing, State
 from app.deliveries.stuck import Stuck
+from app.events.arrivals import NEWEST
 from app.telemetry.printing import printable
 
 LABEL = 12  # columns
@@ -29,15 +31,36 @@ def told(findings: Sequence[Finding], *, width: int) -> list[str]:
     """What is wrong and what to type, or that all is well."""
     lines = []
     for finding in findings:
-        lines += wrap(printable(finding.what), width)
+        lines += _wrapped(printable(finding.what), width)
         lines.append(f"  {printable(finding.command)}")  # on one line, however long, so that it can be copied
     return lines or [WELL]
 
 
 def _row(label: str, text: str, width: int) -> list[str]:
     label, text = printable(label), printable(text)
-    first = f"{label:<{LABEL}}" if len(label) < LABEL else f"{label}  "
-    return wrap(first + text, width, subsequent_indent=" " * LABEL, drop_whitespace=True)
+    if (room := LABEL - cell_len(label)) <= 0:
+        return _wrapped(f"{label} {text}", width, indent=" " * LABEL)
+    return _wrapped(text, width, first=label + " " * room, indent=" " * LABEL)
+
+
+def _wrapped(text: str, width: int, *, first: str = "", indent: str = "") -> list[str]:
+    """The text in lines, by the columns that a terminal needs: a Chinese character takes two.
+
+    Args:
+        text: The words; one that is longer than a line is cut.
+        width: The columns of a line.
+        first: How the first line begins.
+        indent: How the others begin.
+    """
+    lines, line, gap = [], first, ""
+    for word in (part for whole in text.split() for part in chop_cells(whole, max(1, width - len(indent)))):
+        if cell_len(line + gap + word) > width:
+            lines.append(line.rstrip())
+            line = indent + word
+        else:
+            line += gap + word
+        gap = " "
+    return [*lines, line.rstrip()]
 
 
 def _rows(now: Readings) -> Iterator[tuple[str, str]]:
@@ -102,7 +125,8 @@ def _received(now: Readings) -> str:
     counts = f"{number(numbers.last_10_minutes)} in 10 min, {number(numbers.last_hour)} in 1 h"
     copies = f"; {counted(now.copies_of_newest, 'copy', 'copies')}" if now.copies_of_newest else ""
     week = f"same hour of last week {number(numbers.same_hour_last_week)}"
-    return f"{f'last {_ago(last, now.at)}' if last else 'nothing yet'}; {counts} ({week}){copies}"
+    none = "nothing yet" if not now.last_events else f"none of the newest {NEWEST:,} was accepted"
+    return f"{f'last {_ago(last, now.at)}' if last else none}; {counts} ({week}){copies}"
 
 
 def _refused(now: Readings) -> str:

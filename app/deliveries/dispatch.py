@@ -237,6 +237,14 @@ async def set_unusable(connection: AsyncConnection, names: Sequence[str], *, rea
     )
 
 
+async def forget_certificates(connection: AsyncConnection, names: Sequence[str]) -> None:
+    """Forgets the certificates of destinations that have none any more. Does not commit."""
+    has_one = Destination.certificate_until.is_not(None)
+    await connection.execute(
+        update(Destination).where(Destination.name.in_(names), has_one).values(certificate_until=None)
+    )
+
+
 async def dispatch(
     connection: AsyncConnection,
     wanted_types: Mapping[str, Sequence[str]],

@@ -16,7 +16,13 @@ from app.database.writing import writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import HELD, Dispatcher, register_in_parts, set_unusable
+from app.deliveries.dispatch import (
+    HELD,
+    Dispatcher,
+    forget_certificates,
+    register_in_parts,
+    set_unusable,
+)
 from app.deliveries.outlook import Outlook, outlooks
 from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
@@ -72,6 +78,7 @@ class Worker:
             {name: destination.events for name, destination in destinations.items()},
             {name: destination.thin for name, destination in destinations.items()} if enrich else None,
         )
+        self._without_tls = [name for name, each in destinations.items() if not each.url.startswith("https:")]
         self.name = new_name()
         self._spans = spans
         self._meter = meter
@@ -94,6 +101,7 @@ class Worker:
         async with writing(self._engine) as connection:
             await self._dispatcher.begin(connection, now=datetime.now(UTC))
             await set_unusable(connection, list(self._senders), reason=None)
+            await forget_certificates(connection, self._without_tls)
             if is_sqlite(self._url):  # which has only one worker
                 await take_back(connection, now=datetime.now(UTC))
         async with waking(self._url, events=self._stored, deliveries=self._wake):

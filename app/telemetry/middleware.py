@@ -130,7 +130,7 @@ class RequestLine:
     def _placed(self, received: bytes, request_id: str) -> tuple[str | None, str]:
         """The sender's `traceparent`, if it is valid, and that of this request."""
         trace = traces.continued(received)
-        return (None, self._spans.begun(request_id)) if trace is None else (received.decode(), trace)
+        return (None, self._spans.begun(request_id)) if trace is None else (received[: traces.LENGTH].decode(), trace)
 
 
 def _record(recorder: Recorder, state: Mapping[str, Any], *, sender: str | None, started: float) -> None:

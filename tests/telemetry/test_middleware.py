@@ -129,6 +129,14 @@ async def test_the_trace_of_the_sender_goes_on_in_the_line_and_in_the_event(star
     assert (event.address, event.request_id) == ("127.0.0.1", reply.headers["X-Request-Id"])
 
 
+async def test_a_trace_of_a_later_version_may_end_in_any_bytes(start, sqlite_url, lines):
+    sent = b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-\xff\xfe"
+    async with start(sqlite_url) as client:
+        reply = await client.post(WEBHOOK, content=ORDER, headers={**basic_header(), "traceparent": sent})
+    assert reply.status_code == 200
+    assert request_lines(lines)[0]["trace"] == sent[3:35].decode()
+
+
 @pytest.mark.parametrize("sent", [None, "nonsense"])
 async def test_without_a_valid_trace_a_new_one_begins(start, sqlite_url, lines, stored_in, sent):
     async with start(sqlite_url) as client:
