@@ -177,7 +177,8 @@ async def _reconciling(
     engine: AsyncEngine, settings: Settings, client: Prioticket, account: PrioticketSettings, *, every: timedelta
 ) -> AsyncIterator[None]:
     keeper = Keeper(engine, with_kept_clients(settings).clients)
-    periodic = Periodic(engine=engine, client=client, keeper=keeper, every=every, thin=account.enrich)
+    keeps = settings.retention.accepted if settings.retention else None
+    periodic = Periodic(engine=engine, client=client, keeper=keeper, every=every, thin=account.enrich, keeps=keeps)
     task = asyncio.create_task(periodic.go_on())
     try:
         yield

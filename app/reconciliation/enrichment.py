@@ -24,6 +24,7 @@ from app.prioticket.errors import NotFound, PrioticketError
 from app.prioticket.messages import FetchedOrder
 from app.prioticket.payloads import parse_payload
 from app.reconciliation import fetching
+from app.reconciliation.erased import OrderErased, refuse_erased
 from app.reconciliation.fetching import Claim
 from app.reconciliation.snapshots import Cause, store_snapshot
 from app.reconciliation.verdicts import GIVE_UP_AFTER, Verdict, again_when_stale, is_stale, verdict, wait_after
@@ -160,21 +161,34 @@ class Enricher:
         except TimeoutError:
             seconds = self._within.total_seconds()
             await self._fail(claim, TimeoutError(f"Prioticket gave no order within {seconds:g} seconds."))
-        except (PrioticketError, ValueError) as error:
+        except (PrioticketError, ValueError, OrderErased) as error:
             await self._fail(claim, error)
         else:
-            await self._store(claim, fetched)
+            try:
+                await self._store(claim, fetched)
+            except OrderErased as error:  # while Prioticket was asked
+                await self._fail(claim, error)
 
     async def _order(self, reference: str) -> FetchedOrder:
-        """The order of a reference, which may be the id of a payment."""
+        """The order of a reference, which may be the id of a payment.
+
+        Raises:
+            OrderErased: events of the order were erased.
+        """
+        await self._refuse_erased(reference)
         if is_uuid(reference):
             payments = await self._client.payments(reference)
             of_orders = (payment.get("payment_order_reference") for payment in payments)
             found = next((each for each in of_orders if isinstance(each, str) and each), None)
             if found is None:
                 raise NotFound(200, {}, what=NO_PAYMENT)
+            await self._refuse_erased(found)
             reference = found
         return await self._client.order(reference)
+
+    async def _refuse_erased(self, reference: str) -> None:
+        async with self._engine.connect() as connection:
+            await refuse_erased(connection, reference)
 
     async def _store(self, claim: Claim, fetched: FetchedOrder) -> None:
         now, cause = self._now(), claim.cause

@@ -50,6 +50,8 @@ class Counts:
         thin: Of these, the ones of which only notifications without payload arrived.
         missing: Of these, the ones whose state never arrived.
         altered: Of the missing, the ones of which the store has the version and time, but with other contents.
+        erased: Orders whose state is not stored, and not to be fetched, as events of them were erased.
+        expired: Orders whose state is not stored, and not to be fetched, as it is older than what is kept.
         fetched: Events that were stored.
         refused: Fetches that Prioticket refused, or answered with something else.
         requests: To Prioticket.
@@ -60,6 +62,8 @@ class Counts:
     thin: int = 0
     missing: int = 0
     altered: int = 0
+    erased: int = 0
+    expired: int = 0
     fetched: int = 0
     refused: int = 0
     requests: int = 0

@@ -15,8 +15,10 @@ from app.prioticket.pace import MOST_REFUSALS
 from app.prioticket.payloads import parse_payload
 from app.reconciliation import fetching
 from app.reconciliation.enrichment import STALE, Enricher, give_up_fetches
+from app.reconciliation.erased import OrderErased
 from app.reconciliation.snapshots import Cause, store_snapshot
 from app.reconciliation.verdicts import GIVE_UP_AFTER, STOPPED_FOR
+from app.retention.erasing import erase
 from tests.deliveries.workers import TICK, Workers
 from tests.prioticket.fake import Fake
 
@@ -82,6 +84,13 @@ class Enriched:
         for delivery in await self.workers.deliveries():
             found.setdefault(delivery.destination, []).append(delivery.event_id)
         return found
+
+
+async def _then(answer, act):
+    """An answer of Prioticket's, after which something happens before it is stored."""
+    fetched = await answer
+    await act()
+    return fetched
 
 
 @pytest.fixture
@@ -183,6 +192,35 @@ async def test_an_order_that_prioticket_refuses_is_not_asked_for_again(enriched,
     assert [record.fields["event_id"] for record in caplog.records if record.message == "fetch_given_up"] == [
         str(cause)
     ]
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+async def test_an_erased_order_is_not_fetched_and_its_new_notification_goes_alone(enriched, monkeypatch, when):
+    each = enriched()
+    (reference, *_) = each.fake.orders(1)
+    first = await each.notify(reference)
+    await each.workers.register("erp")
+
+    async def erased(*_):
+        async with writing(each.engine) as connection:
+            await erase(connection, [first], drop=True, now=each.now())
+
+    if when == "before":
+        await erased()
+    cause = await each.notify(reference)
+    await each.dispatch(thin={"erp": "snapshot"})
+    async with each.enricher() as enricher:
+        if when == "during":
+            asked = enricher._client.order  # noqa: SLF001 - the test needs a moment while Prioticket is asked
+            monkeypatch.setattr(enricher._client, "order", lambda *given: _then(asked(*given), erased))  # noqa: SLF001
+        await each.fetch(enricher)
+        await each.fetch(enricher, after=3600)
+    assert each.fake.paths() == [f"GET /orders/{reference}"] * (when == "during")
+    assert await each.snapshots() == []
+    outcome = await each.outcome(cause)
+    assert (outcome.status, outcome.error) == ("refused", str(OrderErased()))
+    await each.dispatch(thin={"erp": "snapshot"})
+    assert await each.delivered_to() == {"erp": [cause]}
 
 
 async def test_a_prioticket_that_is_down_is_asked_later_and_given_up_after_a_day(enriched):
