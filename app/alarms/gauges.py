@@ -6,6 +6,7 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 
+from app.alarms.places import Disk, SpoolFolder
 from app.alarms.readings import Readings
 from app.deliveries.standings import Standing, State
 from app.prioticket.webhooks import EVENTS, PRODUCT_EVENTS, UPCOMING
@@ -35,6 +36,17 @@ def gauges(now: Readings, *, configured: Collection[str], refused_since: datetim
     known = [each for each in now.destinations if each.name in configured]
     families = [*_arrivals(now), *_deliveries(now, known), *_states(known), *_others(now), *_asking(now, refused_since)]
     return [*families, _build(now)]
+
+
+def gauges_of_host(places: Iterable[Disk], spool: SpoolFolder | None, *, now: datetime) -> list[GaugeMetricFamily]:
+    """What can be told without the database, which may be away because a disk is full."""
+    free = {(each.place,): float(each.free_bytes) for each in places}
+    oldest = spool.oldest_at if spool else None
+    waited = "For how long the oldest event of the spool has waited."
+    return [
+        _family("disk_free_bytes", "Free space for a SQLite file and for the spool.", ("place",), free),
+        _one("spool_oldest_seconds", waited, _age(now, oldest)),
+    ]
 
 
 def _arrivals(now: Readings) -> Iterator[GaugeMetricFamily]:
@@ -69,11 +81,11 @@ def _deliveries(now: Readings, known: Iterable[Standing]) -> Iterator[GaugeMetri
     for name, (meaning, column) in columns.items():
         values = {(each.name,): float(getattr(each, column)) for each in known}
         yield _family(name, meaning, ("destination",), values)
-    overdue = {(each.name,): _age(now, each.oldest_due_at) for each in known}
+    overdue = {(each.name,): _age(now.at, each.oldest_due_at) for each in known}
     yield _family("oldest_due_seconds", "For how long the oldest delivery has been due.", ("destination",), overdue)
     waiting = now.undispatched
     yield _one("undispatched_events", "Events whose deliveries are not made yet.", waiting.events)
-    yield _one("undispatched_oldest_seconds", "For how long the oldest has waited.", _age(now, waiting.oldest_at))
+    yield _one("undispatched_oldest_seconds", "For how long the oldest has waited.", _age(now.at, waiting.oldest_at))
     yield _one("replays", "Replays that run or are paused.", len(now.replays))
     planned = sum(each.events for each in now.replays)
     yield _one("replay_planned_events", "The events that these replays are of.", planned)
@@ -98,10 +110,6 @@ def _others(now: Readings) -> Iterator[GaugeMetricFamily]:
     meaning = "Receivers and workers on all hosts; silent ones gave no sign of life for 45 seconds."
     yield _family("processes", meaning, ("kind", "state"), seen)
     yield _one("database_bytes", "The size of the database.", now.database_bytes)
-    free = {(each.place,): float(each.free_bytes) for each in now.disks}
-    yield _family("disk_free_bytes", "Free space for a SQLite file and for the spool.", ("place",), free)
-    oldest = now.spool.oldest_at if now.spool else None
-    yield _one("spool_oldest_seconds", "For how long the oldest event of the spool has waited.", _age(now, oldest))
     ends = {(each.client,): each.at.timestamp() for each in now.credentials if not each.is_replaced}
     meaning = "When a credential ends, if it does within 30 days and no other replaces it."
     yield _family("credential_expiry_timestamp_seconds", meaning, ("client",), ends)
@@ -147,5 +155,5 @@ def _latest(seen: Iterable[tuple[str, datetime]]) -> dict[tuple[str, ...], float
     return found
 
 
-def _age(now: Readings, at: datetime | None) -> float:
-    return max(0.0, (now.at - at).total_seconds()) if at else 0.0
+def _age(now: datetime, at: datetime | None) -> float:
+    return max(0.0, (now - at).total_seconds()) if at else 0.0

@@ -22,7 +22,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.alarms.gauges import gauges
+from app.alarms.gauges import gauges, gauges_of_host
+from app.alarms.places import disks, spool_folder
 from app.alarms.readings import read
 from app.database.engines import engine_for
 from app.database.schema import SchemaNotCurrent
@@ -71,7 +72,7 @@ class Page(Collector):
         self._engine = engine
         self._clock = clock
         self._read_at: datetime | None = None
-        self._database: list[GaugeMetricFamily] = []
+        self._read: list[GaugeMetricFamily] = []
         self._turn = asyncio.Lock()
 
     async def text(self) -> bytes:
@@ -79,19 +80,20 @@ class Page(Collector):
         async with self._turn:
             now = self._clock()
             if self._read_at is None or not self._read_at <= now < self._read_at + KEPT:
-                self._database = await self._look(now)
+                here = gauges_of_host(disks(self._settings), await spool_folder(self._settings), now=now)
+                self._read = [*here, *await self._look(now)]
                 self._read_at = self._clock()
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         return await asyncio.to_thread(generate_latest, registry)
 
     def collect(self) -> Iterator[Metric]:
-        """What the processes count, what they are, and what was last read from the database."""
+        """What the processes count, what they are, and what was last read from the disks and the database."""
         snapshots = read_snapshots(self._folder)
         yield from _counted(snapshots)
         yield from _measured([each for each in snapshots if each.runs])
         yield from _processes(snapshots)
-        yield from self._database
+        yield from self._read
 
     async def _look(self, now: datetime) -> list[GaugeMetricFamily]:
         up = GaugeMetricFamily("priohook_database_up", "Whether the database could be read.", value=0)
@@ -167,6 +169,8 @@ def _measured(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
     values: dict[str, dict[Labels, float]] = {name: {} for name in GAUGES}
     for snapshot in snapshots:
         for name, labels, value in snapshot.gauges:
+            if name not in values:  # of another release
+                continue
             values[name][labels] = values[name].get(labels, 0.0) + value
     for name, (meaning, labelled) in GAUGES.items():
         family = GaugeMetricFamily(name, meaning, labels=labelled)

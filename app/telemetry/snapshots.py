@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.telemetry.meter import Labels, Meter, Summed
+from app.telemetry.meter import COUNTED, Labels, Meter, Summed
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +123,13 @@ def read_snapshot(path: Path) -> Snapshot | None:
         path.stem,
         content["pid"],
         _runs(content["pid"]),
-        [(name, tuple(labels), value) for name, labels, value in content["counters"]],
-        [(name, tuple(labels), counts, total) for name, labels, counts, total in content["histograms"]],
+        # One of another release, which was installed meanwhile, may count something else.
+        [(name, tuple(labels), value) for name, labels, value in content["counters"] if name in COUNTED],
+        [
+            (name, tuple(labels), counts, total)
+            for name, labels, counts, total in content["histograms"]
+            if name in COUNTED and len(counts) == len(COUNTED[name].bounds) + 1
+        ],
         [(name, tuple(labels), value) for name, labels, value in content["gauges"]],
     )
 

@@ -152,8 +152,8 @@ async def test_a_schema_that_is_behind_is_told(engine, shown):
     assert (values["priohook_database_up", ""], values["priohook_schema_current", ""]) == (1, 0)
 
 
-async def test_while_the_database_is_away_the_page_tells_what_the_processes_counted(tmp_path):
-    nowhere = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing")
+async def test_while_the_database_is_away_the_page_tells_what_the_processes_counted_and_what_the_spool_holds(tmp_path):
+    nowhere = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", spool=tmp_path)
     meter = Meter()
     async with Publisher(meter, tmp_path, process="receiver-0").running():
         meter.answered({"path": "/healthz", "status": 200}, 0.001)
@@ -166,6 +166,8 @@ async def test_while_the_database_is_away_the_page_tells_what_the_processes_coun
     assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "\npriohook_database_up 0.0\n" in reply.text
     assert '\npriohook_http_requests_total{endpoint="health",status="200"} 1.0\n' in reply.text
+    assert "\npriohook_spool_oldest_seconds 0.0\n" in reply.text
+    assert '\npriohook_disk_free_bytes{place="spool"} ' in reply.text
     assert "priohook_stored_events" not in reply.text
 
 

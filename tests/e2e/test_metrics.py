@@ -99,6 +99,21 @@ def test_a_page_that_is_killed_is_started_again_at_the_same_address(serve, sqlit
     assert served.end() == 0
 
 
+def test_an_acknowledgement_takes_from_the_first_byte_of_the_head(serve, sqlite_url):
+    served = serve(**configured(sqlite_url, metrics="127.0.0.1:0"))
+    url = started(served)
+    whole = request(new_event())
+    with dial(served) as wire:
+        wire.send(whole[:40])
+        post(served)
+        began = monotonic()
+        until(lambda: value(url, ACCEPTED) == 1)  # up to a second
+        waited = monotonic() - began
+        assert wire.send(whole[40:]).reply().status == 200
+    until(lambda: value(url, ACCEPTED) == 2)
+    assert value(url, "priohook_acknowledgement_duration_seconds_sum") > waited
+
+
 def test_the_public_port_has_no_metrics_and_the_page_has_nothing_else(serve, sqlite_url):
     served = serve(**configured(sqlite_url, metrics="127.0.0.1:0"))
     url = started(served)

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from time import perf_counter
 from typing import Any
 
 import httpx2
@@ -14,13 +15,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.application import create_app
 from app.database.engines import engine_for
 from app.events.tables import Event
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to
+from app.telemetry.meter import ACKNOWLEDGED, Meter
 from app.telemetry.middleware import RequestLine
 from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
@@ -373,3 +375,21 @@ async def test_a_bug_behind_the_door_logs_no_credential_no_body_and_no_contact(s
     assert reply.status_code == 500
     assert "request_failed" in log.getvalue()
     assert no_word_of_the_request_in(log)
+
+
+async def test_an_acknowledgement_takes_from_the_first_byte_that_the_server_saw(log):
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ignore(_: object) -> None:
+        pass
+
+    async def nothing() -> Message:
+        raise AssertionError
+
+    meter = Meter()
+    line = RequestLine(answer, log=LogWriter(log, style="json"), tally=Tally(), spans=Spans(), meter=meter)
+    scope = {"type": "http", "method": "POST", "path": "/webhooks/prioticket", "headers": []}
+    await line({**scope, "state": {"began": perf_counter() - 5}}, nothing, ignore)
+    assert 5 <= meter.histograms[ACKNOWLEDGED][()].total < 10

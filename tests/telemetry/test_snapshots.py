@@ -1,7 +1,8 @@
+import json
 import os
 from multiprocessing import Process
 
-from app.telemetry.meter import REQUESTS, Meter
+from app.telemetry.meter import ACKNOWLEDGED, REQUESTS, Meter
 from app.telemetry.snapshots import Publisher, read_snapshots
 
 LINE = {"path": "/healthz", "status": 200}
@@ -56,3 +57,18 @@ async def test_a_process_that_died_is_not_taken_for_one_that_runs(tmp_path):
     dead.join()
     path.write_text(path.read_text().replace(f'"pid":{os.getpid()}', f'"pid":{dead.pid}'))
     assert [each.runs for each in read_snapshots(tmp_path)] == [False]
+
+
+async def test_what_another_release_counted_is_left_out(tmp_path):
+    content = {
+        "pid": os.getpid(),
+        "counters": [["priohook_other", [], 3], [REQUESTS, ["health", 200], 2]],
+        "histograms": [[ACKNOWLEDGED, [], [1, 2], 0.5]],
+        "gauges": [],
+    }
+    (tmp_path / "receiver-0.json").write_text(json.dumps(content))
+    meter = Meter()
+    async with Publisher(meter, tmp_path, process="receiver-0").running():
+        meter.answered(LINE, 0.001)
+    assert requests(tmp_path) == 3
+    assert "priohook_other" not in (tmp_path / "receiver-0.json").read_text()
