@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from app.api import (
+    alarms,
     audit,
     deliveries,
     destinations,
@@ -223,6 +224,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Route("POST", "/api/replays/{replay_id}/resume", replays.resume, door=replaying),
         Route("POST", "/api/replays/{replay_id}/cancel", replays.cancel, door=replaying),
         Route("GET", "/api/status", status.show, door=read),
+        Route("GET", "/api/alarms", alarms.show_all, door=read),
         Route("POST", "/api/erasures", erasures.erase_events, door=bearer(Scope.ERASE)),
         Route("GET", "/api/audit", audit.list_page, door=read),
         Route("GET", "/healthz", health.healthz),

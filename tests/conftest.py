@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
+from app.alarms import tables as alarms  # noqa: F401 - so that Base knows them
 from app.application import create_app
-from app.audit import tables as audit  # noqa: F401 - so that Base knows them
+from app.audit import tables as audit  # noqa: F401
 from app.auth.tokens import issue
 from app.database import columns, engines, migrations
 from app.deliveries import tables as deliveries  # noqa: F401

@@ -19,6 +19,7 @@ LABEL = 12  # columns
 MOST_TYPES = 6
 MOST_REFUSALS = 4
 MOST_STUCK = 3
+MOST_ALARMS = 5
 WELL = "All is well."
 
 
@@ -87,6 +88,22 @@ def _rows(now: Readings) -> Iterator[tuple[str, str]]:
             "reconcile",
             f"{ended}: {number(run.listed)} listed, {number(run.missing)} missing, {number(run.fetched)} fetched",
         )
+    yield from _alarms(now)
+    yield from _ending(now)
+
+
+def _alarms(now: Readings) -> Iterator[tuple[str, str]]:
+    if now.alarms:
+        untold = f"; {counted(now.untold, 'notice is', 'notices are')} still to be told" if now.untold else ""
+        shown = (
+            f"{each.kind}{f' {each.subject}' * bool(each.subject)} for {lasting(now.at - each.started_at)}"
+            for each in now.alarms[:MOST_ALARMS]
+        )
+        yield "alarms", f"{counted(len(now.alarms), 'fires', 'fire')}: {', '.join(shown)}{untold}"
+
+
+def _ending(now: Readings) -> Iterator[tuple[str, str]]:
+    """Disks, certificates and credentials."""
     for disk in now.disks:
         days = days_left(now, disk)
         lasts = f", enough for {counted(days, 'day')}" if days is not None else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.alarms.watching import AlarmWatch
 from app.audit.starts import note_settings
 from app.auth.first_clients import with_kept_clients
 from app.auth.first_start import complete
@@ -148,9 +149,20 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None, counts:
             work.running(),
             _asking(engine, settings),
             pruning(engine, settings.retention),
+            _alarming(engine, settings),
         ):
             log.write("worker_started", {"destinations": sorted(settings.destinations)})
             await ended.wait()
+
+
+@asynccontextmanager
+async def _alarming(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None]:
+    """Looks meanwhile for what is wrong, if the settings say so."""
+    if settings.alarms is None and not settings.alarm_channels:
+        yield
+        return
+    async with AlarmWatch(engine, complete(settings)).running():
+        yield
 
 
 @asynccontextmanager

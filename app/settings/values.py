@@ -21,6 +21,9 @@ HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 VALUE = re.compile(r"(?<==)[^&#]+|(?<=[?&#])[^=&#]+(?=[&#]|$)|(?<=#).+")
 """Each value in a query, a parameter without one, and the fragment."""
 
+SHOWN = ("http", "postgres", "sqlite")
+"""Schemes of URLs whose host may be shown."""
+
 SHORTEST_KEY, LONGEST_KEY = 24, 64  # bytes; Standard Webhooks, "Signature scheme"
 
 
@@ -75,6 +78,39 @@ def _a_minute(value: timedelta) -> timedelta:
 
 Every = Annotated[timedelta, BeforeValidator(_span), AfterValidator(_a_minute)]
 """How often something is done: seconds, or `15m`, `24h`, `7d`."""
+
+
+def _not_negative(value: timedelta) -> timedelta:
+    if value < timedelta(0):
+        raise ValueError("must not be less than 0 seconds")
+    return value
+
+
+Span = Annotated[timedelta, BeforeValidator(_span), AfterValidator(_not_negative)]
+"""How long something lasts: seconds, or `15m`, `24h`, `7d`."""
+
+
+def written_span(span: timedelta) -> str:
+    """A span as people write it, in the largest unit of which it is a whole number."""
+    seconds = span.total_seconds()
+    unit = next((name for name in "dhm" if seconds and seconds % SECONDS[name] == 0), "s")
+    return f"{seconds / SECONDS[unit]:g}{unit}"
+
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]?B)")
+BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str) or value.isdigit():
+        return value
+    if (written := SIZE.fullmatch(value)) is None:
+        raise ValueError('must be a number of bytes, such as 500000000, "500MB" or "5GB"')
+    return int(float(written[1]) * BYTES[written[2]])
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+"""Bytes, or `500MB`, `5GB`, in powers of 1000 as disks are sold."""
 
 Seconds = Annotated[
     timedelta, BeforeValidator(_number), AfterValidator(_positive), Field(json_schema_extra={"unit": "seconds"})
@@ -156,6 +192,18 @@ def signing_key(secret: SecretStr) -> bytes:
     return key
 
 
+def fit_signing(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """The secrets, if each can sign."""
+    for secret in secrets:
+        try:
+            signing_key(secret)
+        except ValueError:
+            raise ValueError(
+                "must be whsec_ and the base64 of 24 to 64 bytes; `priohook secrets new` makes one"
+            ) from None
+    return secrets
+
+
 def new_signing_secret() -> str:
     """A secret of 256 random bits, as Standard Webhooks writes it."""
     return f"whsec_{b64encode(token_bytes(32)).decode()}"
@@ -227,6 +275,8 @@ def masked(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
+    if not scheme.startswith(SHOWN):  # apprise's: any part of these may be a token
+        return f"{scheme}://***"
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     path, *query = re.split("(?=[?#])", rest[len(authority) :], maxsplit=1)
     user, at, host = authority.rpartition("@")
