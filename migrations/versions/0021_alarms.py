@@ -6,8 +6,8 @@ Safe beside the previous release, which neither reads nor writes the tables.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 INSTANT = sa.DateTime(timezone=True)
 ID = sa.Uuid().with_variant(sa.LargeBinary(), "sqlite")
