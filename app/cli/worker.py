@@ -45,6 +45,7 @@ from app.telemetry.spans import Spans
 
 NICENESS = 10
 """On a busy machine, acknowledgements come before deliveries."""
+LOOK_AT_PAGE = 1.0  # seconds between looks whether the page of metrics still runs
 LOOK_EVERY = 10.0  # seconds between looks at the database of a worker that has nothing to do
 
 
@@ -105,20 +106,34 @@ def _counting(
 
 @asynccontextmanager
 async def _published(counts: _Counts | None, log: LogWriter, engine: AsyncEngine) -> AsyncIterator[None]:
-    """Publishes what is counted, and starts the page again if it ends."""
+    """Publishes what is counted, and starts the page of the worker's own again if it ends."""
     if counts is None:
         yield
         return
 
     def measured() -> Gauges:
         counts.publisher.meter.dropped(log.dropped)
-        if counts.page is not None:
-            counts.page.look(())  # it asks for its own child alone: a function's process is someone else's
         connections = connections_of(engine.pool)
         return {("priohook_database_connections", ("worker", state)): n for state, n in connections.items()}
 
-    async with counts.publisher.running(measured):
+    async with counts.publisher.running(measured), _kept(counts.page):
         yield
+
+
+@asynccontextmanager
+async def _kept(page: PageBeside | None) -> AsyncIterator[None]:
+    """Starts the page again if it ends."""
+
+    async def look() -> None:
+        while page is not None:
+            page.look(())  # for its own child alone: another one may be a function's
+            await asyncio.sleep(LOOK_AT_PAGE)
+
+    task = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _work(settings: Settings, log: LogWriter, *, line: int | None, counts: _Counts | None) -> None:
