@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from app.api import (
+    alarms,
     audit,
     deliveries,
     destinations,
@@ -45,8 +46,7 @@ from app.database.away import is_away
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
 from app.database.health import Health, watching
 from app.database.schema import check_schema
-from app.database.writing import writing
-from app.deliveries.dispatch import register
+from app.deliveries.dispatch import register_in_parts
 from app.deliveries.wake import Notifier, waking
 from app.events.feed import Feed
 from app.events.postgres import PostgresWriter
@@ -59,9 +59,12 @@ from app.settings.clients import Scope
 from app.settings.digest import digest_of
 from app.settings.model import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter, logging_to
+from app.telemetry.meter import Meter
 from app.telemetry.middleware import RequestLine
 from app.telemetry.processes import Gauges, Identity, new_name
 from app.telemetry.reporting import Reporter
+from app.telemetry.snapshots import Gauges as Measured
+from app.telemetry.snapshots import Publisher, connections_of
 from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
 from app.web.openapi.operations import Door, Route
@@ -88,13 +91,14 @@ class Application(Router):
         log: LogWriter,
         tally: Tally,
         spans: Spans,
+        meter: Meter | None = None,
     ) -> None:
         # A webhook that is redirected is not answered 200, and is retried for seven days.
         super().__init__(
             routes,
             redirect_slashes=False,
             lifespan=lifespan,
-            middleware=[Middleware(RequestLine, log=log, tally=tally, spans=spans)],
+            middleware=[Middleware(RequestLine, log=log, tally=tally, spans=spans, meter=meter)],
         )
         self._by_path: dict[str, dict[str, ASGIApp]] = {}
         for route in routes:
@@ -112,18 +116,20 @@ class Application(Router):
         raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(by_method)})
 
 
-def create_app(settings: Settings, *, log: LogWriter) -> Application:
+def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | None = None) -> Application:
     """The application of one process; nothing is opened before its lifespan starts.
 
     Args:
         settings: As `first_start.complete` gives them, with what is kept beside a SQLite database.
         log: Where its log lines go.
+        publisher: Counts for the metrics, if they are wanted.
 
     Raises:
         SettingsProblem: no client is configured, or two clients have the same credentials.
     """
     clients, keys = clients_from(settings.clients), token_keys(settings)
     tally, spans = Tally(), Spans()
+    meter = publisher.meter if publisher else None
     if not clients:
         raise SettingsProblem(
             "No client is configured: `priohook clients new prioticket` prints an entry for `clients`."
@@ -149,8 +155,9 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
                     watching(looking, known, commits=True),
                     Feed(engine, waking=partial(_waking, url)).running() as feed,
                     _notifier(url, feed) as stored,
-                    _store(settings, stored, known, before=None if checked else before).running() as store,
+                    _store(settings, stored, known, before=None if checked else before, meter=meter).running() as store,
                     Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
+                    _publishing(publisher, _gauges(store, known, log), engine),
                 ):
                     yield {
                         "events": store,
@@ -222,6 +229,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         Route("POST", "/api/replays/{replay_id}/resume", replays.resume, door=replaying),
         Route("POST", "/api/replays/{replay_id}/cancel", replays.cancel, door=replaying),
         Route("GET", "/api/status", status.show, door=read),
+        Route("GET", "/api/alarms", alarms.show_all, door=read),
         Route("POST", "/api/erasures", erasures.erase_events, door=bearer(Scope.ERASE)),
         Route("GET", "/api/audit", audit.list_page, door=read),
         Route("GET", "/healthz", health.healthz),
@@ -230,7 +238,7 @@ def create_app(settings: Settings, *, log: LogWriter) -> Application:
         Route("GET", "/docs", description.page),
     ]
     routes[:] = [route for route in routes if route.path not in settings.closed_urls]
-    return Application(routes, lifespan=lifespan, log=log, tally=tally, spans=spans)
+    return Application(routes, lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)
 
 
 def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Gauges]:
@@ -246,6 +254,29 @@ def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Ga
         )
 
     return gauges
+
+
+@asynccontextmanager
+async def _publishing(
+    publisher: Publisher | None, gauges: Callable[[], Gauges], engine: AsyncEngine
+) -> AsyncIterator[None]:
+    """Publishes what a receiver counts, if it does."""
+    if publisher is None:
+        yield
+        return
+
+    def measured() -> Measured:
+        now = gauges()
+        publisher.meter.dropped(now.log_lines_dropped or 0)
+        connections = connections_of(engine.pool)
+        return {
+            ("priohook_waiting_events", ()): now.waiting_events or 0,
+            ("priohook_spooled_events", ()): now.spooled_events or 0,
+            ("priohook_spooled_bytes", ()): now.spooled_bytes or 0,
+        } | {("priohook_database_connections", (publisher.process, state)): n for state, n in connections.items()}
+
+    async with publisher.running(measured):
+        yield
 
 
 @asynccontextmanager
@@ -286,8 +317,7 @@ async def can_start(check: Awaitable[None], settings: Settings) -> bool:
 async def _check(engine: AsyncEngine, settings: Settings) -> None:
     await check_schema(engine)
     if settings.spool is not None:  # `serve` may not have been able to
-        async with writing(engine) as connection:
-            await register(connection, settings.destinations, now=datetime.now(UTC))
+        await register_in_parts(engine, settings.destinations, now=datetime.now(UTC))
 
 
 def _spool(
@@ -310,7 +340,12 @@ def _spool(
 
 
 def _store(
-    settings: Settings, stored: Callable[[int], None], known: Health, *, before: Callable[[], Awaitable[None]] | None
+    settings: Settings,
+    stored: Callable[[int], None],
+    known: Health,
+    *,
+    before: Callable[[], Awaitable[None]] | None,
+    meter: Meter | None,
 ) -> EventStore:
     url = settings.database_url
     writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
@@ -323,4 +358,5 @@ def _store(
         stored=stored,
         health=known,
         spool=_spool(settings, stored, known, before),
+        meter=meter,
     )

@@ -36,6 +36,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from app.alarms.gauges import TYPES
 from app.application import Application
 from app.auth.basic import BasicDoor
 from app.auth.clients import clients_from
@@ -47,6 +48,7 @@ from app.server.server import server_for, spare_collector
 from app.settings.clients import Scope as ClientScope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
+from app.telemetry.meter import Meter
 from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
 
@@ -167,7 +169,7 @@ def door(settings: Settings, log: LogWriter) -> uvicorn.Config:
     return _ours(Bare(), settings, log, _door(settings))
 
 
-def endpoint(settings: Settings, log: LogWriter) -> uvicorn.Config:
+def endpoint(settings: Settings, log: LogWriter, *, meter: Meter | None = None) -> uvicorn.Config:
     """And the endpoint, before a store that does nothing; with a real one, the hand-off to the writer."""
     receiver = Receiver(
         max_body_bytes=settings.max_body_bytes,
@@ -175,7 +177,12 @@ def endpoint(settings: Settings, log: LogWriter) -> uvicorn.Config:
         body_timeout=settings.body_timeout,
         on_unprocessable=settings.on_unprocessable,
     )
-    return _ours(receiver, settings, log, _door(settings))
+    return _ours(receiver, settings, log, _door(settings), meter=meter)
+
+
+def metrics(settings: Settings, log: LogWriter) -> uvicorn.Config:
+    """And what is counted for the metrics."""
+    return endpoint(settings, log, meter=Meter(types=TYPES))
 
 
 FLOOR = "floor"
@@ -187,7 +194,11 @@ LAYERS: dict[str, Callable[[Settings, LogWriter], uvicorn.Config]] = {
     "+ Basic door": door,
     "+ endpoint": endpoint,
     "+ hand-off": endpoint,
+    "+ metrics": metrics,
 }
+
+
+STORED = ("+ hand-off", "+ metrics")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -313,11 +324,16 @@ def _plain(app: ASGIApp) -> uvicorn.Config:
 
 
 def _ours(
-    endpoint: ASGIApp, settings: Settings, log: LogWriter, middleware: Sequence[Middleware] = ()
+    endpoint: ASGIApp,
+    settings: Settings,
+    log: LogWriter,
+    middleware: Sequence[Middleware] = (),
+    *,
+    meter: Meter | None = None,
 ) -> uvicorn.Config:
     route = Route(PATH, endpoint, methods=["POST"], middleware=middleware)
-    app = Application([route], lifespan=None, log=log, tally=Tally(), spans=Spans())  # type: ignore[arg-type] # it is not begun
-    return server_for(app, settings, log=log, started=lambda _: None).config
+    app = Application([route], lifespan=None, log=log, tally=Tally(), spans=Spans(), meter=meter)  # type: ignore[arg-type] # it is not begun
+    return server_for(app, settings, log=log, started=lambda _: None, meter=meter).config
 
 
 def _door(settings: Settings) -> list[Middleware]:
@@ -326,7 +342,7 @@ def _door(settings: Settings) -> list[Middleware]:
 
 
 def _store(layer: str, settings: Settings) -> Swallow | EventStore:
-    if layer != "+ hand-off":
+    if layer not in STORED:
         return Swallow()
     return EventStore(
         NoWriter(),
@@ -334,6 +350,7 @@ def _store(layer: str, settings: Settings) -> Swallow | EventStore:
         max_waiting=settings.max_waiting_events,
         max_waiting_bytes=settings.max_waiting_bytes,
         timeout=timedelta(minutes=10),
+        meter=Meter(types=TYPES) if layer == "+ metrics" else None,
     )
 
 

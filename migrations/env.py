@@ -8,7 +8,8 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
-from app.audit import tables as audit  # noqa: F401 - so that Base knows them
+from app.alarms import tables as alarms  # noqa: F401 - so that Base knows them
+from app.audit import tables as audit  # noqa: F401
 from app.database.columns import Base
 from app.database.engines import engine_for
 from app.deliveries import tables as deliveries  # noqa: F401

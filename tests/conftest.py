@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
+from app.alarms import tables as alarms  # noqa: F401 - so that Base knows them
 from app.application import create_app
-from app.audit import tables as audit  # noqa: F401 - so that Base knows them
+from app.audit import tables as audit  # noqa: F401
 from app.auth.tokens import issue
 from app.database import columns, engines, migrations
 from app.deliveries import tables as deliveries  # noqa: F401
@@ -40,7 +41,9 @@ SECRET = "correct-horse-battery-staple"
 TOKEN_KEY = "a-key-that-signs-tokens-in-tests-alone"
 PAYLOADS = Path(__file__).parent / "payloads"
 E2E = Path(__file__).parent / "e2e"
+PROMETHEUS = Path(__file__).parent / "prometheus"
 WEBHOOK = "/webhooks/prioticket"
+HAS_PROMETHEUS = bool(shutil.which("prometheus") and shutil.which("promtool"))
 
 # Deadlines measure the machine, and function-scoped fixtures are shared between examples on purpose.
 hypothesis_settings.register_profile(
@@ -98,13 +101,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_postgres = fixtures & {"postgres_server_url", "own_server"} or (
             callspec and "postgresql" in callspec.params.values()
         )
-        if on_postgres or item.path.is_relative_to(E2E):
+        if on_postgres or item.path.is_relative_to(E2E) or item.path.is_relative_to(PROMETHEUS):
             item.add_marker("slow")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves out tests/e2e if all of it would be deselected: importing it takes as long as a hundred tests."""
-    return True if config.option.markexpr == "not slow" and collection_path == E2E else None
+    """Leaves out tests/e2e if all of it would be deselected: importing it takes as long as a hundred tests.
+
+    tests/prometheus needs Debian's package `prometheus`, which `.ci/run` installs; the report's head tells if it is
+    missing.
+    """
+    deselected = config.option.markexpr == "not slow" and collection_path == E2E
+    return True if deselected or (collection_path == PROMETHEUS and not HAS_PROMETHEUS) else None
+
+
+def pytest_report_header() -> str | None:
+    return None if HAS_PROMETHEUS else "tests/prometheus is left out: Prometheus is not installed."
 
 
 @pytest.fixture(scope="session")

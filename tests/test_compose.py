@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 from compose_spec import PyOptions
 
 from app.cli.main import priohook
@@ -39,6 +40,7 @@ def test_all_that_the_compose_file_refers_to_is_there():
     [
         ("migrate", "db", "service_healthy"),
         ("receiver", "migrate", "service_completed_successfully"),
+        ("worker", "migrate", "service_completed_successfully"),
         ("balancer", "receiver", "service_healthy"),
         ("simulator", "balancer", "service_healthy"),
     ],
@@ -48,11 +50,13 @@ def test_each_service_waits_for_what_it_needs(service, waits_for, condition):
     assert condition != "service_healthy" or "healthcheck" in SERVICES[waits_for]
 
 
-def test_only_simulated_ends_must_be_asked_for():
+def test_only_simulated_ends_and_what_observes_must_be_asked_for():
     assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
         "simulator": ["demo"],
         "prioticket": ["circle"],
         "register": ["circle"],
+        "prometheus": ["observe"],
+        "grafana": ["observe"],
     }
 
 
@@ -74,19 +78,55 @@ def test_the_webhook_is_registered_when_both_ends_are_there(monkeypatch):
     assert set(SERVICES["prioticket"]["networks"]) & set(SERVICES["receiver"]["networks"])
 
 
-@pytest.mark.parametrize("service", [*OURS, "balancer"])
+@pytest.mark.parametrize("service", [*OURS, "balancer", "prometheus", "grafana"])
 def test_a_service_that_needs_no_rights_has_none(service):
     hardened = SERVICES[service]
     assert hardened["read_only"] is True
     assert hardened["cap_drop"] == ["ALL"]
     assert hardened["security_opt"] == ["no-new-privileges:true"]
-    assert "mem_limit" in hardened
 
 
-def test_only_the_balancer_can_be_reached_and_only_from_this_machine():
+@pytest.mark.parametrize("service", SERVICES)
+def test_memory_processes_and_logs_of_every_service_are_bounded(service):
+    assert {"mem_limit", "pids_limit"} < SERVICES[service].keys()
+    assert set(SERVICES[service]["logging"]["options"]) == {"max-size", "max-file"}
+
+
+def test_receivers_and_workers_have_the_same_settings():
+    assert environment("worker") == environment("receiver")
+    assert "--no-worker" in SERVICES["receiver"]["command"]
+
+
+def test_a_worker_is_asked_whether_it_works():
+    assert SERVICES["worker"]["healthcheck"]["test"] == ["CMD", "priohook", "status", "--worker"]
+
+
+def test_events_go_to_the_consumer(monkeypatch):
+    for name, value in environment("worker").items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load().destinations["consumer"].url == "http://consumer:8080/"
+    (script,) = SERVICES["consumer"]["configs"]
+    assert SERVICES["consumer"]["entrypoint"] == ["python", script["target"]]
+    assert set(SERVICES["consumer"].get("networks", ["default"])) & set(SERVICES["worker"].get("networks", ["default"]))
+
+
+def test_the_admin_may_read_replay_and_erase_and_gets_tokens(monkeypatch):
+    for name, value in environment("receiver").items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert settings.clients["admin"].scopes == {Scope.READ, Scope.REPLAY, Scope.ERASE}
+    assert settings.token_keys
+
+
+def test_only_the_balancer_and_what_observes_can_be_reached_and_only_from_this_machine():
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
-        "balancer": ["127.0.0.1:8000:8080"]
+        "balancer": ["127.0.0.1:8000:8080"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
+    for text in (OPERATING, page("metrics")):
+        assert "`http://127.0.0.1:9090`" in text
+        assert "`http://127.0.0.1:3000`" in text
     assert "`http://127.0.0.1:8000`" in OPERATING
 
 
@@ -133,12 +173,12 @@ def test_the_readme_fills_in_each_variable_with_a_secret_of_its_own():
     example = (PROJECT / ".env.example").read_text()
     (line,) = [line for line in README.splitlines() if "sed " in line]
     patterns = re.findall(r"s/(\^[^/]+)/&\$\(openssl rand -hex 24\)/", line)
-    assert [len(re.findall(each, example, re.MULTILINE)) for each in patterns] == [1, 1]
+    assert [len(re.findall(each, example, re.MULTILINE)) for each in patterns] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_pages_name_services_and_profiles_that_exist(line):
-    verb = next(word for word in line.split() if word in {"run", "exec", "up", "down"})
+    verb = next(word for word in line.split() if word in {"run", "exec", "up", "down", "logs"})
     profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
     assert set(re.findall(r"--profile (\S+)", line)) <= profiles
     named = re.findall(r"--scale (\w+)=", line) or re.findall(rf"{verb} (?:--\S+ )*(\w+)", line)
@@ -146,12 +186,32 @@ def test_the_pages_name_services_and_profiles_that_exist(line):
     assert named or verb in {"up", "down"}
 
 
-@pytest.mark.parametrize("service", ["migrate", "simulator", "prioticket", "register"])
+@pytest.mark.parametrize("service", ["migrate", "receiver", "worker", "simulator", "prioticket", "register"])
 def test_the_command_line_knows_what_a_service_runs(service):
     name, *arguments = SERVICES[service]["command"]
     command = priohook.get_command(click.Context(priohook), name)
     assert command is not None
     command.make_context(name, arguments)
+
+
+def test_prometheus_asks_where_the_receivers_answer_and_finds_the_rules():
+    configured = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "compose.yml").read_text())
+    (job,) = configured["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    assert job["job_name"] == "priohook"
+    assert found["names"] == ["receiver", "worker"]
+    assert environment("receiver")["PRIOHOOK_METRICS"] == f"0.0.0.0:{found['port']}"
+    places = {each["target"] for each in SERVICES["prometheus"]["configs"]}
+    assert {f"/etc/prometheus/{name}" for name in ["prometheus.yml", *configured["rule_files"]]} == places
+
+
+def test_grafana_is_given_the_dashboard_and_asks_prometheus():
+    folder = PROJECT / "deploy" / "prometheus"
+    (source,) = yaml.safe_load((folder / "grafana-datasource.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((folder / "grafana-dashboards.yml").read_text())["providers"]
+    assert source["url"] == "http://prometheus:9090"
+    places = {each["source"]: each["target"] for each in SERVICES["grafana"]["configs"]}
+    assert places["dashboard"].startswith(provider["options"]["path"])
 
 
 def test_the_image_is_built_from_all_that_the_package_needs():

@@ -34,22 +34,36 @@ def no_worker(now: Readings) -> Iterator[Finding]:
     )
 
 
-def undispatched(now: Readings) -> Iterator[Finding]:
-    """Events that wait for their deliveries to be made. They wait long only while destinations have enough to do."""
+def few_workers(now: Readings, less_than: int) -> Iterator[Finding]:
+    """Fewer workers run than should."""
+    workers = sum(each.kind == "worker" and each.is_running for each in now.processes)
+    if workers < less_than:
+        what = f"{counted(workers, 'worker runs', 'workers run')}; there should be {less_than} or more."
+        yield critical(name="few_workers", what=what, command="priohook worker")
+
+
+def dispatch_allowed(now: Readings) -> timedelta:
+    """How long events may wait for their deliveries: long only while destinations have enough to do."""
+    return LATE if any(erp.due >= BUSY for erp in now.destinations) else DISPATCH_LATE
+
+
+def undispatched(now: Readings, allowed: timedelta) -> Iterator[Finding]:
+    """Events that wait for their deliveries to be made."""
     oldest = now.undispatched.oldest_at
-    allowed = LATE if any(erp.due >= BUSY for erp in now.destinations) else DISPATCH_LATE
     if oldest is not None and now.at - oldest > allowed:
         events = number(now.undispatched.events)
         what = f"Events without deliveries: {events}. The oldest has waited for {lasting(now.at - oldest)}."
         yield critical(name="undispatched", what=what, since=oldest, command="priohook status --worker")
 
 
-def down(erp: Standing, at: datetime) -> Iterator[Finding]:
-    """Its circuit breaker is open."""
-    if erp.state is State.OPEN:
+def down(
+    erp: Standing, at: datetime, failing_for: timedelta = timedelta(0), *, private: bool = True
+) -> Iterator[Finding]:
+    """Its circuit breaker is open. What is not `private` leaves out errors, which may hold a guest's name."""
+    if erp.state is State.OPEN and (erp.failing_since is None or at - erp.failing_since >= failing_for):
         since = f" for {lasting(at - erp.failing_since)}" if erp.failing_since else ""
         last = max(erp.stuck, key=lambda stuck: stuck.last_at or stuck.since, default=None)
-        why = f" ({_why(last)})" if last else ""
+        why = f" ({_why(last, private=private)})" if last else ""
         yield critical(
             name="destination_down",
             subject=erp.name,
@@ -60,7 +74,7 @@ def down(erp: Standing, at: datetime) -> Iterator[Finding]:
         )
 
 
-def unusable(erp: Standing, _: datetime) -> Iterator[Finding]:
+def unusable(erp: Standing, _at: datetime) -> Iterator[Finding]:
     """A worker cannot use its settings."""
     if erp.state is State.UNUSABLE:
         yield critical(
@@ -71,10 +85,10 @@ def unusable(erp: Standing, _: datetime) -> Iterator[Finding]:
         )
 
 
-def late(erp: Standing, at: datetime) -> Iterator[Finding]:
+def late(erp: Standing, at: datetime, older_than: timedelta) -> Iterator[Finding]:
     """Its queue does not get shorter."""
     oldest = erp.oldest_due_at
-    if erp.state in (State.READY, State.FAILING) and oldest is not None and at - oldest > LATE:
+    if oldest is not None and at - oldest > older_than:
         yield critical(
             name="destination_late",
             subject=erp.name,
@@ -108,9 +122,11 @@ def paused(erp: Standing, at: datetime) -> Iterator[Finding]:
         )
 
 
-def held_back(erp: Standing, at: datetime) -> Iterator[Finding]:
+def held_back(
+    erp: Standing, at: datetime, older_than: timedelta = timedelta(0), *, private: bool = True
+) -> Iterator[Finding]:
     """Some deliveries fail again and again, while others succeed."""
-    stuck = [each for each in erp.stuck if each.attempts >= STUCK_AFTER]
+    stuck = [each for each in erp.stuck if each.attempts >= STUCK_AFTER and at - each.since >= older_than]
     if erp.state is State.FAILING and stuck:
         first = stuck[0]
         fail = f"{erp.name} keeps failing for {counted(erp.failing, 'delivery', 'deliveries')}"
@@ -118,16 +134,16 @@ def held_back(erp: Standing, at: datetime) -> Iterator[Finding]:
         yield warning(
             name="held_back",
             subject=erp.name,
-            what=f"{fail}: {whose} for {lasting(at - first.since)} ({_why(first)}).",
+            what=f"{fail}: {whose} for {lasting(at - first.since)} ({_why(first, private=private)}).",
             since=first.since,
             example=str(first.delivery_id),
             command=typed("deliveries", "list", "--failing", "--destination", erp.name),
         )
 
 
-def dead(erp: Standing, _: datetime) -> Iterator[Finding]:
+def dead(erp: Standing, _at: datetime, more_than: int = 0) -> Iterator[Finding]:
     """Deliveries that are tried no more."""
-    if erp.dead:
+    if erp.dead > more_than:
         deliveries = counted(erp.dead, "dead delivery", "dead deliveries")
         yield warning(
             name="dead",
@@ -138,10 +154,10 @@ def dead(erp: Standing, _: datetime) -> Iterator[Finding]:
         )
 
 
-def certificate(erp: Standing, at: datetime) -> Iterator[Finding]:
+def certificate(erp: Standing, at: datetime, within: timedelta = CERTIFICATE_SOON) -> Iterator[Finding]:
     """Its certificate has expired or soon will."""
     until = erp.certificate_until
-    if until is not None and until - at < CERTIFICATE_SOON:
+    if until is not None and until - at < within and erp.state is not State.NOT_CONFIGURED:
         when = f"expires in {lasting(until - at)}" if until > at else f"expired {lasting(at - until)} ago"
         yield warning(
             name="certificate_expires",
@@ -152,8 +168,8 @@ def certificate(erp: Standing, at: datetime) -> Iterator[Finding]:
         )
 
 
-def _why(stuck: Stuck) -> str:
-    parts = (str(each) for each in (stuck.last_status, stuck.last_error) if each is not None)
+def _why(stuck: Stuck, *, private: bool) -> str:
+    parts = (str(each) for each in (stuck.last_status, stuck.last_error if private else None) if each is not None)
     return " ".join(parts).rstrip(".") or str(stuck.last_result or "no answer is known")
 
 

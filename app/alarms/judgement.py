@@ -2,44 +2,91 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
+from itertools import chain
+from typing import Any
 
 from app.alarms import delivering, receiving, running
 from app.alarms.findings import Finding
 from app.alarms.readings import Readings
-from app.deliveries.standings import Standing
+from app.deliveries.standings import Standing, State
+from app.settings.alarms import AlarmSettings
 
 Rule = Callable[[Readings], Iterator[Finding]]
 
 
-def judge(readings: Readings) -> list[Finding]:
-    """The findings: events that are lost first, then events that are late, then what waits for a person."""
-    return [finding for rule in RULES for finding in rule(readings)]
+def judge(readings: Readings, alarms: AlarmSettings | None = None) -> list[Finding]:
+    """The findings: events that are lost first, then events that are late, then what waits for a person.
+
+    What the alarms say of when something is wrong counts here too.
+    """
+    return [finding for rule in _rules(alarms or AlarmSettings()) for finding in rule(readings)]
 
 
-def _each(rule: Callable[[Standing, datetime], Iterator[Finding]]) -> Rule:
+def alarming(readings: Readings, alarms: AlarmSettings) -> Iterator[tuple[str, Finding]]:
+    """What is wrong of what the settings want to be told, by kind."""
+    for kind, rule in KINDS.items():
+        alarm = getattr(alarms, kind)
+        if alarm is not None:
+            for finding in rule(readings, alarm):
+                yield kind, finding
+
+
+def _each(rule: Callable[..., Iterator[Finding]], *given: Any, **named: Any) -> Rule:
     """Applies a rule to each destination."""
-    return lambda now: (finding for standing in now.destinations for finding in rule(standing, now.at))
+    return lambda now: (finding for standing in now.destinations for finding in rule(standing, now.at, *given, **named))
 
 
-RULES: tuple[Rule, ...] = (
-    receiving.not_acknowledged,
-    receiving.sender_refused,
-    running.disk,
-    receiving.spool,
-    receiving.silence,
-    delivering.no_worker,
-    delivering.undispatched,
-    _each(delivering.down),
-    _each(delivering.unusable),
-    _each(delivering.late),
-    _each(delivering.held_back),
-    _each(delivering.dead),
-    _each(delivering.paused),
-    _each(delivering.unconfigured),
-    receiving.reconciled,
-    receiving.quarantined,
-    receiving.refused,
-    running.processes,
-    running.credentials,
-    _each(delivering.certificate),
-)
+def _slow(erp: Standing, at: datetime) -> Iterator[Finding]:
+    """It is late, and its state does not say why."""
+    return delivering.late(erp, at, delivering.LATE) if erp.state in (State.READY, State.FAILING) else iter(())
+
+
+def _rules(alarms: AlarmSettings) -> tuple[Rule, ...]:
+    silence = alarms.silence
+    return (
+        receiving.not_acknowledged,
+        receiving.sender_refused,
+        running.disk,
+        receiving.spool,
+        receiving.silence if silence is None else partial(receiving.quiet, alarm=silence),
+        delivering.no_worker,
+        lambda now: delivering.undispatched(now, delivering.dispatch_allowed(now)),
+        _each(delivering.down),
+        _each(delivering.unusable),
+        _each(_slow),
+        _each(delivering.held_back),
+        _each(delivering.dead),
+        _each(delivering.paused),
+        _each(delivering.unconfigured),
+        receiving.reconciled,
+        receiving.quarantined,
+        receiving.refused,
+        running.silent_processes,
+        running.different_settings,
+        running.credentials,
+        _each(delivering.certificate),
+    )
+
+
+KINDS: dict[str, Callable[[Readings, Any], Iterator[Finding]]] = {
+    "silence": receiving.quiet,
+    "backlog": lambda now, alarm: chain(
+        delivering.undispatched(now, alarm.older_than),
+        _each(delivering.late, alarm.older_than)(now),
+        _each(delivering.held_back, alarm.older_than, private=False)(now),
+    ),
+    "dead": lambda now, alarm: _each(delivering.dead, alarm.more_than)(now),
+    "refused": lambda now, alarm: receiving.refused_share(now, alarm.more_than),
+    "circuit": lambda now, alarm: chain(
+        _each(delivering.down, alarm.older_than, private=False)(now), _each(delivering.unusable)(now)
+    ),
+    "disk": lambda now, alarm: running.disk(now, alarm.less_than, alarm.days),
+    "spool": lambda now, alarm: receiving.spool(now, alarm.older_than),
+    "worker": lambda now, alarm: chain(delivering.few_workers(now, alarm.less_than), running.silent_processes(now)),
+    "reconcile": lambda now, alarm: receiving.reconciled(now, alarm.more_than),
+    "certificate": lambda now, alarm: chain(
+        _each(delivering.certificate, alarm.less_than)(now), running.credentials(now, alarm.less_than)
+    ),
+}
+"""The rules of each kind. They are those of the judgement, with the bounds of the settings."""

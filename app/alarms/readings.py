@@ -7,6 +7,8 @@ from importlib.metadata import version
 from sqlalchemy import func, select, text, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.alarms.changes import Firing
+from app.alarms.kept import firing_alarms, untold_notices
 from app.alarms.places import Disk, SpoolFolder, database_bytes, disks, spool_folder, stored_events
 from app.database.schema import check_revision, known_revisions
 from app.deliveries.standings import Backlog, RunningReplay, Standing, running_replays, standings, undispatched
@@ -20,6 +22,7 @@ from app.events.arrivals import (
     last_by_type,
     numbers,
     refusals_kept,
+    sender_addresses,
 )
 from app.reconciliation.outcomes import Outcome, newest_run
 from app.settings.model import Settings
@@ -122,7 +125,7 @@ class Readings:
 
     refused_last_10_minutes: tuple[Refused, ...]
     refused_last_hour: tuple[Refused, ...]
-    """The most frequent first."""
+    """Those of clients, then those of strangers; of each, the most frequent first."""
     clients: tuple[ClientUse, ...]
     processes: tuple[ProcessSeen, ...]
     """Those that run, and those that fell silent within the last hour, the last to beat first."""
@@ -139,6 +142,12 @@ class Readings:
     """On the host that read this."""
     credentials: tuple[Expiry, ...]
     """Those that have expired or will do so within 30 days, the first to expire first."""
+    sender_addresses: tuple[str, ...] = ()
+    """From where accepted events came lately."""
+    alarms: tuple[Firing, ...] = ()
+    """Those that fire, the last to start first."""
+    untold: int = 0
+    """How many notices of alarms wait to be told."""
 
 
 async def read(connection: AsyncConnection, settings: Settings, *, now: datetime) -> Readings:
@@ -180,6 +189,9 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
         disks=tuple(disks(settings)),
         spool=await spool_folder(settings),
         credentials=tuple(_expiring(settings, now=now)),
+        sender_addresses=tuple(await sender_addresses(connection)),
+        alarms=tuple(await firing_alarms(connection)),
+        untold=await untold_notices(connection),
     )
 
 

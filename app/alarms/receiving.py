@@ -1,22 +1,29 @@
 """What is wrong with receiving."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from app.alarms.findings import Finding, critical, warning
 from app.alarms.places import SpoolFolder
 from app.alarms.readings import Readings, Refused
-from app.alarms.words import counted, lasting
+from app.alarms.words import counted, lasting, number
+from app.deliveries.dispatch import wants
+from app.settings.alarms import SilenceAlarm
+from app.settings.hours import read_hours
 
 FEW_EVENTS = 5
 """The same hour of last week must have had more events before silence means something."""
 
 SPOOLED_LONG = timedelta(minutes=1)
+SOME_REFUSED = 3
+"""Without a configured client among them, fewer refused requests in ten minutes are not told: somebody looks around."""
+
 MANY_REFUSED = 20
 """Refused requests in ten minutes; fewer happen when strangers look for open doors."""
 
 DAY = timedelta(days=1)
 UNAUTHORIZED, FORBIDDEN, TOO_MANY, UNAVAILABLE = 401, 403, 429, 503
+NOT_LET_IN = (UNAUTHORIZED, FORBIDDEN, TOO_MANY)
 REASONS = {
     "missing": "it sends no credential",
     "malformed": "its credential cannot be read",
@@ -40,18 +47,24 @@ def not_acknowledged(now: Readings) -> Iterator[Finding]:
 def sender_refused(now: Readings) -> Iterator[Finding]:
     """Clients that are known and refused, and were not let in since."""
     uses = {use.client: use for use in now.clients}
+    by_client: dict[str, list[Refused]] = {}
     for each in now.refused_last_10_minutes:
-        use = uses.get(each.client)
+        if each.client and each.status in NOT_LET_IN:
+            by_client.setdefault(each.client, []).append(each)
+    for client, refused in by_client.items():
+        use, refused_at = uses.get(client), max(each.last_at for each in refused)
+        if use and use.refused_at and use.refused_status in NOT_LET_IN:
+            refused_at = max(refused_at, use.refused_at)
         last = use.succeeded_at if use else None
-        refused_at = max(each.last_at, use.refused_at or each.last_at) if use else each.last_at
-        if each.client and each.status in (UNAUTHORIZED, FORBIDDEN) and (last is None or last < refused_at):
-            times = counted(each.requests, "time")
+        if last is None or last < refused_at:
+            most = refused[0]
+            times = counted(sum(each.requests for each in refused), "time")
             yield critical(
                 name="sender_refused",
-                subject=each.client,
-                what=f"{each.client} was refused {times} in the last 10 min, from {each.address}: {_why(each)}.",
+                subject=client,
+                what=f"{client} was refused {times} in the last 10 min, {_whence(refused)}: {_why(most)}.",
                 since=last,
-                example=each.address,
+                example=most.address,
                 command="priohook clients list",
             )
 
@@ -67,18 +80,75 @@ def silence(now: Readings) -> Iterator[Finding]:
     yield critical(name="silence", what=what, since=last, command="priohook refusals list")
 
 
-def spool(now: Readings) -> Iterator[Finding]:
+def quiet(now: Readings, alarm: SilenceAlarm) -> Iterator[Finding]:
+    """Nothing of what the settings name was accepted for so long, within the hours that they name.
+
+    Before the first event, the time counts from the start of the process that has run for the longest.
+    """
+    accepted = [each.accepted_at for each in now.last_events if each.accepted_at and wants(alarm.events, each.type)]
+    if "*" in alarm.events:  # also events without a type
+        accepted += [each.at for each in now.last_accepted]
+    started = [each.started_at for each in now.processes if each.is_running]
+    since = max(accepted, default=None) or min(started, default=now.at)
+    hours = read_hours(alarm.between) if alarm.between else None
+    passed = hours.open_time(since, now.at, enough=alarm.quiet) if hours else now.at - since
+    if passed < alarm.quiet:
+        return
+    events = "Nothing" if "*" in alarm.events else f"No event of {', '.join(alarm.events)}"
+    within = f", {lasting(alarm.quiet)} of it within {alarm.between}" if alarm.between else ""
+    ever = f"for {lasting(now.at - since)}" if accepted else f"since the start {lasting(now.at - since)} ago"
+    yield critical(
+        name="silence",
+        what=f"{events} was accepted {ever}{within}.",
+        since=since,
+        example=_newest(now, alarm.events),
+        command="priohook refusals list",
+    )
+
+
+def refused_share(now: Readings, more_than: float) -> Iterator[Finding]:
+    """Much of what known senders sent was refused or quarantined; `more_than` is in percent.
+
+    A sender is known by an address from which events were accepted: strangers who guess do not count.
+    """
+    known = set(now.sender_addresses)
+    refusals = [
+        each
+        for each in now.refused_last_10_minutes
+        if each.door == "webhook"
+        and (each.status == UNAVAILABLE or (each.status in (UNAUTHORIZED, FORBIDDEN) and each.address in known))
+    ]
+    quarantined = now.numbers.quarantined_last_10_minutes
+    refused = sum(each.requests for each in refusals)
+    failed, total = refused + quarantined, refused + now.numbers.last_10_minutes
+    named = quarantined or any(each.client for each in refusals)
+    if not failed or 100 * failed <= more_than * total or not (named or failed >= SOME_REFUSED):
+        return
+    worst = refusals[0] if refusals else None
+    why = f"{worst.status} {worst.reason}" if worst and refused >= quarantined else "quarantined"
+    newest = next((str(each.newest) for each in now.quarantine), None)
+    share = round(100 * failed / total)
+    yield critical(
+        name="refused_share",
+        what=f"Of {counted(total, 'webhook')} in the last 10 min, {number(failed)} ({share} %) were refused or "
+        f"quarantined, most with: {why}.",
+        example=newest if quarantined else worst.address if worst else None,
+        command="priohook refusals list" if refused >= quarantined else "priohook events list --status quarantined",
+    )
+
+
+def spool(now: Readings, older_than: timedelta = SPOOLED_LONG) -> Iterator[Finding]:
     """Events that wait on this host while PostgreSQL takes none."""
     if now.spool is not None:
-        yield from spooled(now.spool, now.at)
+        yield from spooled(now.spool, now.at, older_than)
 
 
-def spooled(folder: SpoolFolder, at: datetime) -> Iterator[Finding]:
+def spooled(folder: SpoolFolder, at: datetime, older_than: timedelta = SPOOLED_LONG) -> Iterator[Finding]:
     """What is wrong with a spool, also while the database cannot be read."""
     if folder.unreadable:
         what = folder.unreadable[0]
         yield critical(name="spool_unreadable", subject=folder.path, what=what, command="priohook spool list")
-    if folder.oldest_at is not None and at - folder.oldest_at > SPOOLED_LONG:
+    if folder.oldest_at is not None and at - folder.oldest_at > older_than:
         waiting = counted(folder.events, "event has", "events have")
         why = f"the database refuses one: {folder.refused}" if folder.refused else "the database takes none."
         yield critical(
@@ -90,7 +160,7 @@ def spooled(folder: SpoolFolder, at: datetime) -> Iterator[Finding]:
         )
 
 
-def reconciled(now: Readings) -> Iterator[Finding]:
+def reconciled(now: Readings, more_than: int = 0) -> Iterator[Finding]:
     """Orders of which no webhook arrived, and runs that were interrupted; of the last day."""
     run = now.reconciliation
     if run is None or now.at - run.started_at > DAY:
@@ -98,7 +168,7 @@ def reconciled(now: Readings) -> Iterator[Finding]:
     if run.error is not None and run.ended_at is None:
         what = f"priohook reconcile was interrupted {lasting(now.at - run.started_at)} after its start: {run.error}"
         yield warning(name="reconcile_interrupted", what=what, since=run.started_at, command="priohook reconcile")
-    if run.missing:
+    if run.missing > more_than:
         orders = counted(run.missing, "state of an order", "states of orders")
         what = f"priohook reconcile missed {orders} that never arrived, and fetched {run.fetched}."
         yield warning(
@@ -131,6 +201,18 @@ def refused(now: Readings) -> Iterator[Finding]:
         worst = strangers[0]
         what = f"{counted(total, 'request')} of strangers were refused in the last 10 min, most from {worst.address}."
         yield warning(name="refused", what=what, example=worst.address, command="priohook refusals list")
+
+
+def _whence(refused: Sequence[Refused]) -> str:
+    others = len({each.address for each in refused}) - 1
+    most = refused[0].address
+    return f"most from {most} and {counted(others, 'other address', 'other addresses')}" if others else f"from {most}"
+
+
+def _newest(now: Readings, globs: Sequence[str]) -> str | None:
+    """The id of the newest event that was accepted."""
+    events = [each for each in now.last_events if each.accepted_at == each.at and wants(globs, each.type)]
+    return str(max(events, key=lambda event: event.at).id) if events else None
 
 
 def _why(refusal: Refused) -> str:

@@ -13,18 +13,18 @@ FEW_DAYS = 7
 LEAST_FREE = 1_000_000_000  # bytes
 
 
-def disk(now: Readings) -> Iterator[Finding]:
+def disk(now: Readings, least: int = LEAST_FREE, few_days: int = FEW_DAYS) -> Iterator[Finding]:
     """A disk is nearly full."""
     for each in now.disks:
         days = days_left(now, each)
-        if each.free_bytes < LEAST_FREE or (days is not None and days < FEW_DAYS):
+        if each.free_bytes < least or (days is not None and days < few_days):
             lasts = f", enough for {counted(days, 'day')}" if days is not None else ""
             what = f"The disk of the {each.place} has only {size(each.free_bytes)} free{lasts}: {each.path}."
             yield critical(name="disk", subject=each.place, what=what, command="priohook prune --dry-run")
 
 
-def processes(now: Readings) -> Iterator[Finding]:
-    """Processes that fell silent and were not replaced, and processes that have other settings."""
+def silent_processes(now: Readings) -> Iterator[Finding]:
+    """Processes that fell silent and were not replaced."""
     running = [each for each in now.processes if each.is_running]
     for silent in now.processes:
         others = [each for each in running if each.kind == silent.kind]
@@ -39,6 +39,11 @@ def processes(now: Readings) -> Iterator[Finding]:
                 since=silent.beat_at,
                 command="priohook worker" if silent.kind == "worker" else "priohook serve",
             )
+
+
+def different_settings(now: Readings) -> Iterator[Finding]:
+    """Processes that do not have the settings of the newest one."""
+    running = [each for each in now.processes if each.is_running]
     if len({each.settings for each in running}) > 1:
         newest = max(running, key=lambda each: each.started_at)
         old = next(each for each in running if each.settings != newest.settings)
@@ -51,11 +56,11 @@ def processes(now: Readings) -> Iterator[Finding]:
         )
 
 
-def credentials(now: Readings) -> Iterator[Finding]:
+def credentials(now: Readings, within: timedelta = EXPIRES_SOON) -> Iterator[Finding]:
     """Credentials that have expired or soon will, and that no other replaces."""
     for expiry in now.credentials:
         left = expiry.at - now.at
-        if not expiry.is_replaced and left < EXPIRES_SOON:
+        if not expiry.is_replaced and left < within:
             when = f"expires in {lasting(left)}" if left > timedelta(0) else f"expired {lasting(-left)} ago"
             what = f"The credential of {expiry.client} {when}."
             command = "priohook clients list"

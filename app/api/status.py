@@ -11,6 +11,7 @@ from app.alarms.judgement import judge
 from app.alarms.readings import Readings, read
 from app.api.state import State
 from app.database.schema import SchemaNotCurrent
+from app.settings.model import Settings
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import answer
 from app.web.transactions import DatabaseAway, reading
@@ -24,9 +25,9 @@ class StatusShown(BaseModel):
     readings: Readings | None = Field(description="What was read; null if the database could not be read.")
 
 
-def shown_status(readings: Readings) -> StatusShown:
+def shown_status(readings: Readings, settings: Settings) -> StatusShown:
     """The judgement of the readings, with them."""
-    findings = judge(readings)
+    findings = judge(readings, settings.alarms)
     return StatusShown(well=not findings, findings=findings, readings=readings)
 
 
@@ -41,7 +42,8 @@ async def show(request: Request[State]) -> Response:
     """Whether all is well."""
     try:
         async with reading(request.state["engine"]) as connection:
-            readings = await read(connection, request.state["settings"], now=datetime.now(UTC))
+            settings = request.state["settings"]
+            readings = await read(connection, settings, now=datetime.now(UTC))
     except SchemaNotCurrent as error:
         raise DatabaseAway(str(error), "Ask again after the migration.") from None
-    return answer(shown_status(readings))
+    return answer(shown_status(readings, settings))

@@ -12,6 +12,7 @@ from app.cli.streams import open_streams
 from app.telemetry.printing import printable
 
 COMMANDS = {
+    "alarms": ("app.cli.alarms:alarms", "List which alarms fire, and try the channels that are told."),
     "audit": ("app.cli.audit:audit", "List who did what, and verify that nobody changed it."),
     "backup": (
         "app.cli.backup:backup",

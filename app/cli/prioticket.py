@@ -14,6 +14,7 @@ from app.cli.output import print_fields, print_rows, say, write_body
 from app.database.writing import writing
 from app.prioticket.client import prioticket_of
 from app.prioticket.messages import FetchedOrder
+from app.reconciliation.erased import OrderErased, refuse_erased
 from app.reconciliation.senders import sender_of
 from app.reconciliation.snapshots import Cause, Snapshot, store_snapshot
 
@@ -46,6 +47,8 @@ def order(*, reference: str, version: int | None, store: bool, as_json: bool) ->
         fetched, stored = asyncio.run(_fetched(reference, version=version, store=store))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    except OrderErased as error:
+        raise click.ClickException(f"{error} Without --store it is only shown.") from None
     if stored is not None:
         said = f"It is stored as event {stored.id}." if stored.new else f"Event {stored.id} has it already."
         say(said, err=True)
@@ -64,6 +67,9 @@ async def _fetched(reference: str, *, version: int | None, store: bool) -> tuple
     async with AsyncExitStack() as stack:
         # Before Prioticket is asked: it must be there to store anything.
         engine = await stack.enter_async_context(opened(settings)) if store else None
+        if engine is not None:
+            async with engine.connect() as connection:
+                await refuse_erased(connection, reference)
         told = partial(say, err=True)
         client = await stack.enter_async_context(prioticket_of(configured, told=told))
         fetched = await client.order(reference, version=version)

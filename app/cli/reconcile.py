@@ -77,8 +77,6 @@ def reconcile(
     Exit 1 if something could not be fetched. After Ctrl-C or an error, the same command goes on where it ended.
     """
     account()
-    if not (dry_run or no_deliver):
-        _require_kept(since)
     report = _Report(as_json=as_json)
     chosen = {"until": until, "versions": versions, "deliver": not no_deliver}
     complete = False
@@ -88,17 +86,6 @@ def reconcile(
         report.close(complete=complete, dry_run=dry_run)
     if not complete or report.counts.refused:
         raise SystemExit(1)
-
-
-def _require_kept(since: Any) -> None:
-    """Returns if events of that time are not deleted for their age yet: their orders would be delivered again."""
-    retention = load_settings().retention
-    age = retention.accepted if retention else None
-    if age is not None and isinstance(since, datetime) and since < datetime.now(UTC) - age:
-        raise click.UsageError(
-            f"Events from before {datetime.now(UTC) - age:%F %T} UTC may be deleted, as retention.accepted says. Their "
-            "orders would be fetched and delivered again: give a later --since, or --no-deliver."
-        )
 
 
 async def _reconcile(
@@ -124,6 +111,7 @@ async def _reconcile(
                 client=client,
                 keep=None if dry_run else Keeper(engine, settings.clients).keep,
                 thin=configured.enrich,
+                keeps=settings.retention.accepted if settings.retention else None,
                 found=report.found,
                 read=report.read,
                 ended=ended,
@@ -142,7 +130,7 @@ async def _reconcile(
 async def _begun(engine: AsyncEngine, since: Any, chosen: dict[str, Any], *, dry_run: bool, reason: str | None) -> Run:
     now = datetime.now(UTC)
     async with engine.connect() as connection:
-        begins = await last_complete(connection) if since == LAST else since
+        begins = await last_complete(connection, now=now) if since == LAST else since
     if begins is None:
         raise click.UsageError("No run is complete yet, so there is no last one. Give --since a time, such as 24h.")
     asked = Asked(since=begins, **chosen)

@@ -25,7 +25,7 @@ def refusals() -> None:
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(*, since: datetime, minutes: bool, limit: int, as_json: bool) -> None:
-    """List which requests were refused, the most frequent first. Counts are kept for 7 days."""
+    """List which requests were refused, those of clients before those of strangers. Counts are kept for 7 days."""
     found: Sequence[Refused | RefusedSince] = (
         read(list_refusals, since=since, limit=limit) if minutes else read(sum_refusals, since=since, limit=limit)
     )

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from textwrap import wrap
+
+from rich.cells import cell_len, chop_cells
 
 from app.alarms.findings import Finding
 from app.alarms.forecast import bytes_a_day, days_left
@@ -11,12 +12,14 @@ from app.alarms.words import counted, lasting, number, size
 from app.cli.output import short_id
 from app.deliveries.standings import Standing, State
 from app.deliveries.stuck import Stuck
+from app.events.arrivals import NEWEST
 from app.telemetry.printing import printable
 
 LABEL = 12  # columns
 MOST_TYPES = 6
 MOST_REFUSALS = 4
 MOST_STUCK = 3
+MOST_ALARMS = 5
 WELL = "All is well."
 
 
@@ -29,15 +32,36 @@ def told(findings: Sequence[Finding], *, width: int) -> list[str]:
     """What is wrong and what to type, or that all is well."""
     lines = []
     for finding in findings:
-        lines += wrap(printable(finding.what), width)
+        lines += _wrapped(printable(finding.what), width)
         lines.append(f"  {printable(finding.command)}")  # on one line, however long, so that it can be copied
     return lines or [WELL]
 
 
 def _row(label: str, text: str, width: int) -> list[str]:
     label, text = printable(label), printable(text)
-    first = f"{label:<{LABEL}}" if len(label) < LABEL else f"{label}  "
-    return wrap(first + text, width, subsequent_indent=" " * LABEL, drop_whitespace=True)
+    if (room := LABEL - cell_len(label)) <= 0:
+        return _wrapped(f"{label} {text}", width, indent=" " * LABEL)
+    return _wrapped(text, width, first=label + " " * room, indent=" " * LABEL)
+
+
+def _wrapped(text: str, width: int, *, first: str = "", indent: str = "") -> list[str]:
+    """The text in lines, by the columns that a terminal needs: a Chinese character takes two.
+
+    Args:
+        text: The words; one that is longer than a line is cut.
+        width: The columns of a line.
+        first: How the first line begins.
+        indent: How the others begin.
+    """
+    lines, line, gap = [], first, ""
+    for word in (part for whole in text.split() for part in chop_cells(whole, max(1, width - len(indent)))):
+        if cell_len(line + gap + word) > width:
+            lines.append(line.rstrip())
+            line = indent + word
+        else:
+            line += gap + word
+        gap = " "
+    return [*lines, line.rstrip()]
 
 
 def _rows(now: Readings) -> Iterator[tuple[str, str]]:
@@ -64,6 +88,22 @@ def _rows(now: Readings) -> Iterator[tuple[str, str]]:
             "reconcile",
             f"{ended}: {number(run.listed)} listed, {number(run.missing)} missing, {number(run.fetched)} fetched",
         )
+    yield from _alarms(now)
+    yield from _ending(now)
+
+
+def _alarms(now: Readings) -> Iterator[tuple[str, str]]:
+    if now.alarms:
+        untold = f"; {counted(now.untold, 'notice is', 'notices are')} still to be told" if now.untold else ""
+        shown = (
+            f"{each.kind}{f' {each.subject}' * bool(each.subject)} for {lasting(now.at - each.started_at)}"
+            for each in now.alarms[:MOST_ALARMS]
+        )
+        yield "alarms", f"{counted(len(now.alarms), 'fires', 'fire')}: {', '.join(shown)}{untold}"
+
+
+def _ending(now: Readings) -> Iterator[tuple[str, str]]:
+    """Disks, certificates and credentials."""
     for disk in now.disks:
         days = days_left(now, disk)
         lasts = f", enough for {counted(days, 'day')}" if days is not None else ""
@@ -102,7 +142,8 @@ def _received(now: Readings) -> str:
     counts = f"{number(numbers.last_10_minutes)} in 10 min, {number(numbers.last_hour)} in 1 h"
     copies = f"; {counted(now.copies_of_newest, 'copy', 'copies')}" if now.copies_of_newest else ""
     week = f"same hour of last week {number(numbers.same_hour_last_week)}"
-    return f"{f'last {_ago(last, now.at)}' if last else 'nothing yet'}; {counts} ({week}){copies}"
+    none = "nothing yet" if not now.last_events else f"none of the newest {NEWEST:,} was accepted"
+    return f"{f'last {_ago(last, now.at)}' if last else none}; {counts} ({week}){copies}"
 
 
 def _refused(now: Readings) -> str:

@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from socket import socket
 
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,12 +21,13 @@ from app.auth.kept import ignored_files
 from app.auth.keys import make_first_key
 from app.cli.opened import load_settings
 from app.cli.output import say
+from app.cli.page import Metrics, metrics_for, publisher_for
 from app.cli.streams import outlive_output
 from app.database import engines, migrations, schema, writing
-from app.deliveries.dispatch import register
-from app.server.beside import Beside
+from app.deliveries.dispatch import register_in_parts
+from app.server.beside import Beside, PageBeside
 from app.server.processes import end_within, ended_children, exit_when_told, run_processes
-from app.server.server import ends_within, listen, server_for
+from app.server.server import ends_within, listen, server_for, url_of
 from app.settings.model import Settings
 from app.settings.origins import unknown_variables
 from app.telemetry.logs import LogWriter, stderr_writer
@@ -75,6 +77,11 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     exit_when_told()
     outlive_output()
     listener = listen(host, port)  # before the first clients are made, whose secrets are shown once
+    with metrics_for(configured) as metrics:
+        _serve(configured, listener, metrics, processes=processes, no_worker=no_worker)
+
+
+def _serve(configured: Settings, listener: socket, metrics: Metrics | None, *, processes: int, no_worker: bool) -> None:
     asyncio.run(_prepare(configured))
     make_first_key(configured)
     made = first_clients(configured)  # last: if a later step failed, their secrets would never be shown
@@ -86,24 +93,30 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
         log.write(
             "tokens_are_off", {"reason": "There are no token_keys: `priohook keys new` makes one."}, level="warning"
         )
-    app = create_app(settings, log=log)
+    publisher = publisher_for(settings, metrics.folder, process="receiver-0") if metrics else None
+    app = create_app(settings, log=log, publisher=publisher)
 
     def started(url: str) -> None:
         say(f"priohook listens at {url}")
+        if metrics:
+            log.write("metrics_started", {"url": f"{url_of(metrics.listener)}/metrics"})
         if made:
             _introduce(made, url, others=bool(configured.clients))
 
     bound = ends_within(settings) + LAST
 
     def run(number: int) -> None:
-        with _worker(log, wanted=number == 0 and not no_worker) as (look, tell):
+        if publisher:
+            publisher.process = f"receiver-{number}"
+        with _beside(log, metrics, first=number == 0, no_worker=no_worker) as (look, tell):
 
             def ending() -> None:
                 end_within(bound, log)
                 tell()
 
             announce = started if number == 0 else lambda _: None
-            server_for(app, settings, log=log, started=announce, tick=look, ending=ending).run([listener])
+            meter = publisher.meter if publisher else None
+            server_for(app, settings, log=log, started=announce, tick=look, ending=ending, meter=meter).run([listener])
 
     if processes == 1:
         run(0)
@@ -112,17 +125,38 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
 
 
 @contextmanager
-def _worker(log: LogWriter, *, wanted: bool) -> Iterator[tuple[Callable[[], object], Callable[[], None]]]:
-    """Keeps a worker beside this process. Gives a function to call regularly, and one that tells the worker to end."""
-    if not wanted:
+def _beside(
+    log: LogWriter, metrics: Metrics | None, *, first: bool, no_worker: bool
+) -> Iterator[tuple[Callable[[], object], Callable[[], None]]]:
+    """Keeps a worker and the page of metrics beside the first receiver.
+
+    Gives a function to call regularly, and one that tells them to end.
+    """
+    if not first:
         yield ended_children, lambda: None
         return
-    beside = Beside(log)
+    kept: list[Beside] = []
+
+    def look() -> None:
+        ended = ended_children()
+        for beside in kept:
+            beside.look(ended)
+
+    def tell() -> None:
+        for beside in kept:
+            beside.tell()
+
     try:
-        yield beside.look, beside.tell
+        if not no_worker:
+            kept.append(Beside(log, metrics=metrics.folder if metrics else None))
+        if metrics:
+            kept.append(PageBeside(log, metrics.listener, metrics.folder))
+        yield look, tell
     finally:
+        tell()
         with log.running():
-            beside.end()
+            for beside in kept:
+                beside.end()
 
 
 async def _prepare(settings: Settings) -> None:
@@ -136,8 +170,7 @@ async def _prepare(settings: Settings) -> None:
 
 async def _register(engine: AsyncEngine, settings: Settings) -> None:
     await schema.check_schema(engine)
-    async with writing.writing(engine) as connection:  # before the first event, so that they get it
-        await register(connection, settings.destinations, now=datetime.now(UTC))
+    await register_in_parts(engine, settings.destinations, now=datetime.now(UTC))  # so that they get the first event
     async with writing.writing(engine) as connection:
         await note_settings(connection, settings, "serve", now=datetime.now(UTC))
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import click
+from pydantic import BaseModel
 from sqlalchemy.engine import URL, make_url
 
 from app.auth.first_clients import kept_clients
@@ -13,12 +15,13 @@ from app.auth.first_start import complete
 from app.auth.kept import kept_path
 from app.cli.opened import load_settings
 from app.cli.output import say, say_json
+from app.settings.alarms import AlarmChannel
 from app.settings.clients import ClientSettings
 from app.settings.model import DestinationSettings, Settings
 from app.settings.origins import unknown_variables, value_sources
 from app.settings.prioticket import PrioticketSettings
 from app.settings.retention import RetentionSettings, as_written
-from app.settings.values import masked
+from app.settings.values import masked, written_span
 
 HARMLESS = ("host", "port", "sslmode", "target_session_attrs")
 """The parameters of a database URL whose values may be shown; others may be passwords."""
@@ -67,10 +70,8 @@ def _shown(name: str, value: Any) -> Any:
         return _database(make_url(value))
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if name == "clients":
-        return {each: _client(client) for each, client in value.items()}
-    if name == "destinations":
-        return {each: _destination(destination) for each, destination in value.items()}
+    if name in TABLES:
+        return {each: TABLES[name](entry) for each, entry in dict(value or {}).items() if entry is not None}
     if isinstance(value, RetentionSettings | PrioticketSettings):
         return _table(value)
     return [str(each) for each in value] if isinstance(value, tuple | frozenset) else value
@@ -100,5 +101,32 @@ def _destination(destination: DestinationSettings) -> dict[str, Any]:
     return shown | {"timeout": destination.timeout.total_seconds()}
 
 
+def _channel(channel: AlarmChannel) -> dict[str, Any]:
+    shown: dict[str, Any] = {"secret": ["***"] * len(channel.secret)} if channel.secret else {}
+    shown |= {"url": masked(channel.url)} if channel.url else {"ping": masked(channel.ping or "")}
+    return shown | _spans({"timeout": channel.timeout} | ({"every": channel.every} if channel.ping else {}))
+
+
+def _spans(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: written_span(value) if isinstance(value, timedelta) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
 def _client(client: ClientSettings) -> dict[str, Any]:
     return client.model_dump(mode="json", exclude_none=True, exclude={"sha256"})  # pydantic masks the secret
+
+
+def _alarm(alarm: BaseModel) -> dict[str, Any]:
+    return _spans(dict(alarm))
+
+
+TABLES: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "clients": _client,
+    "destinations": _destination,
+    "alarms": _alarm,
+    "alarm_channels": _channel,
+}
+"""How an entry of a table is shown."""

@@ -90,7 +90,7 @@ def _look(settings: Settings) -> StatusShown:
             opened(settings, writes=False) as engine,
             engine.connect() as connection,
         ):
-            return shown_status(await read_all(connection, settings, now=datetime.now(UTC)))
+            return shown_status(await read_all(connection, settings, now=datetime.now(UTC)), settings)
 
     try:
         return asyncio.run(look())

@@ -5,16 +5,19 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.alarms.watching import AlarmWatch
 from app.audit.starts import note_settings
 from app.auth.first_clients import with_kept_clients
 from app.auth.first_start import complete
 from app.cli.opened import load_settings, opened
+from app.cli.page import metrics_for, publisher_for
 from app.cli.streams import outlive_output
 from app.database import engines
 from app.database.health import Health, watching
@@ -27,19 +30,22 @@ from app.reconciliation.enrichment import Enricher, give_up_fetches
 from app.reconciliation.keeping import Keeper
 from app.reconciliation.periodic import Periodic
 from app.retention.pruning import pruning
-from app.server.beside import ENDS_WITHIN
+from app.server.beside import ENDS_WITHIN, PageBeside
 from app.server.heartbeat import beating
 from app.server.processes import ending_signals, ending_with, exit_when_told
+from app.server.server import url_of
 from app.settings.digest import digest_of
 from app.settings.model import Settings
 from app.settings.prioticket import PrioticketSettings
 from app.telemetry.logs import LogWriter, logging_to, stderr_writer
 from app.telemetry.processes import Identity
 from app.telemetry.reporting import Reporter
+from app.telemetry.snapshots import Gauges, Publisher, connections_of
 from app.telemetry.spans import Spans
 
 NICENESS = 10
 """On a busy machine, acknowledgements come before deliveries."""
+LOOK_AT_PAGE = 1.0  # seconds between looks whether the page of metrics still runs
 LOOK_EVERY = 10.0  # seconds between looks at the database of a worker that has nothing to do
 
 
@@ -49,7 +55,8 @@ class WorkerRuns(click.ClickException):
 
 @click.command()
 @click.option("--beside", type=int, hidden=True, help="A descriptor: end when its other end is closed.")
-def worker(*, beside: int | None) -> None:
+@click.option("--snapshots", type=click.Path(path_type=Path), hidden=True, help="Where to write what it counts.")
+def worker(*, beside: int | None, snapshots: Path | None) -> None:
     """Deliver events to the destinations until SIGTERM, then finish what is under way and exit 0."""
     exit_when_told()
     outlive_output()
@@ -58,13 +65,78 @@ def worker(*, beside: int | None) -> None:
     settings = load_settings()
     sys.path.append(str(Path.cwd()))  # where a python: destination's module is
     log = stderr_writer(settings.log_format)
-    with _alone(settings.database_url), log.running(), logging_to(log):
-        asyncio.run(_work(settings, log, line=beside))
+    with (
+        _alone(settings.database_url),
+        log.running(),
+        logging_to(log),
+        _counting(settings, log, beside, snapshots) as counts,
+    ):
+        asyncio.run(_work(settings, log, line=beside, counts=counts))
         if beside is None:
             log.write("worker_ended", {"status": 0})
 
 
-async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Where a worker counts, and the page that it keeps beside itself, if it does."""
+
+    publisher: Publisher
+    page: PageBeside | None
+
+
+@contextmanager
+def _counting(
+    settings: Settings, log: LogWriter, beside: int | None, snapshots: Path | None
+) -> Iterator[_Counts | None]:
+    """Counts into the folder of `serve`, or for a page of the worker's own; None if there are no metrics."""
+    if beside is not None:
+        yield _Counts(publisher_for(settings, snapshots, process="worker"), None) if snapshots else None
+        return
+    with metrics_for(settings) as metrics:
+        if metrics is None:
+            yield None
+            return
+        page = PageBeside(log, metrics.listener, metrics.folder)
+        log.write("metrics_started", {"url": f"{url_of(metrics.listener)}/metrics"})
+        try:
+            yield _Counts(publisher_for(settings, metrics.folder, process="worker"), page)
+        finally:
+            page.end()
+
+
+@asynccontextmanager
+async def _published(counts: _Counts | None, log: LogWriter, engine: AsyncEngine) -> AsyncIterator[None]:
+    """Publishes what is counted, and starts the page of the worker's own again if it ends."""
+    if counts is None:
+        yield
+        return
+
+    def measured() -> Gauges:
+        counts.publisher.meter.dropped(log.dropped)
+        connections = connections_of(engine.pool)
+        return {("priohook_database_connections", ("worker", state)): n for state, n in connections.items()}
+
+    async with counts.publisher.running(measured), _kept(counts.page):
+        yield
+
+
+@asynccontextmanager
+async def _kept(page: PageBeside | None) -> AsyncIterator[None]:
+    """Starts the page again if it ends."""
+
+    async def look() -> None:
+        while page is not None:
+            page.look(())  # for its own child alone: another one may be a function's
+            await asyncio.sleep(LOOK_AT_PAGE)
+
+    task = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _work(settings: Settings, log: LogWriter, *, line: int | None, counts: _Counts | None) -> None:
     ended = asyncio.Event()
     for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -81,18 +153,31 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None) -> None
                 await note_settings(connection, settings, "worker", now=datetime.now(UTC))
         account = settings.prioticket
         enrich = account is not None and account.enrich
-        work = Worker(engine, url, settings.destinations, enrich=enrich, spans=spans)
+        meter = counts.publisher.meter if counts else None
+        work = Worker(engine, url, settings.destinations, enrich=enrich, spans=spans, meter=meter)
         digest = digest_of(complete(settings))  # as its receivers have it
         identity = Identity.of_this_process("worker", name=work.name, settings=digest, now=datetime.now(UTC))
         async with (
             beating(work.under_way, line=line),
             Reporter(engine, identity).running(),
+            _published(counts, log, engine),
             work.running(),
             _asking(engine, settings),
             pruning(engine, settings.retention),
+            _alarming(engine, settings),
         ):
             log.write("worker_started", {"destinations": sorted(settings.destinations)})
             await ended.wait()
+
+
+@asynccontextmanager
+async def _alarming(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None]:
+    """Looks meanwhile for what is wrong, if the settings say so."""
+    if settings.alarms is None and not settings.alarm_channels:
+        yield
+        return
+    async with AlarmWatch(engine, complete(settings)).running():
+        yield
 
 
 @asynccontextmanager
@@ -119,7 +204,8 @@ async def _reconciling(
     engine: AsyncEngine, settings: Settings, client: Prioticket, account: PrioticketSettings, *, every: timedelta
 ) -> AsyncIterator[None]:
     keeper = Keeper(engine, with_kept_clients(settings).clients)
-    periodic = Periodic(engine=engine, client=client, keeper=keeper, every=every, thin=account.enrich)
+    keeps = settings.retention.accepted if settings.retention else None
+    periodic = Periodic(engine=engine, client=client, keeper=keeper, every=every, thin=account.enrich, keeps=keeps)
     task = asyncio.create_task(periodic.go_on())
     try:
         yield

@@ -7,15 +7,16 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, exists, func, insert, literal, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Select, bindparam, delete, exists, func, insert, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database.writing import COMMIT_LATER, insert_new
+from app.database.writing import COMMIT_LATER, insert_new, writing
 from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver
 from app.deliveries.thin import follow
 from app.deliveries.transitions import HAS_TIME
+from app.events.fetches import lock_fetches
 from app.events.ids import made_at, new_id
 from app.events.tables import Event, Undispatched
 
@@ -29,6 +30,9 @@ BATCH = 250
 
 MOST_MADE = 5000
 """The most deliveries that dispatch makes in one transaction; those of a single event may be more."""
+
+MOST_PASSED_OVER = 5000
+"""How many events one transaction notes as passed over for a destination that is not registered yet."""
 
 ENOUGH = 4
 """A destination has enough to do with so many times as many due deliveries as one transaction dispatches events."""
@@ -172,12 +176,52 @@ async def register(connection: AsyncConnection, names: Iterable[str], *, now: da
     wanted = set(names)
     if not wanted - set(await _registered(connection)):
         return
-    if connection.dialect.name == "postgresql":
-        await connection.execute(select(func.pg_advisory_xact_lock(DISPATCH_LOCK)))
+    await _wait_for_dispatch(connection)
     for name in sorted(wanted - set(await _registered(connection))):
         await insert_new(connection, Destination, [{"name": name, "since": now}])
-        passed_over = select(Undispatched.event_id, literal(name))
-        await connection.execute(insert(PassedOver).from_select(["event_id", "destination"], passed_over))
+        await _pass_over(connection, name, most=None)
+        of_name = PassedOver.destination == name
+        noted = await connection.scalar(select(func.count()).select_from(PassedOver).where(of_name))
+        if noted != await connection.scalar(select(func.count()).select_from(Undispatched)):
+            # Events with lower ids were committed between the parts.
+            left = ~exists().where(of_name, PassedOver.event_id == Undispatched.event_id)
+            await _note(connection, select(Undispatched.event_id, literal(name)).where(left))
+
+
+async def register_in_parts(
+    engine: AsyncEngine, names: Iterable[str], *, now: datetime, most: int = MOST_PASSED_OVER
+) -> None:
+    """`register`, after transactions that note the events that wait, up to `most` each.
+
+    All of a large backlog in one transaction would lock a SQLite file for seconds, and could take longer than
+    PostgreSQL may. What was noted until an interruption goes with the dispatch of its event.
+    """
+    for name in sorted(set(names)):
+        noted = most
+        while noted == most:
+            async with writing(engine) as connection:
+                await _wait_for_dispatch(connection)
+                known = name in await _registered(connection)
+                noted = 0 if known else await _pass_over(connection, name, most=most)
+    async with writing(engine) as connection:
+        await register(connection, names, now=now)
+
+
+async def _wait_for_dispatch(connection: AsyncConnection) -> None:
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(DISPATCH_LOCK)))
+
+
+async def _pass_over(connection: AsyncConnection, name: str, *, most: int | None) -> int:
+    """Notes the first events after those that are noted already."""
+    noted = select(PassedOver.event_id).where(PassedOver.destination == name)
+    last = await connection.scalar(noted.order_by(PassedOver.event_id.desc()).limit(1))
+    events = select(Undispatched.event_id, literal(name)).order_by(Undispatched.event_id).limit(most)
+    return await _note(connection, events if last is None else events.where(Undispatched.event_id > last))
+
+
+async def _note(connection: AsyncConnection, events: Select[UUID, str]) -> int:
+    return (await connection.execute(insert(PassedOver).from_select(["event_id", "destination"], events))).rowcount
 
 
 async def _registered(connection: AsyncConnection) -> Sequence[str]:
@@ -190,6 +234,14 @@ async def set_unusable(connection: AsyncConnection, names: Sequence[str], *, rea
     changes = Destination.unusable_reason.is_distinct_from(reason)
     await connection.execute(
         update(Destination).where(Destination.name.in_(names), changes).values(unusable_reason=reason)
+    )
+
+
+async def forget_certificates(connection: AsyncConnection, names: Sequence[str]) -> None:
+    """Forgets the certificates of destinations that have none any more. Does not commit."""
+    has_one = Destination.certificate_until.is_not(None)
+    await connection.execute(
+        update(Destination).where(Destination.name.in_(names), has_one).values(certificate_until=None)
     )
 
 
@@ -216,6 +268,8 @@ async def dispatch(
         free = await connection.scalar(select(func.pg_try_advisory_xact_lock(DISPATCH_LOCK), COMMIT_LATER))
         if not free:
             return 0
+    if thin is not None:  # what a fetch that ends now says of these events must be known, or come after all this
+        await lock_fetches(connection)
     ids = (await connection.scalars(OLDEST, {"most": most})).all()
     if not ids:
         return 0

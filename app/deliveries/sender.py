@@ -20,7 +20,9 @@ from app.deliveries.results import Ended, Outcome
 from app.deliveries.spans import record_spans
 from app.deliveries.tables import AttemptResult
 from app.deliveries.turns import News, Turn, leave, take_turn
+from app.events.ids import made_at
 from app.telemetry import traces
+from app.telemetry.meter import Meter
 from app.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
@@ -46,8 +48,13 @@ class Sender:
         worker: str,
         pace: Pace | None = None,
         spans: Spans | None = None,
+        meter: Meter | None = None,
+        counted_as: str | None = None,
     ) -> None:
+        """`counted_as` is the name under which `meter` counts, if not the destination's: that may be a URL."""
         self.limits = limits
+        self._meter = meter
+        self._counted_as = counted_as or limits.name
         self._engine = engine
         self._kind = kind
         self._worker = worker
@@ -132,6 +139,11 @@ class Sender:
         logger.log(logging.WARNING if failed else logging.INFO, "attempt", extra={"fields": self._line(ended)})
         if self._spans.recorder is not None:
             record_spans(self._spans.recorder, self.limits.name, ended, parent=claimed.trace)
+        if self._meter is not None:
+            delay = (
+                None if failed or claim.replay_id else max(timedelta(0), datetime.now(UTC) - made_at(claim.event_id))
+            )
+            self._meter.attempted(self._counted_as, outcome.result.value, ended.duration, delay)
         self._ended.append(ended)
         self._something.set()
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database import counting
 from app.database.counting import counted
 from app.database.rows import columns, read
 from app.deliveries.outlook import LIVE, REPLAYED, first_due
@@ -30,6 +31,8 @@ from app.events.ids import id_floor, made_at
 from app.events.tables import Undispatched
 
 MOST_DESTINATIONS = 100
+"""More only if the settings have more."""
+
 MOST_REPLAYS = 20
 NEWEST = 200
 """How many of the newest deliveries are looked at for the last success."""
@@ -137,7 +140,7 @@ class _Row(NamedTuple):
 
 async def standings(connection: AsyncConnection, configured: Collection[str], *, now: datetime) -> list[Standing]:
     """All destinations by name: those in the database, and those in the settings that no worker has seen yet."""
-    rows = await read(connection, _look(now), _Row)
+    rows = await read(connection, _look(configured, now), _Row)
     stuck = await stuck_deliveries(connection, [row.name for row in rows if row.failing])
     earlier = await _earlier_success(connection, rows)
     found = {row.name: _standing(row, configured, stuck.get(row.name, ()), earlier, now=now) for row in rows}
@@ -173,7 +176,8 @@ def _standing(
         | {
             "state": _state(row, known=row.url is not None or row.name in configured),
             "of_replay": row.url is not None,
-            "due": max(0, row.due - row.in_flight),
+            "due": _bounded(row.due if row.due > counting.MOST_COUNTED else max(0, row.due - row.in_flight)),
+            "later": _bounded(row.later),
             "oldest_due_at": min(due, default=None),
             "last_success_at": row.last_success_at or earlier.get(row.name),
             "stuck": tuple(stuck),
@@ -202,7 +206,11 @@ def _unseen(name: str) -> Standing:
     return Standing(name=name, state=State.READY, of_replay=False, stuck=(), **nothing)
 
 
-def _look(now: datetime) -> Select[Any]:
+def _bounded(count: int) -> int:
+    return min(count, counting.MOST_COUNTED + 1)
+
+
+def _look(configured: Collection[str], now: datetime) -> Select[Any]:
     of_this = Delivery.destination == Destination.name
     claims = select(func.count()).where(Claimed.destination == Destination.name, Claimed.ends_at > now)
     newest_dead = select(Delivery.id).where(of_this, DEAD).order_by(Delivery.id.desc()).limit(1)
@@ -221,8 +229,8 @@ def _look(now: datetime) -> Select[Any]:
             _last_success(of_this).label("last_success_at"),
             newest_dead.scalar_subquery().label("newest_dead"),
         )
-        .order_by(Destination.name)
-        .limit(MOST_DESTINATIONS)
+        .order_by(Destination.name.in_(configured).desc(), Destination.name)
+        .limit(max(MOST_DESTINATIONS, len(configured)))
     )
 
 

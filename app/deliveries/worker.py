@@ -16,7 +16,13 @@ from app.database.writing import writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import HELD, Dispatcher, set_unusable
+from app.deliveries.dispatch import (
+    HELD,
+    Dispatcher,
+    forget_certificates,
+    register_in_parts,
+    set_unusable,
+)
 from app.deliveries.outlook import Outlook, outlooks
 from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
@@ -24,10 +30,14 @@ from app.deliveries.sender import Sender, tell, until_woken
 from app.deliveries.turns import take_back
 from app.deliveries.wake import waking
 from app.settings.model import DestinationSettings, SettingsProblem
+from app.telemetry.meter import Meter
 from app.telemetry.processes import new_name
 from app.telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
+
+OF_REPLAY = "(replay)"
+"""Under this name the metrics count what a replay sends to a URL of its own."""
 
 LOOK_EVERY = timedelta(seconds=5)
 """How often it looks without being woken, in case a notification was lost."""
@@ -48,6 +58,7 @@ class Worker:
         destinations: The configured destinations.
         enrich: Whether the orders of notifications without payload are fetched.
         spans: Where it records what it does.
+        meter: Where it counts what it does.
     """
 
     def __init__(
@@ -58,6 +69,7 @@ class Worker:
         *,
         enrich: bool = False,
         spans: Spans | None = None,
+        meter: Meter | None = None,
     ) -> None:
         prefer_indexes(engine)
         self._engine = engine
@@ -66,8 +78,11 @@ class Worker:
             {name: destination.events for name, destination in destinations.items()},
             {name: destination.thin for name, destination in destinations.items()} if enrich else None,
         )
+        self._without_tls = [name for name, each in destinations.items() if not each.url.startswith("https:")]
         self.name = new_name()
         self._spans = spans
+        self._meter = meter
+        self._configured = frozenset(destinations)
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._ending = False
@@ -82,9 +97,11 @@ class Worker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Works. At the end, attempts under way have `DRAIN` to finish."""
+        await register_in_parts(self._engine, self._senders, now=datetime.now(UTC))
         async with writing(self._engine) as connection:
             await self._dispatcher.begin(connection, now=datetime.now(UTC))
             await set_unusable(connection, list(self._senders), reason=None)
+            await forget_certificates(connection, self._without_tls)
             if is_sqlite(self._url):  # which has only one worker
                 await take_back(connection, now=datetime.now(UTC))
         async with waking(self._url, events=self._stored, deliveries=self._wake):
@@ -112,7 +129,16 @@ class Worker:
     def _add(self, name: str, settings: DestinationSettings) -> Sender:
         limits = Limits(name, settings.timeout, settings.max_in_flight, settings.rate)
         kind = open_destination(settings)
-        sender = Sender(self._engine, limits, kind, worker=self.name, pace=self._pace, spans=self._spans)
+        sender = Sender(
+            self._engine,
+            limits,
+            kind,
+            worker=self.name,
+            pace=self._pace,
+            spans=self._spans,
+            meter=self._meter,
+            counted_as=name if name in self._configured else OF_REPLAY,
+        )
         self._senders[name] = sender
         return sender
 

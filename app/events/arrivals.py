@@ -13,6 +13,7 @@ from app.database.rows import read
 from app.events.ids import id_floor, made_at
 from app.events.queries import QUARANTINED
 from app.events.tables import Event, Origin, Status
+from app.web.addresses import network
 
 MOST_TYPES = 100
 NEWEST = 1000
@@ -30,6 +31,8 @@ class LastEvent:
     type: str
     id: UUID
     at: datetime
+    accepted_at: datetime | None = None
+    """When the last one arrived that was accepted and not fetched; among the newest thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,13 @@ async def last_by_type(connection: AsyncConnection) -> list[LastEvent]:
     bounded = (known.c.type.is_not(None), known.c.number < MOST_TYPES)
     types = known.union_all(select(following, known.c.number + 1).where(*bounded))
     last = select(Event.id).where(Event.type == types.c.type).order_by(Event.id.desc()).limit(1).scalar_subquery()
-    rows = await connection.execute(select(types.c.type, last.label("id")).where(types.c.type.is_not(None)))
-    found = (LastEvent(name, last_id, made_at(last_id)) for name, last_id in rows)
+    newest = select(Event.id, Event.status, Event.origin).where(Event.type == types.c.type).order_by(Event.id.desc())
+    some = newest.correlate(types).limit(NEWEST).subquery()
+    sent = (some.c.status == Status.ACCEPTED.value, some.c.origin != Origin.FETCHED.value)
+    accepted = select(some.c.id).where(*sent).order_by(some.c.id.desc()).limit(1).scalar_subquery()
+    columns = types.c.type, last.label("id"), accepted.label("accepted")
+    rows = await connection.execute(select(*columns).where(types.c.type.is_not(None)))
+    found = (LastEvent(name, newest, made_at(newest), made_at(sent) if sent else None) for name, newest, sent in rows)
     return sorted(found, key=lambda event: event.id, reverse=True)
 
 
@@ -95,6 +103,15 @@ async def copies_of_newest(connection: AsyncConnection) -> int:
     """How many copies came of the `NEWEST` events."""
     newest = select(Event.duplicates).order_by(Event.id.desc()).limit(NEWEST).subquery()
     return await connection.scalar(select(func.coalesce(func.sum(newest.c.duplicates), 0))) or 0
+
+
+async def sender_addresses(connection: AsyncConnection) -> list[str]:
+    """The addresses from which accepted events came, among the `NEWEST` events, as refusals have them."""
+    newest = select(Event.status, Event.address).order_by(Event.id.desc()).limit(NEWEST).subquery()
+    known = (newest.c.status == Status.ACCEPTED.value, newest.c.address.is_not(None))
+    return sorted(
+        {network(each) for each in await connection.scalars(select(newest.c.address).where(*known).distinct())}
+    )
 
 
 async def numbers(connection: AsyncConnection, *, now: datetime) -> Numbers:

@@ -79,6 +79,7 @@ class Fetch(Base):
         _index("uq_fetches_due", "reference", "status = 'due'", unique=True),
         _index("ix_fetches_due", "due_at", "status = 'due'"),
         _index("ix_fetches_fetching", "reference", "status = 'fetching'"),
+        _index("ix_fetches_finished", "finished_at", "finished_at IS NOT NULL"),
         _index("ix_fetches_snapshot", "snapshot_id", "snapshot_id IS NOT NULL"),
     )
 
@@ -120,6 +121,11 @@ class Outcome(NamedTuple):
     attempts: int
     error: str | None
     snapshot_id: UUID | None
+
+
+async def refused_since(connection: AsyncConnection) -> datetime | None:
+    """Since when Prioticket has refused the credentials with which orders are fetched; None if it does not."""
+    return await connection.scalar(select(FetchPace.refused_at))
 
 
 async def lock_fetches(connection: AsyncConnection) -> None:

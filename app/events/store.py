@@ -89,6 +89,13 @@ class StoreLate(StoreUnavailable):
     reason = "commit_timeout"
 
 
+class Meter(Protocol):
+    """Counts commits; see `app.telemetry.meter`."""
+
+    def committed(self, events: int, seconds: float, *, failed: bool) -> None:
+        """Counts a commit, or one that failed."""
+
+
 class Spool(Protocol):
     """Takes events while the database does not, and moves them into it later; see `app.events.spool`."""
 
@@ -136,6 +143,7 @@ class EventStore:
         stored: Called after each commit, with the number of events that wait for the next one.
         health: Is told the outcome of each commit, and after a second without a commit the outcome of a trial.
         spool: Gets the events that the database does not take within `timeout`, and all that come after them.
+        meter: Counts the commits.
     """
 
     def __init__(
@@ -149,6 +157,7 @@ class EventStore:
         stored: Callable[[int], None] = lambda _: None,
         health: Health | None = None,
         spool: Spool | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._writer = writer
         self._max_batch = max_batch
@@ -158,6 +167,7 @@ class EventStore:
         self._stored = stored
         self._health = health
         self._spool = spool
+        self._meter = meter
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
         self._alone: deque[Waiting] = deque()  # events of a batch that failed because of one of them
@@ -340,7 +350,10 @@ class EventStore:
         return batch
 
     def _written(self, writing: asyncio.Future[Mapping[bytes, UUID]]) -> None:
+        took = monotonic() - self._changed
         error = self._end(writing, wrote=True)
+        if self._meter is not None:
+            self._meter.committed(len(self._batch), took, failed=error is not None)
         if error is not None and not isinstance(error, BadRow):
             self.divert(reason_of(error))
         batch, self._batch = self._batch, []  # empty if the spool has it

@@ -19,7 +19,7 @@ class Status(StrEnum):
 
 
 class Origin(StrEnum):
-    """How an event came: a client sent it, priohook fetched it from Prioticket's API, or both with the same bytes."""
+    """How an event came: from a client, fetched from Prioticket's API, or both with the same bytes."""
 
     RECEIVED = "received"
     FETCHED = "fetched"

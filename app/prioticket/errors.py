@@ -11,11 +11,16 @@ PrioticketError
 from http import HTTPStatus
 from typing import Any
 
+from app.prioticket.payloads import UNPRINTABLE
+
 SHOWN_CHARACTERS = 200
 
 
 class PrioticketError(Exception):
-    """A request that did not succeed."""
+    """A request that did not succeed. Its text has spaces for the characters that no terminal and no column may get."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(UNPRINTABLE.sub(" ", text))
 
 
 class Refused(PrioticketError):
@@ -66,4 +71,4 @@ def not_found(status: int) -> bool:
 
 
 def _text(value: object) -> str:
-    return value[:SHOWN_CHARACTERS] if isinstance(value, str) else ""
+    return UNPRINTABLE.sub(" ", value[:SHOWN_CHARACTERS]) if isinstance(value, str) else ""

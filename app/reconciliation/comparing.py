@@ -15,6 +15,7 @@ from app.events.rows import NOTIFYING
 from app.events.tables import Event
 from app.prioticket.contents import read_order
 from app.prioticket.payloads import state_of
+from app.reconciliation.erased import erased
 
 MOST_ALIKE = 20
 """How many events with the version and time of an order are compared with it by their contents, the latest ones."""
@@ -34,7 +35,6 @@ STORED = (
         Event.order_modified,
         Event.body_bytes,
         Event.fetched_for,
-        Event.erased_at,
     )
     .where(Event.reference.in_(bindparam("references", expanding=True)), Event.status == literal_column("'accepted'"))
     .order_by(Event.reference, Event.id)
@@ -45,7 +45,9 @@ class Verdict(StrEnum):
     """What the store has of an order's state at Prioticket.
 
     Known: this state, or a newer one. Thin: only notifications without payload that arrived after the change. Absent:
-    nothing of the order. Outdated: only older states. Altered: its version and time, but with other contents.
+    nothing of the order. Outdated: only older states. Altered: its version and time, but with other contents. Two may
+    not be fetched, whatever the store has: erased, of which events were erased, and expired, which are older than what
+    is kept.
     """
 
     KNOWN = "known"
@@ -53,9 +55,13 @@ class Verdict(StrEnum):
     ABSENT = "absent"
     OUTDATED = "outdated"
     ALTERED = "altered"
+    ERASED = "erased"
+    EXPIRED = "expired"
 
 
 MISSING = (Verdict.ABSENT, Verdict.OUTDATED, Verdict.ALTERED)
+LEFT = (Verdict.KNOWN, Verdict.ERASED, Verdict.EXPIRED)
+"""Of these nothing is fetched."""
 
 
 class OrderAt(NamedTuple):
@@ -91,7 +97,9 @@ def order_at(order: dict[str, Any]) -> OrderAt | None:
     return None if state.reference is None else OrderAt(state.reference, _at(state.version, state.modified), order)
 
 
-async def compare(connection: AsyncConnection, listed: Sequence[OrderAt], *, fetched_for: str) -> list[Compared]:
+async def compare(
+    connection: AsyncConnection, listed: Sequence[OrderAt], *, fetched_for: str, kept_since: datetime | None = None
+) -> list[Compared]:
     """Each order with its verdict, in the same order.
 
     Contents are compared too, as a refund may change neither the version nor the time of an order. Loads the headers of
@@ -101,15 +109,23 @@ async def compare(connection: AsyncConnection, listed: Sequence[OrderAt], *, fet
         connection: A connection to the database.
         listed: Some hundred orders at most.
         fetched_for: What the run's own events have as `fetched_for`.
+        kept_since: States from before are not kept; None if all are.
     """
     wanted = {each.reference: each.at for each in listed}
     held = {reference: _Held() for reference in wanted}
     async with connection.stream(STORED, {"references": sorted(wanted)}) as rows:
         async for row in rows:
             held[row.reference].add(row, wanted[row.reference], fetched_for)
+    for reference in await erased(connection, wanted):
+        held[reference].erased = True
     alike = await _alike(connection, listed, held)
     return [
-        Compared(each, _verdict(each, found, alike=each.reference in alike), found.newest_version, found.own)
+        Compared(
+            each,
+            _verdict(each, found, alike=each.reference in alike, kept_since=kept_since),
+            found.newest_version,
+            found.own,
+        )
         for each in listed
         for found in (held[each.reference],)
     ]
@@ -123,7 +139,7 @@ class _Held:
         newest: The version and time of its newest state.
         notified_at: When the last notification without payload arrived.
         alike: Size and id of the events with the version and time that are wanted.
-        erased: Whether such an event was erased: its contents are not to be fetched again.
+        erased: Whether an event of it was erased.
     """
 
     newest: tuple[int, datetime] | None = None
@@ -145,7 +161,6 @@ class _Held:
         if row.order_version is not None:
             self.newest_version = max(row.order_version, self.newest_version or row.order_version)
         if at == wanted:
-            self.erased |= row.erased_at is not None
             self.alike.append((row.body_bytes, row.id))
             del self.alike[:-MOST_ALIKE]
 
@@ -154,9 +169,18 @@ def _at(version: int | None, modified: datetime | None) -> tuple[int, datetime]:
     return (-(2**63) if version is None else version, modified or OLDEST)
 
 
-def _verdict(listed: OrderAt, held: _Held, *, alike: bool) -> Verdict:
-    if alike or held.erased or (held.newest is not None and held.newest > listed.at):
+def is_expired(listed: OrderAt, kept_since: datetime | None) -> bool:
+    """Whether an order's state is older than what is kept. Without a time, it is not."""
+    return kept_since is not None and OLDEST < listed.at[1] < kept_since
+
+
+def _verdict(listed: OrderAt, held: _Held, *, alike: bool, kept_since: datetime | None) -> Verdict:
+    if alike or (held.newest is not None and held.newest > listed.at):
         return Verdict.KNOWN
+    if held.erased:
+        return Verdict.ERASED
+    if is_expired(listed, kept_since):
+        return Verdict.EXPIRED
     if held.notified_at is not None and held.notified_at >= listed.at[1]:
         return Verdict.THIN
     if held.alike:

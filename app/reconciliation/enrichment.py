@@ -24,6 +24,7 @@ from app.prioticket.errors import NotFound, PrioticketError
 from app.prioticket.messages import FetchedOrder
 from app.prioticket.payloads import parse_payload
 from app.reconciliation import fetching
+from app.reconciliation.erased import OrderErased, refuse_erased
 from app.reconciliation.fetching import Claim
 from app.reconciliation.snapshots import Cause, store_snapshot
 from app.reconciliation.verdicts import GIVE_UP_AFTER, Verdict, again_when_stale, is_stale, verdict, wait_after
@@ -32,6 +33,7 @@ from app.settings.prioticket import PrioticketSettings
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5  # seconds; shorter than a fetch waits after its notification
+FORGET_EVERY = 60.0  # seconds
 MOST_AT_ONCE = 8
 MARGIN = timedelta(seconds=5)
 """How much longer than an attempt a claim lasts, as the order must be stored too."""
@@ -86,13 +88,14 @@ class Enricher:
             async with writing(self._engine) as connection:
                 await fetching.give_back(connection, None, now=self._now())
         looking = asyncio.create_task(surviving(self._look))
+        forgetting = asyncio.create_task(surviving(self._forget))
         try:
             yield
         finally:
             self._ended.set()
             for asking in self._asking:
                 asking.cancel()
-            work = (looking, *self._tasks)
+            work = (looking, forgetting, *self._tasks)
             # Not cancelled at once: a transaction that is cancelled could leave a SQLite file locked.
             _, late = await asyncio.wait(work, timeout=MARGIN.total_seconds())
             for task in late:
@@ -131,6 +134,14 @@ class Enricher:
                 async with asyncio.timeout(min(LOOK_EVERY, 1 / self._rate) if began else LOOK_EVERY):
                     await self._ended.wait()
 
+    async def _forget(self) -> None:
+        while not self._ended.is_set():
+            async with writing(self._engine) as connection:
+                await fetching.forget_old(connection, now=self._now())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FORGET_EVERY):
+                    await self._ended.wait()
+
     async def _make(self, claim: Claim) -> None:
         try:
             await self._fetch(claim)
@@ -150,21 +161,34 @@ class Enricher:
         except TimeoutError:
             seconds = self._within.total_seconds()
             await self._fail(claim, TimeoutError(f"Prioticket gave no order within {seconds:g} seconds."))
-        except (PrioticketError, ValueError) as error:
+        except (PrioticketError, ValueError, OrderErased) as error:
             await self._fail(claim, error)
         else:
-            await self._store(claim, fetched)
+            try:
+                await self._store(claim, fetched)
+            except OrderErased as error:  # while Prioticket was asked
+                await self._fail(claim, error)
 
     async def _order(self, reference: str) -> FetchedOrder:
-        """The order of a reference, which may be the id of a payment."""
+        """The order of a reference, which may be the id of a payment.
+
+        Raises:
+            OrderErased: events of the order were erased.
+        """
+        await self._refuse_erased(reference)
         if is_uuid(reference):
             payments = await self._client.payments(reference)
             of_orders = (payment.get("payment_order_reference") for payment in payments)
             found = next((each for each in of_orders if isinstance(each, str) and each), None)
             if found is None:
                 raise NotFound(200, {}, what=NO_PAYMENT)
+            await self._refuse_erased(found)
             reference = found
         return await self._client.order(reference)
+
+    async def _refuse_erased(self, reference: str) -> None:
+        async with self._engine.connect() as connection:
+            await refuse_erased(connection, reference)
 
     async def _store(self, claim: Claim, fetched: FetchedOrder) -> None:
         now, cause = self._now(), claim.cause
@@ -220,5 +244,7 @@ async def give_up_fetches(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         if await fetching.next_at(connection, now=datetime.now(UTC)) is None:
             return
-    async with writing(engine) as connection:
-        await fetching.give_up(connection, OFF, now=datetime.now(UTC))
+    given_up = fetching.MOST_AT_ONCE
+    while given_up == fetching.MOST_AT_ONCE:
+        async with writing(engine) as connection:
+            given_up = await fetching.give_up(connection, OFF, now=datetime.now(UTC))

@@ -4,6 +4,7 @@ All of this happens under one lock. So one reference is fetched by one worker at
 workers together. No function commits.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,6 +18,7 @@ from app.events.fetches import Fetch, FetchCause, FetchPace, FetchStatus, lock_f
 from app.events.ids import made_at
 from app.events.tables import Event, Undispatched
 from app.prioticket.contents import undone
+from app.prioticket.pace import MOST_REFUSALS
 from app.prioticket.payloads import NoEnvelope, NotJSON, parse_payload
 from app.reconciliation.verdicts import GIVE_UP_AFTER, STOPPED_FOR, wait_after
 from app.web.body import InflatesTooFar, UndecodableBody
@@ -25,6 +27,13 @@ MOST_READ = 20
 """Of the notifications that a fetch is for, so many of the newest tell when the order was changed."""
 
 LARGEST_NOTIFICATION = 1024 * 1024  # bytes
+MOST_AT_ONCE = 500
+"""How many fetches one transaction ends or forgets at most, as SQLite is locked meanwhile."""
+
+KEPT_FOR = timedelta(days=30)
+"""How long a fetch that is over is kept, for people to read."""
+
+MINUTE = timedelta(minutes=1)
 DUE, FETCHING = Fetch.status == FetchStatus.DUE.value, Fetch.status == FetchStatus.FETCHING.value
 LOST = "The worker ended before it had stored the order."
 
@@ -80,7 +89,7 @@ async def claim(
     between = timedelta(seconds=1 / rate)
     if pace.next_at is not None and now < pace.next_at <= now + between:  # one that is later was set by a wrong clock
         return None
-    if _stopped(pace.refused_until, now=now):
+    if _stopped(pace.refused_until, now=now) or await _refused_lately(connection, now=now) >= MOST_REFUSALS:
         return None
     same = aliased(Fetch)
     in_flight = exists().where(same.reference == Fetch.reference, same.status == FetchStatus.FETCHING.value)
@@ -94,13 +103,17 @@ async def claim(
     if found is None:
         return None
     fetch_id, reference, attempts, stale = found
+    newest = await _newest(connection, fetch_id)
+    if newest is None:  # its notifications were deleted
+        await _forget(connection, [fetch_id])
+        return None
     began = {"status": FetchStatus.FETCHING.value, "worker": worker, "ends_at": now + lease, "attempts": attempts + 1}
     await connection.execute(update(Fetch).where(Fetch.id == fetch_id).values(began))
     paced: dict[str, Any] = {"next_at": now + between}
     if pace.refused_at is not None:  # only this one finds out whether the credentials are accepted again
         paced["refused_until"] = now + lease
     await connection.execute(update(FetchPace).values(paced))
-    return Claim(fetch_id, reference, worker, attempts + 1, stale, await _newest(connection, fetch_id))
+    return Claim(fetch_id, reference, worker, attempts + 1, stale, newest)
 
 
 async def is_held(connection: AsyncConnection, claim: Claim) -> bool:
@@ -122,7 +135,7 @@ async def done(
 
 async def failed(connection: AsyncConnection, claim: Claim, status: FetchStatus, error: str, *, now: datetime) -> None:
     """The order cannot be had: destinations that waited for it get its notifications."""
-    await _end(connection, claim.id, status, error, now=now)
+    await _end(connection, [claim.id], status, error, now=now)
 
 
 async def again(connection: AsyncConnection, claim: Claim, error: str, *, stale: bool, at: datetime) -> None:
@@ -157,28 +170,51 @@ async def give_back(connection: AsyncConnection, worker: str | None, *, now: dat
 
 
 async def give_up(connection: AsyncConnection, error: str, *, now: datetime) -> int:
-    """Ends all fetches that are not over, and returns how many."""
+    """Ends up to `MOST_AT_ONCE` of the fetches that are not over, and returns how many."""
     await lock_fetches(connection)
-    ids = (await connection.scalars(select(Fetch.id).where(or_(DUE, FETCHING)))).all()
-    for fetch_id in ids:
-        await _end(connection, fetch_id, FetchStatus.DEAD, error, now=now)
+    ids = (await connection.scalars(select(Fetch.id).where(or_(DUE, FETCHING)).limit(MOST_AT_ONCE))).all()
+    await _end(connection, ids, FetchStatus.DEAD, error, now=now)
     return len(ids)
+
+
+async def forget_old(connection: AsyncConnection, *, now: datetime) -> int:
+    """Deletes up to `MOST_AT_ONCE` of the fetches that were over for `KEPT_FOR`, and returns how many."""
+    await lock_fetches(connection)
+    waits = exists().where(FetchCause.fetch_id == Fetch.id, Undispatched.event_id == FetchCause.event_id)
+    snapshot_waits = exists().where(Undispatched.event_id == Fetch.snapshot_id)
+    old = select(Fetch.id).where(Fetch.finished_at < now - KEPT_FOR, ~waits, ~snapshot_waits)
+    ids = (await connection.scalars(old.order_by(Fetch.finished_at).limit(MOST_AT_ONCE))).all()
+    await _forget(connection, ids)
+    return len(ids)
+
+
+async def _forget(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    await connection.execute(delete(FetchCause).where(FetchCause.fetch_id.in_(ids)))
+    await connection.execute(delete(Fetch).where(Fetch.id.in_(ids)))
+
+
+async def _refused_lately(connection: AsyncConnection, *, now: datetime) -> int:
+    lately = Fetch.finished_at.between(now - MINUTE, now)
+    refused = select(func.count()).select_from(Fetch).where(lately, Fetch.status == FetchStatus.REFUSED.value)
+    return await connection.scalar(refused) or 0
 
 
 async def _take_back(connection: AsyncConnection, which: Any, *, now: datetime, waits: bool = True) -> None:
     query = select(Fetch.id, Fetch.reference, Fetch.attempts, Fetch.stale).where(FETCHING, which)
     for fetch_id, reference, attempts, stale in (await connection.execute(query)).all():
         if now - made_at(fetch_id) > GIVE_UP_AFTER:
-            await _end(connection, fetch_id, FetchStatus.DEAD, LOST, now=now)
+            await _end(connection, [fetch_id], FetchStatus.DEAD, LOST, now=now)
         else:
             at = now + wait_after(attempts) if waits else now
             await _due(connection, fetch_id, reference, LOST, at=at, stale=stale)
 
 
-async def _end(connection: AsyncConnection, fetch_id: UUID, status: FetchStatus, error: str, *, now: datetime) -> None:
+async def _end(
+    connection: AsyncConnection, ids: Sequence[UUID], status: FetchStatus, error: str, *, now: datetime
+) -> None:
     ended = {"status": status.value, "finished_at": now, "error": error}
-    await connection.execute(update(Fetch).where(Fetch.id == fetch_id).values(ended))
-    causes = await connection.scalars(select(FetchCause.event_id).where(FetchCause.fetch_id == fetch_id))
+    await connection.execute(update(Fetch).where(Fetch.id.in_(ids)).values(ended))
+    causes = await connection.scalars(select(FetchCause.event_id).where(FetchCause.fetch_id.in_(ids)))
     await insert_new(connection, Undispatched, [{"event_id": event_id} for event_id in causes])
 
 
@@ -211,7 +247,7 @@ async def _pace(connection: AsyncConnection) -> Any:
     return (await connection.execute(query)).one()
 
 
-async def _newest(connection: AsyncConnection, fetch_id: UUID) -> Notification:
+async def _newest(connection: AsyncConnection, fetch_id: UUID) -> Notification | None:
     query = (
         select(Event.id, Event.type, Event.client, Event.headers, Event.body)
         .join(FetchCause, FetchCause.event_id == Event.id)
@@ -220,6 +256,8 @@ async def _newest(connection: AsyncConnection, fetch_id: UUID) -> Notification:
         .limit(MOST_READ)
     )
     rows = (await connection.execute(query)).all()
+    if not rows:
+        return None
     created = [at for row in rows if (at := _created(row.headers, row.body)) is not None]
     return Notification(rows[0].id, rows[0].type, rows[0].client, max(created, default=None))
 

@@ -44,6 +44,7 @@ class Periodic:
         keeper: Stores what is fetched.
         every: How long after the start of a run the next one starts.
         thin: Whether thin orders are fetched too.
+        keeps: How long accepted events are kept; None for ever.
     """
 
     engine: AsyncEngine
@@ -51,6 +52,7 @@ class Periodic:
     keeper: Keeper
     every: timedelta
     thin: bool = False
+    keeps: timedelta | None = None
 
     async def go_on(self) -> None:
         """Starts runs until it is cancelled. An interrupted run can be resumed by any worker."""
@@ -79,15 +81,20 @@ class Periodic:
 
     async def _due(self, now: datetime) -> bool:
         async with self.engine.connect() as connection:
-            last = await last_start(connection)
+            last = await last_start(connection, now=now)
         return last is None or not last.complete or last.at + self.every <= now
 
     async def _run(self, now: datetime) -> None:
         async with writing(self.engine) as connection:
-            since = await last_complete(connection) or now - FIRST_SINCE
+            since = await last_complete(connection, now=now) or now - FIRST_SINCE
             run = await begin(connection, Asked(since=since), now=now)
         reconciler = Reconciler(
-            engine=self.engine, client=self.client, keep=self.keeper.keep, thin=self.thin, settle=SETTLE
+            engine=self.engine,
+            client=self.client,
+            keep=self.keeper.keep,
+            thin=self.thin,
+            keeps=self.keeps,
+            settle=SETTLE,
         )
         try:
             counts, _ = await reconciler.reconcile(run)
@@ -102,6 +109,8 @@ class Periodic:
             "thin": counts.thin,
             "missing": counts.missing,
             "altered": counts.altered,
+            "erased": counts.erased,
+            "expired": counts.expired,
             "fetched": counts.fetched,
             "refused": counts.refused,
             "requests": counts.requests,

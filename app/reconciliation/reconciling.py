@@ -13,7 +13,8 @@ from app.database.writing import writing
 from app.prioticket.client import Prioticket
 from app.prioticket.errors import CredentialsRefused, Refused, Unreadable
 from app.prioticket.messages import FetchedOrder, Page
-from app.reconciliation.comparing import MISSING, Compared, OrderAt, Verdict, compare, order_at
+from app.reconciliation.comparing import LEFT, MISSING, Compared, OrderAt, Verdict, compare, is_expired, order_at
+from app.reconciliation.erased import OrderErased
 from app.reconciliation.listing import changed_orders
 from app.reconciliation.runs import Counts, Run, finish, save
 from app.reconciliation.snapshots import Snapshot
@@ -63,21 +64,25 @@ class Reconciler:
         client: The account at Prioticket.
         keep: Stores a fetched order; None stores nothing, and fetches nothing either.
         thin: Whether thin orders are fetched too.
+        keeps: How long accepted events are kept; None for ever. Older states are not fetched.
         settle: Orders that were modified less than so long before the run are left to the next one: their webhooks may
             be on their way.
         found: Is told each finding.
         read: Is told each page that was read, and what was found so far.
         ended: Whether to end after the order in hand.
+        now: The clock.
     """
 
     engine: AsyncEngine
     client: Prioticket
     keep: Keep | None
     thin: bool = False
+    keeps: timedelta | None = None
     settle: timedelta = timedelta(0)
     found: Callable[[Finding], None] = lambda _: None
     read: Callable[[Page, Counts], None] = lambda _, __: None
     ended: Callable[[], bool] = lambda: False
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def reconcile(self, run: Run) -> tuple[Counts, bool]:
         """What the run has found, and whether it is complete; otherwise it can be resumed.
@@ -133,7 +138,11 @@ class _Work:
 
     async def _compared(self, orders: list[OrderAt]) -> list[Compared]:
         async with self.ours.engine.connect() as connection:
-            return await compare(connection, orders, fetched_for=self.run.fetched_for)
+            return await compare(connection, orders, fetched_for=self.run.fetched_for, kept_since=self._kept_since())
+
+    def _kept_since(self) -> datetime | None:
+        """Later than the oldest event that is stored: an event arrives after its change, but clocks differ."""
+        return None if self.ours.keeps is None else self.ours.now() - self.ours.keeps + EARLIER
 
     async def _take(self, compared: Compared, *, resumed: bool) -> None:
         """Counts an order, and fetches it if it is missing."""
@@ -142,12 +151,10 @@ class _Work:
                 self._count(Verdict.ABSENT)
                 self.counts.fetched += 1
             return
-        if compared.verdict is Verdict.KNOWN:
-            self._count(Verdict.KNOWN)
-        elif compared.verdict in MISSING or self.ours.thin:
+        if compared.verdict in MISSING or (compared.verdict is Verdict.THIN and self.ours.thin):
             await self._fetch(compared)
         else:
-            self._count(Verdict.THIN)
+            self._count(compared.verdict)
 
     async def _fetch(self, compared: Compared) -> None:
         if self.ours.keep is None:
@@ -162,11 +169,15 @@ class _Work:
             return
         # It may have arrived meanwhile, and the list may show an order otherwise than an answer with this order alone.
         order = order_at(fetched.order)
-        if order is not None and (await self._compared([order]))[0].verdict is Verdict.KNOWN:
-            self._count(Verdict.KNOWN)
+        if order is not None and (verdict := (await self._compared([order]))[0].verdict) in LEFT:
+            self._count(verdict)
             return
-        await self._keep_versions(compared, reference)
-        stored = await self.ours.keep(self.run, fetched)
+        try:
+            await self._keep_versions(compared, reference)
+            stored = await self.ours.keep(self.run, fetched)
+        except OrderErased:  # at this moment
+            self._count(Verdict.ERASED)
+            return
         if not stored.new:  # it has arrived at this moment
             self._count(Verdict.KNOWN)
             return
@@ -185,6 +196,9 @@ class _Work:
             except (Refused, Unreadable) as error:
                 self._raise_if_final(error)
                 self.counts.refused += 1
+                continue
+            order = order_at(fetched.order)
+            if order is not None and is_expired(order, self._kept_since()):
                 continue
             stored = await self.ours.keep(self.run, fetched)
             self.counts.fetched += stored.new
@@ -205,6 +219,8 @@ class _Work:
         self.counts.thin += verdict is Verdict.THIN
         self.counts.missing += verdict in MISSING
         self.counts.altered += verdict is Verdict.ALTERED
+        self.counts.erased += verdict is Verdict.ERASED
+        self.counts.expired += verdict is Verdict.EXPIRED
 
     def _found(self, compared: Compared, *, event_id: UUID | None = None, error: str | None = None) -> None:
         order = compared.listed.order

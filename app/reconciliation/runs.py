@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.events.ids import new_id
@@ -18,7 +18,9 @@ OLDEST_ORDER = timedelta(days=400)
 RESUMED_WITHIN = timedelta(days=1)
 """How long after its start an unfinished run is resumed. Later, too much has changed on the pages that it has read."""
 
-NEWEST = select(Reconciliation.__table__).order_by(Reconciliation.id.desc()).limit(1)
+AHEAD = timedelta(minutes=5)
+"""A run that began later than so long from now was begun by a clock that was ahead. It does not count: none would be
+due until then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class Counts:
         thin: Of these, the ones of which only notifications without payload arrived.
         missing: Of these, the ones whose state never arrived.
         altered: Of the missing, the ones of which the store has the version and time, but with other contents.
+        erased: Orders whose state is not stored, and not to be fetched, as events of them were erased.
+        expired: Orders whose state is not stored, and not to be fetched, as it is older than what is kept.
         fetched: Events that were stored.
         refused: Fetches that Prioticket refused, or answered with something else.
         requests: To Prioticket.
@@ -58,6 +62,8 @@ class Counts:
     thin: int = 0
     missing: int = 0
     altered: int = 0
+    erased: int = 0
+    expired: int = 0
     fetched: int = 0
     refused: int = 0
     requests: int = 0
@@ -94,7 +100,7 @@ def new_run(asked: Asked, *, now: datetime) -> Run:
 
 async def begin(connection: AsyncConnection, asked: Asked, *, now: datetime) -> Run:
     """The newest run, if it was interrupted and does what is asked for; otherwise a new one."""
-    newest = (await connection.execute(NEWEST)).first()
+    newest = (await connection.execute(_newest(*Reconciliation.__table__.columns, now=now))).first()
     if newest is not None and newest.ended_at is None and newest.started_at > now - RESUMED_WITHIN:
         before = Asked(since=newest.since, until=newest.until, versions=newest.versions, deliver=newest.deliver)
         if before.since <= asked.since and replace(before, since=asked.since) == asked:
@@ -127,11 +133,11 @@ async def fail(connection: AsyncConnection, run: Run, error: Exception) -> None:
     await _update(connection, run, error=str(error))
 
 
-async def last_complete(connection: AsyncConnection) -> datetime | None:
+async def last_complete(connection: AsyncConnection, *, now: datetime) -> datetime | None:
     """Until when orders were compared: the newest complete run's start, or its `until`; None without such a run."""
     until = func.coalesce(Reconciliation.until, Reconciliation.started_at, type_=Reconciliation.started_at.type)
-    query = select(until).where(Reconciliation.ended_at.is_not(None)).order_by(Reconciliation.id.desc())
-    return await connection.scalar(query.limit(1))
+    at: datetime | None = await connection.scalar(_newest(until, now=now).where(Reconciliation.ended_at.is_not(None)))
+    return at
 
 
 class Started(NamedTuple):
@@ -141,11 +147,20 @@ class Started(NamedTuple):
     complete: bool
 
 
-async def last_start(connection: AsyncConnection) -> Started | None:
+async def last_start(connection: AsyncConnection, *, now: datetime) -> Started | None:
     """The newest run; None without any."""
-    query = select(Reconciliation.started_at, Reconciliation.ended_at).order_by(Reconciliation.id.desc()).limit(1)
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_newest(Reconciliation.started_at, Reconciliation.ended_at, now=now))).first()
     return None if row is None else Started(row.started_at, row.ended_at is not None)
+
+
+def _newest(*shown: Any, now: datetime) -> Select[Any]:
+    """The newest run. Not by its id: ids of one process may be ahead, as they go on after those of another."""
+    return (
+        select(*shown)
+        .where(Reconciliation.started_at <= now + AHEAD)
+        .order_by(Reconciliation.started_at.desc())
+        .limit(1)
+    )
 
 
 async def _update(connection: AsyncConnection, run: Run, **values: Any) -> None:

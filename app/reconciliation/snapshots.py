@@ -8,12 +8,14 @@ from sqlalchemy import case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.events.fetches import lock_fetches
 from app.events.ids import go_on_after, made_at, new_id
 from app.events.rows import NewEvent, old_keys
 from app.events.tables import Event, Origin, Status
 from app.prioticket.identity import accepted_key
 from app.prioticket.messages import FetchedOrder
 from app.prioticket.payloads import parse_payload
+from app.reconciliation.erased import refuse_erased
 
 
 class Cause(NamedTuple):
@@ -53,10 +55,13 @@ async def store_snapshot(
         usernames: By client.
 
     Raises:
+        OrderErased: events of the order were erased.
         NoEnvelope: the answer has none, which `FetchedOrder` rules out.
     """
     payload = parse_payload(fetched.body)
     if payload.reference is not None:
+        await lock_fetches(connection)  # an erasure holds this lock too
+        await refuse_erased(connection, payload.reference)
         await _go_on_after(connection, payload.reference)
     event_id = new_id()
     event = NewEvent(

@@ -40,6 +40,10 @@ class Reconciliation(Base):
     missing: Mapped[int] = mapped_column(server_default=NONE_YET)
     altered: Mapped[int] = mapped_column(server_default=NONE_YET)
     """Of the missing ones, those of which the store had the version and time with other contents."""
+    erased: Mapped[int] = mapped_column(server_default=NONE_YET)
+    """Orders that are not fetched, as events of them were erased."""
+    expired: Mapped[int] = mapped_column(server_default=NONE_YET)
+    """Orders that are not fetched, as they would be too old to be kept."""
     fetched: Mapped[int] = mapped_column(server_default=NONE_YET)
     refused: Mapped[int] = mapped_column(server_default=NONE_YET)
     requests: Mapped[int] = mapped_column(server_default=NONE_YET)

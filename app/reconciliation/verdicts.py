@@ -7,6 +7,7 @@ from enum import Enum
 from http import HTTPStatus
 
 from app.prioticket.errors import CredentialsRefused, Refused
+from app.reconciliation.erased import OrderErased
 
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=10), timedelta(minutes=15)
 GIVE_UP_AFTER = timedelta(hours=24)
@@ -22,7 +23,7 @@ class Verdict(Enum):
     """What becomes of a fetch that failed."""
 
     REFUSED = "refused"
-    """Prioticket said no, and would say it again."""
+    """Prioticket said no, and would say it again; or the order may not be fetched."""
     WAITS = "waits"
     """It may succeed later."""
     STOPS = "stops"
@@ -30,13 +31,13 @@ class Verdict(Enum):
 
 
 def verdict(error: Exception) -> Verdict:
-    """What becomes of a fetch after an error of Prioticket's client.
+    """What becomes of a fetch after an error of Prioticket's client, or because the order was erased.
 
     A page that is not JSON, or a redirect, is likely to be a maintenance page: it waits.
     """
     if isinstance(error, CredentialsRefused):
         return Verdict.STOPS
-    if isinstance(error, ValueError):  # it cannot be a reference
+    if isinstance(error, (ValueError, OrderErased)):  # a ValueError: it cannot be a reference
         return Verdict.REFUSED
     if not isinstance(error, Refused) or error.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
         return Verdict.WAITS

@@ -20,7 +20,7 @@ from app.deliveries.operations import drop_of_events
 from app.deliveries.plans import batches
 from app.deliveries.queries import RESULT, of_events
 from app.deliveries.tables import DEAD, PENDING, Attempt, Delivery, Destination, PassedOver
-from app.events.fetches import Fetch, FetchCause, FetchStatus
+from app.events.fetches import Fetch, FetchCause, FetchStatus, lock_fetches
 from app.events.tables import Event, Undispatched
 
 KEPT_HEADERS = ("content-type", "content-length")
@@ -145,6 +145,7 @@ async def erase(connection: AsyncConnection, ids: Sequence[UUID], *, drop: bool,
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_advisory_xact_lock(DISPATCH_LOCK)))
+        await lock_fetches(connection)  # whatever stores a fetched order then sees that it was erased
     else:
         await connection.execute(text("PRAGMA secure_delete = ON"))  # zeros over what is taken away
     undelivered = await _undelivered(connection, ids)

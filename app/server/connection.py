@@ -24,6 +24,7 @@ import re
 from asyncio import TimerHandle, Transport
 from datetime import timedelta
 from functools import partial
+from time import perf_counter
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
@@ -47,6 +48,7 @@ from app.server.head import (
 )
 from app.server.wire import Wire
 from app.telemetry.logs import LogWriter
+from app.telemetry.meter import Meter
 from app.telemetry.middleware import new_request_id
 from app.web.problems import Problem, Unavailable
 from app.web.response_headers import SECURITY_HEADERS
@@ -77,6 +79,7 @@ class Protocol(HttpToolsProtocol):
 
     paths: ClassVar[tuple[re.Pattern[str], ...]]
     log: ClassVar[LogWriter]
+    meter: ClassVar[Meter | None] = None
     most_bytes: ClassVar[int]
     open: ClassVar[Connections] = Connections(most=MOST_CONNECTIONS, most_of_address=MOST_OF_ADDRESS)
     head_timeout: ClassVar[timedelta] = HEAD_TIMEOUT
@@ -89,6 +92,7 @@ class Protocol(HttpToolsProtocol):
     _received = 0  # bytes of the request under way
     _between = 0  # bytes after the last piece of a body: chunk extensions and trailers
     _in_head = True
+    _began = 0.0  # as `perf_counter` tells the time: when the first byte of a head came; for the meter only
     _head_late_at: float | None = None  # on the loop's clock, while a head or the rest of a body is waited for
     _headers_sent: list[tuple[bytes, bytes]] | None = None  # of a head that is parsed again
     _refusal: Problem | None = None  # waits for the answers to earlier requests
@@ -152,6 +156,8 @@ class Protocol(HttpToolsProtocol):
         """Parses; a head or a request that outgrows its bounds ends the connection."""
         data = self._unparsed + data
         self._unparsed = b""
+        if self.meter is not None and self._in_head and not self._received:
+            self._began = perf_counter()
         start = 0
         while start < len(data) and self._refusal is None and not self.transport.is_closing():
             if self.pipeline:
@@ -219,6 +225,8 @@ class Protocol(HttpToolsProtocol):
         scope["raw_path"] = url.path
         scope["path"] = unquote(url.path.decode("ascii"))
         scope["query_string"] = url.query or b""
+        if self.meter is not None:
+            scope["state"]["began"] = self._began
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         before, self.cycle = self.cycle, Exchange(self, scope, expects_continue=expects, keep_alive=keep_alive)
         if before is None or before.response_complete:
@@ -348,6 +356,8 @@ class Protocol(HttpToolsProtocol):
                 "reason": problem.reason,
             }
             self.log.write("request", fields)
+            if self.meter is not None:
+                self.meter.refused(problem.status, problem.reason)
         self.transport.close()
 
     def _waits_for_answer(self) -> bool:

@@ -18,6 +18,7 @@ from app.server.connections import Connections
 from app.server.head import LARGEST_HEAD_BYTES
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
+from app.telemetry.meter import Meter
 
 IDLE_TIMEOUT = timedelta(seconds=75)
 """Longer than the 60 s of common balancers, which would otherwise send into a connection that closes."""
@@ -65,9 +66,7 @@ class Server(uvicorn.Server):
         if self.started:
             # Otherwise the garbage collector walks the whole program every second or so, and delays answers by 50 ms.
             spare_collector()
-            listener = self.servers[0].sockets[0]
-            host, port = listener.getsockname()[:2]
-            self._started(f"http://[{host}]:{port}" if listener.family == AF_INET6 else f"http://{host}:{port}")
+            self._started(url_of(self.servers[0].sockets[0]))
 
     async def on_tick(self, counter: int) -> bool:
         self._tick()
@@ -102,8 +101,10 @@ def spare_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS)
 
 
-def listen(host: str, port: int) -> socket:
+def listen(host: str, port: int, *, choose: str = "Choose another --port or --host.") -> socket:
     """A socket that several processes can accept from; at `::` it takes IPv4 too, whatever the system's default.
+
+    `choose` says what to do if it cannot be had.
 
     Raises:
         CannotListen: another process listens there, or the address is not one of this machine.
@@ -116,9 +117,15 @@ def listen(host: str, port: int) -> socket:
             dualstack_ipv6=host == "::" and has_dualstack_ipv6(),
         )
     except OSError as error:
-        raise CannotListen(f"The server cannot listen: {error}. Choose another --port or --host.") from None
+        raise CannotListen(f"The server cannot listen: {error}. {choose}") from None
     listener.setsockopt(SOL_SOCKET, SO_SNDBUF, SENT_AHEAD_BYTES)  # its connections inherit it
     return listener
+
+
+def url_of(listener: Any) -> str:
+    """The URL of a socket that listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == AF_INET6 else f"http://{host}:{port}"
 
 
 def server_for(
@@ -129,6 +136,7 @@ def server_for(
     started: Callable[[str], None],
     tick: Callable[[], object] = lambda: None,
     ending: Callable[[], None] = lambda: None,
+    meter: Meter | None = None,
 ) -> Server:
     """The server of one process; `.run([listener])` returns after SIGTERM, SIGINT or SIGHUP, once all is answered.
 
@@ -138,6 +146,7 @@ def server_for(
     attributes = {
         "paths": paths,
         "log": log,
+        "meter": meter,
         "most_bytes": OVERHEAD * settings.max_released_bytes + LARGEST_HEAD_BYTES,
         "open": _connections(settings),
     }

@@ -12,9 +12,11 @@ from app.settings.model import Settings
 def digest_of(settings: Settings) -> str:
     """12 hexadecimal digits, the same for the same settings. A changed secret changes it too, and cannot be guessed.
 
-    Each text counts by 16 bits of its hash: thousands of guesses would fit.
+    Each text counts by 16 bits of its hash: thousands of guesses would fit. `metrics` does not count, since no two
+    processes on a host can have the same.
     """
-    return sha256(to_json(_shortened(settings.model_dump()), fallback=str)).hexdigest()[:12]
+    counting = settings.model_dump(exclude={"metrics"})
+    return sha256(to_json(_shortened(counting), fallback=str)).hexdigest()[:12]
 
 
 def _shortened(value: Any) -> Any:

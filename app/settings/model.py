@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +27,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from app.settings.alarms import AlarmChannel, AlarmSettings
 from app.settings.clients import ClientSettings
 from app.settings.databases import DatabaseURL
 from app.settings.prioticket import PrioticketSettings
@@ -35,15 +37,16 @@ from app.settings.values import (
     Bytes,
     Events,
     Headers,
+    Listens,
     OpenConnections,
     OpenURLs,
     PublicURL,
     Seconds,
     Timeout,
     TokenKeys,
+    fit_signing,
     http_target,
     secrets,
-    signing_key,
     words,
 )
 
@@ -62,7 +65,7 @@ class DestinationSettings(BaseModel):
     url: str = Field(pattern=DESTINATION_URL, repr=False)  # it may hold a password
     events: Annotated[tuple[str, ...], NoDecode, BeforeValidator(words)] = Field(default=("*",), min_length=1)
     """Globs on the type."""
-    secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(secrets)] = ()
+    secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(secrets), AfterValidator(fit_signing)] = ()
     """Signing secrets as Standard Webhooks writes them; several while rotating."""
     headers: Headers = {}
     timeout: Timeout = timedelta(seconds=10)
@@ -79,18 +82,6 @@ class DestinationSettings(BaseModel):
         if not url.startswith("python:"):
             http_target(url)
         return url
-
-    @field_validator("secret")
-    @classmethod
-    def _can_sign(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for secret in secrets:
-            try:
-                signing_key(secret)
-            except ValueError:
-                raise ValueError(
-                    "must be whsec_ and the base64 of 24 to 64 bytes; `priohook secrets new` makes one"
-                ) from None
-        return secrets
 
     @model_validator(mode="after")
     def _only_http_has_headers(self) -> Self:
@@ -136,6 +127,13 @@ class Settings(BaseSettings):
             'How long what is stored is kept, a table of ages such as "90d"; without it everything is kept. See '
             "docs/operating.md."
         ),
+    )
+    alarms: AlarmSettings | None = Field(
+        default=None,
+        description="What is told when it goes wrong, tables by name such as `silence`; see docs/alarms.md.",
+    )
+    alarm_channels: dict[str, AlarmChannel] = Field(
+        default={}, description="Where alarms are told, a table by name; see docs/alarms.md."
     )
     max_body_bytes: Bytes = Field(
         default=1024 * 1024, le=64 * 1024 * 1024, description="The largest body that is accepted, after decompression."
@@ -195,6 +193,13 @@ class Settings(BaseSettings):
     )
     closed_urls: OpenURLs = Field(
         default=frozenset(), description="URLs to switch off, any of /docs and /openapi.json: they answer 404."
+    )
+    metrics: Listens | None = Field(
+        default=None,
+        description=(
+            "host:port at which GET /metrics answers for Prometheus, apart from the public port; a worker on the same "
+            "host needs one of its own. See docs/metrics.md."
+        ),
     )
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="How log lines look: auto is text on a terminal and JSON elsewhere."

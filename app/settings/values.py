@@ -21,6 +21,9 @@ HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 VALUE = re.compile(r"(?<==)[^&#]+|(?<=[?&#])[^=&#]+(?=[&#]|$)|(?<=#).+")
 """Each value in a query, a parameter without one, and the fragment."""
 
+SHOWN = ("http", "postgres", "sqlite")
+"""Schemes of URLs whose host may be shown."""
+
 SHORTEST_KEY, LONGEST_KEY = 24, 64  # bytes; Standard Webhooks, "Signature scheme"
 
 
@@ -76,6 +79,39 @@ def _a_minute(value: timedelta) -> timedelta:
 Every = Annotated[timedelta, BeforeValidator(_span), AfterValidator(_a_minute)]
 """How often something is done: seconds, or `15m`, `24h`, `7d`."""
 
+
+def _not_negative(value: timedelta) -> timedelta:
+    if value < timedelta(0):
+        raise ValueError("must not be less than 0 seconds")
+    return value
+
+
+Span = Annotated[timedelta, BeforeValidator(_span), AfterValidator(_not_negative)]
+"""How long something lasts: seconds, or `15m`, `24h`, `7d`."""
+
+
+def written_span(span: timedelta) -> str:
+    """A span as people write it, in the largest unit of which it is a whole number."""
+    seconds = span.total_seconds()
+    unit = next((name for name in "dhm" if seconds and seconds % SECONDS[name] == 0), "s")
+    return f"{seconds / SECONDS[unit]:g}{unit}"
+
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]?B)")
+BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str) or value.isdigit():
+        return value
+    if (written := SIZE.fullmatch(value)) is None:
+        raise ValueError('must be a number of bytes, such as 500000000, "500MB" or "5GB"')
+    return int(float(written[1]) * BYTES[written[2]])
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+"""Bytes, or `500MB`, `5GB`, in powers of 1000 as disks are sold."""
+
 Seconds = Annotated[
     timedelta, BeforeValidator(_number), AfterValidator(_positive), Field(json_schema_extra={"unit": "seconds"})
 ]
@@ -83,6 +119,30 @@ Bytes = Annotated[int, Field(gt=0, json_schema_extra={"unit": "bytes"})]
 Events = Annotated[int, Field(gt=0, json_schema_extra={"unit": "events"})]
 OpenConnections = Annotated[int, Field(gt=0, le=1_000_000, json_schema_extra={"unit": "connections"})]
 
+
+MOST_PORT = 65_535
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of `127.0.0.1:9464` or `[::1]:9464`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, _, port = address.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or "]" in host or not port.isascii() or not port.isdigit() or int(port) > MOST_PORT:
+        raise ValueError("must be host:port, such as 127.0.0.1:9464 or [::1]:9464")
+    return host, int(port)
+
+
+def _listens(address: str) -> str:
+    host_and_port(address)
+    return address
+
+
+Listens = Annotated[str, AfterValidator(_listens)]
+"""Where a server listens."""
 
 LONGEST_TIMEOUT = timedelta(minutes=5)
 
@@ -130,6 +190,18 @@ def signing_key(secret: SecretStr) -> bytes:
     if not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
         raise ValueError
     return key
+
+
+def fit_signing(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """The secrets, if each can sign."""
+    for secret in secrets:
+        try:
+            signing_key(secret)
+        except ValueError:
+            raise ValueError(
+                "must be whsec_ and the base64 of 24 to 64 bytes; `priohook secrets new` makes one"
+            ) from None
+    return secrets
 
 
 def new_signing_secret() -> str:
@@ -203,6 +275,8 @@ def masked(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
+    if not scheme.startswith(SHOWN):  # apprise's: any part of these may be a token
+        return f"{scheme}://***"
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     path, *query = re.split("(?=[?#])", rest[len(authority) :], maxsplit=1)
     user, at, host = authority.rpartition("@")

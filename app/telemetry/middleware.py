@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.telemetry import traces
 from app.telemetry.logs import LogWriter
+from app.telemetry.meter import Meter
 from app.telemetry.spans import Recorder, Spans
 from app.telemetry.tally import Tally
 from app.web.addresses import address_of
@@ -50,12 +51,13 @@ class RequestLine:
 
     `state["headers"]` has the headers by name, of repeated ones the last. The line's fields are in `state["line"]`,
     where all code adds what it learns. A function in `state["afterwards"]` is called once the answer is on its way: it
-    may add what the answer's time must not reveal.
+    may add what the answer's time must not reveal. `state["began"]` is when the first byte came, if the server says it.
     """
 
-    def __init__(self, app: ASGIApp, *, log: LogWriter, tally: Tally, spans: Spans) -> None:
+    def __init__(self, app: ASGIApp, *, log: LogWriter, tally: Tally, spans: Spans, meter: Meter | None = None) -> None:
         self._app = app
         self._log = log
+        self._meter = meter
         self._tally = tally
         self._spans = spans
 
@@ -112,18 +114,23 @@ class RequestLine:
         finally:
             line["status"] = status
             line["ms"] = int((perf_counter() - started) * 10_000 + 0.5) / 10
-            if (afterwards := state.get("afterwards")) is not None:
-                afterwards()
-            self._tally.answered(line)
+            self._count(line, state, started)
             if self._spans.recorder is not None and line["path"] == WEBHOOK:
                 _record(self._spans.recorder, state, sender=sender, started=started)
             # A balancer asks every second or so.
             self._log.write("request", line, level="debug" if scope["path"] in HEALTH else "info")
 
+    def _count(self, line: dict[str, Any], state: Mapping[str, Any], started: float) -> None:
+        if (afterwards := state.get("afterwards")) is not None:
+            afterwards()
+        self._tally.answered(line)
+        if self._meter is not None:
+            self._meter.answered(line, perf_counter() - state.get("began", started))
+
     def _placed(self, received: bytes, request_id: str) -> tuple[str | None, str]:
         """The sender's `traceparent`, if it is valid, and that of this request."""
         trace = traces.continued(received)
-        return (None, self._spans.begun(request_id)) if trace is None else (received.decode(), trace)
+        return (None, self._spans.begun(request_id)) if trace is None else (received[: traces.LENGTH].decode(), trace)
 
 
 def _record(recorder: Recorder, state: Mapping[str, Any], *, sender: str | None, started: float) -> None:

@@ -73,12 +73,16 @@ async def list_refusals(connection: AsyncConnection, *, since: datetime, limit: 
 
 
 async def sum_refusals(connection: AsyncConnection, *, since: datetime, limit: int) -> list[RefusedSince]:
-    """The refusals since a time as one row for each kind, the most frequent first."""
+    """The refusals since a time as one row for each kind: those of clients first, then those of strangers.
+
+    Of each, the most frequent come first. However many addresses a stranger has, clients stay within the limit.
+    """
     kind = [getattr(RefusedMinute, name) for name in KEY[1:]]
     requests = func.sum(RefusedMinute.requests).label("requests")
     last = func.max(RefusedMinute.minute, type_=RefusedMinute.minute.type).label("last")
     query = select(*kind, requests, last).where(RefusedMinute.minute >= _minute(since)).group_by(*kind)
-    rows = await read(connection, query.order_by(requests.desc(), last.desc(), *kind).limit(limit), RefusedSince)
+    order = (RefusedMinute.client == "", requests.desc(), last.desc(), *kind)
+    rows = await read(connection, query.order_by(*order).limit(limit), RefusedSince)
     return [row._replace(requests=int(row.requests)) for row in rows]
 
 

@@ -17,8 +17,8 @@ OTHER = "other"
 
 MINUTE = 60  # seconds
 MOST_OF_MINUTE = 50
-"""How many rows a minute has of refusals that name a client, and as many of all others. A stranger who refuses himself
-with a thousand addresses cannot push out the one that matters."""
+"""How many rows a process makes in a minute of refusals that name a client, and as many of all others. A stranger with
+a thousand addresses cannot push out the one that matters."""
 
 MOST_KEPT = 5000
 """How many rows wait for a database that is away; what comes after them is counted in the log only."""
@@ -67,7 +67,8 @@ class Tally:
     def __init__(self, *, clock: Callable[[], float] = time) -> None:
         self._clock = clock
         self._refusals: Counter[Refusal] = Counter()
-        self._rows: Counter[tuple[int, bool]] = Counter()  # by minute, and whether a client is named
+        self._minute = 0
+        self._rows: tuple[set[Refusal], set[Refusal]] = (set(), set())  # of that minute: of strangers, of clients
         self._succeeded: dict[str, float] = {}
         self._refused: dict[str, Heard] = {}
 
@@ -88,7 +89,6 @@ class Tally:
             heard[name] = refused._replace(succeeded_at=heard[name].succeeded_at) if name in heard else refused
         taken = Counts(self._refusals, heard)
         self._refusals = Counter()
-        self._rows.clear()
         self._succeeded, self._refused = {}, {}
         return taken
 
@@ -108,17 +108,23 @@ class Tally:
         client = line.get("client", "")
         minute = int(now) // MINUTE * MINUTE
         refusal = Refusal(minute, door, status, line.get("reason", OTHER), network(line["address"]), client)
-        self._count(refusal, 1)
+        self._count(self._bounded(refusal), 1)
         # For a stranger too, so that the time until the next request does not tell whether a client was meant.
         self._refused[client] = Heard(None, _moment(now), status, refusal.reason, refusal.address)
 
+    def _bounded(self, refusal: Refusal) -> Refusal:
+        """The refusal, without its address if the minute has enough rows. They are remembered when they are written."""
+        if refusal.minute != self._minute:
+            self._minute, self._rows = refusal.minute, (set(), set())
+        rows = self._rows[bool(refusal.client)]
+        if refusal in rows:
+            return refusal
+        if len(rows) >= MOST_OF_MINUTE:
+            return refusal._replace(address=OTHER)
+        rows.add(refusal)
+        return refusal
+
     def _count(self, refusal: Refusal, count: int) -> None:
-        if refusal not in self._refusals:
-            rows = (refusal.minute, bool(refusal.client))
-            if self._rows[rows] >= MOST_OF_MINUTE:
-                refusal = refusal._replace(address=OTHER)
-            else:
-                self._rows[rows] += 1
         if refusal in self._refusals or len(self._refusals) < MOST_KEPT:
             self._refusals[refusal] += count
 

@@ -11,6 +11,9 @@ nothing: most take over what their caller says."""
 
 NOT_SAMPLED = "00"
 SPAN_BITS = 64
+LENGTH = 55
+"""Of what is known of a `traceparent`; a later version may go on with bytes of any kind."""
+
 _process = token_hex(5)
 """With the 22 digits of a request id, the 32 of a trace's."""
 

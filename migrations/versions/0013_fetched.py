@@ -39,6 +39,7 @@ def upgrade() -> None:
     _index("uq_fetches_due", ["reference"], "status = 'due'", unique=True)
     _index("ix_fetches_due", ["due_at"], "status = 'due'")
     _index("ix_fetches_fetching", ["reference"], "status = 'fetching'")
+    _index("ix_fetches_finished", ["finished_at"], "finished_at IS NOT NULL")
     _index("ix_fetches_snapshot", ["snapshot_id"], "snapshot_id IS NOT NULL")
     op.create_table(
         "fetch_causes",
@@ -89,21 +90,39 @@ def _index(name: str, columns: list[str], where: str, *, unique: bool = False) -
 TRIGGERS = {
     "postgresql": [
         """
+        CREATE FUNCTION priohook_received_too() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.cause IS NOT NULL
+                OR NOT EXISTS (SELECT FROM deliveries WHERE event_id = NEW.id AND replay_id IS NULL)
+            THEN
+                INSERT INTO undispatched (event_id) VALUES (NEW.id) ON CONFLICT DO NOTHING;
+            END IF;
+            RETURN NULL;
+        END $$
+        """,
+        """
         CREATE TRIGGER events_received_too AFTER UPDATE OF origin ON events FOR EACH ROW
-        WHEN (OLD.origin = 'fetched' AND NEW.origin = 'both') EXECUTE FUNCTION priohook_released()
+        WHEN (OLD.origin = 'fetched' AND NEW.origin = 'both') EXECUTE FUNCTION priohook_received_too()
         """,
     ],
     "sqlite": [
         """
         CREATE TRIGGER events_received_too AFTER UPDATE OF origin ON events
-        WHEN OLD.origin = 'fetched' AND NEW.origin = 'both'
+        WHEN OLD.origin = 'fetched' AND NEW.origin = 'both' AND (
+            NEW.cause IS NOT NULL
+            OR NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.id AND replay_id IS NULL)
+        )
         BEGIN INSERT OR IGNORE INTO undispatched (event_id) VALUES (NEW.id); END
         """,
     ],
 }
-"""A fetched event that is received later may be one for destinations that did not want it while it was only fetched."""
+"""A fetched event that is received later may be one for destinations that did not want it while it was only fetched.
+
+If it was fetched for no notification, all have got it, unless it was to be delivered to none. A worker of the previous
+release could not dispatch it for the second time: it makes all deliveries of an event, and the index allows one each.
+"""
 
 NO_TRIGGERS = {
-    "postgresql": ["DROP TRIGGER events_received_too ON events"],
+    "postgresql": ["DROP TRIGGER events_received_too ON events", "DROP FUNCTION priohook_received_too"],
     "sqlite": ["DROP TRIGGER events_received_too"],
 }

@@ -314,6 +314,10 @@ def test_an_incident_is_named_with_what_to_type(incident):
         numbers(last_hour=0, same_hour_last_week=5),
         {"refused_last_10_minutes": refused(), "clients": used(succeeded_at=NOW)},
         {"refused_last_10_minutes": refused(), "clients": used(succeeded_at=NOW, refused_at=NOW - MINUTE / 4)},
+        {
+            "refused_last_10_minutes": refused(last_at=NOW - 5 * MINUTE),
+            "clients": used(succeeded_at=NOW - 4 * MINUTE, refused_at=NOW - 3 * MINUTE, refused_status=422),
+        },
         {"refused_last_10_minutes": refused(client="", requests=20)},
         {"quarantine": (Refusal("400: Empty.", 2, ID, NOW - 2 * DAY),)},
         {"processes": (WORKER, RECEIVER, replace(WORKER, is_running=False, beat_at=NOW - 2 * DAY))},
@@ -332,6 +336,7 @@ def test_an_incident_is_named_with_what_to_type(incident):
         },
         erp(state=State.FAILING, failing=1, stuck=(replace(STUCK, attempts=2),)),
         erp(state=State.NOT_CONFIGURED),
+        erp(state=State.NOT_CONFIGURED, certificate_until=NOW - DAY),
         erp(due=5, oldest_due_at=NOW - MINUTE),
         spool(oldest_at=NOW - MINUTE / 2),
     ],
@@ -342,9 +347,16 @@ def test_what_passes_by_itself_or_was_meant_is_not_told(changes):
 
 
 def test_a_client_that_is_refused_after_it_was_let_in_within_the_same_minute_is_told():
-    clients = used(succeeded_at=NOW - MINUTE / 2, refused_at=NOW - MINUTE / 4)
+    clients = used(succeeded_at=NOW - MINUTE / 2, refused_at=NOW - MINUTE / 4, refused_status=401)
     found = judge(replace(WELL, refused_last_10_minutes=refused(last_at=NOW - MINUTE), clients=clients))
     assert [each.name for each in found] == ["sender_refused"]
+
+
+def test_a_client_that_is_refused_from_many_addresses_is_told_once():
+    many = [each for number in range(3) for each in refused(address=f"192.0.2.{number}", requests=5 - number)]
+    (found,) = judge(replace(WELL, refused_last_10_minutes=tuple(many)))
+    told = "prioticket was refused 12 times in the last 10 min, most from 192.0.2.0 and 2 other addresses: "
+    assert found.what == told + "the secret is wrong."
 
 
 def test_what_loses_events_comes_before_what_delays_them_and_that_before_what_waits_for_a_person():

@@ -7,6 +7,7 @@ from sqlalchemy import event, insert, text, update
 from app.alarms.readings import read
 from app.database import counting
 from app.database.writing import writing
+from app.deliveries import standings
 from app.deliveries.standings import State
 from app.deliveries.tables import AttemptResult, Delivery, Destination
 from app.events.ids import made_at, new_id
@@ -248,7 +249,7 @@ async def test_refusals_and_what_is_known_of_clients_are_read(readings, engine, 
         await add_uses(connection, {"prioticket": Heard(None, at, 401, "wrong_secret", "192.0.2.1")})
     taken = await readings()
     assert [(each.client, each.requests) for each in taken.refused_last_10_minutes] == [("prioticket", 3)]
-    assert [(each.client, each.requests) for each in taken.refused_last_hour] == [("", 7), ("prioticket", 3)]
+    assert [(each.client, each.requests) for each in taken.refused_last_hour] == [("prioticket", 3), ("", 7)]
     (use,) = taken.clients
     assert (use.client, use.succeeded_at, use.refused_at, use.refused_status) == ("prioticket", None, at, 401)
 
@@ -291,6 +292,30 @@ async def test_a_count_stops_at_its_bound(readings, workers, monkeypatch):
         await workers.store(f"S{number}")
     taken = await readings()
     assert (taken.numbers.last_hour, taken.undispatched.events, taken.destinations[0].due) == (3, 3, 3)
+
+
+async def test_a_queue_beyond_the_bound_has_no_exact_number_while_some_of_it_is_in_flight(
+    readings, workers, monkeypatch
+):
+    monkeypatch.setattr(counting, "MOST_COUNTED", 4)
+    for number in range(20):
+        await workers.store(f"R{number}")
+    await workers.dispatch()
+    claims = (await workers.turn()).claims
+    (standing,) = (await readings()).destinations
+    assert 0 < standing.in_flight == len(claims) < 20
+    assert standing.due == counting.MOST_COUNTED + 1
+
+
+async def test_destinations_of_the_settings_are_read_before_others(readings, workers, engine, monkeypatch):
+    monkeypatch.setattr(standings, "MOST_DESTINATIONS", 1)
+    async with writing(engine) as connection:
+        others = [{"name": name, "since": NOON} for name in ("a", "b", "zoo")]
+        await connection.execute(insert(Destination), others)
+        failing = {"failures": 10, "failing_since": NOON, "probe_at": NOON}
+        await connection.execute(update(Destination).where(Destination.name == "zoo").values(failing))
+    taken = await readings(destinations=dict.fromkeys(("erp", "zoo"), ERP["erp"]))
+    assert [(each.name, each.state) for each in taken.destinations] == [("erp", State.READY), ("zoo", State.OPEN)]
 
 
 async def test_the_number_of_queries_does_not_grow_with_what_is_stored(readings, engine, workers):

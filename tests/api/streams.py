@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from starlette.types import ASGIApp, Message
 
-PATIENCE = 5.0  # seconds; a bound for a slow machine, never waited for
+PATIENCE = 30.0  # seconds; a bound for a slow machine, never waited for
 
 
 class Followed:

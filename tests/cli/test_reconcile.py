@@ -36,16 +36,6 @@ def test_what_is_not_a_time_is_wrong_usage(run, account, since):
     assert "is not a valid time" in done.errors
 
 
-def test_orders_of_events_that_may_be_deleted_are_not_delivered_again(run, fill, account, monkeypatch):
-    fill()
-    monkeypatch.setenv("PRIOHOOK_RETENTION__ACCEPTED", "90d")
-    done = run("reconcile", "--since", "91d")
-    assert done.status == 2
-    assert "give a later --since, or --no-deliver" in done.errors
-    assert run("reconcile", "--since", "91d", "--dry-run").status == 1, "only the Prioticket is missing"
-    assert run("reconcile", "--since", "89d").status == 1
-
-
 def test_a_run_is_audited_however_it_ends_and_a_dry_run_is_not(run, fill, account):
     fill()
     for options in (["--dry-run"], []):

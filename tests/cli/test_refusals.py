@@ -32,7 +32,7 @@ def refused(database_url, monkeypatch):
     refuse(database_url, line(client="prioticket"), line(422, reason="unprocessable"), line(client="prioticket"))
 
 
-def test_refusals_are_listed_the_most_frequent_first(run):
+def test_refusals_are_listed_those_of_clients_first(run):
     done = run("refusals", "list", "--since", "2026-08-12")
     assert done.text.splitlines() == [
         "2\t401\twrong_secret\twebhook\tprioticket\t192.0.2.1\t2026-08-12T12:02:00.000+00:00",

@@ -2,6 +2,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from rich.cells import cell_len
 
 from app.alarms.judgement import judge
 from app.cli.screen import screen
@@ -31,6 +32,19 @@ def test_the_first_lines_say_what_is_wrong_and_what_to_type(incident):
 def test_no_line_is_wider_than_the_terminal(incident, width):
     lines = shown(width, **INCIDENTS[incident][0])
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("name", ["仓库", "仓库" * 30, "cafe\u0301", "a-very-long-name-of-a-destination", "x" * 200])
+def test_a_name_of_any_script_and_length_stays_within_the_columns(name):
+    held = replace(STUCK, reference=name, last_error="連線被拒絕。" * 20)
+    lines = shown(**INCIDENTS["a poison order"][0] | {"destinations": (replace(ERP, name=name, stuck=(held,)),)})
+    assert max(map(cell_len, lines)) <= 80
+    assert lines[0] == "All is well."
+
+
+def test_without_an_accepted_event_among_the_newest_it_is_not_said_that_nothing_came():
+    assert "none of the newest 1,000 was accepted; 60 in 10 min" in " ".join(shown(last_accepted=()))
+    assert "nothing yet" in " ".join(shown(last_accepted=(), last_events=()))
 
 
 def test_what_was_read_is_told_in_words():

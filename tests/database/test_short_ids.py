@@ -23,9 +23,21 @@ from tests.database.test_columns import TABLES, key_of, read_all, read_back, row
 from tests.events.stores import new_event, running
 
 BEFORE = "0009"
-LATER = ("first_", "event_name", "origin", "cause", "fetched_for", "address", "request_id", "trace", "certificate_")
+LATER = (
+    "first_",
+    "event_name",
+    "origin",
+    "cause",
+    "fetched_for",
+    "address",
+    "request_id",
+    "trace",
+    "certificate_",
+    "erased_at",
+    "body_sha256",
+)
 NEWER = (
-    *("claims", "fetch", "reconciliations", "deleted_events", "backups"),
+    *("alarm", "audit", "claims", "fetch", "reconciliations", "deleted_events", "backups"),
     *("processes", "refusals", "client_uses"),
 )
 OLD_TABLES = [table for table in TABLES if not table.name.startswith(NEWER)]

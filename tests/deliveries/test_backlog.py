@@ -3,11 +3,12 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from app.database.writing import writing
-from app.deliveries.dispatch import ENOUGH, Dispatcher, register
-from app.deliveries.tables import Delivery, Destination
+from app.deliveries.dispatch import ENOUGH, Dispatcher, register, register_in_parts
+from app.deliveries.tables import Delivery, Destination, PassedOver
+from app.events.ids import id_floor
 from tests.deliveries.workers import Workers
 
 MOST = 2
@@ -140,3 +141,27 @@ async def test_two_workers_together_dispatch_what_is_needed_each_event_once(work
         await deliver(workers, NEEDED, "erp")
         done += await workers.dispatch_needed(other) + await workers.dispatch_needed(dispatcher)
     assert len({row.event_id for row in await workers.deliveries()}) == len(await workers.deliveries()) == MANY
+
+
+async def test_a_new_destination_is_registered_in_parts_and_gets_nothing_of_the_events_that_wait(workers, dispatcher):
+    await store(workers)
+    late = await workers.store("late")
+    async with writing(workers.engine) as connection:  # a part was noted before an interruption
+        await connection.execute(insert(PassedOver), [{"event_id": late, "destination": "crm"}])
+    earlier = workers.now - timedelta(hours=1)
+    await workers.store("early", id=id_floor(earlier))
+    await register_in_parts(workers.engine, ["crm", "erp"], now=workers.now, most=MOST)
+    later = await workers.store("A")
+    assert await workers.dispatch_needed(await begun(workers, {"crm": ["*"]})) == MANY + 3
+    assert [row.event_id for row in await workers.deliveries()] == [later]
+    async with workers.engine.connect() as connection:
+        assert (await connection.scalars(select(PassedOver.event_id))).all() == []
+
+
+async def test_a_destination_that_is_registered_in_parts_gets_what_arrives_after_that(workers):
+    await store(workers, count=3 * MOST)
+    await register_in_parts(workers.engine, ["crm"], now=workers.now, most=MOST)
+    await register_in_parts(workers.engine, ["crm"], now=workers.now, most=MOST)
+    async with workers.engine.connect() as connection:
+        noted = (await connection.scalars(select(PassedOver.event_id).order_by(PassedOver.event_id))).all()
+    assert noted == await workers.undispatched()

@@ -71,6 +71,21 @@ async def test_why_a_destination_cannot_be_used_is_kept_until_a_worker_can_use_i
         assert (await workers.destination()).unusable_reason is None
 
 
+async def test_the_certificate_of_a_destination_without_tls_is_forgotten(engine, database_url):
+    workers = Workers(engine)
+    await workers.store("A")
+    async with writing(engine) as connection:
+        rows = [{"name": name, "since": workers.now, "certificate_until": workers.now} for name in ("plain", "tls")]
+        await connection.execute(insert(Destination), rows)
+    settings = {
+        name: DestinationSettings(url=f"{scheme}://127.0.0.1:9/in", events=["NONE"])
+        for name, scheme in (("plain", "http"), ("tls", "https"))
+    }
+    async with Worker(engine, database_url, settings).running(), engine.connect() as connection:
+        found = await connection.execute(select(Destination.name, Destination.certificate_until))
+        assert {name: until is None for name, until in found if name != "erp"} == {"plain": True, "tls": False}
+
+
 async def test_a_pause_and_its_end_are_warnings_of_the_worker_whoever_did_it(engine, database_url, own, caplog):
     workers = Workers(engine)
     destinations = {"erp": DestinationSettings(url="python:idle_business:take")}

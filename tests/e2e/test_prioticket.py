@@ -109,6 +109,10 @@ def test_an_order_is_stored_as_a_fetched_event_once(serve, priohook, simulated, 
     assert (shown["origin"], shown["reference"], shown["client"]) == ("fetched", reference, "prioticket")
     assert priohook("events", "show", event_id, "--body", **settings).stdout == first.stdout
     assert priohook(*store, **settings).stderr == f"Event {event_id} has it already.\n"
+    assert priohook("erase", "--reference", reference, "--now", "--yes", **settings).returncode == 0
+    refused = priohook(*store, **settings)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "Events of this order were erased, so it is not fetched again." in refused.stderr
 
 
 def test_a_sample_that_prioticket_sends_is_found_in_the_database(serve, priohook, simulated, database_url):

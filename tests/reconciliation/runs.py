@@ -51,6 +51,11 @@ def lived(fake: Fake, steps: int, *, between: float = 1.0) -> list[Step]:
     return done
 
 
+def changes(fake: Fake, reference: str) -> Step:
+    """The next step of one order; others take theirs meanwhile."""
+    return next(step for _ in range(2000) for step in lived(fake, 1) if step.reference == reference)
+
+
 async def receive(url: str, events: Iterable[NewEvent]) -> None:
     async with running(url) as store:
         for event in events:

@@ -5,16 +5,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app.database.writing import writing
-from app.events.fetches import Fetch, announces_order, outcome_of
+from app.events.fetches import Fetch, FetchStatus, announces_order, outcome_of
 from app.events.tables import Event
 from app.prioticket.identity import accepted_key
+from app.prioticket.pace import MOST_REFUSALS
 from app.prioticket.payloads import parse_payload
 from app.reconciliation import fetching
-from app.reconciliation.enrichment import STALE, Enricher
+from app.reconciliation.enrichment import STALE, Enricher, give_up_fetches
+from app.reconciliation.erased import OrderErased
+from app.reconciliation.snapshots import Cause, store_snapshot
 from app.reconciliation.verdicts import GIVE_UP_AFTER, STOPPED_FOR
+from app.retention.erasing import erase
 from tests.deliveries.workers import TICK, Workers
 from tests.prioticket.fake import Fake
 
@@ -80,6 +84,13 @@ class Enriched:
         for delivery in await self.workers.deliveries():
             found.setdefault(delivery.destination, []).append(delivery.event_id)
         return found
+
+
+async def _then(answer, act):
+    """An answer of Prioticket's, after which something happens before it is stored."""
+    fetched = await answer
+    await act()
+    return fetched
 
 
 @pytest.fixture
@@ -181,6 +192,35 @@ async def test_an_order_that_prioticket_refuses_is_not_asked_for_again(enriched,
     assert [record.fields["event_id"] for record in caplog.records if record.message == "fetch_given_up"] == [
         str(cause)
     ]
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+async def test_an_erased_order_is_not_fetched_and_its_new_notification_goes_alone(enriched, monkeypatch, when):
+    each = enriched()
+    (reference, *_) = each.fake.orders(1)
+    first = await each.notify(reference)
+    await each.workers.register("erp")
+
+    async def erased(*_):
+        async with writing(each.engine) as connection:
+            await erase(connection, [first], drop=True, now=each.now())
+
+    if when == "before":
+        await erased()
+    cause = await each.notify(reference)
+    await each.dispatch(thin={"erp": "snapshot"})
+    async with each.enricher() as enricher:
+        if when == "during":
+            asked = enricher._client.order  # noqa: SLF001 - the test needs a moment while Prioticket is asked
+            monkeypatch.setattr(enricher._client, "order", lambda *given: _then(asked(*given), erased))  # noqa: SLF001
+        await each.fetch(enricher)
+        await each.fetch(enricher, after=3600)
+    assert each.fake.paths() == [f"GET /orders/{reference}"] * (when == "during")
+    assert await each.snapshots() == []
+    outcome = await each.outcome(cause)
+    assert (outcome.status, outcome.error) == ("refused", str(OrderErased()))
+    await each.dispatch(thin={"erp": "snapshot"})
+    assert await each.delivered_to() == {"erp": [cause]}
 
 
 async def test_a_prioticket_that_is_down_is_asked_later_and_given_up_after_a_day(enriched):
@@ -366,9 +406,120 @@ async def test_when_enrichment_is_switched_off_nothing_waits_for_orders_any_more
     cause = await each.notify("PRI1")
     await each.dispatch(thin={"erp": "snapshot"})
     assert await each.delivered_to() == {}
-    async with writing(each.engine) as connection:
-        await fetching.give_up(connection, "off", now=each.now())
+    await give_up_fetches(each.engine)
     await each.dispatch(thin=None)
     assert await each.delivered_to() == {"erp": [cause]}
     async with each.engine.connect() as connection:
         assert await connection.scalar(select(Fetch.status)) == "dead"
+
+
+async def test_many_fetches_are_given_up_in_parts(enriched, monkeypatch):
+    monkeypatch.setattr(fetching, "MOST_AT_ONCE", 2)
+    each = enriched()
+    causes = [await each.notify(f"PRI{number}") for number in range(5)]
+    await each.dispatch()
+    async with writing(each.engine) as connection:
+        assert await fetching.give_up(connection, "off", now=each.now()) == 2
+    await give_up_fetches(each.engine)
+    assert {(await each.outcome(cause)).status for cause in causes} == {"dead"}
+    assert await each.workers.undispatched() == causes
+
+
+async def test_a_refusal_whose_text_no_column_takes_is_kept_and_ends_the_fetch(enriched):
+    each = enriched()
+    odd = b'{"error":"NO\\u0000","error_reference":"\\ud800","errors":["\\u001b[2J\\u0000 \\udfff"]}'
+    each.fake.replaced = (422, odd)
+    cause = await each.notify("PRI-odd")
+    await each.dispatch()
+    async with each.enricher() as enricher:
+        await each.fetch(enricher)
+        await each.fetch(enricher, after=300)
+    outcome = await each.outcome(cause)
+    assert outcome.status == "refused"
+    assert outcome.error.isprintable()
+
+
+async def test_a_fetch_whose_notifications_were_deleted_holds_up_no_other(enriched):
+    each = enriched()
+    (reference, *_) = each.fake.orders(1)
+    gone = await each.notify("PRI-gone")
+    cause = await each.notify(reference)
+    await each.dispatch()
+    async with writing(each.engine) as connection:
+        await connection.execute(delete(Event).where(Event.id == gone))
+    async with each.enricher() as enricher:
+        await each.fetch(enricher)
+        await each.fetch(enricher)
+    assert [row.cause for row in await each.snapshots()] == [cause]
+    assert await each.outcome(gone) is None
+
+
+async def test_an_order_linked_while_its_event_is_dispatched_reaches_the_destination_that_waits(enriched):
+    each = enriched()
+    (reference, *_) = each.fake.orders(1)
+    types, thin = {"erp": ["ORDER_UPDATE"]}, {"erp": "snapshot"}
+    await each.workers.register("erp")
+    await each.notify(reference)
+    await each.dispatch(types, thin)
+    async with each.fake.client() as client:
+        fetched = await client.order(reference)
+    payload = parse_payload(fetched.body)
+    key = accepted_key("prioticket", fetched.body, payload)
+    received = await each.workers.store(**payload.columns() | {"body": fetched.body, "dedup_key": key})
+    each.fake.seconds += 3
+    lease = timedelta(seconds=60)
+    async with writing(each.engine) as connection:
+        claim = await fetching.claim(connection, worker="one", rate=5, lease=lease, now=each.now())
+    assert claim is not None
+    async with writing(each.engine) as connection:
+        assert await fetching.is_held(connection, claim)
+        why = Cause(claim.cause.event_id, event_name="ORDER_UPDATE")
+        snapshot = await store_snapshot(connection, fetched, why, client="prioticket", usernames={})
+        await fetching.done(connection, claim, snapshot.id, new=snapshot.new, error=None, now=each.now())
+        dispatching = asyncio.create_task(each.dispatch(types, thin))
+        await asyncio.wait([dispatching], timeout=0.5)
+    await dispatching
+    await each.dispatch(types, thin)
+    assert await each.delivered_to() == {"erp": [received]}
+
+
+async def test_all_workers_together_stop_after_twenty_refusals_until_a_minute_has_passed(enriched):
+    each = enriched()
+    for number in range(30):
+        await each.notify(f"PRI-none{number}")
+    await each.dispatch()
+    each.fake.seconds += 3
+    lease = timedelta(seconds=60)
+
+    async def refuse() -> int:
+        refused = 0
+        for number in range(100):
+            async with writing(each.engine) as connection:
+                claim = await fetching.claim(connection, worker=f"{number % 3}", rate=5, lease=lease, now=each.now())
+                if claim is not None:
+                    await fetching.failed(connection, claim, FetchStatus.REFUSED, "no", now=each.now())
+                    refused += 1
+            each.fake.seconds += 0.25
+        return refused
+
+    assert await refuse() == MOST_REFUSALS
+    each.fake.seconds += 60
+    assert await refuse() == 30 - MOST_REFUSALS
+
+
+async def test_fetches_that_ended_long_ago_are_forgotten_unless_their_notification_waits(enriched):
+    each = enriched()
+    (reference, *_) = each.fake.orders(1)
+    done, refused = await each.notify(reference), await each.notify("PRI-none")
+    await each.dispatch()
+    async with each.enricher() as enricher:
+        await each.fetch(enricher)
+    async with writing(each.engine) as connection:
+        assert await fetching.forget_old(connection, now=each.now() + fetching.KEPT_FOR - timedelta(hours=1)) == 0
+    later = each.now() + fetching.KEPT_FOR + timedelta(hours=1)
+    async with writing(each.engine) as connection:
+        assert await fetching.forget_old(connection, now=later) == 0, "neither is dispatched yet"
+    await each.dispatch()
+    async with writing(each.engine) as connection:
+        assert await fetching.forget_old(connection, now=later) == 2
+    assert [await each.outcome(event_id) for event_id in (done, refused)] == [None, None]

@@ -1,16 +1,19 @@
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from app.database.writing import writing
+from app.events.ids import id_floor
 from app.prioticket.errors import CredentialsRefused
 from app.reconciliation.alone import alone
 from app.reconciliation.keeping import Keeper
 from app.reconciliation.periodic import Periodic
-from app.reconciliation.runs import Asked, begin
+from app.reconciliation.runs import Asked, Counts, begin, finish, last_start
+from app.reconciliation.tables import Reconciliation
 from tests.prioticket.fake import API_KEY, CLIENT_SECRET, Fake
 from tests.reconciliation.runs import clients, lived, newest_of, receive, stored_orders, webhook_of
 
@@ -89,3 +92,31 @@ async def test_a_failed_run_is_told_without_secrets_and_deliveries_go_on(engine,
     (told,) = logged(caplog, "reconcile_failed")
     assert "403 FORBIDDEN" in told["error"]
     assert [secret for secret in (CLIENT_SECRET, API_KEY, *fake.api.tokens) if secret in caplog.text] == []
+
+
+async def test_a_run_of_a_clock_that_was_ahead_keeps_no_later_one_from_being_due(engine):
+    fake = Fake()
+    lived(fake, 5)
+    year = timedelta(days=365)
+    async with periodic(fake, engine) as worker:
+        async with writing(engine) as connection:
+            run = await begin(connection, Asked(since=fake.now() + year), now=fake.now() + year)
+            await finish(connection, run, Counts(), now=fake.now() + year)
+        fake.seconds += 300
+        assert await worker.run_if_due(now=fake.now())
+        assert await stored_orders(engine) == newest_of(fake)
+        assert not await worker.run_if_due(now=fake.now() + EVERY - timedelta(seconds=60))
+
+
+async def test_the_newest_run_is_the_one_that_began_last_whatever_the_ids_say(engine):
+    now = Fake().now()
+    async with writing(engine) as connection:
+        for minutes in (0, 20):
+            run = await begin(connection, Asked(since=now), now=now + timedelta(minutes=minutes))
+            await finish(connection, run, Counts(), now=now)
+        ahead = {"id": id_floor(datetime.now(UTC) + timedelta(days=1))}
+        first = Reconciliation.started_at == now
+        await connection.execute(update(Reconciliation).where(first).values(ahead))
+        last = await last_start(connection, now=now + timedelta(minutes=21))
+    assert last is not None
+    assert last.at == now + timedelta(minutes=20)

@@ -4,19 +4,24 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select
 
 from app.database.writing import writing
 from app.events.rows import Stored
-from app.events.tables import Event, Undispatched
+from app.events.tables import Undispatched
 from app.prioticket.errors import Unavailable
 from app.reconciliation import comparing
 from app.reconciliation.comparing import Verdict
-from app.reconciliation.runs import Asked, begin
+from app.reconciliation.erased import OrderErased
+from app.reconciliation.keeping import Keeper
+from app.reconciliation.runs import Asked, begin, new_run
+from app.retention.erasing import erase, of_reference
 from tests.conftest import basic_header
 from tests.events.stores import running
 from tests.prioticket.fake import START, Fake
 from tests.reconciliation.runs import (
+    changes,
+    clients,
     events,
     lived,
     newest_of,
@@ -25,12 +30,18 @@ from tests.reconciliation.runs import (
     stored_orders,
     webhook_of,
 )
+from tests.retention.ages import prune
 
 
 def lost(steps, share, seed=3):
     """What arrives of the steps."""
     random = Random(seed)  # noqa: S311 - it chooses what gets lost
     return [step for step in steps if random.random() >= share]
+
+
+async def erased(engine, reference):
+    async with writing(engine) as connection:
+        await erase(connection, await of_reference(connection, reference), drop=True, now=datetime.now(UTC))
 
 
 async def rows(engine):
@@ -85,15 +96,6 @@ async def test_an_order_that_the_list_shows_otherwise_is_not_missing(engine, dat
     monkeypatch.setattr(fake.book, "newest", lambda: iter(shown))
     counts, _, found = await reconcile(fake, engine)
     assert (counts.known, counts.missing, counts.fetched, found) == (len(shown), 0, 0, [])
-
-
-async def test_an_order_that_was_erased_is_not_fetched_again(engine, database_url):
-    fake = Fake()
-    await receive(database_url, map(webhook_of, lived(fake, 60)))
-    async with writing(engine) as connection:
-        await connection.execute(update(Event).values(body=b"", erased_at=START))
-    counts, _, found = await reconcile(fake, engine)
-    assert (counts.known, counts.missing, counts.fetched, found) == (len(newest_of(fake)), 0, 0, [])
 
 
 async def test_a_newer_state_than_the_listed_one_is_known(engine, database_url, monkeypatch):
@@ -310,3 +312,80 @@ async def test_what_was_fetched_comes_after_what_arrived_even_from_a_clock_that_
     await reconcile(fake, engine)
     (fetched,) = [row.id for row in await rows(engine) if row.reference == last.reference and row.origin == "fetched"]
     assert fetched > ahead.id
+
+
+async def test_an_order_of_which_an_event_was_erased_is_never_fetched_again(engine, database_url):
+    fake = Fake()
+    steps = lived(fake, 1)
+    await receive(database_url, map(webhook_of, steps))
+    reference = steps[0].reference
+    await erased(engine, reference)
+    stored = await rows(engine)
+    for changed in (False, True):
+        if changed:
+            changes(fake, reference)
+        counts, complete, found = await reconcile(fake, engine, thin=True, asked={"versions": True})
+        assert complete
+        assert (counts.erased, counts.refused) == (1, 0)
+        assert reference not in {finding.reference for finding in found}
+        assert counts.listed == counts.known + counts.missing + counts.erased
+    assert f"GET /orders/{reference}" not in fake.paths()
+    assert [row for row in await rows(engine) if row.reference == reference] == [
+        row for row in stored if row.reference == reference
+    ]
+
+
+async def test_a_new_webhook_of_an_erased_order_is_an_event_and_known(engine, database_url):
+    fake = Fake()
+    step, *_ = lived(fake, 1)
+    await receive(database_url, [webhook_of(step)])
+    await erased(engine, step.reference)
+    last = changes(fake, step.reference)
+    async with running(database_url) as store:
+        assert not (await store.append(webhook_of(last))).duplicate
+    counts, _, _ = await reconcile(fake, engine, asked={"until": last.at}, dry_run=True)
+    assert (counts.erased, counts.known) == (0, 1)
+
+
+async def test_an_order_that_is_erased_while_prioticket_is_asked_is_not_stored(engine, database_url):
+    fake = Fake()
+    step, *_ = lived(fake, 1)
+    await receive(database_url, [webhook_of(step)])
+    async with fake.client() as client:
+        fetched = await client.order(step.reference)
+    await erased(engine, step.reference)
+    run = new_run(Asked(since=START), now=fake.now())
+    with pytest.raises(OrderErased):
+        await Keeper(engine, clients()).keep(run, fetched)
+    assert len(await rows(engine)) == 1
+
+
+async def test_what_retention_has_deleted_is_not_fetched_again(engine, database_url):
+    fake = Fake()
+    old = lived(fake, 40)
+    fake.seconds += 100 * 86400
+    new = lived(fake, 40)
+    await receive(database_url, (webhook_of(step, received_at=step.at) for step in old))
+    async with engine.begin() as connection:
+        await connection.execute(delete(Undispatched))
+    assert (await prune(engine, fake.now(), accepted="90d")).total() == len(old)
+    since = START - timedelta(days=1)
+    counts, _, found = await reconcile(fake, engine, since=since, keeps=timedelta(days=90), now=fake.now)
+    gone = {step.reference for step in old} - {step.reference for step in new}
+    assert gone
+    assert (counts.expired, counts.missing) == (len(gone), len(newest_of(fake)) - len(gone))
+    assert not gone & {finding.reference for finding in found}
+    assert {row.reference for row in await rows(engine)} == {finding.reference for finding in found}
+    again, _, _ = await reconcile(fake, engine, since=since, now=fake.now)
+    assert again.missing == len(gone), "without retention they are missing"
+
+
+async def test_of_the_versions_in_between_those_that_are_too_old_are_not_kept(engine):
+    fake = Fake()
+    (first, *_) = lived(fake, 1)
+    fake.seconds += 100 * 86400
+    changes(fake, first.reference)
+    await reconcile(fake, engine, asked={"versions": True}, keeps=timedelta(days=90), now=fake.now)
+    stored = [row for row in await rows(engine) if row.reference == first.reference]
+    assert [row.order_version for row in stored] == [newest_of(fake)[first.reference]["order_version"]]
+    assert f"GET /orders/{first.reference}" in fake.paths()

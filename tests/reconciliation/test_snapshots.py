@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app.database.writing import writing
 from app.events.ids import new_id
@@ -104,7 +104,7 @@ async def test_the_same_bytes_from_another_username_are_an_event_of_their_own(da
 async def test_a_snapshot_that_is_received_later_is_dispatched_again_but_delivered_once(database_url, engine):
     workers = Workers(engine)
     await workers.register()
-    snapshot = await store(engine)
+    snapshot = await store(engine, Cause(new_id()))
     await workers.dispatch()
     async with running(database_url) as events:
         await events.append(webhook())
@@ -112,6 +112,26 @@ async def test_a_snapshot_that_is_received_later_is_dispatched_again_but_deliver
     assert await undispatched(engine) == {snapshot.id}
     await workers.dispatch()
     assert [delivery.event_id for delivery in await workers.deliveries()] == [snapshot.id]
+
+
+async def test_a_snapshot_of_no_notification_is_dispatched_again_only_if_it_was_delivered_to_nobody(
+    database_url, engine
+):
+    """A worker of the previous release would make the same deliveries again, which the index refuses for ever."""
+    workers = Workers(engine)
+    await workers.register()
+    snapshot = await store(engine)
+    delivered = await workers.dispatch()
+    async with running(database_url) as events:
+        await events.append(webhook())
+    assert (delivered, await undispatched(engine)) == (1, set())
+    other = json.dumps({"data": {"kind": "order", "order": ORDER | {"order_reference": "PRI2"}}}).encode()
+    kept = await store(engine, body=other)
+    async with writing(engine) as connection:
+        await connection.execute(delete(Undispatched))
+    async with running(database_url) as events:
+        await events.append(webhook(body=other))
+    assert await undispatched(engine) == {kept.id} != {snapshot.id}
 
 
 async def test_a_delivery_tells_that_its_event_was_fetched_and_why(engine):

@@ -16,6 +16,10 @@ def test_the_same_settings_have_the_same_digest_whatever_their_order():
     assert digest_of(settings()) == digest_of(settings(clients=turned))
 
 
+def test_processes_of_one_host_have_the_same_digest_though_each_has_its_own_address_for_metrics():
+    assert digest_of(settings(metrics="127.0.0.1:9464")) == digest_of(settings())
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from time import perf_counter
 from typing import Any
 
 import httpx2
@@ -14,13 +15,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.application import create_app
 from app.database.engines import engine_for
 from app.events.tables import Event
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter, logging_to
+from app.telemetry.meter import ACKNOWLEDGED, Meter
 from app.telemetry.middleware import RequestLine
 from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
@@ -127,6 +129,14 @@ async def test_the_trace_of_the_sender_goes_on_in_the_line_and_in_the_event(star
     assert line["trace"] == sent[3:35]
     assert (event.trace[:36], event.trace != sent) == (sent[:36], True)
     assert (event.address, event.request_id) == ("127.0.0.1", reply.headers["X-Request-Id"])
+
+
+async def test_a_trace_of_a_later_version_may_end_in_any_bytes(start, sqlite_url, lines):
+    sent = b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-\xff\xfe"
+    async with start(sqlite_url) as client:
+        reply = await client.post(WEBHOOK, content=ORDER, headers={**basic_header(), "traceparent": sent})
+    assert reply.status_code == 200
+    assert request_lines(lines)[0]["trace"] == sent[3:35].decode()
 
 
 @pytest.mark.parametrize("sent", [None, "nonsense"])
@@ -365,3 +375,21 @@ async def test_a_bug_behind_the_door_logs_no_credential_no_body_and_no_contact(s
     assert reply.status_code == 500
     assert "request_failed" in log.getvalue()
     assert no_word_of_the_request_in(log)
+
+
+async def test_an_acknowledgement_takes_from_the_first_byte_that_the_server_saw(log):
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ignore(_: object) -> None:
+        pass
+
+    async def nothing() -> Message:
+        raise AssertionError
+
+    meter = Meter()
+    line = RequestLine(answer, log=LogWriter(log, style="json"), tally=Tally(), spans=Spans(), meter=meter)
+    scope = {"type": "http", "method": "POST", "path": "/webhooks/prioticket", "headers": []}
+    await line({**scope, "state": {"began": perf_counter() - 5}}, nothing, ignore)
+    assert 5 <= meter.histograms[ACKNOWLEDGED][()].total < 10

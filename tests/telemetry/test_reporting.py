@@ -116,6 +116,16 @@ async def test_refusals_are_summed_since_the_minute_of_a_time(engine, tally, clo
     assert (second.status, second.reason, second.requests) == (503, "queue_full", 1)
 
 
+async def test_a_client_stays_within_the_limit_however_many_strangers_are_refused(engine, tally):
+    for number in range(10):
+        for _ in range(2):
+            tally.answered(line(address=f"198.51.100.{number}", reason="unknown_username"))
+    tally.answered(line(client="prioticket"))
+    await Reporter(engine, identity(), tally=tally).report(now=NOON)
+    found = await read(engine, sum_refusals, since=NOON, limit=2)
+    assert [(each.client, each.requests) for each in found] == [("prioticket", 1), ("", 2)]
+
+
 async def test_refusals_are_kept_for_seven_days_and_deleted_in_small_steps(engine, tally, clock, monkeypatch):
     monkeypatch.setattr(refusals, "MINUTES_AT_ONCE", 2)
     for _ in range(4):

@@ -76,6 +76,15 @@ def test_addresses_beyond_the_most_of_a_minute_are_counted_as_one(tally):
     assert counted[Refusal(MINUTE, "webhook", 401, "unknown_username", "other", "")] == 10
 
 
+def test_a_minute_has_its_most_rows_however_often_they_are_written(tally):
+    rows = set()
+    for number in range(3 * MOST_OF_MINUTE):
+        tally.answered(line(address=f"198.51.100.{number}", reason="unknown_username"))
+        tally.answered(line(address="198.51.100.0", reason="unknown_username"))
+        rows |= tally.take().refusals.keys()
+    assert len(rows) == MOST_OF_MINUTE + 1
+
+
 def test_strangers_do_not_push_out_the_address_that_means_a_client(tally):
     for number in range(MOST_OF_MINUTE + 10):
         tally.answered(line(address=f"198.51.100.{number}", reason="unknown_username"))

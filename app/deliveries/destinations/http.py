@@ -2,7 +2,6 @@
 
 import hmac
 from base64 import b64encode
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
@@ -72,7 +71,7 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
         sent["Content-Encoding"] = coding.decode()
     sent |= {"webhook-id": str(claim.event_id), "webhook-timestamp": stamp}
     if keys:
-        sent["webhook-signature"] = " ".join(_signatures(claim, keys, stamp))
+        sent["webhook-signature"] = signatures(str(claim.event_id), claim.body, keys, stamp)
     fetched = claim.origin == Origin.FETCHED
     optional = {
         "Priohook-Event-Type": claim.type,
@@ -87,6 +86,19 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
     }
     sent["Priohook-Attempt"] = str(claim.attempt)
     return sent | {name: _visible(str(value)) for name, value in optional.items() if value is not None}
+
+
+def signatures(message_id: str, body: bytes, keys: list[bytes], stamp: str) -> str:
+    """A signature for each key (Standard Webhooks 1.0, "Signature scheme"). Its library signs only text, not bytes.
+
+    Args:
+        message_id: The value of `webhook-id`.
+        body: The exact bytes that are sent.
+        keys: The newest first.
+        stamp: The value of `webhook-timestamp`.
+    """
+    signed = f"{message_id}.{stamp}.".encode() + body
+    return " ".join("v1," + b64encode(hmac.digest(key, signed, sha256)).decode() for key in keys)
 
 
 def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
@@ -105,13 +117,6 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return min(max(at - now, timedelta(0)), LONGEST_RETRY_AFTER)
-
-
-def _signatures(claim: Claim, keys: list[bytes], stamp: str) -> Iterator[str]:
-    """A signature for each key (Standard Webhooks 1.0, "Signature scheme"). Its library signs only text, not bytes."""
-    signed = f"{claim.event_id}.{stamp}.".encode() + claim.body
-    for key in keys:
-        yield "v1," + b64encode(hmac.digest(key, signed, sha256)).decode()
 
 
 def _visible(text: str) -> str:
