@@ -106,7 +106,8 @@ def erase(
 
 
 async def _found(settings: Settings, wanted: Wanted) -> Found:
-    found = Found()
+    # The spool first: what is moved into the database after that is looked for there.
+    found = Found(spooled=waiting_in(settings.spool, wanted.spooled()))
     async with opened(settings) as engine:
         ids = wanted.ids or []
         if wanted.contact is not None:
@@ -120,7 +121,6 @@ async def _found(settings: Settings, wanted: Wanted) -> Found:
             found.ids += planned.events
             found.erased_before += planned.erased
             found.undelivered += planned.undelivered
-    found.spooled = waiting_in(settings.spool, wanted.spooled())
     known = {*found.ids, *chain.from_iterable(found.spooled.values())}
     if wanted.ids is not None and len(known) + found.erased_before < len(set(wanted.ids)):
         raise click.ClickException("One of these ids belongs to no event. Nothing was erased.")
