@@ -6,6 +6,7 @@ and cannot deadlock with the receivers and workers that change several of its ro
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -188,6 +189,7 @@ async def _events(
     new = [row for row in keyed.values() if row.stored_at != now]
     if new:
         keys = [{"dedup_key": row.dedup_key, "event_id": row.id, "deleted_at": now} for row in new]
+        keys.sort(key=itemgetter("dedup_key"))  # as a receiver that counts copies locks them
         await upsert(connection, DeletedEvent, keys, key=["dedup_key"], changes=_of_key)
         if not on_sqlite:
             return Batch(len(rows), 0, after)  # the next batch has the same events

@@ -99,18 +99,22 @@ async def _at_rest(
 def swap(copy: Path, target: Path, *, now: datetime) -> Path | None:
     """Puts the copy in the target's place, and returns where the file that was there is now.
 
-    There is a database in that place at every moment, even if the machine stops: `serve` would make an empty one. The
-    copy gets the owner and mode of the file that was there, as `root` often restores what another user serves.
+    Where there are hard links, a database is in that place at every moment: otherwise, if the machine stopped then,
+    `serve` would make an empty one. The copy gets the owner and mode of the file that was there, as `root` often
+    restores what another user serves.
     """
     place = target.resolve()
     replaced = None
     if place.exists():
         was = place.stat()
-        if (was.st_uid, was.st_gid) != (os.getuid(), os.getgid()):
+        with suppress(PermissionError):  # only root may give files away
             os.chown(copy, was.st_uid, was.st_gid)
         copy.chmod(was.st_mode & 0o777)
         replaced = place.with_name(f"{place.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
-        os.link(place, replaced)
+        try:
+            os.link(place, replaced)
+        except OSError:  # a file system without hard links: the place is empty for a moment
+            place.rename(replaced)
     sync(copy)
     copy.replace(place)
     sync(place.parent)

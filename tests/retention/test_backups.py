@@ -299,3 +299,15 @@ async def test_while_the_copy_is_swapped_in_a_database_is_always_there(file, sql
             with pytest.raises(KeyboardInterrupt):
                 await asyncio.to_thread(restore, file, target)
         assert rows(target, "events") == 3
+
+
+async def test_without_hard_links_the_old_database_is_moved_away(file, sqlite_url, database, monkeypatch):
+    await database.engine.dispose()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "chown", refuse)
+    _, replaced = await asyncio.to_thread(restore, file, sqlite_path(sqlite_url))
+    assert rows(replaced, "events") == rows(sqlite_path(sqlite_url), "events") == 3
