@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.away import AWAY
+from app.database.clock import shared_time
 from app.database.health import first_line
 from app.database.pace import Pace
 from app.database.writing import writing
@@ -71,12 +71,12 @@ class Trust:
 
 
 async def differs(engine: AsyncEngine, *, now: datetime) -> timedelta | None:
-    """By how much PostgreSQL's clock differs from this one, if by more than `JUMP`."""
+    """By how much the clock of PostgreSQL's host differs from this one, if by more than `JUMP`."""
     if engine.dialect.name == "sqlite":
         return None
     async with engine.connect() as connection:
-        its: datetime = (await connection.execute(select(func.now()))).scalar_one()
-    return now - its if abs(now - its) > JUMP else None
+        ahead = now - await shared_time(connection)
+    return ahead if abs(ahead) > JUMP else None
 
 
 class OtherDeletes(Exception):
