@@ -1,7 +1,6 @@
 """POST /api/erasures: what stored events hold of a person is erased."""
 
 import asyncio
-from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -104,10 +103,10 @@ async def erase_events(request: Request[State]) -> Response:
     if (wanted.reference is None) == (wanted.ids is None):
         raise Unprocessable("Send either reference or ids, not both.")
     engine = request.state["engine"]
+    await _not_in_the_spool(request, wanted)  # first: what is moved meanwhile is in the database then
     async with reading(engine) as connection:
         ids = await _ids(connection, wanted)
         planned = await plan(connection, ids)
-    await _not_in_the_spool(request, wanted, ids)
     if not ids:
         raise NoSuchEvents("No event has this reference.", "GET /api/events?q=… searches for references.")
     if len(planned.events) + planned.erased < len(ids):
@@ -136,19 +135,19 @@ async def _ids(connection: AsyncConnection, wanted: ErasureRequest) -> list[UUID
     """
     if wanted.reference is None:
         return sorted(set(wanted.ids or ()))
-    ids = await of_reference(connection, wanted.reference)
+    ids = await of_reference(connection, wanted.reference, most=MOST_EVENTS + 1)
     if len(ids) > MOST_EVENTS:
         raise Unprocessable(f"It has more than {MOST_EVENTS} events.", "`priohook erase` takes any number.")
     return ids
 
 
-async def _not_in_the_spool(request: Request[State], wanted: ErasureRequest, ids: Collection[UUID]) -> None:
+async def _not_in_the_spool(request: Request[State], wanted: ErasureRequest) -> None:
     """Returns if no file of the spool holds any of them.
 
     Raises:
         NotErasedNow: 409.
     """
-    known = set(ids)
+    known = set(wanted.ids or ())
     spooled = await asyncio.to_thread(
         waiting_in,
         request.state["spool"],

@@ -150,6 +150,8 @@ async def verify(connection: AsyncConnection, *, expected: Link | None = None) -
                 raise Broken(f"Row {last.position} has another hash than expected: it or an earlier row was rewritten.")
         if len(rows) < ROWS_AT_ONCE:
             break
+    if expected is not None and first is not None and expected.position < first:
+        await _require_deleted(connection, expected, first)
     if expected is not None and expected.position > last.position:
         raise Broken(f"Row {last.position + 1} is missing: the audit ends before row {expected.position}.")
     return Verified(count, first, last if count else None)
@@ -192,6 +194,20 @@ async def _before(connection: AsyncConnection, first: int) -> Link:
         newest = await connection.scalar(select(func.max(Checkpoint.position)).where(Checkpoint.position < first))
         raise Broken(f"Row {(newest or 0) + 1} is missing.")
     return Link(*row)
+
+
+async def _require_deleted(connection: AsyncConnection, expected: Link, first: int) -> None:
+    """Returns if retention deleted the expected row, last of some, and kept its hash.
+
+    Raises:
+        Broken: it did not, so nothing says whether the row had that hash.
+    """
+    query = select(Checkpoint.hash).where(Checkpoint.position == expected.position)
+    if await connection.scalar(query) != expected.hash:
+        raise Broken(
+            f"Row {expected.position} is missing, and its hash cannot be compared: the audit begins with row {first}. "
+            "If retention deleted it, expect a later row."
+        )
 
 
 def _hash(previous: bytes, row: Mapping[str, Any]) -> bytes:

@@ -48,6 +48,8 @@ class Found:
     unreadable: int = 0
     """How many bodies could not be searched for an address."""
     spooled: dict[Path, list[UUID]] = field(default_factory=dict)
+    references: set[str] = field(default_factory=set)
+    """Of an address: the orders that name it. All of their events are meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,18 @@ class Wanted:
     ids: list[UUID] | None
     contact: str | None
 
-    def spooled(self) -> Callable[[Spooled], bool | None]:
-        """Whether an event in the spool is meant."""
+    def spooled(self, references: set[str]) -> Callable[[Spooled], bool | None]:
+        """Whether an event in the spool is meant; adds the reference of one that names the address."""
         if self.contact is not None:
             pattern = pattern_of(self.contact)
-            return lambda event: names(pattern, EventBody(event.id, event.headers, event.body))
+
+            def is_meant(event: Spooled) -> bool | None:
+                named = names(pattern, EventBody(event.id, event.headers, event.body))
+                if named and event.reference is not None:
+                    references.add(event.reference)
+                return named or event.reference in references
+
+            return is_meant
         known = set(self.ids or ())
         return lambda event: event.id in known or (event.reference is not None and event.reference == self.reference)
 
@@ -106,11 +115,13 @@ def erase(
 
 
 async def _found(settings: Settings, wanted: Wanted) -> Found:
+    # The spool first: what is moved into the database after that is looked for there.
     found = Found()
+    found.spooled = waiting_in(settings.spool, wanted.spooled(found.references))
     async with opened(settings) as engine:
         ids = wanted.ids or []
         if wanted.contact is not None:
-            ids, found.unreadable = await _naming(engine, wanted.contact)
+            ids = await _naming(engine, settings, wanted, wanted.contact, found)
         elif wanted.reference is not None:
             async with engine.connect() as connection:
                 ids = await of_reference(connection, wanted.reference)
@@ -120,23 +131,27 @@ async def _found(settings: Settings, wanted: Wanted) -> Found:
             found.ids += planned.events
             found.erased_before += planned.erased
             found.undelivered += planned.undelivered
-    found.spooled = waiting_in(settings.spool, wanted.spooled())
     known = {*found.ids, *chain.from_iterable(found.spooled.values())}
     if wanted.ids is not None and len(known) + found.erased_before < len(set(wanted.ids)):
         raise click.ClickException("One of these ids belongs to no event. Nothing was erased.")
     return found
 
 
-async def _naming(engine: AsyncEngine, contact: str) -> tuple[list[UUID], int]:
+async def _naming(engine: AsyncEngine, settings: Settings, wanted: Wanted, contact: str, found: Found) -> list[UUID]:
     """The events that name the address, and all others of the same orders, which may name the person otherwise."""
     with progress_bar() as bar:
         task = bar.add_task("bodies", total=None)
         searched = await search(engine, contact, advance=lambda number: bar.advance(task, number))
+    found.unreadable = searched.unreadable
     ids = set(searched.found)
     async with engine.connect() as connection:
-        for reference in await references_of(connection, searched.found):
+        found.references.update(await references_of(connection, searched.found))
+    for path, more in waiting_in(settings.spool, wanted.spooled(found.references)).items():
+        found.spooled[path] = sorted({*found.spooled.get(path, ()), *more})
+    async with engine.connect() as connection:
+        for reference in sorted(found.references):
             ids.update(await of_reference(connection, reference))
-    return sorted(ids), searched.unreadable
+    return sorted(ids)
 
 
 async def _erase(settings: Settings, wanted: Wanted, found: Found, act: Act, *, drop: bool) -> Receipt:
@@ -178,7 +193,7 @@ async def _from_spool(settings: Settings, wanted: Wanted, found: Found) -> list[
     if not found.spooled:
         return []
     await move_files(settings, list(found.spooled), reason="Their events are to be erased.", err=True)
-    for path, ids in waiting_in(settings.spool, wanted.spooled()).items():
+    for path, ids in waiting_in(settings.spool, wanted.spooled(found.references)).items():
         file = await asyncio.to_thread(SpoolFile.adopt, path)
         if file is None:
             raise click.ClickException(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tarfile
 from base64 import b64encode
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ CHUNK = 1024 * 1024
 BEGINNING = b'{"id": "'  # of a line
 MANIFEST = "MANIFEST.sha256"
 FOLDER = "events"
-IN_FOLDER = f"{FOLDER}/".encode()
+MEMBER = re.compile(rf"{FOLDER}/[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}\.(json|body)")
 
 
 class NotContinued(Exception):
@@ -128,16 +129,21 @@ class _Tar:
         whole = position = 0
         lines: list[str] = []
         self._file.seek(0)
-        if not self._file.read(len(IN_FOLDER)).startswith(IN_FOLDER[:end]):
+        if not _begins_tar(self._file.read(BLOCK)):
             raise NotContinued(f"{self._path} is not an export of events. Choose another file.")
         while position + BLOCK <= end:
             self._file.seek(position)
-            try:
-                member = tarfile.TarInfo.frombuf(self._file.read(BLOCK), "ascii", "strict")
-            except (tarfile.HeaderError, ValueError):
+            block = self._file.read(BLOCK)
+            if not any(block):  # a machine that stopped leaves zeros at the end
                 break
+            try:
+                member = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+            except (tarfile.HeaderError, ValueError):
+                raise NotContinued(f"{self._path} is damaged at byte {position}. Choose another file.") from None
             if member.name == MANIFEST:
                 raise NotContinued(f"{self._path} is a complete export already. Choose another file.")
+            if not MEMBER.fullmatch(member.name):
+                raise NotContinued(f"{self._path} has other files than an export. Choose another file.")
             after = position + BLOCK + member.size + -member.size % BLOCK
             if after > end:
                 break
@@ -157,6 +163,15 @@ class _Tar:
             digest.update(chunk)
             size -= len(chunk)
         return digest.hexdigest()
+
+
+def _begins_tar(block: bytes) -> bool:
+    """Whether the first bytes of a file are those of an export, or the beginning of them."""
+    name, _, _ = block.partition(b"\0")
+    like = f"{FOLDER}/{UUID(int=0)}.json".encode()
+    longer = name + like[len(name) :]  # of a file that ends within the name
+    whole = len(name) >= len(like) or len(block) == len(name)
+    return whole and MEMBER.fullmatch(longer.decode("latin-1")) is not None
 
 
 def _id_in(line: bytes) -> UUID | None:

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.findings import critical
 from app.alarms.places import spool_folder
@@ -23,9 +24,10 @@ from app.cli.failures import sentence
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import say, say_json
 from app.cli.screen import WELL, screen, told
+from app.database.clock import shared_time
 from app.database.schema import SchemaNotCurrent
 from app.settings.model import Settings
-from app.telemetry.processes import running_processes
+from app.telemetry.processes import Seen, running_processes
 
 WITHIN = 10.0  # seconds for everything
 EVERY = 2.0  # seconds between two looks
@@ -75,12 +77,17 @@ def _judged(settings: Settings) -> StatusShown:
 
 def _tell_of_worker() -> None:
     """Says when a worker of this host last reported; exits with 1 if none runs."""
-    now, host = datetime.now(UTC), socket.gethostname()
-    running = read(running_processes, now=now)
+    host = socket.gethostname()
+    now, running = read(_running)
     beats = [each.beat_at for each in running if each.kind == "worker" and each.host == host]
     if not beats:
         raise click.ClickException(f"No worker runs on {host}: `priohook worker` starts one.")
     say(f"A worker runs on {host}. It reported {lasting(now - max(beats))} ago.")
+
+
+async def _running(connection: AsyncConnection) -> tuple[datetime, list[Seen]]:
+    now = await shared_time(connection)
+    return now, await running_processes(connection, now=now)
 
 
 def _look(settings: Settings) -> StatusShown:
@@ -90,7 +97,7 @@ def _look(settings: Settings) -> StatusShown:
             opened(settings, writes=False) as engine,
             engine.connect() as connection,
         ):
-            return shown_status(await read_all(connection, settings, now=datetime.now(UTC)), settings)
+            return shown_status(await read_all(connection, settings, now=await shared_time(connection)), settings)
 
     try:
         return asyncio.run(look())

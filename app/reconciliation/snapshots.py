@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.events.fetches import lock_fetches
 from app.events.ids import go_on_after, made_at, new_id
 from app.events.rows import NewEvent, old_keys
-from app.events.tables import Event, Origin, Status
+from app.events.tables import DeletedEvent, Event, Origin, Status
 from app.prioticket.identity import accepted_key
 from app.prioticket.messages import FetchedOrder
 from app.prioticket.payloads import parse_payload
@@ -43,6 +43,8 @@ async def store_snapshot(
     connection: AsyncConnection, fetched: FetchedOrder, cause: Cause, *, client: str, usernames: Mapping[str, str]
 ) -> Snapshot:
     """Stores the exact bytes of an answer as an event, or links the event that holds them already. Does not commit.
+
+    Of an event that was deleted for its age nothing is stored again.
 
     The triggers on `events` then let it be dispatched, as any event. A webhook with the same bytes is a copy of it, in
     whichever order they arrive; the event's origin is then `both`.
@@ -81,6 +83,9 @@ async def store_snapshot(
         api_version=payload.api_version,
         shape=payload.shape,
     )
+    deleted = await connection.scalar(select(DeletedEvent.event_id).where(DeletedEvent.dedup_key == event.dedup_key))
+    if deleted is not None:
+        return Snapshot(deleted, new=False)
     why = {"cause": cause.event_id, "fetched_for": cause.fetched_for}
     stored = await _link(connection, event, cause)
     if stored is None:

@@ -6,6 +6,7 @@ and cannot deadlock with the receivers and workers that change several of its ro
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.chain import forget
-from app.database.writing import insert_new
+from app.database.writing import Columns, upsert
 from app.deliveries.replays import DELETING_LOCK
 from app.deliveries.tables import Attempt, Delivery, DeliveryStatus, Replay, ReplayEvent, ReplayStatus
 from app.events.fetches import Fetch, FetchCause
@@ -28,6 +29,15 @@ ENDED = Delivery.status.in_([DeliveryStatus.DELIVERED.value, DeliveryStatus.DROP
 ACCEPTED = Event.status == Status.ACCEPTED.value
 EITHER = (Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None))
 """Live deliveries and those of replays: an index by event has one or the other."""
+
+
+KEY_STORED_AT = (
+    select(DeletedEvent.deleted_at)
+    .where(DeletedEvent.dedup_key == Event.dedup_key)
+    .scalar_subquery()
+    .label("stored_at")
+)
+"""Of an event: when its key was stored among those of deleted events, if it was."""
 
 
 class Batch(NamedTuple):
@@ -152,13 +162,43 @@ async def _events(
     most: int,
     now: datetime,
 ) -> Batch:
-    """Deletes events after their deliveries, and keeps the keys by which copies are known."""
-    query = select(Event.id).where(Event.id < id_floor(before), status).order_by(Event.id)
-    ids = await _first(connection, query, Event.id, after, most)
-    if not ids:
+    """Deletes events after their deliveries, and keeps the keys by which copies are known.
+
+    On PostgreSQL one transaction stores the keys, and a later one deletes the events. A copy that arrives meanwhile
+    waits for neither: it is counted under its key. In one transaction, the INSERT of a copy could wait for the event's
+    lock with a snapshot from before, find the event gone and no key, and store the copy as a new event.
+    """
+    on_sqlite = connection.dialect.name == "sqlite"
+    query = select(Event.id, Event.dedup_key, Event.shape, Event.notification_id, KEY_STORED_AT)
+    if after is not None:
+        query = query.where(Event.id > after)
+    rows = (
+        await connection.execute(query.where(Event.id < id_floor(before), status).order_by(Event.id).limit(most))
+    ).all()
+    if not rows:
         return NOTHING
-    stay = await kept(connection, ids)
-    going = [event_id for event_id in ids if event_id not in stay]
+    last = rows[-1].id
+    stay = await kept(connection, [row.id for row in rows])
+    keyed = {
+        row.dedup_key: row
+        for row in rows
+        if row.id not in stay
+        and row.dedup_key != row.id.bytes
+        and copies_within(row.shape, row.notification_id) is None
+    }
+    new = [row for row in keyed.values() if row.stored_at != now]
+    if new:
+        keys = [{"dedup_key": row.dedup_key, "event_id": row.id, "deleted_at": now} for row in new]
+        keys.sort(key=itemgetter("dedup_key"))  # as a receiver that counts copies locks them
+        await upsert(connection, DeletedEvent, keys, key=["dedup_key"], changes=_of_key)
+        if not on_sqlite:
+            return Batch(len(rows), 0, after)  # the next batch has the same events
+    going: Sequence[UUID] = [row.id for row in rows if row.id not in stay]
+    if not on_sqlite:
+        locked = select(Event.id).where(Event.id.in_(going)).with_for_update(skip_locked=True)
+        going = (await connection.scalars(locked)).all()
+        stay = await kept(connection, going)  # again: what locked the events before may have put them to use
+        going = [event_id for event_id in going if event_id not in stay]
     for part in EITHER:
         of_these = select(Delivery.id).where(Delivery.event_id.in_(going), part, ENDED)
         await _delete_deliveries(
@@ -167,19 +207,17 @@ async def _events(
     # Asks once more, since a person may just have retried a delivery that had been dropped.
     without_deliveries = (~exists().where(Delivery.event_id == Event.id, part) for part in EITHER)
     gone = await connection.execute(
-        delete(Event)
-        .where(Event.id.in_(going), status, *without_deliveries)
-        .returning(Event.id, Event.dedup_key, Event.shape, Event.notification_id)
+        delete(Event).where(Event.id.in_(going), status, *without_deliveries).returning(Event.id)
     )
-    rows = gone.all()
-    keys = [
-        {"dedup_key": key, "event_id": event_id, "deleted_at": now}
-        for event_id, key, shape, notification_id in rows
-        if key != event_id.bytes and copies_within(shape, notification_id) is None
-    ]
-    await insert_new(connection, DeletedEvent, keys)
-    await _forget_fetches(connection, [row.id for row in rows])
-    return Batch(len(ids), len(rows), ids[-1])
+    deleted = set(gone.scalars())
+    left = [row for row in rows if row.id not in deleted and (row.dedup_key in keyed or row.stored_at is not None)]
+    await connection.execute(delete(DeletedEvent).where(DeletedEvent.dedup_key.in_([row.dedup_key for row in left])))
+    await _forget_fetches(connection, sorted(deleted))
+    return Batch(len(rows), len(deleted), last)
+
+
+def _of_key(new: Columns) -> dict[str, Any]:
+    return {"event_id": new["event_id"], "deleted_at": new["deleted_at"]}
 
 
 async def _forget_fetches(connection: AsyncConnection, ids: Sequence[UUID]) -> None:

@@ -51,7 +51,7 @@ async def search(engine: AsyncEngine, contact: str, *, advance: Callable[[int], 
                 (event_id, size)
                 for event_id, size in await connection.execute(sizes.order_by(Event.id).limit(IDS_AT_ONCE))
             ]
-            for ids in _groups(some):
+            for ids in groups(some):
                 for event in await get_bodies(connection, ids):
                     named = names(pattern, event)
                     unreadable += named is None
@@ -86,7 +86,7 @@ def _unescaped(escape: re.Match[str]) -> str:
     return " " if escape[2] in NOT_PRINTED else escape[2]
 
 
-def _groups(sizes: Sequence[tuple[UUID, int]]) -> Iterator[list[UUID]]:
+def groups(sizes: Sequence[tuple[UUID, int]]) -> Iterator[list[UUID]]:
     """The ids, in groups whose bodies can be held at once."""
     group: list[UUID] = []
     room = BYTES_AT_ONCE

@@ -22,8 +22,11 @@ from app.deliveries.queries import RESULT, of_events
 from app.deliveries.tables import DEAD, PENDING, Attempt, Delivery, Destination, PassedOver
 from app.events.fetches import Fetch, FetchCause, FetchStatus, lock_fetches
 from app.events.tables import Event, Undispatched
+from app.retention.contacts import groups
 
 KEPT_HEADERS = ("content-type", "content-length")
+
+BY_KEY = (Event.dedup_key, Event.id)
 
 STATUS = re.compile(r"\b\d{3}(?=: )")
 """The HTTP status in the reason of a quarantined event."""
@@ -108,9 +111,9 @@ class Erasable(NamedTuple):
     notification_id: str | None
 
 
-async def of_reference(connection: AsyncConnection, reference: str) -> list[UUID]:
-    """All events of an order or other object, erased ones too."""
-    query = select(Event.id).where(Event.reference == reference).order_by(Event.id)
+async def of_reference(connection: AsyncConnection, reference: str, *, most: int | None = None) -> list[UUID]:
+    """All events of an order or other object, or `most` of them; erased ones too."""
+    query = select(Event.id).where(Event.reference == reference).order_by(Event.id).limit(most)
     return list(await connection.scalars(query))
 
 
@@ -155,13 +158,18 @@ async def erase(connection: AsyncConnection, ids: Sequence[UUID], *, drop: bool,
     await connection.execute(delete(Undispatched).where(Undispatched.event_id.in_(ids)))
     await connection.execute(delete(PassedOver).where(PassedOver.event_id.in_(ids)))
     await _forget_fetches(connection, ids)
-    query = select(*columns(Event, Erasable)).where(Event.id.in_(ids), Event.erased_at.is_(None))
-    events = await read(connection, query.order_by(Event.id).with_for_update(), Erasable)
-    if events:
+    # Locked by their keys, as a receiver that counts copies locks them.
+    left = select(Event.id, func.length(Event.body)).where(Event.id.in_(ids), Event.erased_at.is_(None))
+    sizes = [(event_id, size) for event_id, size in await connection.execute(left.order_by(*BY_KEY).with_for_update())]
+    bodies = []
+    for some in groups(sizes):
+        query = select(*columns(Event, Erasable)).where(Event.id.in_(some))
+        events = await read(connection, query, Erasable)
         await connection.execute(ERASE, [_kept(event) | {"now": now} for event in events])
+        bodies += [ErasedBody(event.id, sha256(event.body).hexdigest()) for event in events]
     return Erased(
-        bodies=[ErasedBody(event.id, sha256(event.body).hexdigest()) for event in events],
-        bytes=sum(len(event.body) for event in events),
+        bodies=sorted(bodies),
+        bytes=sum(size for _, size in sizes),
         answers=await _erase_answers(connection, ids),
         dropped=undelivered,
     )
@@ -176,13 +184,17 @@ async def _undelivered(connection: AsyncConnection, ids: Sequence[UUID]) -> int:
 
 
 async def _forget_fetches(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """Nothing is fetched from Prioticket any more because of these events alone."""
+    """Nothing is fetched from Prioticket any more because of these events alone.
+
+    A worker that is asking for the order now finds its claim gone, and does not store the answer.
+    """
     of_these = FetchCause.event_id.in_(ids)
     caused = list(await connection.scalars(select(FetchCause.fetch_id).where(of_these)))
     await connection.execute(delete(FetchCause).where(of_these))
     by_others = exists().where(FetchCause.fetch_id == Fetch.id)
-    due = Fetch.status == FetchStatus.DUE.value
-    await connection.execute(delete(Fetch).where(Fetch.id.in_(caused), due, ~by_others))
+    open_ones = Fetch.status.in_([FetchStatus.DUE.value, FetchStatus.FETCHING.value])
+    await connection.execute(delete(Fetch).where(Fetch.id.in_(caused), open_ones, ~by_others))
+    await connection.execute(update(Fetch).where(Fetch.id.in_(caused)).values(error=None))
 
 
 async def _erase_answers(connection: AsyncConnection, ids: Sequence[UUID]) -> int:

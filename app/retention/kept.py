@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read
@@ -24,9 +24,14 @@ UNDELIVERED = (
 NOT_FETCHED: Select[UUID] = (
     select(FetchCause.event_id)
     .join(Fetch, Fetch.id == FetchCause.fetch_id)
-    .where(Fetch.status.in_([FetchStatus.DUE.value, FetchStatus.FETCHING.value]))
+    .where(
+        or_(
+            Fetch.status.in_([FetchStatus.DUE.value, FetchStatus.FETCHING.value]),
+            exists().where(Undispatched.event_id == Fetch.snapshot_id),
+        )
+    )
 )
-"""Notifications whose orders Prioticket is still asked for."""
+"""Notifications whose orders are not fetched, or not dispatched: their type says which destinations want the order."""
 
 
 async def kept(connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:

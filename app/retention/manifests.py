@@ -32,14 +32,19 @@ class Contents(BaseModel):
     newest_delivery_id: UUID | None
     last_finished_at: str | None
     """When the last delivery ended, as SQLite stores it."""
+    last_erased_at: str | None = None
+    """When the last event was erased, as SQLite stores it."""
 
     def is_newer_than(self, other: "Contents") -> bool:
-        """Whether it has an event, a delivery or the end of a delivery that the other one was too early for."""
-        ours = (self.newest_event_id, self.newest_delivery_id, self.last_finished_at)
-        theirs = (other.newest_event_id, other.newest_delivery_id, other.last_finished_at)
+        """Whether it has an event, a delivery, the end of one or an erasure that the other one was too early for.
+
+        Rows are counted too: while a clock is ahead, it gives ids that are greater than later ones.
+        """
+        ours = (self.newest_event_id, self.newest_delivery_id, self.last_finished_at, self.last_erased_at)
+        theirs = (other.newest_event_id, other.newest_delivery_id, other.last_finished_at, other.last_erased_at)
         return any(
             mine is not None and (its is None or str(mine) > str(its)) for mine, its in zip(ours, theirs, strict=True)
-        )
+        ) or any(self.rows.get(table, 0) > other.rows.get(table, 0) for table in ("events", "deliveries"))
 
 
 class Manifest(Contents):
@@ -70,15 +75,19 @@ def contents_of(connection: sqlite3.Connection) -> Contents:
         return UUID(bytes=found[0]) if found and found[0] is not None else None
 
     revision = connection.execute("SELECT version_num FROM alembic_version").fetchone() if counted else None
-    finished = (
-        connection.execute("SELECT max(finished_at) FROM deliveries").fetchone() if "deliveries" in tables else None
-    )
+
+    def latest(table: str, column: str) -> str | None:
+        there = tables and any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
+        found = connection.execute(f"SELECT max({column}) FROM {table}").fetchone() if there else None  # noqa: S608
+        return found[0] if found else None
+
     return Contents(
         revision=revision[0] if revision else None,
         rows=counted,
         newest_event_id=newest("SELECT max(id) FROM events", "events"),
         newest_delivery_id=newest("SELECT max(id) FROM deliveries", "deliveries"),
-        last_finished_at=finished[0] if finished else None,
+        last_finished_at=latest("deliveries", "finished_at"),
+        last_erased_at=latest("events", "erased_at"),
     )
 
 

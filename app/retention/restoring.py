@@ -16,7 +16,7 @@ from app.database.migrations import migrate
 from app.database.writing import writing
 from app.retention.backups import OWNER_ONLY, sync
 from app.retention.holding import Standstill, come_to_rest
-from app.retention.manifests import BackupProblem, Contents, Manifest, contents_of
+from app.retention.manifests import BackupProblem, Contents, Manifest, contents_of, digest
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -43,8 +43,8 @@ def unused(target: Path, manifest: Manifest) -> Iterator[None]:
                 found = _locked(connection, target)
                 if found.is_newer_than(manifest):
                     raise BackupProblem(
-                        f"{target} has events or deliveries that are newer than the backup of {manifest.made_at:%c} "
-                        f"UTC. {away}"
+                        f"{target} has events, deliveries or erasures that are newer than the backup of "
+                        f"{manifest.made_at:%c} UTC. {away}"
                     )
                 yield
         except sqlite3.DatabaseError as error:
@@ -63,11 +63,7 @@ def prepare(
     """A copy of the backup beside the target, migrated and at a standstill. The caller swaps it in or removes it."""
     copy = target.resolve().with_name(f"{target.name}.restoring-{uuid4().hex[:8]}")
     try:
-        with (
-            file.open("rb") as source,
-            os.fdopen(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY), "wb") as written,
-        ):
-            shutil.copyfileobj(source, written, 1024 * 1024)
+        _copy(file, copy, manifest)
         standstill = asyncio.run(
             _at_rest(
                 f"sqlite+aiosqlite:///{copy}", wanted_types, manifest.made_at, deliver_again=deliver_again, now=now
@@ -81,6 +77,16 @@ def prepare(
     return copy, standstill
 
 
+def _copy(file: Path, copy: Path, manifest: Manifest) -> None:
+    with (
+        file.open("rb") as source,
+        os.fdopen(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY), "wb") as written,
+    ):
+        shutil.copyfileobj(source, written, 1024 * 1024)
+    if digest(copy) != manifest.sha256:
+        raise BackupProblem(f"{file} has changed since it was verified. Try again.")
+
+
 async def _at_rest(
     url: str, wanted_types: Mapping[str, Sequence[str]], taken_at: datetime, *, deliver_again: bool, now: datetime
 ) -> Standstill:
@@ -91,14 +97,26 @@ async def _at_rest(
 
 
 def swap(copy: Path, target: Path, *, now: datetime) -> Path | None:
-    """Puts the copy in the target's place, and returns where the file that was there is now."""
-    sync(copy)
+    """Puts the copy in the target's place, and returns where the file that was there is now.
+
+    Where there are hard links, a database is in that place at every moment: otherwise, if the machine stopped then,
+    `serve` would make an empty one. The copy gets the owner and mode of the file that was there, as `root` often
+    restores what another user serves.
+    """
     place = target.resolve()
     replaced = None
     if place.exists():
+        was = place.stat()
+        with suppress(PermissionError):  # only root may give files away
+            os.chown(copy, was.st_uid, was.st_gid)
+        copy.chmod(was.st_mode & 0o777)
         replaced = place.with_name(f"{place.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
-        place.rename(replaced)
-    copy.rename(place)
+        try:
+            os.link(place, replaced)
+        except OSError:  # a file system without hard links: the place is empty for a moment
+            place.rename(replaced)
+    sync(copy)
+    copy.replace(place)
     sync(place.parent)
     return replaced
 

@@ -1,14 +1,19 @@
 """Removes the bytes of erased rows from the database's files, as far as that stops nobody else."""
 
 import asyncio
+import logging
 from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.engines import sqlite_path
+from app.database.health import first_line
 from app.database.sqlite import busy_timeout
+
+logger = logging.getLogger(__name__)
 
 SMALL = 64 * 1024 * 1024
 """Bytes of a SQLite file that is vacuumed in about a second. While a larger one is, senders would get 503."""
@@ -36,7 +41,7 @@ async def empty_log(engine: AsyncEngine) -> bool:
 
 
 async def vacuum(engine: AsyncEngine, *, any_size: bool = False) -> bool:
-    """Vacuums what was erased from; False if that was not done because the SQLite file is large.
+    """Vacuums what was erased from; False if that was not done, as the SQLite file is large or in use.
 
     On PostgreSQL the space can be used again afterwards, but until then it keeps its bytes.
     """
@@ -45,7 +50,11 @@ async def vacuum(engine: AsyncEngine, *, any_size: bool = False) -> bool:
         return False
     async with engine.connect() as connection:
         plain = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await plain.execute(text("VACUUM" if on_sqlite else f"VACUUM {TABLES}"))
+        try:
+            await plain.execute(text("VACUUM" if on_sqlite else f"VACUUM {TABLES}"))
+        except DBAPIError as error:  # locked, or a full disk: what was erased stays so, and its receipt must be given
+            logger.warning("vacuum_failed", extra={"fields": {"error": first_line(error)}})
+            return False
     return True
 
 

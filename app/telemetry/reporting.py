@@ -7,12 +7,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.away import AWAY
+from app.database.clock import shared_time
 from app.database.health import first_line
 from app.database.writing import COMMIT_LATER, writing
 from app.telemetry.processes import BEAT, Gauges, Identity, beat, forget_processes
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 EVERY = timedelta(seconds=5)
 FORGET_EVERY = timedelta(minutes=1)
+NO_DIFFERENCE = timedelta(seconds=5)
+"""Clocks that differ by less count as the same: the answer with the other time may have been late."""
+
 LAST = timedelta(seconds=2)
 """How long a process that ends waits for its last row."""
 
@@ -36,6 +41,7 @@ class Reporter:
         identity: Who reports.
         tally: What it counts; a worker counts nothing here.
         gauges: What it says beside its beat.
+        clock: This host's.
     """
 
     def __init__(
@@ -45,11 +51,13 @@ class Reporter:
         *,
         tally: Tally | None = None,
         gauges: Callable[[], Gauges] = Gauges,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
         self._identity = identity
         self._tally = tally
         self._gauges = gauges
+        self._clock = clock
         self._beat_at: datetime | None = None
         self._forgot_at: datetime | None = None
         self._failed = False
@@ -82,7 +90,7 @@ class Reporter:
                 if connection.dialect.name == "postgresql":
                     await connection.execute(select(COMMIT_LATER))
                 if due:
-                    await beat(connection, self._identity, self._gauges(), now=now, ended=ended)
+                    await self._beat(connection, now=now, ended=ended)
                 await add_refusals(connection, counts.refusals)
                 await add_uses(connection, counts.clients)
                 if due and not ended:
@@ -93,6 +101,14 @@ class Reporter:
             raise
         if due:
             self._beat_at = now
+
+    async def _beat(self, connection: AsyncConnection, *, now: datetime, ended: bool) -> None:
+        """Writes the row by the shared clock: a process with a wrong clock seems neither dead nor alive for ever."""
+        ahead = await shared_time(connection) - self._clock()
+        if abs(ahead) < NO_DIFFERENCE:
+            ahead = timedelta(0)
+        identity = replace(self._identity, started_at=self._identity.started_at + ahead)
+        await beat(connection, identity, self._gauges(), now=now + ahead, ended=ended)
 
     async def _forget(self, connection: AsyncConnection, *, now: datetime) -> None:
         if self._forgot_at is None or not self._forgot_at <= now < self._forgot_at + FORGET_EVERY:
@@ -110,7 +126,7 @@ class Reporter:
 
     async def _try(self, *, ended: bool) -> None:
         try:
-            await self.report(now=datetime.now(UTC), ended=ended)
+            await self.report(now=self._clock(), ended=ended)
         except AWAY as error:
             if not self._failed:  # while the database is lost, every attempt fails
                 logger.info("report_failed", extra={"fields": {"error": first_line(error)}})

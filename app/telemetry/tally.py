@@ -23,7 +23,8 @@ a thousand addresses cannot push out the one that matters."""
 MOST_KEPT = 5000
 """How many rows wait for a database that is away; what comes after them is counted in the log only."""
 
-CLIENT_ERRORS = range(400, 499)  # 499 is a client that went away
+CLIENT_ERROR = 400
+CLIENT_ERRORS = range(CLIENT_ERROR, 499)  # 499 is a client that went away
 UNAVAILABLE = 503
 
 
@@ -75,7 +76,7 @@ class Tally:
     def answered(self, line: Mapping[str, Any]) -> None:
         """Counts a request by the fields of its log line; costs less than a microsecond unless it was refused."""
         status = line["status"]
-        if status < CLIENT_ERRORS.start:
+        if status < CLIENT_ERROR:
             if "client" in line:
                 self._succeeded[line["client"]] = self._clock()
         elif (status in CLIENT_ERRORS or status == UNAVAILABLE) and line["path"] != "/readyz":

@@ -119,6 +119,16 @@ async def test_a_chain_that_was_made_anew_is_found_by_a_hash_that_was_kept(engin
         await verified(engine, five[3])
 
 
+async def test_a_hash_from_before_the_first_row_is_never_taken_as_found(engine, five):
+    async with writing(engine) as connection:
+        assert await forget(connection, before=NOON + timedelta(minutes=4), most=10, now=NOON) == 3
+    assert (await verified(engine, five[3])).rows == 2
+    assert (await verified(engine, five[2])).rows == 2, "the checkpoint has its hash"
+    for link in (five[1], Link(3, bytes(32))):
+        with pytest.raises(Broken, match="the audit begins with row 4"):
+            await verified(engine, link)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -131,6 +131,19 @@ def test_what_waits_in_the_spool_is_moved_and_erased(run, fill, tmp_path, monkey
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_an_address_that_only_the_spool_names_takes_all_events_of_its_order(run, fill, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_SPOOL", str(tmp_path))
+    nameless = b'{"guest": "Annegret"}'
+    (stored, other) = fill(event("a", body=nameless), event("d", "PRI2", body=nameless))
+    before, naming = event("b", body=nameless + b" "), event("c")
+    asyncio.run(spooled(tmp_path, before, naming))
+    receipt = receipt_of(run("erase", "--contact", CONTACT, "--yes", "--json"))
+    erased = {body["event_id"] for body in receipt["bodies"]}  # type: ignore[attr-defined]
+    assert erased == {str(each) for each in (stored, before.id, naming.id)}
+    assert run("events", "show", "--body", str(other)).written == nameless
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_what_the_database_refuses_is_deleted_from_the_spool(run, fill, tmp_path, monkeypatch, database_url):
     monkeypatch.setenv("PRIOHOOK_SPOOL", str(tmp_path))
     fill()

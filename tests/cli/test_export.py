@@ -4,6 +4,7 @@ import tarfile
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -99,12 +100,28 @@ def test_an_interrupted_tar_is_continued_wherever_it_was_cut(run, stored):
         assert Path("part.tar").read_bytes() == whole, cut
 
 
+def foreign_tar() -> bytes:
+    """A tar of somebody else's folder `events`."""
+    written = BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("events/notes.txt"))
+    return written.getvalue()
+
+
+def damaged_tar(run) -> bytes:
+    """An export that was cut short, and of which the second header is damaged."""
+    assert run("events", "export", "--tar", "--output", "damaged.tar").status == 0
+    content = bytearray(Path("damaged.tar").read_bytes())
+    content[content.index(b".body")] ^= 1
+    return bytes(content[: content.index(b"MANIFEST")])
+
+
 def test_a_file_that_is_something_else_or_complete_is_left_alone(run, stored):
     for content in (b'{"no": "id"}\n', b"text\n", b"text", b'{"no": 1'):
         Path("other").write_bytes(content)
         assert run("events", "export", "--output", "other").status == 1
         assert Path("other").read_bytes() == content
-    for content in (b"x" * 2000, b"x", b"events, a list"):
+    for content in (b"x" * 2000, b"x", b"events, a list", b"events/one\nevents/two\n", foreign_tar(), damaged_tar(run)):
         Path("other").write_bytes(content)
         assert run("events", "export", "--tar", "--output", "other").status == 1
         assert Path("other").read_bytes() == content

@@ -13,8 +13,10 @@ from app.database.engines import engine_for, sqlite_path
 from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.tables import AttemptResult, Destination, ReplayStatus
+from app.events.tables import Event
 from app.retention.archiving import Archiving, archiving
 from app.retention.backups import back_up, last_backup, remember
+from app.retention.erasing import erase
 from app.retention.holding import MAY_HAVE_ARRIVED, Held, come_to_rest
 from app.retention.manifests import BackupProblem, manifest_path, read_manifest, verify
 from app.retention.restoring import prepare, swap, unused
@@ -246,3 +248,66 @@ def test_an_archive_that_cannot_be_relied_on_is_named(archive, words):
 async def test_postgresql_says_what_it_archives(postgres_url):
     async with engine_for(postgres_url) as engine, engine.connect() as connection:
         assert (await archiving(connection)).mode in ("on", "off", "always")
+
+
+async def test_an_erasure_after_the_backup_is_newer_too(file, sqlite_url, database):
+    async with writing(database.engine) as connection:
+        ids = (await connection.scalars(select(Event.id))).all()
+        await erase(connection, ids[:1], drop=True, now=NOW)
+    await database.engine.dispose()
+    with pytest.raises(BackupProblem, match="erasures that are newer than the backup"):
+        restore(file, sqlite_path(sqlite_url))
+
+
+async def test_an_event_with_a_lower_id_is_newer_too(file, sqlite_url, database):
+    """Of a time in which the clock was ahead, the backup has greater ids."""
+    database.now -= timedelta(days=1)
+    await database.store("D")
+    await database.engine.dispose()
+    with pytest.raises(BackupProblem, match="newer than the backup"):
+        restore(file, sqlite_path(sqlite_url))
+
+
+async def test_a_file_that_changes_after_it_was_verified_is_not_restored(file, tmp_path):
+    manifest = read_manifest(file)
+    verify(file, manifest)
+    file.write_bytes(file.read_bytes()[:-4096])
+    with pytest.raises(BackupProblem, match="has changed since it was verified"):
+        prepare(file, tmp_path / "new.db", manifest, ALL, deliver_again=False, now=NOW)
+    assert not list(tmp_path.glob("*restoring*"))
+
+
+async def test_the_database_that_is_restored_has_the_mode_of_the_one_that_was_there(file, sqlite_url, database):
+    await database.engine.dispose()
+    target = sqlite_path(sqlite_url)
+    target.chmod(0o640)
+    _, replaced = await asyncio.to_thread(restore, file, target)
+    assert [path.stat().st_mode & 0o777 for path in (target, replaced)] == [0o640, 0o640]
+    assert [path.stat().st_nlink for path in (target, replaced)] == [1, 1]
+
+
+async def test_while_the_copy_is_swapped_in_a_database_is_always_there(file, sqlite_url, database, monkeypatch):
+    await database.engine.dispose()
+    target = sqlite_path(sqlite_url)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("replace", "chmod"):
+        with monkeypatch.context() as stopped:
+            stopped.setattr(Path, step, stop)
+            with pytest.raises(KeyboardInterrupt):
+                await asyncio.to_thread(restore, file, target)
+        assert rows(target, "events") == 3
+
+
+async def test_without_hard_links_the_old_database_is_moved_away(file, sqlite_url, database, monkeypatch):
+    await database.engine.dispose()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "chown", refuse)
+    _, replaced = await asyncio.to_thread(restore, file, sqlite_path(sqlite_url))
+    assert rows(replaced, "events") == rows(sqlite_path(sqlite_url), "events") == 3

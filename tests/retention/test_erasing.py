@@ -1,3 +1,4 @@
+from datetime import timedelta
 from hashlib import sha256
 from uuid import UUID
 
@@ -12,11 +13,13 @@ from app.deliveries.operations import BeingSent, NotDone
 from app.deliveries.plans import WereErased, plan
 from app.deliveries.queue import lock
 from app.deliveries.tables import Attempt, Delivery
+from app.events.fetches import Fetch
 from app.events.ids import new_id
 from app.events.queries import EventFilter, get_event
 from app.events.tables import Event
 from app.receiver.release import NotReleased, release
-from app.retention import erasing
+from app.reconciliation import fetching
+from app.retention import contacts, erasing, wiping
 from app.retention.erasing import ErasedBody, Undelivered, erase
 from tests.events.stores import new_event, running
 
@@ -261,3 +264,50 @@ async def test_erased_bytes_are_overwritten_on_sqlite(workers, delivered, sqlite
         await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
         assert await connection.scalar(select(Event.body)) == b""
     assert b"Jan" not in (tmp_path / "priohook.db").read_bytes()
+
+
+async def test_bodies_are_read_a_few_at_a_time(workers, monkeypatch):
+    monkeypatch.setattr(contacts, "BYTES_AT_ONCE", 10)
+    bodies = [b"x" * 8, b"y" * 4, b"z" * 20, b""]
+    events = [await workers.store(body=body, body_bytes=len(body)) for body in bodies]
+    done = await erased(workers, *events, drop=True)
+    hashes = [sha256(body).hexdigest() for body in bodies]
+    assert done.bodies == [ErasedBody(*pair) for pair in zip(events, hashes, strict=True)]
+    assert done.bytes == 32
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+async def test_an_order_that_is_fetched_because_of_erased_events_alone_is_not_stored(workers, under_way):
+    event = await workers.store("PRI1", type="ORDER_UPDATE", shape="notification")
+    await workers.dispatch(thin={"erp": "snapshot"})
+    workers.wait(10)
+    claim = None
+    if under_way:
+        async with writing(workers.engine) as connection:
+            lease = timedelta(seconds=60)
+            claim = await fetching.claim(connection, worker="one", rate=5.0, lease=lease, now=workers.now)
+    await erased(workers, event, drop=True)
+    async with writing(workers.engine) as connection:
+        assert (await connection.scalars(select(Fetch.id))).all() == []
+        assert claim is None or not await fetching.is_held(connection, claim)
+
+
+async def test_why_a_fetch_failed_goes_too(workers):
+    event = await workers.store("PRI1", type="ORDER_UPDATE", shape="notification")
+    await workers.dispatch(thin={"erp": "snapshot"})
+    async with writing(workers.engine) as connection:
+        await connection.execute(update(Fetch).values(status="refused", error="No order of Jan."))
+    await erased(workers, event, drop=True)
+    async with workers.engine.connect() as connection:
+        assert (await connection.scalars(select(Fetch.error))).all() == [None]
+
+
+async def test_a_vacuum_that_fails_is_told_in_the_receipt(workers, monkeypatch, caplog):
+    monkeypatch.setattr(wiping, "TABLES", "no_such_table")
+    async with workers.engine.connect() as other:
+        if workers.engine.dialect.name == "sqlite":
+            await workers.store()
+            await other.execute(text("PRAGMA busy_timeout = 1"))
+            await other.execute(text("BEGIN IMMEDIATE"))
+        assert not await wiping.vacuum(workers.engine)
+    assert "vacuum_failed" in caplog.messages

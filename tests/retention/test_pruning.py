@@ -24,12 +24,23 @@ from app.events.fetches import Fetch, FetchCause, FetchStatus
 from app.events.ids import id_floor, made_at, new_id
 from app.events.queries import EventFilter
 from app.events.tables import DeletedEvent, Event, Status, Undispatched
-from app.retention.batches import is_alone
+from app.retention.batches import delete_some, is_alone
 from app.retention.cutoffs import Kind
 from app.retention.plans import plan
-from app.retention.pruning import FEWEST, HOLDS, MOST, OtherDeletes, next_size, pruning
+from app.retention.pruning import (
+    FEWEST,
+    HOLDS,
+    JUMP,
+    MOST,
+    TRUSTED_AFTER,
+    OtherDeletes,
+    Trust,
+    differs,
+    next_size,
+    pruning,
+)
 from app.settings.retention import RetentionSettings
-from tests.deliveries.workers import Workers
+from tests.deliveries.workers import NOON, Workers
 from tests.events.stores import new_event, running
 from tests.retention.ages import deleted, prune
 
@@ -313,3 +324,71 @@ async def test_old_entries_of_the_audit_go_and_the_rest_can_be_verified(workers,
     async with engine.connect() as connection:
         assert (await verify(connection)).rows == 2
     assert deleted(await prune(engine, later, audit="1d")) == {"audit": 1}, "the newest one stays"
+
+
+async def test_a_copy_that_arrives_while_its_event_is_deleted_waits_for_nothing_and_is_a_copy(
+    workers, database_url, engine
+):
+    if engine.dialect.name == "sqlite":
+        return  # it has one writer
+    event = new_event("again", received_at=workers.now)
+    async with running(database_url) as store:
+        await store.append(event)
+        await workers.dispatch()
+        await deliver(workers)
+        later = workers.now + 100 * DAY
+        step = {"before": workers.now + DAY, "after": None, "most": 10, "now": later}
+        for looked, deleted_ in ((1, 0), (1, 1)):
+            async with writing(engine) as connection:
+                assert await is_alone(connection)
+                batch = await delete_some(connection, Kind.ACCEPTED, **step)
+                async with asyncio.timeout(20):
+                    copy = await store.append(new_event("again", received_at=later))
+            assert (batch.looked, batch.deleted) == (looked, deleted_)
+            assert (copy.id, copy.duplicate) == (event.id, True)
+    assert await ids(engine, Event.id) == set()
+    assert await ids(engine, DeletedEvent.event_id) == {event.id}
+
+
+async def test_an_event_that_is_put_to_use_before_it_is_deleted_stays_and_leaves_no_key(workers, delivered, engine):
+    if engine.dialect.name == "sqlite":
+        return  # it has one writer
+    step = {"before": workers.now, "after": None, "most": 10, "now": workers.now}
+    async with writing(engine) as connection:
+        await delete_some(connection, Kind.ACCEPTED, **step)
+        assert await connection.scalar(select(func.count()).select_from(DeletedEvent)) == 3
+    await workers.start(ids=[delivered[0]])
+    async with writing(engine) as connection:
+        await delete_some(connection, Kind.ACCEPTED, **step)
+    assert await ids(engine, Event.id) == {delivered[0]}
+    assert await ids(engine, DeletedEvent.event_id) == set(delivered[1:])
+
+
+async def test_a_notification_stays_until_the_order_that_was_fetched_for_it_is_dispatched(workers, delivered, engine):
+    order = await workers.store()
+    async with writing(engine) as connection:
+        fetch = {"id": new_id(), "reference": "A", "due_at": workers.now, "status": "done", "snapshot_id": order}
+        await connection.execute(insert(Fetch), fetch)
+        await connection.execute(insert(FetchCause), {"event_id": delivered[0], "fetch_id": fetch["id"]})
+    await prune(engine, workers.now + 365 * DAY, accepted="1d")
+    assert await ids(engine, Event.id) == {delivered[0], order}
+
+
+def test_a_clock_that_was_set_says_for_a_day_not_what_is_old():
+    trust, now, elapsed = Trust(), NOON, timedelta(hours=5)
+    hour = timedelta(hours=1)
+    assert trust.holds(now, elapsed=elapsed)
+    assert trust.holds(now + hour, elapsed=elapsed + hour)
+    assert trust.holds(now + 2 * hour + JUMP, elapsed=elapsed + 2 * hour), "it may go a little wrong"
+    ahead = now + 365 * DAY
+    assert not trust.holds(ahead + 3 * hour, elapsed=elapsed + 3 * hour)
+    assert not trust.holds(ahead + 4 * hour, elapsed=elapsed + 4 * hour)
+    assert not trust.holds(now + 5 * hour, elapsed=elapsed + 5 * hour), "it was set right"
+    assert trust.holds(now + 5 * hour + TRUSTED_AFTER, elapsed=elapsed + 5 * hour + TRUSTED_AFTER)
+
+
+async def test_a_clock_that_differs_from_the_servers_is_noticed(engine):
+    now = datetime.now(UTC)
+    assert await differs(engine, now=now) is None
+    found = await differs(engine, now=now + 365 * DAY)
+    assert (found is None) == (engine.dialect.name == "sqlite")

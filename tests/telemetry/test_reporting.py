@@ -64,6 +64,18 @@ async def test_a_clock_that_is_set_back_does_not_stop_the_beat(engine):
     assert seen.beat_at == NOON - DAY
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("wrong", [timedelta(hours=1), timedelta(hours=-1)], ids=str)
+async def test_a_process_on_a_host_whose_clock_is_wrong_is_seen_by_the_clock_of_the_database(engine, wrong):
+    def clock():
+        return datetime.now(UTC) + wrong
+
+    await Reporter(engine, identity("worker"), clock=clock).report(now=clock())
+    now = datetime.now(UTC)
+    for later, number in ((timedelta(0), 1), (2 * SILENT, 0)):
+        assert len(await read(engine, running_processes, now=now + later)) == number
+
+
 async def test_a_process_that_falls_silent_is_told_from_one_that_ended(engine):
     names = []
     for ended in (True, False):
