@@ -33,12 +33,13 @@ class Moment(click.ParamType[datetime]):
         return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+SINCE = click.option("--since", type=Moment(), help="Only events received at this time or later: 2026-08-12, 24h, 7d.")
 OPTIONS = (
     click.option("--type", help="Only events of this type or event name, such as ORDER_CANCEL."),
     click.option("--reference", help="Only events of this order or other object."),
     click.option("--status", type=click.Choice([str(each) for each in Status])),
     click.option("--client", help="Only events that this client sent."),
-    click.option("--since", type=Moment(), help="Only events received at this time or later: 2026-08-12, 24h, 7d."),
+    SINCE,
     click.option("--until", type=Moment(), help="Only events received before this time."),
 )
 
@@ -68,8 +69,10 @@ def read_ids(file: Any) -> list[UUID] | None:
 giving_reason = click.option("--reason", help="Why; the audit keeps it, so name no guest in it.")
 
 
-def choosing_events(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds options whose values are the fields of `EventFilter`."""
+def choosing_events(
+    command: Callable[..., None], *, since: Callable[[Callable[..., None]], Callable[..., None]] = SINCE
+) -> Callable[..., None]:
+    """Adds options whose values are the fields of `EventFilter`; `since` takes the place of `--since`."""
     for option in reversed(OPTIONS):
-        command = option(command)
+        command = (since if option is SINCE else option)(command)
     return command

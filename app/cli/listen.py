@@ -9,6 +9,7 @@ import tty
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
@@ -40,6 +41,11 @@ class Since(Moment):
         return LAST if value == LAST else super().convert(value, param, ctx)
 
 
+SINCE = click.option(
+    "--since", type=Since(), help="Begin with what is stored since this time, or after the last event posted: 1h, last."
+)
+
+
 @click.command()
 @click.argument("url")
 @click.option("--from", "source", required=True, metavar="URL", help="The receiver: https://host.")
@@ -50,7 +56,7 @@ class Since(Moment):
     metavar="USERNAME:SECRET",
     help="A client that may have such tokens, to get a new one when one ends; better in LISTEN_USER.",
 )
-@choosing_events
+@partial(choosing_events, since=SINCE)
 @click.option("--q", help="Only events with this part of a reference, type or notification id.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def listen(
