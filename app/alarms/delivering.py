@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from app.alarms.findings import Finding, critical, typed, warning
 from app.alarms.readings import Readings
 from app.alarms.words import counted, lasting, number
+from app.deliveries.met import met
 from app.deliveries.standings import Standing, State
 from app.deliveries.stuck import Stuck
 
@@ -169,8 +170,9 @@ def certificate(erp: Standing, at: datetime, within: timedelta = CERTIFICATE_SOO
 
 
 def _why(stuck: Stuck, *, private: bool) -> str:
-    parts = (str(each) for each in (stuck.last_status, stuck.last_error if private else None) if each is not None)
-    return " ".join(parts).rstrip(".") or str(stuck.last_result or "no answer is known")
+    return met(stuck.last_status, stuck.last_error if private else None).rstrip(".") or str(
+        stuck.last_result or "no answer is known"
+    )
 
 
 def _pending(erp: Standing) -> int:

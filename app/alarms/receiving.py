@@ -34,13 +34,21 @@ REASONS = {
     "scope": "it lacks the scope",
 }
 
+UNAVAILABLE_FOR = {
+    "database": "the database was away, locked, full or read-only",
+    "commit_timeout": "the database was slower than commit_timeout",
+    "queue_full": "the database took fewer than arrived",
+    "spool_full": "the spool is full",
+}
+
 
 def not_acknowledged(now: Readings) -> Iterator[Finding]:
     """Webhooks that were answered 503: the sender has them alone."""
     refused = [each for each in now.refused_last_10_minutes if each.door == "webhook" and each.status == UNAVAILABLE]
     if refused:
         webhooks = counted(sum(each.requests for each in refused), "webhook was", "webhooks were")
-        what = f"{webhooks} answered 503 in the last 10 min: {refused[0].reason}."
+        reason = refused[0].reason
+        what = f"{webhooks} answered 503 in the last 10 min: {UNAVAILABLE_FOR.get(reason, reason)}."
         yield critical(name="not_acknowledging", what=what, command="priohook refusals list")
 
 

@@ -20,6 +20,7 @@ from app.alarms.leading import Lead, leading
 from app.alarms.notices import message
 from app.alarms.readings import read
 from app.database.away import AWAY
+from app.database.clock import ahead
 from app.database.health import first_line
 from app.database.schema import SchemaNotCurrent
 from app.database.writing import writing
@@ -103,7 +104,7 @@ class AlarmWatch:
     async def look(self, lead: Lead, *, now: datetime) -> Changes:
         """Looks once: stores what starts and ends, and what is to be told of it."""
         async with asyncio.timeout(READ_WITHIN), lead.reading() as connection:
-            readings = await read(connection, self._settings, now=now)
+            readings = await read(connection, self._settings, now=now + await ahead(connection))
         found = list(alarming(readings, self._alarms))
         async with lead.writing() as connection:
             before = await firing_alarms(connection)

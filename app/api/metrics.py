@@ -25,6 +25,7 @@ from starlette.routing import Route
 from app.alarms.gauges import gauges, gauges_of_host
 from app.alarms.places import disks, spool_folder
 from app.alarms.readings import read
+from app.database.clock import ahead
 from app.database.engines import engine_for
 from app.database.schema import SchemaNotCurrent
 from app.events.fetches import refused_since
@@ -100,7 +101,7 @@ class Page(Collector):
         current = GaugeMetricFamily("priohook_schema_current", "Whether its schema is that of this release.")
         try:
             async with reading(self._engine, within=WITHIN) as connection:
-                readings = await read(connection, self._settings, now=now)
+                readings = await read(connection, self._settings, now=now + await ahead(connection))
                 refused = await refused_since(connection)
         except SchemaNotCurrent:
             up = GaugeMetricFamily("priohook_database_up", up.documentation, value=1)

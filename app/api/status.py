@@ -1,5 +1,7 @@
 """GET /api/status: whether all is well, what is wrong, and what was read to judge that."""
 
+from datetime import UTC, datetime
+
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,7 +10,7 @@ from app.alarms.findings import Finding
 from app.alarms.judgement import judge
 from app.alarms.readings import Readings, read
 from app.api.state import State
-from app.database.clock import shared_time
+from app.database.clock import ahead
 from app.database.schema import SchemaNotCurrent
 from app.settings.model import Settings
 from app.web.openapi.operations import Answer, Operation
@@ -42,7 +44,7 @@ async def show(request: Request[State]) -> Response:
     try:
         async with reading(request.state["engine"]) as connection:
             settings = request.state["settings"]
-            readings = await read(connection, settings, now=await shared_time(connection))
+            readings = await read(connection, settings, now=datetime.now(UTC) + await ahead(connection))
     except SchemaNotCurrent as error:
         raise DatabaseAway(str(error), "Ask again after the migration.") from None
     return answer(shown_status(readings, settings))

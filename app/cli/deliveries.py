@@ -25,6 +25,7 @@ from app.cli.progress import progress_bar
 from app.database.engines import prefer_indexes
 from app.deliveries import operations
 from app.deliveries.groups import Alike, count_alike, failure_groups
+from app.deliveries.met import met
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import (
     DeliveryFilter,
@@ -54,7 +55,7 @@ IN_GROUPS = (
     "first_at",
     "last_at",
 )
-IN_GROUPS_ON_TERMINAL = ("deliveries", "destination", "status", "last_result", "last", "type", "id", "last_at")
+IN_GROUPS_ON_TERMINAL = ("deliveries", "destination", "status", "last", "type", "id")
 GROUP = (
     click.option(
         "--outcome",
@@ -148,11 +149,7 @@ def groups(*, destination: str | None, as_json: bool) -> None:
     if as_json:
         print_json_lines(shown)
         return
-    rows = (
-        dict(group)
-        | {"id": group.first, "last": " ".join(str(each) for each in (group.last_status, group.last_error) if each)}
-        for group in shown
-    )
+    rows = (dict(group) | {"id": group.first, "last": met(group.last_status, group.last_error)} for group in shown)
     print_rows(rows, IN_GROUPS, on_terminal=IN_GROUPS_ON_TERMINAL)
 
 
@@ -331,8 +328,8 @@ def count(destination: str, status: str, alike: Alike = operations.ANY) -> int:
 
 
 def _shown(delivery: ListedDelivery, now: datetime) -> dict[str, Any]:
-    last = (str(each) for each in (delivery.last_status, delivery.last_error) if each is not None)
-    return delivery._asdict() | {"due": _due(delivery, now), "last": " ".join(last)}
+    last = met(delivery.last_status, delivery.last_error)
+    return delivery._asdict() | {"due": _due(delivery, now), "last": last}
 
 
 def _due(delivery: ListedDelivery, now: datetime) -> datetime | str | None:

@@ -16,6 +16,7 @@ from app.cli.opened import change, load_settings, read
 from app.cli.output import print_json_lines, print_rows, say, short_id
 from app.deliveries import operations
 from app.deliveries.dispatch import register
+from app.deliveries.met import met
 from app.deliveries.operations import NobodyKnows, NotDone
 from app.deliveries.queries import count_undispatched, destination_urls
 from app.deliveries.stuck import Stuck
@@ -118,7 +119,7 @@ def _state(destination: DestinationShown, *, known: bool, now: datetime) -> str:
 def _failing(first: Stuck, number: int) -> str:
     whose = f"{first.reference} is" if first.reference else "a delivery is"
     by = f"{whose} held back since {first.since:%Y-%m-%d %H:%M} by {short_id(first.delivery_id)}"
-    why = " ".join(str(each) for each in (first.last_status, first.last_error) if each is not None)
+    why = met(first.last_status, first.last_error)
     more = f"; {number - 1} more" if number > 1 else ""
     return f"failing: {by} ({why or first.last_result}){more}"
 

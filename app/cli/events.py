@@ -40,7 +40,7 @@ from app.events.queries import (
 from app.events.tables import Event, Status
 
 SHOWN = ("id", "received_at", "status", "type", "reference", "client", "duplicates")
-ON_TERMINAL = ("id", "received_at", "type", "reference", "client", "note")
+ON_TERMINAL = ("id", "received_at", "type", "reference", "note")
 RELEASE = (
     "app.cli.release:release",
     "Judge quarantined events again by their bytes, and accept those that can be read.",

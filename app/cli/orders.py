@@ -14,6 +14,7 @@ from app.audit.queries import AuditFilter, ListedEntry, list_entries
 from app.cli.actions import MOST_ACTIONS, print_actions
 from app.cli.opened import read
 from app.cli.output import cell, say, say_json
+from app.deliveries.met import met
 from app.deliveries.queries import DeliveryFilter, ListedDelivery, list_deliveries
 from app.events.queries import EventFilter, ListedEvent, list_events
 from app.events.tables import Origin, Status
@@ -61,7 +62,7 @@ def show(reference: str, *, as_json: bool) -> None:
         remarks = "  ".join([cell(event.type), *_remarks(each)])
         say(f"\n{event.received_at:%Y-%m-%d %H:%M:%S}  {remarks}\n  event {event.id}")
         for delivery in of_event[event.id]:
-            say(f"  {cell(delivery.destination)}: {_outcome(delivery)}")
+            say(f"  {cell(delivery.destination)}: {_outcome(delivery)}\n    delivery {delivery.id}")
     print_actions(actions)
 
 
@@ -85,5 +86,5 @@ def _outcome(delivery: ListedDelivery) -> str:
     """The delivery's status, when, and what the last attempt met."""
     at = delivery.finished_at or delivery.due_at
     when = f" {'since' if delivery.finished_at else 'due'} {at:%Y-%m-%d %H:%M:%S}" if at else ", waits for another"
-    last = " ".join(cell(each) for each in (delivery.last_status, delivery.last_error) if each is not None)
-    return f"{delivery.status}{when}{f' ({last})' if last else ''}  {delivery.id}"
+    last = cell(met(delivery.last_status, delivery.last_error))
+    return f"{delivery.status}{when}{f' ({last})' if last else ''}"

@@ -18,6 +18,7 @@ from app.telemetry.printing import printable
 SHORT_ID = 18
 """Characters of an id that tell it from others: its millisecond, and the 4096th of it."""
 
+LEAST_FOLDED = 20  # characters, for the columns of a table that are folded
 HALF_A_YEAR = timedelta(days=180)
 
 
@@ -107,12 +108,26 @@ def short_time(at: datetime, *, now: datetime) -> str:
 
 
 def _print_table(rows: Iterable[Mapping[str, Any]], shown: Sequence[str], *, now: datetime) -> None:
-    # A narrow terminal folds other columns, but an id must stay on one line to be copied.
-    head = (Column(name, no_wrap=name == "id", overflow="fold") for name in shown)
+    console = Console()
+    lines = [[_short(row[name], now=now) for name in shown] for row in rows]
+    widths = {name: max(len(name), *map(len, column)) for name, *column in zip(shown, shown, *lines, strict=True)}
+    whole = _kept_whole(widths, room=console.width)
+    head = (Column(name, no_wrap=name in whole, overflow="fold") for name in shown)
     table = Table(*head, box=None, pad_edge=False, collapse_padding=True)
-    for row in rows:
-        table.add_row(*(Text(_short(row[name], now=now)) for name in shown))
-    Console().print(table)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    console.print(table)
+
+
+def _kept_whole(widths: Mapping[str, int], *, room: int) -> set[str]:
+    """The columns that a narrow terminal does not fold: ids, to be copied, and the narrowest others."""
+    kept, left = set(), room - LEAST_FOLDED
+    for name in sorted(widths, key=lambda name: (name != "id", widths[name])):
+        left -= widths[name] + 1
+        if left < 0:
+            break
+        kept.add(name)
+    return kept
 
 
 def _short(value: object, *, now: datetime) -> str:

@@ -10,6 +10,7 @@ from app.alarms.forecast import bytes_a_day, days_left
 from app.alarms.readings import EXPIRES_SOON, ProcessSeen, Readings
 from app.alarms.words import counted, lasting, number, size
 from app.cli.output import short_id
+from app.deliveries.met import met
 from app.deliveries.standings import Standing, State
 from app.deliveries.stuck import Stuck
 from app.events.arrivals import NEWEST
@@ -204,7 +205,7 @@ def _state(erp: Standing, at: datetime) -> str:
 
 
 def _stuck(stuck: Stuck, at: datetime) -> str:
-    why = " ".join(str(each) for each in (stuck.last_status, stuck.last_error) if each is not None)
+    why = met(stuck.last_status, stuck.last_error)
     whose = f"{stuck.reference} held back" if stuck.reference else "failing"
     waits = f", {number(stuck.waiting)} wait" if stuck.waiting else ""
     tries = counted(stuck.attempts, "attempt")

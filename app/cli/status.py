@@ -24,7 +24,7 @@ from app.cli.failures import sentence
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import say, say_json
 from app.cli.screen import WELL, screen, told
-from app.database.clock import shared_time
+from app.database.clock import ahead
 from app.database.schema import SchemaNotCurrent
 from app.settings.model import Settings
 from app.telemetry.processes import Seen, running_processes
@@ -86,7 +86,7 @@ def _tell_of_worker() -> None:
 
 
 async def _running(connection: AsyncConnection) -> tuple[datetime, list[Seen]]:
-    now = await shared_time(connection)
+    now = datetime.now(UTC) + await ahead(connection)
     return now, await running_processes(connection, now=now)
 
 
@@ -97,7 +97,8 @@ def _look(settings: Settings) -> StatusShown:
             opened(settings, writes=False) as engine,
             engine.connect() as connection,
         ):
-            return shown_status(await read_all(connection, settings, now=await shared_time(connection)), settings)
+            now = datetime.now(UTC) + await ahead(connection)
+            return shown_status(await read_all(connection, settings, now=now), settings)
 
     try:
         return asyncio.run(look())

@@ -1,9 +1,13 @@
-"""The clock by which times of several processes are compared: PostgreSQL's, since hosts may differ by hours."""
+"""The clock by which times of several hosts are compared: PostgreSQL's, since theirs may differ by hours."""
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+NO_DIFFERENCE = timedelta(seconds=5)
+"""Clocks that differ by less count as the same: the answer with the other time may have been late."""
 
 
 async def shared_time(connection: AsyncConnection) -> datetime:
@@ -12,3 +16,11 @@ async def shared_time(connection: AsyncConnection) -> datetime:
         return datetime.now(UTC)
     at: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
     return at
+
+
+async def ahead(connection: AsyncConnection, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> timedelta:
+    """How far the database's clock is ahead of this host's, which `clock` gives. With SQLite it is the same clock."""
+    if connection.dialect.name == "sqlite":
+        return timedelta(0)
+    difference = await shared_time(connection) - clock()
+    return difference if abs(difference) > NO_DIFFERENCE else timedelta(0)

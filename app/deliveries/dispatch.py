@@ -14,7 +14,7 @@ from app.database.writing import COMMIT_LATER, insert_new, writing
 from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver
-from app.deliveries.thin import follow
+from app.deliveries.thin import follow, received_meanwhile
 from app.deliveries.transitions import HAS_TIME
 from app.events.fetches import lock_fetches
 from app.events.ids import made_at, new_id
@@ -275,20 +275,22 @@ async def dispatch(
         return 0
     events = sorted(Arrived(*row) for row in await connection.execute(ARRIVED, {"ids": ids}))
     passed_over = {tuple(row) for row in await connection.execute(PASSED_OVER, {"ids": ids})}
-    left_out, announced = await follow(connection, events, thin, now=now)
-    left_out |= passed_over
+    following = await follow(connection, events, thin, now=now)
+    left_out = following.left_out | passed_over
     for name in sorted(wanted_types):
         matching = [
             event
             for event in events
-            if wants(wanted_types[name], event.type, event.event_name, *announced.get(event.id, ()))
+            if wants(wanted_types[name], event.type, event.event_name, *following.announced.get(event.id, ()))
         ]
         if matching and await lock(connection, name) is not None:
             new = [Wanted(event.id, event.reference) for event in matching if (event.id, name) not in left_out]
             await add(connection, name, new, replay_id=None, now=now)
-    await connection.execute(delete(Undispatched).where(Undispatched.event_id.in_(ids)))
+    again = await received_meanwhile(connection, following.only_fetched)
+    done = [event_id for event_id in ids if event_id not in again]
+    await connection.execute(delete(Undispatched).where(Undispatched.event_id.in_(done)))
     if passed_over:
-        await connection.execute(delete(PassedOver).where(PassedOver.event_id.in_(ids)))
+        await connection.execute(delete(PassedOver).where(PassedOver.event_id.in_(done)))
     return len(ids)
 
 

@@ -163,7 +163,7 @@ async def ask_for(connection: AsyncConnection, notifications: Mapping[UUID, str]
         return
     await lock_fetches(connection)
     references = sorted(set(notifications.values()))
-    # Not from the arrival on: after a backlog, all notifications of an order are dispatched before its fetch begins.
+    # Not from the arrival on: of a backlog, notifications that are dispatched soon after each other share a fetch.
     fetches = [{"id": new_id(), "reference": reference, "due_at": now + AFTER} for reference in references]
     await insert_new(connection, Fetch, fetches)
     due = select(Fetch.reference, Fetch.id).where(

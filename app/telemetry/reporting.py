@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.away import AWAY
-from app.database.clock import shared_time
+from app.database.clock import ahead
 from app.database.health import first_line
 from app.database.writing import COMMIT_LATER, writing
 from app.telemetry.processes import BEAT, Gauges, Identity, beat, forget_processes
@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 EVERY = timedelta(seconds=5)
 FORGET_EVERY = timedelta(minutes=1)
-NO_DIFFERENCE = timedelta(seconds=5)
-"""Clocks that differ by less count as the same: the answer with the other time may have been late."""
-
 LAST = timedelta(seconds=2)
 """How long a process that ends waits for its last row."""
 
@@ -103,12 +100,10 @@ class Reporter:
             self._beat_at = now
 
     async def _beat(self, connection: AsyncConnection, *, now: datetime, ended: bool) -> None:
-        """Writes the row by the shared clock: a process with a wrong clock seems neither dead nor alive for ever."""
-        ahead = await shared_time(connection) - self._clock()
-        if abs(ahead) < NO_DIFFERENCE:
-            ahead = timedelta(0)
-        identity = replace(self._identity, started_at=self._identity.started_at + ahead)
-        await beat(connection, identity, self._gauges(), now=now + ahead, ended=ended)
+        """Writes the row by the database's clock: a process with a wrong one seems neither dead nor alive for ever."""
+        by = await ahead(connection, self._clock)
+        identity = replace(self._identity, started_at=self._identity.started_at + by)
+        await beat(connection, identity, self._gauges(), now=now + by, ended=ended)
 
     async def _forget(self, connection: AsyncConnection, *, now: datetime) -> None:
         if self._forgot_at is None or not self._forgot_at <= now < self._forgot_at + FORGET_EVERY:

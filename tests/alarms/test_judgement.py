@@ -171,7 +171,7 @@ INCIDENTS = {
     "the database takes no events": (
         {"refused_last_10_minutes": refused(status=503, reason="commit_timeout", client="prioticket", requests=3)},
         "not_acknowledging",
-        "3 webhooks were answered 503 in the last 10 min: commit_timeout.",
+        "3 webhooks were answered 503 in the last 10 min: the database was slower than commit_timeout.",
         "priohook refusals list",
     ),
     "a poison order": (

@@ -23,7 +23,7 @@ from tests.e2e.conftest import configured, environment_for
 
 EVENTS = 30_000
 MB = 1_000_000
-PATIENCE = 60.0  # seconds
+PATIENCE = 180.0  # seconds
 INSERT = """
 INSERT INTO events (id, received_at, client, status, type, reference, headers, body, body_bytes, dedup_key)
 VALUES (?, '2026-08-12 10:15:00.000000', 'prioticket', 'accepted', 'ORDER_CREATE', ?, x'', ?, 1000, ?)

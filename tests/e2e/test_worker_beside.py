@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.conftest import Served, configured, dial, new_event, request
 from tests.e2e.test_deliveries import is_running, worker_of
 
-PATIENCE = 60.0  # seconds
+PATIENCE = 180.0  # seconds
 
 
 def until(happened) -> None:

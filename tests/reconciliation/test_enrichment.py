@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from app.database.writing import writing
 from app.events.fetches import Fetch, FetchStatus, announces_order, outcome_of
@@ -523,3 +523,25 @@ async def test_fetches_that_ended_long_ago_are_forgotten_unless_their_notificati
     async with writing(each.engine) as connection:
         assert await fetching.forget_old(connection, now=later) == 2
     assert [await each.outcome(event_id) for event_id in (done, refused)] == [None, None]
+
+
+async def test_a_webhook_that_brings_a_fetched_order_during_its_dispatch_reaches_those_that_want_only_webhooks(
+    enriched,
+):
+    each = enriched()
+    (reference, *_) = each.fake.orders(1)
+    await each.workers.register("erp")
+    types, thin = {"erp": ["*"]}, {"erp": "notification"}
+    cause = await each.notify(reference)
+    await each.dispatch(types, thin)
+    async with each.enricher() as enricher:
+        await each.fetch(enricher)
+    (snapshot,) = await each.snapshots()
+    async with writing(each.engine) as connection:
+        await connection.execute(update(Event).where(Event.id == snapshot.id).values(origin="both"))
+        dispatching = asyncio.create_task(each.dispatch(types, thin))
+        await asyncio.wait([dispatching], timeout=0.5)
+    await dispatching
+    await each.dispatch(types, thin)
+    assert await each.delivered_to() == {"erp": [cause, snapshot.id]}
+    assert await each.workers.undispatched() == []
