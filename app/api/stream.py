@@ -97,7 +97,7 @@ async def stream(request: Request[State]) -> Response:
     query, place = read_query(request, StreamQuery), _place(request)
     if request.method == "HEAD":
         return Response(headers=HEADERS, media_type=MEDIA_TYPE)
-    feed = request.state["feed"]
+    feed: Feed = request.state["feed"]
     leave = await feed.admit()
     try:
         if place is not None:

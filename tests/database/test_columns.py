@@ -157,7 +157,10 @@ async def test_what_the_store_writes_every_reader_reads(database_url, engine):
     await writer.close()
     later = {"released_at": None, "erased_at": None, "body_sha256": None, **RECEIVED}
     expected = {row["id"]: read_back({**row, **later}) for row in rows}
-    assert {row["id"]: row for row in await read_all(engine, table)} == expected
+    for whole in expected.values():
+        del whole["position"]  # the database's own
+    stored = await read_all(engine, table)
+    assert {row["id"]: {name: row[name] for name in expected[row["id"]]} for row in stored} == expected
     async with engine.connect() as connection:
         listed = await list_events(connection, EventFilter(), limit=99)
         for event_id, whole in expected.items():
