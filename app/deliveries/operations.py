@@ -257,7 +257,10 @@ async def _locked(
     state = await lock(connection, destination)
     await lose_run_out(connection, destination, now=now)
     this = Delivery.id == delivery_id
-    delivery = Chosen(*(await connection.execute(CHOSEN.where(this))).one())
+    row = (await connection.execute(CHOSEN.where(this).with_for_update())).one_or_none()
+    if row is None:  # retention deletes without the destination's lock
+        raise NotDone(f"There is no delivery {delivery_id}.")
+    delivery = Chosen(*row)
     sent_now = await connection.scalar(select(exists().where(this, PENDING, in_flight(now))))
     return delivery, state, bool(sent_now)
 

@@ -78,7 +78,9 @@ async def release(
             await connection.execute(update(Event).where(Event.id == first.id).values(dedup_key=first.id.bytes))
         else:
             key = event_id.bytes
-    await connection.execute(changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload.columns()))
+    accepted = changes.values(status=Status.ACCEPTED.value, dedup_key=key, **payload.columns())
+    if not (await connection.execute(accepted)).rowcount:
+        raise NotReleased(f"Event {event_id} was deleted for its age at this moment.")
     return Released(event_id, duplicate=False)
 
 

@@ -42,6 +42,7 @@ NOT_AUDITED_URLS = {
     "GET /api/replays": LISTS,
     "GET /api/replays/{replay_id}": LISTS,
     "GET /api/audit": LISTS,
+    "GET /api/alarms": LISTS,
     "GET /api/status": LISTS,
     "GET /healthz": OPEN,
     "GET /readyz": OPEN,
@@ -64,6 +65,8 @@ AUDITED_URLS = {
     "POST /api/erasures": Action.ERASE,
 }
 NOT_AUDITED_COMMANDS = {
+    "alarms list": LISTS,
+    "alarms test": "it sends a message to people, and changes nothing",
     "audit list": LISTS,
     "audit verify": LISTS,
     "check": OUTSIDE,

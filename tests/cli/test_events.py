@@ -284,7 +284,7 @@ def test_on_a_terminal_a_list_is_a_table_that_fits(run, fill, terminal):
     )
     terminal(80)
     head, *rows = COLOURS.sub("", run("events", "list").text).splitlines()
-    assert head.split() == ["id", "received_at", "type", "reference", "client", "note"]
+    assert head.split() == ["id", "received_at", "type", "reference", "note"]
     assert all(len(row) <= 80 for row in rows)
     assert [row[:18] for row in rows if row[0] != " "] == [str(each)[:18] for each in stored]
     assert f"{NOW:%H:%M:%S}" in rows[0]

@@ -74,4 +74,4 @@ def test_of_two_workers_one_tells_and_the_other_tells_that_it_died(serve, empty_
         assert set(stages(channel).values()) == {1}
     finally:
         for worker in (first, second):
-            worker.end()
+            worker.close()

@@ -18,6 +18,7 @@ from app.database.writing import writing
 from app.events.tables import Event
 from app.web.problems import Problem
 from tests.conftest import WEBHOOK, basic_header, payload
+from tests.events.stores import allow_changes
 from tests.receiver.sender import Sender
 
 NOTIFICATION = payload("01-notification-order-create")
@@ -339,6 +340,7 @@ async def aged(engine, by: timedelta) -> None:
     async with writing(engine) as connection:
         for row in (await connection.execute(select(Event.id, Event.received_at))).all():
             change = update(Event).where(Event.id == row.id)
+            await allow_changes(connection)
             await connection.execute(change.values(received_at=row.received_at - by))
 
 

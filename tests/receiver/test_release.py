@@ -16,6 +16,7 @@ from app.receiver.release import NotReleased, Released, release
 from app.settings.clients import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
 from tests.deliveries.claims import new_claim
+from tests.events.stores import allow_changes
 
 NOTIFICATION = payload("01-notification-order-create")
 ORDER = payload("10-order-payload-cancelled")
@@ -148,6 +149,7 @@ async def test_a_notification_without_an_id_is_a_copy_of_none_that_is_ten_minute
     first, refused = await stored()
     moved = update(Event).where(Event.id == refused.id)
     async with writing(engine) as connection:
+        await allow_changes(connection)
         await connection.execute(moved.values(received_at=first.received_at + timedelta(minutes=minutes)))
     assert (await released(refused.id)).duplicate == bool(copies)
     await client.post(WEBHOOK, content=NAMELESS, headers=basic_header())

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 
 from app.audit.actors import at_shell
 from app.audit.chain import Act, record, verify
@@ -12,6 +12,7 @@ from app.audit.tables import Action
 from app.audit.tables import Kind as Kinds
 from app.database.writing import writing
 from app.deliveries import operations
+from app.deliveries.operations import NotDone
 from app.deliveries.replays import DELETING_LOCK, hold_off_deleting
 from app.deliveries.tables import (
     Attempt,
@@ -24,6 +25,7 @@ from app.events.fetches import Fetch, FetchCause, FetchStatus
 from app.events.ids import id_floor, made_at, new_id
 from app.events.queries import EventFilter
 from app.events.tables import DeletedEvent, Event, Status, Undispatched
+from app.receiver.release import NotReleased, release
 from app.retention.batches import delete_some, is_alone
 from app.retention.cutoffs import Kind
 from app.retention.plans import plan
@@ -392,3 +394,41 @@ async def test_a_clock_that_differs_from_the_servers_is_noticed(engine):
     assert await differs(engine, now=now) is None
     found = await differs(engine, now=now + 365 * DAY)
     assert (found is None) == (engine.dialect.name == "sqlite")
+
+
+async def waiting_for_a_lock(engine) -> None:
+    query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    while True:
+        async with engine.connect() as connection:
+            if await connection.scalar(query):
+                return
+
+
+async def test_what_is_deleted_at_this_moment_is_neither_retried_nor_released(workers, engine):
+    if engine.dialect.name == "sqlite":
+        return  # it has one writer
+    await workers.store()
+    await workers.dispatch()
+    (delivery,) = await workers.deliveries()
+    refused = await workers.store(status=Status.QUARANTINED.value, reason="415", body=order())
+
+    async def retry() -> None:
+        async with writing(engine) as connection:
+            await operations.retry(connection, delivery.id, now=workers.now)
+
+    async def let_go() -> None:
+        async with writing(engine) as connection:
+            await release(connection, refused, usernames={}, limit=10_000, now=workers.now)
+
+    for act, table, problem in ((retry, Delivery, NotDone), (let_go, Event, NotReleased)):
+        async with asyncio.timeout(60):
+            async with writing(engine) as connection:
+                await connection.execute(delete(table))
+                task = asyncio.ensure_future(act())
+                await waiting_for_a_lock(engine)
+            with pytest.raises(problem, match=r"There is no delivery|was deleted"):
+                await task
+
+
+def order() -> bytes:
+    return b'{"data": {"kind": "order", "order": {"order_reference": "PRI1", "order_version": 1}}}'
