@@ -1,5 +1,6 @@
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -96,9 +97,15 @@ def test_printed_destinations_can_be_used(path, names):
     assert set(Settings.load().destinations) == names
 
 
+def test_the_changelog_tells_each_change_once():
+    lines = (PROJECT / "CHANGELOG.md").read_text().splitlines()
+    beginnings = Counter(line[:60] for line in lines if line.startswith("- "))
+    assert [beginning for beginning, number in beginnings.items() if number > 1] == []
+
+
 def test_the_drawing_has_the_floors_of_the_import_contract():
     (contract,) = [each for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["type"] == "layers"]
-    drawn = re.findall(r"^(\d) (.+)$", page("architecture"), re.MULTILINE)
+    drawn = re.findall(r"^(\d+) (.+)$", page("architecture"), re.MULTILINE)
     assert [floor for floor, _ in drawn] == [str(number) for number in reversed(range(len(drawn)))]
     assert [rooms for _, rooms in drawn] == contract["layers"]
 
