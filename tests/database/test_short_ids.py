@@ -36,6 +36,7 @@ LATER = (
     "unusable_",
     "erased_at",
     "body_sha256",
+    "position",
 )
 NEWER = (
     *("alarm", "audit", "claims", "fetch", "reconciliations", "deleted_events", "backups"),
