@@ -62,6 +62,7 @@ def _rules(alarms: AlarmSettings) -> tuple[Rule, ...]:
         receiving.reconciled,
         receiving.quarantined,
         receiving.refused,
+        running.backup,
         running.silent_processes,
         running.different_settings,
         running.credentials,

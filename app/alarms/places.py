@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.database.engines import is_sqlite, sqlite_path
 from app.events.spool_contents import glance_at, spool_files
 from app.events.spool_problems import SpoolProblem
@@ -43,25 +40,6 @@ class SpoolFolder:
     """Why the database refused one of the oldest events, which stays there."""
     unreadable: tuple[str, ...]
     """What is wrong with files that cannot be read."""
-
-
-async def database_bytes(connection: AsyncConnection, url: str) -> int:
-    """The size of the database: of the SQLite file and its log, or of all files of the PostgreSQL database."""
-    if is_sqlite(url):
-        path = sqlite_path(url).resolve()
-        return sum(_sizes([path, path.with_name(path.name + "-wal")]))
-    return await connection.scalar(select(func.pg_database_size(func.current_database()))) or 0
-
-
-async def stored_events(connection: AsyncConnection) -> int:
-    """About how many events are stored, without counting them."""
-    if connection.dialect.name == "sqlite":
-        rows = text(
-            "SELECT (SELECT max(rowid) FROM events) - (SELECT min(rowid) FROM events) + 1"
-        )  # in order of arrival
-        return await connection.scalar(rows) or 0
-    estimate = text("SELECT reltuples FROM pg_class WHERE oid = to_regclass('events')")
-    return max(0, int(await connection.scalar(estimate) or 0))
 
 
 def disks(settings: Settings) -> list[Disk]:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.changes import Firing
 from app.alarms.kept import firing_alarms, untold_notices
-from app.alarms.places import Disk, SpoolFolder, database_bytes, disks, spool_folder, stored_events
+from app.alarms.places import Disk, SpoolFolder, disks, spool_folder
 from app.database.schema import check_revision, known_revisions
 from app.deliveries.standings import Backlog, RunningReplay, Standing, running_replays, standings, undispatched
 from app.events.arrivals import (
@@ -25,6 +25,8 @@ from app.events.arrivals import (
     sender_addresses,
 )
 from app.reconciliation.outcomes import Outcome, newest_run
+from app.retention.last_backup import LastBackup, last_backup
+from app.retention.space import Growth, database_bytes, growth, stored_events
 from app.settings.model import Settings
 from app.telemetry.processes import list_processes
 from app.telemetry.refusals import sum_refusals
@@ -106,6 +108,10 @@ class Readings:
     database: str
     """`SQLite 3.46.1` or `PostgreSQL 17.2`."""
     database_bytes: int
+    growth: Growth | None
+    """How fast the database grows; None while too few events are stored to tell."""
+    last_backup: LastBackup | None
+    """The last `priohook backup` of the SQLite file; None if there was none, and on PostgreSQL."""
     schema: str
     """The newest migration that ran."""
     schema_is_newer: bool
@@ -168,7 +174,9 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
         at=now,
         version=version("priohook"),
         database=await _database(connection),
-        database_bytes=await database_bytes(connection, settings.database_url),
+        database_bytes=await database_bytes(connection),
+        growth=await growth(connection, now=now),
+        last_backup=await last_backup(connection),
         schema=schema,
         schema_is_newer=schema not in known_revisions(),
         events=await stored_events(connection),

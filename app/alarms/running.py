@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import PurePath
 
-from app.alarms.findings import Finding, critical, warning
+from app.alarms.findings import Finding, critical, typed, warning
 from app.alarms.forecast import days_left
 from app.alarms.readings import Readings
 from app.alarms.words import counted, lasting, size
 
 EXPIRES_SOON = timedelta(days=14)
+BACKUP_LASTS = timedelta(days=8)
+"""A weekly backup is not told, a daily one that has stopped is."""
+
 FEW_DAYS = 7
 LEAST_FREE = 1_000_000_000  # bytes
 
@@ -21,6 +25,19 @@ def disk(now: Readings, least: int = LEAST_FREE, few_days: int = FEW_DAYS) -> It
             lasts = f", enough for {counted(days, 'day')}" if days is not None else ""
             what = f"The disk of the {each.place} has only {size(each.free_bytes)} free{lasts}: {each.path}."
             yield critical(name="disk", subject=each.place, what=what, command="priohook prune --dry-run")
+
+
+def backup(now: Readings) -> Iterator[Finding]:
+    """No backup was made for a while, though there was one before."""
+    last = now.last_backup
+    if last is not None and (age := now.at - last.finished_at) > BACKUP_LASTS:
+        file = PurePath(last.file).with_name(f"priohook-{now.at:%Y-%m-%d}.db")
+        yield warning(
+            name="backup_old",
+            what=f"The last backup is {lasting(age)} old.",
+            since=last.finished_at,
+            command=typed("backup", str(file)),
+        )
 
 
 def silent_processes(now: Readings) -> Iterator[Finding]:

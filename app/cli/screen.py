@@ -6,7 +6,7 @@ from datetime import datetime
 from rich.cells import cell_len, chop_cells
 
 from app.alarms.findings import Finding
-from app.alarms.forecast import bytes_a_day, days_left
+from app.alarms.forecast import days_left
 from app.alarms.readings import EXPIRES_SOON, ProcessSeen, Readings
 from app.alarms.words import counted, lasting, number, size
 from app.cli.output import short_id
@@ -90,6 +90,7 @@ def _rows(now: Readings) -> Iterator[tuple[str, str]]:
             f"{ended}: {number(run.listed)} listed, {number(run.missing)} missing, {number(run.fetched)} fetched",
         )
     yield from _alarms(now)
+    yield from _kept(now)
     yield from _ending(now)
 
 
@@ -104,11 +105,7 @@ def _alarms(now: Readings) -> Iterator[tuple[str, str]]:
 
 
 def _ending(now: Readings) -> Iterator[tuple[str, str]]:
-    """Disks, certificates and credentials."""
-    for disk in now.disks:
-        days = days_left(now, disk)
-        lasts = f", enough for {counted(days, 'day')}" if days is not None else ""
-        yield "disk", f"{size(disk.free_bytes)} of {size(disk.total_bytes)} free ({disk.place}){lasts}"
+    """Certificates and credentials."""
     for each in now.destinations:
         if each.certificate_until is not None and each.certificate_until < now.at + EXPIRES_SOON:
             yield "expires", f"the certificate of {each.name}, {_when(each.certificate_until, now.at)}"
@@ -116,9 +113,20 @@ def _ending(now: Readings) -> Iterator[tuple[str, str]]:
         yield "expires", f"the credential of {expiry.client}, {_when(expiry.at, now.at)}"
 
 
+def _kept(now: Readings) -> Iterator[tuple[str, str]]:
+    for disk in now.disks:
+        days = days_left(now, disk)
+        lasts = f", enough for {counted(days, 'day')}" if days is not None else ""
+        yield "disk", f"{size(disk.free_bytes)} of {size(disk.total_bytes)} free ({disk.place}){lasts}"
+    if now.last_backup is not None:
+        yield "backup", f"{_ago(now.last_backup.finished_at, now.at)} to {now.last_backup.file}"
+    elif now.database.startswith("SQLite"):
+        yield "backup", "none was made by priohook backup"
+
+
 def _size(now: Readings) -> str:
-    growth = bytes_a_day(now)
-    return size(now.database_bytes) + (f" and {size(growth)} a day" if growth else "")
+    grows = f" and {size(int(now.growth.bytes_per_day))} a day" if now.growth else ""
+    return size(now.database_bytes) + grows
 
 
 def _processes(now: Readings) -> str:

@@ -50,8 +50,6 @@ class Numbers:
     last_10_minutes: int
     last_hour: int
     same_hour_last_week: int
-    last_day: int
-    """With those that priohook fetched, which the others leave out."""
     quarantined_last_10_minutes: int
     quarantined_last_day: int
     quarantined: int
@@ -120,7 +118,6 @@ async def numbers(connection: AsyncConnection, *, now: datetime) -> Numbers:
         "last_10_minutes": (RECEIVED, *_since(now - TEN_MINUTES)),
         "last_hour": (RECEIVED, *_since(now - HOUR)),
         "same_hour_last_week": (RECEIVED, *_since(now - WEEK - HOUR), Event.id < id_floor(now - WEEK)),
-        "last_day": _since(now - 24 * HOUR),
         "quarantined_last_10_minutes": (QUARANTINED, *_since(now - TEN_MINUTES)),
         "quarantined_last_day": (QUARANTINED, *_since(now - 24 * HOUR)),
         "quarantined": (QUARANTINED,),

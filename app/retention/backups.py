@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.engines import open_sqlite, sqlite_path
@@ -83,11 +83,6 @@ async def remember(connection: AsyncConnection, file: str, manifest: Manifest) -
         "newest_event_id": manifest.newest_event_id,
     }
     await connection.execute(insert(Backup), values)
-
-
-async def last_backup(connection: AsyncConnection) -> datetime | None:
-    """When `priohook backup` last made a backup of the SQLite file; None if it never did."""
-    return await connection.scalar(select(Backup.finished_at).order_by(Backup.finished_at.desc()).limit(1))
 
 
 def sync(path: Path) -> None:

@@ -1,14 +1,15 @@
 """Space: what the database takes on disk, what of that is free inside, and how fast it grows."""
 
 import asyncio
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.events.ids import made_at
+from app.events.ids import id_floor, made_at
 from app.events.tables import Event
 
 FEWEST_PAGES, MOST_PAGES = 8, 4096
@@ -19,8 +20,11 @@ SLACK = 0.05
 SLACK_PAGES = 1000
 INCREMENTAL = 2  # SQLite's number for it
 
-SAMPLED = 200_000
-WEEK = timedelta(days=7)
+ENOUGH = 10_000
+"""Stored events, without which their size cannot be told from that of an empty database."""
+
+SAMPLED = 100_000
+SHORTEST, DAY, WEEK = timedelta(seconds=1), timedelta(days=1), timedelta(days=7)
 
 TABLES = text("""
 SELECT relname, n_live_tup, n_dead_tup, pg_total_relation_size(relid),
@@ -60,7 +64,8 @@ class TableSpace(NamedTuple):
     vacuumed_at: object
 
 
-class Growth(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Growth:
     """How fast the database grows, if nothing is deleted. Estimates."""
 
     events_per_day: float
@@ -92,26 +97,35 @@ async def database_bytes(connection: AsyncConnection) -> int:
     return int(await connection.scalar(SIZE) or 0)
 
 
-async def growth(connection: AsyncConnection) -> Growth | None:
+async def stored_events(connection: AsyncConnection) -> int:
+    """About how many events are stored, without counting them."""
+    if connection.dialect.name == "sqlite":
+        # In order of arrival. With both in one SELECT, SQLite reads all rows.
+        rows = text("SELECT (SELECT max(rowid) FROM events) - (SELECT min(rowid) FROM events) + 1")
+        return int(await connection.scalar(rows) or 0)
+    return max(0, int(await connection.scalar(ESTIMATED) or 0))
+
+
+async def growth(connection: AsyncConnection, *, now: datetime) -> Growth | None:
     """How fast the database has grown lately; None while it has too few events to tell.
 
-    The rate is that of the newest `SAMPLED` events, or of the last week if those are fewer. Costs some milliseconds.
+    The rate is that of the last week, or of the newest `SAMPLED` events if the week has more. Costs some milliseconds.
     """
-    newest = await connection.scalar(select(Event.id).order_by(Event.id.desc()).limit(1))
-    if newest is None:
+    events = await stored_events(connection)
+    if events < ENOUGH:
         return None
-    sample = select(Event.id).order_by(Event.id.desc()).limit(SAMPLED).subquery()
-    count = int(await connection.scalar(select(func.count()).select_from(sample)) or 0)
-    oldest = await connection.scalar(select(sample.c.id).order_by(sample.c.id).limit(1))
-    span = made_at(newest) - made_at(oldest or newest)
-    events = await _stored(connection)
-    if count < 2 or not span or not events:  # noqa: PLR2004 - one event has no rate
-        return None
+    sample = select(Event.id).where(Event.id >= id_floor(now - WEEK)).order_by(Event.id.desc()).limit(SAMPLED)
+    count = int(await connection.scalar(select(func.count()).select_from(sample.subquery())) or 0)
+    source = sample.subquery() if count == SAMPLED else Event.__table__
+    oldest = await connection.scalar(select(source.c.id).order_by(source.c.id).limit(1))
+    span = min(WEEK, now - made_at(oldest)) if oldest else WEEK
+    if count < SAMPLED:
+        span = max(DAY, span)  # what came at once in a new database does not go on coming
     used = await database_bytes(connection)
     if connection.dialect.name == "sqlite":
         found = await pages(connection)
         used -= found.free * found.bytes
-    return Growth((count - 1) / (span / timedelta(days=1)), used / events)
+    return Growth(count / (max(span, SHORTEST) / DAY), used / events)
 
 
 async def shrink(engine: AsyncEngine, *, rests: float) -> int:
@@ -136,11 +150,3 @@ async def shrink(engine: AsyncEngine, *, rests: float) -> int:
         given += step
         step = max(FEWEST_PAGES, min(MOST_PAGES, int(step * min(2.0, HOLDS / max(held, HOLDS / 100)))))
         await asyncio.sleep(held * rests)
-
-
-async def _stored(connection: AsyncConnection) -> int:
-    """About how many events are stored, without counting them."""
-    if connection.dialect.name == "sqlite":
-        rows = text("SELECT coalesce(max(rowid) - min(rowid) + 1, 0) FROM events")
-        return int(await connection.scalar(rows) or 0)
-    return max(0, int(await connection.scalar(ESTIMATED) or 0))

@@ -12,6 +12,8 @@ from app.deliveries.standings import Backlog, Standing, State
 from app.deliveries.stuck import Stuck
 from app.events.arrivals import LastAccepted, LastEvent, Numbers, Refusal
 from app.reconciliation.outcomes import Outcome
+from app.retention.last_backup import LastBackup
+from app.retention.space import Growth
 
 NOW = datetime(2026, 8, 12, 3, tzinfo=UTC)
 ID = UUID("01a2185f-4f18-7e96-93a7-9cea445f20e4")
@@ -73,7 +75,6 @@ NUMBERS = Numbers(
     last_10_minutes=60,
     last_hour=412,
     same_hour_last_week=398,
-    last_day=9000,
     quarantined_last_10_minutes=0,
     quarantined_last_day=0,
     quarantined=0,
@@ -83,6 +84,8 @@ WELL = Readings(
     version="0.1.0",
     database="PostgreSQL 17.2",
     database_bytes=10**9,
+    growth=Growth(9000, 10_000),
+    last_backup=None,
     schema="0012",
     schema_is_newer=False,
     events=100_000,
@@ -163,10 +166,16 @@ INCIDENTS = {
         "priohook prune --dry-run",
     ),
     "the disk is full in some days": (
-        numbers(last_day=100_000) | {"disks": (Disk("database", "/data", 5 * 10**9, 10**11),)},
+        {"growth": Growth(100_000, 10_000), "disks": (Disk("database", "/data", 5 * 10**9, 10**11),)},
         "disk",
         "The disk of the database has only 5 GB free, enough for 5 days: /data.",
         "priohook prune --dry-run",
+    ),
+    "backups have stopped": (
+        {"last_backup": LastBackup(NOW - 9 * DAY, "/backups/priohook-2026-08-03.db")},
+        "backup_old",
+        "The last backup is 9 d old.",
+        "priohook backup /backups/priohook-2026-08-12.db",
     ),
     "the database takes no events": (
         {"refused_last_10_minutes": refused(status=503, reason="commit_timeout", client="prioticket", requests=3)},
@@ -322,9 +331,9 @@ def test_an_incident_is_named_with_what_to_type(incident):
         {"quarantine": (Refusal("400: Empty.", 2, ID, NOW - 2 * DAY),)},
         {"processes": (WORKER, RECEIVER, replace(WORKER, is_running=False, beat_at=NOW - 2 * DAY))},
         {"processes": (), "destinations": ()},
-        numbers(last_day=100_000) | {"events": 9999},
-        numbers(last_day=100_000)
+        {"growth": Growth(100_000, 10_000)}
         | {"keeps_events_for": 5 * DAY, "disks": (Disk("database", "/data", 5 * 10**9, 10**11),)},
+        {"last_backup": LastBackup(NOW - 7 * DAY, "/backups/weekly.db")},
         {"undispatched": Backlog(10, NOW - MINUTE / 2)},
         {"undispatched": Backlog(10, NOW - 5 * MINUTE)} | erp(due=1000),
         {"reconciliation": Outcome(ID, NOW - 2 * DAY, NOW, 500, 3, 2, 1, None)},

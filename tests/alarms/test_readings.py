@@ -15,6 +15,9 @@ from app.events.rows import Row
 from app.events.spool_file import SpoolFile
 from app.events.tables import Event
 from app.reconciliation.tables import Reconciliation
+from app.retention import space
+from app.retention.last_backup import LastBackup
+from app.retention.tables import Backup
 from app.settings.model import Settings
 from app.telemetry.processes import Gauges, Identity, beat
 from app.telemetry.refusals import add_refusals
@@ -86,7 +89,7 @@ async def test_events_are_counted_in_their_times(readings, engine, workers):
     async with writing(engine) as connection:
         await connection.execute(update(Event).where(Event.id == fetched.id).values(origin="fetched"))
     numbers = (await readings()).numbers
-    assert (numbers.last_10_minutes, numbers.last_hour, numbers.last_day) == (1, 2, 4)
+    assert (numbers.last_10_minutes, numbers.last_hour) == (1, 2)
     assert numbers.same_hour_last_week == 2
 
 
@@ -252,6 +255,25 @@ async def test_refusals_and_what_is_known_of_clients_are_read(readings, engine, 
     assert [(each.client, each.requests) for each in taken.refused_last_hour] == [("prioticket", 3), ("", 7)]
     (use,) = taken.clients
     assert (use.client, use.succeeded_at, use.refused_at, use.refused_status) == ("prioticket", None, at, 401)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_last_backup_is_read(readings, engine, workers):
+    assert (await readings()).last_backup is None
+    async with writing(engine) as connection:
+        row = {"finished_at": workers.now, "file": "/backups/copy.db", "bytes": 1, "events": 0}
+        await connection.execute(insert(Backup), row)
+    assert (await readings()).last_backup == LastBackup(workers.now, "/backups/copy.db")
+
+
+async def test_the_growth_of_the_database_is_read(readings, engine, workers, monkeypatch):
+    assert (await readings()).growth is None
+    monkeypatch.setattr(space, "ENOUGH", 1)
+    await workers.store("A")
+    async with engine.connect() as connection:
+        await connection.execute(text("ANALYZE"))
+        await connection.commit()
+    assert (await readings()).growth is not None
 
 
 async def test_the_newest_reconcile_is_read(readings, engine, workers):

@@ -7,6 +7,7 @@ from rich.cells import cell_len
 from app.alarms.judgement import judge
 from app.cli.screen import screen
 from app.deliveries.standings import State
+from app.retention.last_backup import LastBackup
 from tests.alarms.test_judgement import ERP, INCIDENTS, NOW, STUCK, WELL, refused
 
 
@@ -65,6 +66,13 @@ def test_what_was_read_is_told_in_words():
         "disk 50 GB of 100 GB free (database), enough for 555 days",
     ):
         assert told in text
+
+
+def test_the_last_backup_of_a_sqlite_file_is_told():
+    backup = LastBackup(NOW - timedelta(hours=3), "/backups/priohook.db")
+    assert "backup      3 h ago to /backups/priohook.db" in shown(database="SQLite 3.46.1", last_backup=backup)
+    assert "backup      none was made by priohook backup" in shown(database="SQLite 3.46.1")
+    assert not [line for line in shown() if line.startswith("backup")]
 
 
 def test_nothing_from_outside_moves_the_cursor():

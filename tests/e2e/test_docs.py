@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from base64 import b64decode
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 
@@ -55,12 +56,13 @@ def answer(port: int, *secrets: str, at: datetime, sent: bytes = b"{'a': 1}") ->
     return httpx2.post(f"http://127.0.0.1:{port}/in", content=sent, headers=headers).status_code
 
 
-def test_the_copy_of_the_docs_has_what_was_committed_last(serve, sqlite_url, tmp_path):
-    (line,) = re.findall(r"^(python3 -c .*VACUUM.*)$", page("operating"), re.MULTILINE)
-    server = serve(**configured(sqlite_url))
-    with dial(server) as wire:
+def test_the_backup_of_the_docs_has_what_was_committed_last(serve, priohook, sqlite_url, tmp_path):
+    (arguments,) = re.findall(r"^priohook (backup /.*)$", page("operating"), re.MULTILINE)
+    settings = configured(sqlite_url)
+    with dial(serve(**settings)) as wire:
         assert wire.send(request(new_event())).reply().status == 200
-    subprocess.run(["bash", "-c", line.replace("python3", sys.executable)], cwd=tmp_path, check=True)  # noqa: S607
-    with sqlite3.connect(tmp_path / "copy.db") as copy:
-        assert copy.execute("SELECT count(*) FROM events").fetchone() == (1,)
-    copy.close()
+    done = priohook(*arguments.replace("/backups", str(tmp_path)).split(), **settings)
+    assert done.returncode == 0, done.stderr
+    (copy,) = tmp_path.glob("priohook-*.db")
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)

@@ -15,9 +15,10 @@ from app.deliveries import operations
 from app.deliveries.tables import AttemptResult, Destination, ReplayStatus
 from app.events.tables import Event
 from app.retention.archiving import Archiving, archiving
-from app.retention.backups import back_up, last_backup, remember
+from app.retention.backups import back_up, remember
 from app.retention.erasing import erase
 from app.retention.holding import MAY_HAVE_ARRIVED, Held, come_to_rest
+from app.retention.last_backup import LastBackup, last_backup
 from app.retention.manifests import BackupProblem, manifest_path, read_manifest, verify
 from app.retention.restoring import prepare, swap, unused
 from tests.deliveries.workers import ALL, Workers
@@ -78,7 +79,7 @@ async def test_a_backup_is_whole_private_and_described_by_its_manifest(file, dat
     async with writing(database.engine) as connection:
         assert await last_backup(connection) is None
         await remember(connection, str(file), manifest)
-        assert await last_backup(connection) == manifest.made_at
+        assert await last_backup(connection) == LastBackup(manifest.made_at, str(file))
 
 
 def test_a_backup_is_never_written_over(file, sqlite_url, tmp_path):

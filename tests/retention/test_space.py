@@ -2,6 +2,7 @@ import sqlite3
 from contextlib import closing
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import insert
 
 from app.database.engines import engine_for, sqlite_path
@@ -17,12 +18,12 @@ from tests.retention.ages import prune
 DAY = timedelta(days=1)
 
 
-async def fill(workers: Workers, events: int, *, body: bytes = b"x" * 6500) -> None:
+async def fill(workers: Workers, events: int, *, key: str = "fill", body: bytes = b"x" * 6500) -> None:
     """Stores dispatched events, one a minute."""
     rows = []
     for number in range(events):
         workers.wait(60)
-        event = new_event(f"fill-{number}", body=body, received_at=workers.now)._asdict()
+        event = new_event(f"{key}-{number}", body=body, received_at=workers.now)._asdict()
         rows.append({name: value for name, value in event.items() if value is not None})
     async with writing(workers.engine) as connection:
         await connection.execute(insert(Event), rows)
@@ -69,17 +70,39 @@ async def test_the_space_of_each_table_is_told_on_postgresql(postgres_url):
         assert await shrink(engine, rests=0.0) == 0
 
 
-async def test_growth_is_that_of_the_newest_events(workers, engine):
-    async with engine.connect() as connection:
-        assert await growth(connection) is None
+@pytest.mark.parametrize(("sampled", "per_day"), [(50, 24 * 60), (1000, 101)])
+async def test_growth_is_that_of_the_newest_events_or_of_a_day_at_least(workers, engine, monkeypatch, sampled, per_day):
+    monkeypatch.setattr(space, "ENOUGH", 100)
+    monkeypatch.setattr(space, "SAMPLED", sampled)
     await fill(workers, 101)
     if engine.dialect.name == "postgresql":
         async with engine.connect() as connection:
             await connection.exec_driver_sql("ANALYZE events")
             await connection.commit()
     async with engine.connect() as connection:
-        found = await growth(connection)
+        found = await growth(connection, now=workers.now + timedelta(minutes=1))
     assert found is not None
-    assert round(found.events_per_day) == 24 * 60
+    assert round(found.events_per_day) == per_day
     assert 100 < found.bytes_per_event < 20_000
     assert found.bytes_per_day == found.events_per_day * found.bytes_per_event
+
+
+async def test_growth_is_that_of_the_last_week(workers, engine, monkeypatch):
+    monkeypatch.setattr(space, "ENOUGH", 10)
+    await fill(workers, 10)
+    workers.wait(timedelta(days=30).total_seconds())
+    await fill(workers, 7, key="later")
+    if engine.dialect.name == "postgresql":
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("ANALYZE events")
+            await connection.commit()
+    async with engine.connect() as connection:
+        found = await growth(connection, now=workers.now)
+    assert found is not None
+    assert found.events_per_day == 1
+
+
+async def test_a_database_with_few_events_has_no_growth(workers, engine):
+    await fill(workers, 11)
+    async with engine.connect() as connection:
+        assert await growth(connection, now=workers.now) is None
