@@ -98,7 +98,7 @@ def test_printed_destinations_can_be_used(path, names):
 
 def test_the_drawing_has_the_floors_of_the_import_contract():
     (contract,) = [each for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["type"] == "layers"]
-    drawn = re.findall(r"^(\d) (.+)$", page("architecture"), re.MULTILINE)
+    drawn = re.findall(r"^(\d+) (.+)$", page("architecture"), re.MULTILINE)
     assert [floor for floor, _ in drawn] == [str(number) for number in reversed(range(len(drawn)))]
     assert [rooms for _, rooms in drawn] == contract["layers"]
 
