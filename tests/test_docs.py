@@ -1,5 +1,6 @@
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,12 @@ def test_printed_destinations_can_be_used(path, names):
     (printed,) = [block for block in blocks(path.read_text(), "toml") if "[destinations" in block]
     Path("priohook.toml").write_text(re.sub(r"^secret = .*$", "", printed, flags=re.MULTILINE))
     assert set(Settings.load().destinations) == names
+
+
+def test_the_changelog_tells_each_change_once():
+    lines = (PROJECT / "CHANGELOG.md").read_text().splitlines()
+    beginnings = Counter(line[:60] for line in lines if line.startswith("- "))
+    assert [beginning for beginning, number in beginnings.items() if number > 1] == []
 
 
 def test_the_drawing_has_the_floors_of_the_import_contract():
