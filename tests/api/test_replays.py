@@ -40,6 +40,7 @@ async def test_a_dry_run_is_the_plan_alone(api, workers, three):
         "oldest": 0,
         "newest": 0,
         "quarantined": 1,
+        "erased": 0,
     }
     assert (reply.json()["to"], reply.json()["seconds"], reply.json()["replay"]) == ("erp", 0.3, None)
     assert await workers.replays() == []

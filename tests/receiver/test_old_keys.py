@@ -15,7 +15,7 @@ from app.events.rows import Stored
 from app.events.tables import Event
 from app.settings.clients import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
-from tests.events.stores import new_event, running
+from tests.events.stores import allow_changes, new_event, running
 
 NOTIFICATION = payload("01-notification-order-create")
 ORDER = payload("08-order-payload-confirmed")
@@ -55,6 +55,7 @@ def age(engine, stored):
 
     async def age(ago: timedelta = timedelta()) -> None:
         async with writing(engine) as connection:
+            await allow_changes(connection)
             for row in await stored():
                 status = int(row.reason[:3]) if row.reason else 200
                 changes = {"dedup_key": old_key(status, row.body), "received_at": row.received_at - ago}
