@@ -188,7 +188,7 @@ async def test_an_audited_url_leaves_exactly_one_row_that_says_who_what_and_why(
     assert row["address"] == "127.0.0.1"
 
 
-@pytest.mark.parametrize("url", [url for url in NOT_AUDITED_URLS if url.startswith("GET /api")])
+@pytest.mark.parametrize("url", [url for url in NOT_AUDITED_URLS if url.startswith("GET /api") and "stream" not in url])
 async def test_a_url_that_is_not_audited_leaves_no_row(api, things, url):
     reply = await api.get(url.split(" ")[1].format(**things))
     assert reply.status_code == 200
