@@ -27,7 +27,7 @@ COMMANDS = {
     "keys": ("app.cli.keys:keys", "Make a key that signs tokens."),
     "listen": (
         "app.cli.listen:listen",
-        "Post events of a receiver to a program on this machine as they are committed.",
+        "Post events of a receiver to URL on this machine as they are committed, in order, until Ctrl-C.",
     ),
     "migrate": ("app.cli.migrate:migrate", "Bring the database's schema up to this release."),
     "orders": ("app.cli.orders:orders", "Show what arrived of an order, and what became of it."),
