@@ -288,7 +288,7 @@ async def can_start(check: Awaitable[None], settings: Settings) -> bool:
     """Whether the check of the database succeeded. If not, the database is away, and events go to the spool.
 
     Raises:
-        Exception: there is no spool, or the database is not away but set up wrongly: events would wait for ever.
+        Exception: the check's own error. There is no spool, or the database is set up wrongly and will not come back.
     """
     try:
         await check
