@@ -45,7 +45,7 @@ from app.database.away import is_away
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
 from app.database.health import Health, watching
 from app.database.schema import check_schema
-from app.deliveries.dispatch import register_in_parts
+from app.deliveries.registering import register_in_parts
 from app.deliveries.wake import Notifier
 from app.events.postgres import PostgresWriter
 from app.events.spool import EventSpool
