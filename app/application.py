@@ -46,7 +46,7 @@ from app.database.away import is_away
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
 from app.database.health import Health, watching
 from app.database.schema import check_schema
-from app.deliveries.dispatch import register_in_parts
+from app.deliveries.registering import register_in_parts
 from app.deliveries.wake import Notifier, waking
 from app.events.feed import Feed
 from app.events.postgres import PostgresWriter
@@ -303,7 +303,7 @@ async def can_start(check: Awaitable[None], settings: Settings) -> bool:
     """Whether the check of the database succeeded. If not, the database is away, and events go to the spool.
 
     Raises:
-        Exception: there is no spool, or the database is not away but set up wrongly: events would wait for ever.
+        Exception: the check's own error. There is no spool, or the database is set up wrongly and will not come back.
     """
     try:
         await check

@@ -21,7 +21,8 @@ class Actor:
 def at_shell() -> Actor:
     """The user of this process and the host; behind sudo, the user who called it too.
 
-    Whoever may run commands can also set the environment, so `alice as root` and the address are what the shell says.
+    The user before sudo and the address come from environment variables, which anyone at a shell can set. They are no
+    proof.
     """
     try:
         user = pwd.getpwuid(os.getuid()).pw_name

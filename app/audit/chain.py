@@ -1,8 +1,8 @@
 """The chain: rows are appended one after the other, and each has the hash of its content and of the row before it.
 
-Whoever changes, inserts or removes a row breaks the chain there. Whoever can rewrite all rows from there on can make a
-new chain, so a position and its hash are also logged, and printed by `priohook audit verify`: kept elsewhere, they
-prove that nothing before them was changed.
+A row that is changed, inserted or removed breaks the chain at that place. But somebody who can rewrite all later rows
+can make a new chain. So positions are also logged with their hashes, and `priohook audit verify` prints the last one.
+A hash that was kept elsewhere proves that nothing before it was changed.
 """
 
 import json
@@ -80,8 +80,8 @@ class Verified(NamedTuple):
 async def record(connection: AsyncConnection, actor: Actor, act: Act, *, now: datetime) -> Link:
     """Appends a row in the transaction of the action. Does not commit.
 
-    It must be the last thing in its transaction: nobody else can append until that has ended, and whoever then waited
-    for another lock could wait for ever.
+    Call it last in the transaction, which holds the lock of the audit from here on. A transaction that asks for another
+    lock after this one can get into a deadlock.
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_advisory_xact_lock(AUDIT_LOCK)))

@@ -15,10 +15,10 @@ from app.cli.filters import giving_reason
 from app.cli.opened import change, load_settings, read
 from app.cli.output import print_json_lines, print_rows, say, short_id
 from app.deliveries import operations
-from app.deliveries.dispatch import register
 from app.deliveries.met import met
 from app.deliveries.operations import NobodyKnows, NotDone
 from app.deliveries.queries import count_undispatched, destination_urls
+from app.deliveries.registering import register
 from app.deliveries.stuck import Stuck
 from app.settings.model import DestinationSettings
 from app.settings.values import masked

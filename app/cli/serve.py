@@ -24,7 +24,7 @@ from app.cli.output import say
 from app.cli.page import Metrics, metrics_for, publisher_for
 from app.cli.streams import outlive_output
 from app.database import engines, migrations, schema, writing
-from app.deliveries.dispatch import register_in_parts
+from app.deliveries.registering import register_in_parts
 from app.server.beside import Beside, PageBeside
 from app.server.processes import end_within, ended_children, exit_when_told, run_processes
 from app.server.server import ends_within, listen, server_for, url_of

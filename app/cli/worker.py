@@ -88,7 +88,7 @@ class _Counts:
 def _counting(
     settings: Settings, log: LogWriter, beside: int | None, snapshots: Path | None
 ) -> Iterator[_Counts | None]:
-    """Counts into the folder of `serve`, or for a page of the worker's own; None if there are no metrics."""
+    """Where the worker counts: for the page of its `serve`, or for one of its own. None if metrics are off."""
     if beside is not None:
         yield _Counts(publisher_for(settings, snapshots, process="worker"), None) if snapshots else None
         return

@@ -1,18 +1,19 @@
 """Dispatch: accepted events become deliveries, one for each destination that wants them."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, delete, exists, func, insert, literal, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import bindparam, delete, exists, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database.writing import COMMIT_LATER, insert_new, writing
+from app.database.writing import COMMIT_LATER
 from app.deliveries.clocks import AHEAD
 from app.deliveries.queue import lock, prefer_live
+from app.deliveries.registering import DISPATCH_LOCK, register, registered
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver
 from app.deliveries.thin import follow, received_meanwhile
 from app.deliveries.transitions import HAS_TIME
@@ -22,17 +23,11 @@ from app.events.tables import Event, Undispatched
 
 logger = logging.getLogger(__name__)
 
-DISPATCH_LOCK = 7_092_717_264
-"""An arbitrary number, the same in all processes. Two dispatchers at once could mix up the order of a reference."""
-
 BATCH = 250
 """The most events that one transaction dispatches."""
 
 MOST_MADE = 5000
 """The most deliveries that dispatch makes in one transaction; those of a single event may be more."""
-
-MOST_PASSED_OVER = 5000
-"""How many events one transaction notes as passed over for a destination that is not registered yet."""
 
 ENOUGH = 4
 """A destination has enough to do with so many times as many due deliveries as one transaction dispatches events."""
@@ -121,7 +116,7 @@ class Dispatcher:
         """Registers the worker's destinations, and remembers all that are registered by now."""
         await register(connection, self._wanted_types, now=now)
         if self._wanted_types:
-            self._known |= set(await _registered(connection))
+            self._known |= set(await registered(connection))
 
     async def has_work(self, connection: AsyncConnection, *, now: datetime) -> bool:
         """Whether events wait that this worker may dispatch.
@@ -137,7 +132,7 @@ class Dispatcher:
         if newest is None:
             return False
         self._compare(newest, now)
-        left_to = sorted(set(await _registered(connection)) - self._known)
+        left_to = sorted(set(await registered(connection)) - self._known)
         if left_to and left_to != self._left_to:
             logger.warning("dispatch_waits", extra={"fields": {"destinations": left_to}})
         self._left_to = left_to
@@ -166,83 +161,6 @@ class Dispatcher:
 def events_at_once(destinations: int) -> int:
     """How many events one transaction dispatches; few if there are many destinations, as SQLite is locked meanwhile."""
     return min(BATCH, max(1, MOST_MADE // max(1, destinations)))
-
-
-async def register(connection: AsyncConnection, names: Iterable[str], *, now: datetime) -> None:
-    """Registers destinations. A new one gets only the events that are committed from now on.
-
-    So events that wait for dispatch now are noted as passed over. Times are not compared, since any clock may be wrong.
-    """
-    wanted = set(names)
-    if not wanted - set(await _registered(connection)):
-        return
-    await _wait_for_dispatch(connection)
-    for name in sorted(wanted - set(await _registered(connection))):
-        await insert_new(connection, Destination, [{"name": name, "since": now}])
-        await _pass_over(connection, name, most=None)
-        of_name = PassedOver.destination == name
-        noted = await connection.scalar(select(func.count()).select_from(PassedOver).where(of_name))
-        if noted != await connection.scalar(select(func.count()).select_from(Undispatched)):
-            # Events with lower ids were committed between the parts.
-            left = ~exists().where(of_name, PassedOver.event_id == Undispatched.event_id)
-            await _note(connection, select(Undispatched.event_id, literal(name)).where(left))
-
-
-async def register_in_parts(
-    engine: AsyncEngine, names: Iterable[str], *, now: datetime, most: int = MOST_PASSED_OVER
-) -> None:
-    """`register`, after transactions that note the events that wait, up to `most` each.
-
-    All of a large backlog in one transaction would lock a SQLite file for seconds, and could take longer than
-    PostgreSQL may. What was noted until an interruption goes with the dispatch of its event.
-    """
-    for name in sorted(set(names)):
-        noted = most
-        while noted == most:
-            async with writing(engine) as connection:
-                await _wait_for_dispatch(connection)
-                known = name in await _registered(connection)
-                noted = 0 if known else await _pass_over(connection, name, most=most)
-    async with writing(engine) as connection:
-        await register(connection, names, now=now)
-
-
-async def _wait_for_dispatch(connection: AsyncConnection) -> None:
-    if connection.dialect.name == "postgresql":
-        await connection.execute(select(func.pg_advisory_xact_lock(DISPATCH_LOCK)))
-
-
-async def _pass_over(connection: AsyncConnection, name: str, *, most: int | None) -> int:
-    """Notes the first events after those that are noted already."""
-    noted = select(PassedOver.event_id).where(PassedOver.destination == name)
-    last = await connection.scalar(noted.order_by(PassedOver.event_id.desc()).limit(1))
-    events = select(Undispatched.event_id, literal(name)).order_by(Undispatched.event_id).limit(most)
-    return await _note(connection, events if last is None else events.where(Undispatched.event_id > last))
-
-
-async def _note(connection: AsyncConnection, events: Select[UUID, str]) -> int:
-    return (await connection.execute(insert(PassedOver).from_select(["event_id", "destination"], events))).rowcount
-
-
-async def _registered(connection: AsyncConnection) -> Sequence[str]:
-    """All destinations except those of replays to a URL, which get no live events."""
-    return (await connection.scalars(select(Destination.name).where(Destination.url.is_(None)))).all()
-
-
-async def set_unusable(connection: AsyncConnection, names: Sequence[str], *, reason: str | None) -> None:
-    """Notes why a worker cannot use the settings of these destinations, or that it can. Does not commit."""
-    changes = Destination.unusable_reason.is_distinct_from(reason)
-    await connection.execute(
-        update(Destination).where(Destination.name.in_(names), changes).values(unusable_reason=reason)
-    )
-
-
-async def forget_certificates(connection: AsyncConnection, names: Sequence[str]) -> None:
-    """Forgets the certificates of destinations that have none any more. Does not commit."""
-    has_one = Destination.certificate_until.is_not(None)
-    await connection.execute(
-        update(Destination).where(Destination.name.in_(names), has_one).values(certificate_until=None)
-    )
 
 
 async def dispatch(

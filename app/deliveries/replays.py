@@ -14,9 +14,10 @@ from app.database.rows import columns, read
 from app.database.writing import insert_new
 from app.deliveries.claims import lose_run_out
 from app.deliveries.clocks import too_far
-from app.deliveries.dispatch import Wanted, add, register
+from app.deliveries.dispatch import Wanted, add
 from app.deliveries.plans import NotReplayable, Plan, batches
 from app.deliveries.queue import lock, promote
+from app.deliveries.registering import register
 from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayEvent, ReplayStatus
 from app.deliveries.transitions import dropped, in_flight
 from app.deliveries.turns import News

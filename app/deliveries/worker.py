@@ -16,14 +16,9 @@ from app.database.writing import writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
-from app.deliveries.dispatch import (
-    HELD,
-    Dispatcher,
-    forget_certificates,
-    register_in_parts,
-    set_unusable,
-)
+from app.deliveries.dispatch import HELD, Dispatcher
 from app.deliveries.outlook import Outlook, outlooks
+from app.deliveries.registering import forget_certificates, register_in_parts, set_unusable
 from app.deliveries.replays import Advanced, advance, any_running, forget, over
 from app.deliveries.retry import LONGEST_DELAY
 from app.deliveries.sender import Sender, tell, until_woken

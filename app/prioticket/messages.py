@@ -137,7 +137,7 @@ def read_order(answer: Answer) -> FetchedOrder:
 
     Raises:
         Refused: it is an error.
-        Unreadable: there is no order.
+        Unreadable: the answer has no order in it.
     """
     order = read_data(answer).get("order")
     if not isinstance(order, dict):

@@ -15,10 +15,10 @@ from sqlalchemy import LargeBinary, String, bindparam, delete, exists, func, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read
-from app.deliveries.dispatch import DISPATCH_LOCK
 from app.deliveries.operations import drop_of_events
 from app.deliveries.plans import batches
 from app.deliveries.queries import RESULT, of_events
+from app.deliveries.registering import DISPATCH_LOCK
 from app.deliveries.tables import DEAD, PENDING, Attempt, Delivery, Destination, PassedOver
 from app.events.fetches import Fetch, FetchCause, FetchStatus, lock_fetches
 from app.events.tables import Event, Undispatched

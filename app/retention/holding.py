@@ -11,7 +11,8 @@ from typing import NamedTuple
 from sqlalchemy import delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.dispatch import dispatch, events_at_once, register
+from app.deliveries.dispatch import dispatch, events_at_once
+from app.deliveries.registering import register
 from app.deliveries.tables import (
     PENDING,
     Attempt,

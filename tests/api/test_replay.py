@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from app.api.replay import MOST_WAITING
 from app.database.writing import writing
-from app.deliveries.dispatch import register
+from app.deliveries.registering import register
 from app.deliveries.tables import AttemptResult, Destination
 from app.settings.clients import Scope
 from tests.conftest import bearer_header

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from app.database.writing import writing
-from app.deliveries.dispatch import ENOUGH, Dispatcher, register, register_in_parts
+from app.deliveries.dispatch import ENOUGH, Dispatcher
+from app.deliveries.registering import register, register_in_parts
 from app.deliveries.tables import Delivery, Destination, PassedOver
 from app.events.ids import id_floor
 from tests.deliveries.workers import Workers

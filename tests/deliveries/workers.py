@@ -14,11 +14,12 @@ from app.deliveries import replays as replay
 from app.deliveries import turns
 from app.deliveries.claims import Claim, Limits
 from app.deliveries.clocks import set_right
-from app.deliveries.dispatch import Dispatcher, dispatch, register
+from app.deliveries.dispatch import Dispatcher, dispatch
 from app.deliveries.outlook import outlooks
 from app.deliveries.plans import plan
 from app.deliveries.queries import ATTEMPTS, SHOWN
 from app.deliveries.queue import lock_for_turn
+from app.deliveries.registering import register
 from app.deliveries.replays import Advanced
 from app.deliveries.results import Ended, Outcome
 from app.deliveries.retry import LONGEST_DELAY, judge

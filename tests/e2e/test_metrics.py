@@ -120,7 +120,8 @@ def test_the_public_port_has_no_metrics_and_the_page_has_nothing_else(serve, sql
     for other in (served.url + "/metrics", url.replace("/metrics", "/"), url.replace("/metrics", "/api/events")):
         with pytest.raises(HTTPError) as error:
             urlopen(other, timeout=20)  # noqa: S310
-        assert error.value.code == 404
+        with error.value:  # which holds the connection
+            assert error.value.code == 404
 
 
 def test_an_address_that_is_taken_is_refused_at_the_start(priohook, sqlite_url):
