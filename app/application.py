@@ -42,6 +42,10 @@ from app.auth.keys import token_keys
 from app.auth.limits import FAILURES, Limit
 from app.auth.token_endpoint import TokenEndpoint
 from app.auth.token_errors import TokenDoor, TokenError
+from app.console import events as event_pages
+from app.console import finding, now, pages, signing
+from app.console.door import SIGN_IN, OpenDoor, SessionDoor
+from app.console.pages import Page
 from app.database.away import is_away
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
 from app.database.health import Health, watching
@@ -202,6 +206,20 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
     )
     asking = Door(scheme="basic", middleware=Middleware(TokenDoor), errors=TokenError)
     read, replaying = bearer(Scope.READ), bearer(Scope.REPLAY)
+
+    def session(scope: Scope) -> Door:
+        door = Middleware(SessionDoor, keys=keys, clients=clients, scope=scope, public_url=settings.public_url)
+        return Door(scheme="session", scope=scope, middleware=door, behind=turns)
+
+    signs = signing.Signing(
+        keys=keys,
+        clients=clients,
+        failures=failures,
+        body_timeout=settings.body_timeout,
+        public_url=settings.public_url,
+    )
+    looking = session(Scope.CONSOLE)
+    anyone = Door(scheme="session", middleware=Middleware(OpenDoor))
     routes: list[Route] = []
     description = Description(routes)
     routes += [
@@ -238,7 +256,17 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Route("GET", "/docs", description.page),
     ]
     routes[:] = [route for route in routes if route.path not in settings.closed_urls]
-    return Application(routes, lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)
+    console = [
+        Page("GET", SIGN_IN, signs.ask, door=anyone),
+        Page("POST", SIGN_IN, signs.sign_in, door=anyone),
+        Page("POST", "/console/sign-out", signing.sign_out, door=looking),
+        Page("GET", "/console/static/{digest}/{name}", pages.asset),
+        Page("GET", "/console", now.show, door=looking),
+        Page("GET", "/console/find", finding.find, door=looking),
+        Page("GET", "/console/events", event_pages.list_page, door=looking),
+        Page("GET", "/console/{path:path}", pages.nothing, door=looking),
+    ]
+    return Application([*routes, *console], lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)
 
 
 def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Gauges]:

@@ -56,6 +56,8 @@ CLIENTS = {
     "reader": {"secret": SECRET, "scopes": ["events:read"]},
     "operator": {"secret": SECRET, "scopes": ["events:read", "events:replay"]},
     "officer": {"secret": SECRET, "scopes": ["events:read", "events:replay", "events:erase"]},
+    "onlooker": {"secret": SECRET, "scopes": ["console"]},
+    "desk": {"secret": SECRET, "scopes": ["console", "events:read", "events:replay", "events:erase"]},
 }
 
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from app.application import Application, State, create_app
 from app.auth.basic import CHALLENGE as BASIC_CHALLENGE
 from app.auth.bearer import CHALLENGE as BEARER_CHALLENGE
+from app.console.pages import Page
 from app.database.schema import SchemaNotCurrent
 from app.settings.model import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter
@@ -18,6 +19,7 @@ from app.web.openapi.operations import Route
 from tests.conftest import CLIENTS, WEBHOOK, basic_header, readiness
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}
+OPEN_PAGES = {"/console/sign-in", "/console/static/{digest}/{name}"}
 TOKEN = "/oauth2/token"
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
@@ -35,8 +37,10 @@ async def test_a_stranger_gets_nothing_but_the_challenge_from_every_url():
     asked = 0
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://priohook") as stranger:
         for route in app.routes:
-            assert isinstance(route, Route), "whatever is no described route has no place in the table"
+            assert isinstance(route, Route | Page), "whatever is no described route has no place in the table"
             assert route.methods, f"{route.path} takes any method"
+            if isinstance(route, Page):
+                continue
             if route.door is None:
                 assert route.path in OPEN
                 continue
@@ -50,10 +54,26 @@ async def test_a_stranger_gets_nothing_but_the_challenge_from_every_url():
     assert asked
 
 
+async def test_a_stranger_is_shown_where_to_sign_in_by_every_page():
+    app = application()
+    asked = 0
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://priohook") as stranger:
+        for route in app.routes:
+            if not isinstance(route, Page) or route.path in OPEN_PAGES:
+                continue
+            for method in route.methods or ():
+                asked += 1
+                reply = await stranger.request(method, re.sub(r"\{.*?\}", "1", route.path), content=b"a=1")
+                assert reply.status_code == 303, route.path
+                assert reply.headers["Location"].startswith("/console/sign-in"), route.path
+                assert reply.content == b""
+    assert asked
+
+
 def test_every_handler_says_what_it_needs_of_the_state_and_the_lifespan_gives_it():
     said = set()
     for route in application().routes:
-        assert isinstance(route, Route)
+        assert isinstance(route, Route | Page)
         hints = get_type_hints(route.endpoint) if isroutine(route.endpoint) else {}  # else it is plain ASGI
         for hint in hints.values():
             if get_origin(hint) is Request or hint is Request:

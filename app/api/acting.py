@@ -45,7 +45,7 @@ async def acting(request: Request[State], act: Act, *, within: timedelta = DEADL
         DatabaseAway: 503; it may have been done or not.
     """
     actor = Actor(
-        channel=Channel.API,
+        channel=request.scope["state"].get("channel", Channel.API),
         client=request.state["client"].name,
         address=address_of(request.scope),
         request_id=request.state["request_id"],

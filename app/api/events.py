@@ -147,7 +147,17 @@ class EventPage(BaseModel):
 )
 async def list_page(request: Request[State]) -> Response:
     """List events."""
-    query = read_query(request, EventQuery)
+    page = await listed(request, read_query(request, EventQuery))
+    return answer(page, headers={**KEEP_PRIVATE, **link(page.next)})
+
+
+async def listed(request: Request[State], query: EventQuery) -> EventPage:
+    """A page of events.
+
+    Raises:
+        CursorNotUsable: 400.
+        DatabaseAway: 503.
+    """
     before = query.before()
     async with reading(request.state["engine"]) as connection:
         if query.q is None and query.client is None:
@@ -157,8 +167,7 @@ async def list_page(request: Request[State]) -> Response:
         else:
             rows, last = await search_events(connection, query.q, query.narrowed(), limit=query.limit, before=before)
     following = next_page(request.scope["path"], query, last)
-    page = EventPage(events=[EventSummary.model_validate(row) for row in rows], next=following)
-    return answer(page, headers={**KEEP_PRIVATE, **link(following)})
+    return EventPage(events=[EventSummary.model_validate(row) for row in rows], next=following)
 
 
 @Operation(

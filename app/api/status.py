@@ -41,10 +41,19 @@ def shown_status(readings: Readings, settings: Settings) -> StatusShown:
 )
 async def show(request: Request[State]) -> Response:
     """Whether all is well."""
+    return answer(await judged(request))
+
+
+async def judged(request: Request[State]) -> StatusShown:
+    """Whether all is well, and what was read.
+
+    Raises:
+        DatabaseAway: 503.
+    """
     try:
         async with reading(request.state["engine"]) as connection:
             settings = request.state["settings"]
             readings = await read(connection, settings, now=datetime.now(UTC) + await ahead(connection))
     except SchemaNotCurrent as error:
         raise DatabaseAway(str(error), "Ask again after the migration.") from None
-    return answer(shown_status(readings, settings))
+    return shown_status(readings, settings)

@@ -17,6 +17,7 @@ class Channel(StrEnum):
 
     API = "api"
     CLI = "cli"
+    CONSOLE = "console"
 
 
 class Action(StrEnum):
@@ -38,6 +39,8 @@ class Action(StrEnum):
     RESTORE = "restore"
     MOVE = "move"
     RECONCILE = "reconcile"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
     SETTINGS = "settings"
     """A program started with other settings than before."""
 
@@ -55,6 +58,7 @@ class Kind(StrEnum):
     RECONCILIATION = "reconciliation"
     SETTINGS = "settings"
     DATABASE = "database"
+    CLIENT = "client"
 
 
 class Entry(Base):

@@ -1,7 +1,7 @@
 """Access tokens: JWTs (RFC 7519) signed with HMAC-SHA-256, made and read by priohook alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any, NamedTuple
@@ -52,7 +52,6 @@ def issue(
 ) -> str:
     """A token signed with the first key. Its times are whole seconds, so it may live up to one second longer."""
     claims = {
-        "iss": ISSUER,
         "sub": client,
         "aud": AUDIENCE,
         "exp": ceil((now + lifetime).timestamp()),
@@ -60,7 +59,12 @@ def issue(
         "jti": token_id,
         "scope": " ".join(sorted(scopes)),
     }
-    return jwt.encode(claims, keys[0], algorithm=ALGORITHM)
+    return sign_claims(claims, keys[0])
+
+
+def sign_claims(claims: Mapping[str, Any], key: bytes) -> str:
+    """A JWT of ours."""
+    return jwt.encode({"iss": ISSUER, **claims}, key, algorithm=ALGORITHM)
 
 
 def verify(token: str, *, keys: Sequence[bytes], now: datetime) -> Token:
@@ -71,7 +75,7 @@ def verify(token: str, *, keys: Sequence[bytes], now: datetime) -> Token:
     Raises:
         InvalidToken: it was not signed here, was made for others, has expired or is not valid yet.
     """
-    claims = _claims(token, keys)
+    claims = read_claims(token, keys, audience=AUDIENCE, required=CLAIMS)
     try:
         begins_at, expires_at = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
         begins_at = max(begins_at, datetime.fromtimestamp(claims.get("nbf", claims["iat"]), UTC))
@@ -85,7 +89,12 @@ def verify(token: str, *, keys: Sequence[bytes], now: datetime) -> Token:
     return Token(client, frozenset(each for each in Scope if each in scopes), expires_at)
 
 
-def _claims(token: str, keys: Sequence[bytes]) -> dict[str, Any]:
+def read_claims(token: str, keys: Sequence[bytes], *, audience: str, required: list[str]) -> dict[str, Any]:
+    """What a JWT says that one of the keys signed for this audience. Its times are not judged.
+
+    Raises:
+        InvalidToken: it was not signed here, or for others.
+    """
     if not COMPACT.fullmatch(token):
         raise InvalidToken("The token is malformed", Reason.MALFORMED)
     for key in keys:
@@ -94,10 +103,10 @@ def _claims(token: str, keys: Sequence[bytes]) -> dict[str, Any]:
                 token,
                 key,
                 algorithms=[ALGORITHM],
-                audience=AUDIENCE,
+                audience=audience,
                 issuer=ISSUER,
-                # `verify` judges the times, by the clock of its caller.
-                options={"require": CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
+                # The caller judges the times, by its own clock.
+                options={"require": required, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
         except jwt.InvalidSignatureError:
             continue

@@ -51,7 +51,8 @@ class RequestLine:
 
     `state["headers"]` has the headers by name, of repeated ones the last. The line's fields are in `state["line"]`,
     where all code adds what it learns. A function in `state["afterwards"]` is called once the answer is on its way: it
-    may add what the answer's time must not reveal. `state["began"]` is when the first byte came, if the server says it.
+    may add what the answer's time must not reveal. One in `state["as_page"]` renders a problem for people.
+    `state["began"]` is when the first byte came, if the server says it.
     """
 
     def __init__(self, app: ASGIApp, *, log: LogWriter, tally: Tally, spans: Spans, meter: Meter | None = None) -> None:
@@ -107,7 +108,9 @@ class RequestLine:
                 problem = InternalError("Something failed here.", "The log has it under this reference.")
             line["reason"] = problem.reason
             if status == CLIENT_CLOSED_REQUEST:
-                await problem.response(request_id)(scope, receive, send_with_id)
+                as_page = state.get("as_page")
+                answer = as_page(problem, request_id) if as_page else problem.response(request_id)
+                await answer(scope, receive, send_with_id)
             # Its frames, and those of its cause, refer to the error: a cycle that would keep the body until the garbage
             # collector runs.
             error.__traceback__ = error.__context__ = None

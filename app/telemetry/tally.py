@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from app.web.addresses import network
 
-DOORS = {"/webhooks/prioticket": "webhook", "/oauth2/token": "token"}
+DOORS = {"/webhooks/prioticket": "webhook", "/oauth2/token": "token", "/console/sign-in": "console"}
 OTHER = "other"
 """The door of every other URL, and the address of senders beyond `MOST_OF_MINUTE`."""
 

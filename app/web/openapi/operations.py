@@ -81,7 +81,7 @@ class Door:
     middleware renders problems.
     """
 
-    scheme: Literal["basic", "bearer"]
+    scheme: Literal["basic", "bearer", "session"]
     scope: str | None = None
     problems: tuple[type[Problem], ...] = ()
     middleware: Middleware | None = None

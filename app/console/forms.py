@@ -1,0 +1,71 @@
+"""Forms that a browser sends: from where, within which bounds, and their fields."""
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import ImmutableMultiDict
+from starlette.requests import Request
+
+from app.web.body import Ending, declared_length, read_body
+from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, UnsupportedMediaType
+
+MOST_BYTES = 64 * 1024
+MOST_FIELDS = 100
+MEDIA_TYPE = "application/x-www-form-urlencoded"
+
+
+class FromElsewhere(Problem):
+    """The form was not sent by a page of this console."""
+
+    status = 403
+
+
+def check_origin(request: Request[Any], public_url: str | None) -> None:
+    """Lets only forms through that a page of the same host sent.
+
+    Raises:
+        FromElsewhere: 403.
+    """
+    origin = request.headers.get("origin", "")
+    own = {request.headers.get("host", "").lower()} | ({urlsplit(public_url).netloc.lower()} if public_url else set())
+    if not (sent_from := urlsplit(origin).netloc.lower()) or sent_from not in own:
+        raise FromElsewhere(
+            "This form was not sent by a page of this console.",
+            "Go back, load the page again, and send it from there. If that is what you did: a proxy before priohook "
+            "must pass on the Host header unchanged, or the setting public_url must name the address that you see.",
+        )
+
+
+async def read_form(request: Request[Any], timeout: timedelta) -> ImmutableMultiDict[str, str]:
+    """The fields of a form; empty ones are left out, for they say nothing.
+
+    Raises:
+        Problem: 400, 408, 413 or 415.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
+        raise UnsupportedMediaType("This is not a form.", f"Send {MEDIA_TYPE}.")
+    declared = declared_length(request.headers.get("content-length", "").encode("latin-1"))
+    body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=timeout)
+    if body.ending is Ending.TOO_LARGE:
+        raise TooLarge("The form is too large.", f"Send {MOST_BYTES} bytes at most.", close=True, unread=True)
+    if body.ending is Ending.TOO_SLOW:
+        raise TooSlow("The form did not arrive in time.", "Send it again.", close=True)
+    try:
+        fields = parse_qsl(body.content.decode(), errors="strict", max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise NotReadable("The form cannot be read.", f"Send UTF-8, and {MOST_FIELDS} fields at most.") from None
+    return ImmutableMultiDict(fields)
+
+
+def form_of(request: Request[Any]) -> ImmutableMultiDict[str, str]:
+    """The fields of the form that the door let through; those that are not filled in are not there."""
+    form: ImmutableMultiDict[str, str] = request.scope["state"]["form"]
+    return form
+
+
+def without_blanks(query: bytes) -> tuple[bytes, str]:
+    """The query without empty parameters, which a form of filters sends for each that is not filled in; and `done`."""
+    fields = parse_qsl(query.decode("latin-1"), max_num_fields=MOST_FIELDS)
+    done = next((value for name, value in fields if name == "done"), "")
+    return urlencode([(name, value) for name, value in fields if name != "done"]).encode(), done
