@@ -39,11 +39,16 @@ from tests.deliveries.workers import Workers
 
 SECRET = "correct-horse-battery-staple"
 TOKEN_KEY = "a-key-that-signs-tokens-in-tests-alone"
-PAYLOADS = Path(__file__).parent / "payloads"
-E2E = Path(__file__).parent / "e2e"
-PROMETHEUS = Path(__file__).parent / "prometheus"
+HERE = Path(__file__).parent
+PAYLOADS = HERE / "payloads"
+E2E = HERE / "e2e"
+PROMETHEUS = HERE / "prometheus"
 WEBHOOK = "/webhooks/prioticket"
-HAS_PROMETHEUS = bool(shutil.which("prometheus") and shutil.which("promtool"))
+NEEDED = {
+    PROMETHEUS: ("prometheus", bool(shutil.which("prometheus") and shutil.which("promtool"))),
+    E2E / "test_console.py": ("chromium", bool(shutil.which("chromium"))),
+}
+"""Tests that need a package of Debian, which `.ci/run` installs: the package, and whether it is there."""
 
 # Deadlines measure the machine, and function-scoped fixtures are shared between examples on purpose.
 hypothesis_settings.register_profile(
@@ -93,6 +98,7 @@ async def readiness(client: httpx2.AsyncClient, status: int) -> httpx2.Response:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="attack and measure for minutes instead of seconds")
+    parser.addoption("--screenshots", metavar="FOLDER", help="write a picture of each page of the console there")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -110,15 +116,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leaves out tests/e2e if all of it would be deselected: importing it takes as long as a hundred tests.
 
-    tests/prometheus needs Debian's package `prometheus`, which `.ci/run` installs; the report's head tells if it is
-    missing.
+    What needs a package that is missing is left out too; the report's head tells.
     """
     deselected = config.option.markexpr == "not slow" and collection_path == E2E
-    return True if deselected or (collection_path == PROMETHEUS and not HAS_PROMETHEUS) else None
+    _, is_there = NEEDED.get(collection_path, ("", True))
+    return True if deselected or not is_there else None
 
 
-def pytest_report_header() -> str | None:
-    return None if HAS_PROMETHEUS else "tests/prometheus is left out: Prometheus is not installed."
+def pytest_report_header() -> list[str]:
+    missing = [(path, package) for path, (package, is_there) in NEEDED.items() if not is_there]
+    return [
+        f"{path.relative_to(HERE.parent)} is left out: Debian's {package} is not installed."
+        for path, package in missing
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from starlette.routing import Route
 
 from app.settings.model import Settings
 from app.web.openapi.document import describe
+from app.web.openapi.operations import Route
 from tests.logcalls import LogEvent, log_events
 from tests.pages import DOCS, GENERATED, PAGES, PROJECT, README, blocks, page, written
 from tests.test_application import application

@@ -1,0 +1,306 @@
+"""The console in a real browser, before a real `priohook serve` with its worker and two consumers."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx2
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import CLIENTS, SECRET, WEBHOOK, basic_header, payload
+from tests.e2e.browser import (
+    NARROW,
+    WIDE,
+    Chromium,
+    barriers,
+    chromium,
+    not_by_keyboard,
+    screenshot,
+    too_wide,
+)
+from tests.e2e.conftest import ENDS_WITHIN, Served, configured, environment_for
+from tests.e2e.consumer import Consumer
+
+PAGES = {
+    "sign-in": "/console/sign-in",
+    "now": "/console",
+    "events": "/console/events",
+}
+"""Each page once; what is in braces, `House.known` has."""
+
+ORDER = "PRI26081200417"  # of the samples
+BREAKS_OUT = "\"'><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\u202e{{7*7}}"
+expect.set_options(timeout=60_000)
+
+
+class House:
+    """A receiver with a worker and two consumers, and what is in it.
+
+    Attributes:
+        known: Ids and references of what is there, by the names in `PAGES`.
+    """
+
+    def __init__(self, folder: Path, good: Consumer, bad: Consumer) -> None:
+        self.folder = folder
+        self.good, self.bad = good, bad
+        destinations = {"erp": {"url": good.url}, "gate": {"url": bad.url, "events": ["ORDER_*"]}}
+        url = f"sqlite+aiosqlite:///{folder / 'priohook.db'}"
+        self.settings = configured(url, destinations=json.dumps(destinations))
+        self.known: dict[str, str] = {}
+        self.server = self._start("0")
+        self.url = f"http://127.0.0.1:{self.server.address[1]}"
+
+    def _start(self, port: str, **changes: str) -> Served:
+        environment = environment_for(**self.settings | changes)
+        return Served(self.folder, ("--port", port), environment, with_worker=True)
+
+    def stop(self) -> None:
+        self.server.close()
+
+    def start(self, **changes: str) -> None:
+        """Starts it again, at the same port."""
+        self.server = self._start(str(self.server.address[1]), **changes)
+
+    def send(self, body: bytes, **headers: str) -> str:
+        """Sends an event, and returns its id."""
+        reply = httpx2.post(self.url + WEBHOOK, content=body, headers=basic_header() | headers, timeout=60)
+        assert reply.status_code == 200, reply.text
+        return reply.headers["Event-Id"]
+
+    def command(self, *arguments: str) -> str:
+        """Runs a command to its end, and returns what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=self.folder,
+            env=environment_for(**self.settings),
+            capture_output=True,
+            text=True,
+            timeout=ENDS_WITHIN,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def fill(self) -> None:
+        """Lets a simulated Prioticket send orders, and somebody else what is to do harm."""
+        self.known["order"] = ORDER
+        for name in ("07-order-payload-pending", "08-order-payload-confirmed", "10-order-payload-cancelled"):
+            self.known["event"] = self.send(payload(name), **{"Content-Type": "application/json"})
+        self.known["hostile"] = self.send(hostile(), **{"Content-Type": "application/json", "X-Note": "'\"><b>bold"})
+        arguments = ("--count", "60", "--duplicates", "0.1", "--out-of-order", "0.1", "--bad", "0.1", "--seed", "5")
+        self.command("simulate", self.url, "--user", f"prioticket:{SECRET}", *arguments)
+        self.good.until(lambda: len({each.event_id for each in self.good.delivered()}) > 60)
+        self.bad.until(lambda: len(self.bad.seen) > 3)
+
+
+def hostile() -> bytes:
+    """An order whose texts try to become a part of the page."""
+    sample: dict[str, Any] = json.loads(payload("08-order-payload-confirmed"))
+    order = sample["data"]["order"]
+    order["order_reference"] = BREAKS_OUT
+    order["order_status"] = "ORDER_<b>CONFIRMED"
+    order["order_contacts"][0]["contact_name_first"] = BREAKS_OUT
+    return json.dumps(sample).encode()
+
+
+def event_of(reference: str) -> bytes:
+    """A notification without payload."""
+    notification = {"notification_event": "ORDER_UPDATE", "notification_item_id": reference}
+    return json.dumps({"api_version": "3.8", "data": {"kind": "notification", "notification": notification}}).encode()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with Consumer().running() as good, Consumer(answer=lambda *_: 500).running() as bad:
+        house = House(tmp_path_factory.mktemp("house"), good, bad)
+        try:
+            house.fill()
+            yield house
+        finally:
+            house.stop()
+
+
+@pytest.fixture(scope="module")
+def browser_of_all(house: House) -> Iterator[Chromium]:
+    with chromium(house.url) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(browser_of_all: Chromium) -> Iterator[Chromium]:
+    """The browser; at the end of each test nothing has gone wrong in it."""
+    yield browser_of_all
+    wrong = browser_of_all.wrong
+    browser_of_all.close_all()
+    assert wrong == []
+
+
+@pytest.fixture
+def desk(browser: Chromium) -> Page:
+    """A page of someone who may do everything."""
+    return browser.visitor("desk")
+
+
+@pytest.fixture
+def shots(pytestconfig: pytest.Config) -> Path | None:
+    """Where screenshots go, if any are wanted."""
+    given = pytestconfig.getoption("--screenshots")
+    return pytestconfig.invocation_params.dir / given if given else None
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", PAGES)
+def test_everybody_can_use_the_page(house, browser, shots, name, width):
+    page = browser.visitor(None if name == "sign-in" else "desk", width=width)
+    page.goto(PAGES[name].format(**house.known))
+    assert page.get_by_role("heading", level=1).count() == 1
+    found = barriers(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        if scheme == "dark":
+            found += barriers(page, only_contrast=True)
+        if shots:
+            screenshot(page, shots, f"{name}-{width}-{scheme}")
+    assert found == []
+    assert too_wide(page) == []
+    assert not_by_keyboard(page) == []
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "sign-in"])
+def test_the_page_says_the_same_without_script(house, browser, name):
+    with_script, without = browser.visitor(), browser.visitor(script=False)
+    headings = []
+    for page in (with_script, without):
+        page.goto(PAGES[name].format(**house.known))
+        headings.append(page.locator("h1, h2").all_inner_texts())
+    assert headings[0] == headings[1]
+    assert headings[1]
+
+
+def test_keys_find_move_and_open(desk):
+    desk.goto("/console/events")
+    rows = desk.locator("tbody tr")
+    for key, chosen in (("j", 0), ("j", 1), ("j", 2), ("k", 1)):
+        desk.keyboard.press(key)
+        expect(rows.nth(chosen)).to_contain_class("chosen")
+    wanted = rows.nth(1).get_by_role("link").first.get_attribute("href")
+    desk.keyboard.press("Enter")
+    desk.wait_for_url(f"**{wanted}")
+    desk.go_back()
+    desk.keyboard.press("/")
+    expect(desk.get_by_label("Find an order or event")).to_be_focused()
+    desk.keyboard.type("jk/")
+    expect(desk.get_by_label("Find an order or event")).to_have_value("jk/")
+
+
+def test_without_script_somebody_signs_in_searches_and_signs_out(browser):
+    page = browser.visitor(None, script=False)
+    page.goto("/console/events?type=ORDER_CANCEL")
+    page.get_by_label("Client").fill("onlooker")
+    page.get_by_label("Secret").fill(SECRET)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_label("Type")).to_have_value("ORDER_CANCEL")
+    page.get_by_label("Type").fill("")
+    page.get_by_label("Reference").fill(ORDER)
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("tbody tr")).to_have_count(3)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("status")).to_have_text("You are signed out.")
+
+
+def test_a_wrong_secret_is_told_and_the_right_one_lets_in(browser):
+    page = browser.visitor(None)
+    browser.sign_in(page, "desk", "not-the-secret")
+    expect(page.get_by_role("alert")).to_contain_text("not those of a client")
+    assert barriers(page) == []
+    page.get_by_label("Secret").fill(SECRET)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Now")
+
+
+def test_after_signing_out_the_back_button_shows_nothing(browser):
+    page = browser.visitor(None)
+    browser.sign_in(page, "desk")
+    page.goto("/console/events")
+    expect(page.locator("tbody tr").first).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("status")).to_have_text("You are signed out.")
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+    assert page.locator("tbody tr").count() == 0
+
+
+@contextmanager
+def another_site(target: str) -> Iterator[str]:
+    """A page on another port, whose form goes to the console, and which has the console in a frame."""
+    content = (
+        f"<form method=post action='{target}/console/sign-out'><input name=form_token value=0><button>Win</button>"
+        f"</form><iframe src='{target}/console'></iframe>"
+    ).encode()
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_form_of_another_site_does_nothing_and_it_cannot_frame_the_console(house, browser, desk):
+    """Another port of the same host is the same site to a browser, so SameSite does not keep the cookie from going."""
+    browser.forgiven = ("elsewhere", "Refused to frame", "Framing", "Failed to load resource")
+    with another_site(house.url) as elsewhere:
+        desk.goto(elsewhere)
+        assert "priohook" not in desk.frames[1].content()
+        desk.get_by_role("button", name="Win").click()
+        expect(desk.get_by_role("heading", level=1)).to_contain_text("not sent by a page of this console")
+    desk.goto("/console")
+    expect(desk.get_by_role("heading", level=1)).to_have_text("Now")
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "sign-in"])
+def test_hostile_text_stays_text(house, desk, name):
+    known = house.known | {
+        "event": house.known["hostile"],
+        "order": httpx2.URL(path=f"/{BREAKS_OUT}").raw_path[1:].decode(),
+    }
+    desk.goto(PAGES[name].format(**known))
+    assert desk.locator("img[src=x], main b, main script").count() == 0
+    assert "owned" not in desk.title()
+    assert "49" not in desk.title()
+
+
+def test_a_session_ends_when_its_clients_secret_is_another_one(tmp_path, browser):
+    clients = CLIENTS | {"desk": {"secret": "another-secret-for-the-desk", "scopes": ["console"]}}
+    settings = configured(f"sqlite+aiosqlite:///{tmp_path / 'priohook.db'}")
+    server = Served(tmp_path, ("--port", "0"), environment_for(**settings))
+    page = browser.visitor(None)
+    browser.forgiven = ("elsewhere",)
+    try:
+        page.goto(f"{server.url}/console")
+        page.get_by_label("Client").fill("desk")
+        page.get_by_label("Secret").fill(SECRET)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Now")
+        server.close()
+        changed = environment_for(**settings | {"clients": json.dumps(clients)})
+        server = Served(tmp_path, ("--port", str(server.address[1])), changed)
+        page.reload()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+    finally:
+        server.close()
