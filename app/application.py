@@ -42,8 +42,10 @@ from app.auth.keys import token_keys
 from app.auth.limits import FAILURES, Limit
 from app.auth.token_endpoint import TokenEndpoint
 from app.auth.token_errors import TokenDoor, TokenError
+from app.console import audit as audit_page
 from app.console import events as event_pages
 from app.console import finding, now, pages, signing
+from app.console import replays as replay_pages
 from app.console.door import SIGN_IN, OpenDoor, SessionDoor
 from app.console.pages import Page
 from app.database.away import is_away
@@ -219,6 +221,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         public_url=settings.public_url,
     )
     looking = session(Scope.CONSOLE)
+    acting = session(Scope.REPLAY)
     anyone = Door(scheme="session", middleware=Middleware(OpenDoor))
     routes: list[Route] = []
     description = Description(routes)
@@ -264,6 +267,14 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Page("GET", "/console", now.show, door=looking),
         Page("GET", "/console/find", finding.find, door=looking),
         Page("GET", "/console/events", event_pages.list_page, door=looking),
+        Page("GET", "/console/replays", replay_pages.list_page, door=looking),
+        Page("GET", "/console/replays/new", replay_pages.new, door=acting),
+        Page("POST", "/console/replays/new", replay_pages.start, door=acting),
+        Page("GET", "/console/replays/{replay_id}", replay_pages.show, door=looking),
+        Page("POST", "/console/replays/{replay_id}/pause", replay_pages.pause, door=acting),
+        Page("POST", "/console/replays/{replay_id}/resume", replay_pages.resume, door=acting),
+        Page("POST", "/console/replays/{replay_id}/cancel", replay_pages.cancel, door=acting),
+        Page("GET", "/console/audit", audit_page.list_page, door=looking),
         Page("GET", "/console/{path:path}", pages.nothing, door=looking),
     ]
     return Application([*routes, *console], lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)

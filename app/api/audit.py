@@ -80,12 +80,21 @@ def shown_entry(entry: ListedEntry) -> EntryShown:
 )
 async def list_page(request: Request[State]) -> Response:
     """List actions."""
-    query = read_query(request, AuditQuery)
+    page = await listed(request, read_query(request, AuditQuery))
+    return answer(page, headers={**KEEP_PRIVATE, **link(page.next)})
+
+
+async def listed(request: Request[State], query: AuditQuery) -> AuditPage:
+    """A page of actions.
+
+    Raises:
+        CursorNotUsable: 400.
+        DatabaseAway: 503.
+    """
     before = query.before()
     async with reading(request.state["engine"]) as connection:
         narrowed, last = query.narrowed(), None if before is None else before.int
         rows = await list_entries(connection, narrowed, limit=query.limit + 1, before=last)
     more = UUID(int=rows[query.limit - 1].position) if len(rows) > query.limit else None
     following = next_page(request.scope["path"], query, more)
-    page = AuditPage(actions=[shown_entry(row) for row in rows[: query.limit]], next=following)
-    return answer(page, headers={**KEEP_PRIVATE, **link(following)})
+    return AuditPage(actions=[shown_entry(row) for row in rows[: query.limit]], next=following)

@@ -43,6 +43,12 @@ class NothingToReplay(Problem):
     status = 409
 
 
+class PlanChanged(Problem):
+    """Other events match than when the plan was made."""
+
+    status = 409
+
+
 class TooManyPlans(Unavailable):
     """Too many replays are being planned at once."""
 
@@ -107,7 +113,23 @@ class ReplayAnswer(BaseModel):
 )
 async def create(request: Request[State]) -> Response:
     """Replay events."""
-    wanted = await read_json(request, ReplayRequest)
+    shown = await replay_of(request, await read_json(request, ReplayRequest))
+    if shown.replay is None:
+        return answer(shown)
+    return answer(shown, status=202, headers={"Location": f"/api/replays/{shown.replay.id}"})
+
+
+async def replay_of(request: Request[State], wanted: ReplayRequest, *, expected: int | None = None) -> ReplayAnswer:
+    """The plan, and the replay that carries it out, unless it is a dry run.
+
+    Args:
+        request: Who asks.
+        wanted: What is asked for.
+        expected: How many events an earlier plan counted. If there are more or fewer now, nothing is started.
+
+    Raises:
+        Problem: one of those of `create`, or `PlanChanged`.
+    """
     if (wanted.filter is None) == (wanted.ids is None):
         raise Unprocessable("Send either filter or ids, not both.", "An empty filter means all events.")
     narrowed = wanted.filter.narrowed() if wanted.filter is not None else EventFilter()
@@ -123,9 +145,14 @@ async def create(request: Request[State]) -> Response:
     seconds = planned.events / wanted.rate
     shown = ReplayAnswer(to=name, seconds=seconds, plan=PlanShown.model_validate(planned), replay=None)
     if wanted.dry_run:
-        return answer(shown)
+        return shown
     if not planned.events:
         raise NothingToReplay("No accepted event matches.", "Send `dry_run: true` to see what a filter selects.")
+    if expected not in (None, planned.events):
+        raise PlanChanged(
+            f"The plan has changed: it is {planned.events} events instead of {expected}.",
+            "Nothing was started. Look at the new plan.",
+        )
     act = Act(action=Action.REPLAY, kind=Kind.REPLAY, reference=narrowed.reference, reason=wanted.reason)
     async with acting(request, act) as connection:
         replay_id = await start(
@@ -140,7 +167,7 @@ async def create(request: Request[State]) -> Response:
         act.target = str(replay_id)
         act.details = {"to": name, "events": planned.events}
         shown.replay = ReplayShown.model_validate(await get_replay(connection, replay_id))
-    return answer(shown, status=202, headers={"Location": f"/api/replays/{replay_id}"})
+    return shown
 
 
 async def _target(connection: AsyncConnection, to: str | None, configured: Mapping[str, DestinationSettings]) -> str:

@@ -22,6 +22,13 @@ from app.web.parameters import InvalidParameter, answer, read_id, read_query
 from app.web.problems import NotFound, Problem
 from app.web.transactions import DatabaseAway, reading
 
+AFTER = {
+    Action.PAUSE: ReplayStatus.PAUSED,
+    Action.RESUME: ReplayStatus.RUNNING,
+    Action.CANCEL: ReplayStatus.CANCELLED,
+}
+"""The status of a replay after each control."""
+
 
 class NoSuchReplay(NotFound):
     """There is no replay with this id."""
@@ -72,14 +79,23 @@ class ReplayPage(BaseModel):
 )
 async def list_page(request: Request[State]) -> Response:
     """List replays."""
-    query = read_query(request, PageQuery)
+    page = await listed(request, read_query(request, PageQuery))
+    return answer(page, headers=link(page.next))
+
+
+async def listed(request: Request[State], query: PageQuery) -> ReplayPage:
+    """A page of replays.
+
+    Raises:
+        CursorNotUsable: 400.
+        DatabaseAway: 503.
+    """
     before = query.before()
     async with reading(request.state["engine"]) as connection:
         rows = await list_replays(connection, limit=query.limit + 1, before=before)
     last = rows[query.limit - 1].id if len(rows) > query.limit else None
-    following = next_page(request.scope["path"], query, last)
     shown = [ReplayShown.model_validate(row) for row in rows[: query.limit]]
-    return answer(ReplayPage(replays=shown, next=following), headers=link(following))
+    return ReplayPage(replays=shown, next=next_page(request.scope["path"], query, last))
 
 
 @Operation(
@@ -89,8 +105,18 @@ async def list_page(request: Request[State]) -> Response:
 )
 async def show(request: Request[State]) -> Response:
     """Show a replay."""
+    return answer(await found(request))
+
+
+async def found(request: Request[State]) -> ReplayShown:
+    """The replay whose id is in the path.
+
+    Raises:
+        NoSuchReplay: 404.
+        DatabaseAway: 503.
+    """
     async with reading(request.state["engine"]) as connection:
-        return answer(await _found(connection, read_id(request, "replay_id", NoSuchReplay)))
+        return await _found(connection, read_id(request, "replay_id", NoSuchReplay))
 
 
 def _control(description: str) -> Operation:
@@ -107,32 +133,38 @@ def _control(description: str) -> Operation:
 @_control("No more deliveries are made; those already made are sent.")
 async def pause(request: Request[State]) -> Response:
     """Pause a replay."""
-    return await _set(request, Action.PAUSE, ReplayStatus.PAUSED)
+    return answer(await controlled(request, Action.PAUSE, reason=reason_of(request)))
 
 
 @_control("It goes on where it was paused.")
 async def resume(request: Request[State]) -> Response:
     """Resume a replay."""
-    return await _set(request, Action.RESUME, ReplayStatus.RUNNING)
+    return answer(await controlled(request, Action.RESUME, reason=reason_of(request)))
 
 
 @_control("It ends; its deliveries are dropped, except those being sent now.")
 async def cancel(request: Request[State]) -> Response:
     """Cancel a replay."""
-    return await _set(request, Action.CANCEL, ReplayStatus.CANCELLED)
+    return answer(await controlled(request, Action.CANCEL, reason=reason_of(request)))
 
 
-async def _set(request: Request[State], action: Action, status: ReplayStatus) -> Response:
+async def controlled(request: Request[State], action: Action, *, reason: str | None) -> ReplayShown:
+    """The replay after it was paused, resumed or cancelled.
+
+    Raises:
+        NoSuchReplay: 404.
+        HasEnded: 409.
+        DatabaseAway: 503.
+    """
     replay_id = read_id(request, "replay_id", NoSuchReplay)
-    act = Act(action=action, kind=Kind.REPLAY, target=str(replay_id), reason=reason_of(request))
+    act = Act(action=action, kind=Kind.REPLAY, target=str(replay_id), reason=reason)
     try:
         async with acting(request, act) as connection:
             await _found(connection, replay_id)
-            await set_status(connection, replay_id, status, now=datetime.now(UTC))
-            shown = await _found(connection, replay_id)
+            await set_status(connection, replay_id, AFTER[action], now=datetime.now(UTC))
+            return await _found(connection, replay_id)
     except ReplayHasEnded as error:
         raise HasEnded(str(error), "POST /api/replays starts a new one.") from None
-    return answer(shown)
 
 
 async def _found(connection: AsyncConnection, replay_id: UUID) -> ReplayShown:

@@ -8,6 +8,7 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 
 from app.web.body import Ending, declared_length, read_body
+from app.web.parameters import Model, validated
 from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, UnsupportedMediaType
 
 MOST_BYTES = 64 * 1024
@@ -62,6 +63,15 @@ def form_of(request: Request[Any]) -> ImmutableMultiDict[str, str]:
     """The fields of the form that the door let through; those that are not filled in are not there."""
     form: ImmutableMultiDict[str, str] = request.scope["state"]["form"]
     return form
+
+
+def fields_of(request: Request[Any], model: type[Model]) -> Model:
+    """The fields of the form as a model.
+
+    Raises:
+        Unprocessable: 422, a field is invalid; the message names it.
+    """
+    return validated(model, dict(form_of(request)))
 
 
 def without_blanks(query: bytes) -> tuple[bytes, str]:

@@ -39,6 +39,10 @@ FOREVER = "public, max-age=31536000, immutable"
 
 DONE = {
     "signed-out": "You are signed out.",
+    "started": "The replay is running. You may leave this page: workers carry it out.",
+    "replay-paused": "The replay is paused. What was made before is still sent.",
+    "replay-resumed": "The replay goes on.",
+    "replay-cancelled": "The replay is cancelled. What had not been sent is dropped.",
 }
 """What a page says after an action, by the word in its address: so an address can make it say nothing else."""
 
@@ -128,6 +132,7 @@ def environment() -> Environment:
         "size": size,
         "lasting": lasting,
         "text": _text,
+        "json": partial(json.dumps, ensure_ascii=False, default=str),
         "pretty": partial(json.dumps, indent=2, ensure_ascii=False, default=str),
     }
     made.globals |= {

@@ -113,7 +113,7 @@ async def read_json(request: Request[Any], model: type[Model]) -> Model:
     if body.ending is Ending.TOO_SLOW:
         raise TooSlow("The body did not arrive in time.", "Send it again.", close=True)
     if not body.content:
-        return _validated(model, {})
+        return validated(model, {})
     kind = ",".join(request.headers.getlist("content-type"))
     if not is_json(kind.encode("latin-1")) or request.headers.get("content-encoding"):
         raise UnsupportedMediaType(
@@ -130,21 +130,26 @@ async def read_json(request: Request[Any], model: type[Model]) -> Model:
     for name, value in parsed.items():
         if isinstance(value, dict) and len(value) > MOST_FIELDS:
             raise Unprocessable(f"The field {name[:100]} has too many fields.", f"Send {MOST_FIELDS} at most.")
-    return _validated(model, parsed)
+    return validated(model, parsed)
 
 
-def answer(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A model as JSON."""
-    return Response(model.model_dump_json(), status, headers, "application/json")
+def validated(model: type[Model], value: dict[str, Any]) -> Model:
+    """The value as a model.
 
-
-def _validated(model: type[Model], value: dict[str, Any]) -> Model:
+    Raises:
+        Unprocessable: 422; the message names the field.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         where, why = _first(error)
         message = f"The field {where[:100]} is invalid." if where else "The body is invalid."
         raise Unprocessable(message, f"In detail: {why}.") from None
+
+
+def answer(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A model as JSON."""
+    return Response(model.model_dump_json(), status, headers, "application/json")
 
 
 def _invalid(error: ValidationError) -> InvalidParameter:
