@@ -110,11 +110,11 @@ def test_events_go_to_the_consumer(monkeypatch):
     assert set(SERVICES["consumer"].get("networks", ["default"])) & set(SERVICES["worker"].get("networks", ["default"]))
 
 
-def test_the_admin_may_read_replay_and_erase_and_gets_tokens(monkeypatch):
+def test_the_admin_may_do_everything_in_the_console_and_gets_tokens(monkeypatch):
     for name, value in environment("receiver").items():
         monkeypatch.setenv(name, value)
     settings = Settings.load()
-    assert settings.clients["admin"].scopes == {Scope.READ, Scope.REPLAY, Scope.ERASE}
+    assert settings.clients["admin"].scopes == {Scope.READ, Scope.REPLAY, Scope.ERASE, Scope.CONSOLE}
     assert settings.token_keys
 
 

@@ -97,7 +97,7 @@ def _serve(configured: Settings, listener: socket, metrics: Metrics | None, *, p
     app = create_app(settings, log=log, publisher=publisher)
 
     def started(url: str) -> None:
-        say(f"priohook listens at {url}")
+        say(f"priohook listens at {url}{_console(settings, url)}")
         if metrics:
             log.write("metrics_started", {"url": f"{url_of(metrics.listener)}/metrics"})
         if made:
@@ -187,9 +187,19 @@ def _introduce(made: FirstClients, url: str, *, others: bool) -> None:
         say(f"  {name:<11} {secret}   {' '.join(sorted(made.clients[name].scopes))}")
     body = shlex.quote(json.dumps(EXAMPLE))
     credential = f"prioticket:{secrets['prioticket']}"
-    target = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    say("\nSend it an event:\n")
-    say(f"  curl -i -u {credential} -H 'Content-Type: application/json' -d {body} {target}/webhooks/prioticket\n")
+    target = f"{_reachable(url)}/webhooks/prioticket"
+    say("\nSend it an event, and look at it in the console, where `admin` can sign in:\n")
+    say(f"  curl -i -u {credential} -H 'Content-Type: application/json' -d {body} {target}\n")
     say("Register it at Prioticket, with a URL that reaches it from outside:\n")
     say("  webhook_url   https://…/webhooks/prioticket")
     say(f"  webhook_auth  {b64encode(credential.encode()).decode()}\n")
+
+
+def _console(settings: Settings, url: str) -> str:
+    """The line that says where the console is. Without a key nobody can sign in there."""
+    return f"\nIts console is at {settings.public_url or _reachable(url)}/console" if settings.token_keys else ""
+
+
+def _reachable(url: str) -> str:
+    """The URL with an address that this machine reaches; all addresses of it are none."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

@@ -57,6 +57,16 @@ def test_the_webhook_auth_value_of_the_first_start_is_a_valid_credential(serve, 
         assert wire.reply().status == 200
 
 
+def test_the_admin_of_the_first_start_can_sign_in_at_the_address_that_is_printed(serve, tmp_path):
+    server = serve()
+    server.end_of_banner()
+    (console,) = re.findall(r"^Its console is at (\S+)$", server.stdout, re.MULTILINE)
+    _, admin = secrets(tmp_path)
+    fields = {"name": "admin", "secret": admin}
+    reply = httpx2.post(f"{console}/sign-in", data=fields, headers={"Origin": console.removesuffix("/console")})
+    assert (reply.status_code, reply.headers["Location"]) == (303, "/console")
+
+
 def test_only_the_owner_can_read_the_database_and_the_credentials(serve, tmp_path):
     serve(with_worker=True)
     ends = monotonic() + ENDS_WITHIN
@@ -184,7 +194,7 @@ def test_postgresql_is_served_after_migrate(serve, priohook, empty_postgres_url)
     with dial(server) as wire:
         assert wire.send(request(new_event())).reply().status == 200
     server.end()
-    assert server.stdout == f"priohook listens at {server.url}\n"
+    assert server.stdout == f"priohook listens at {server.url}\n", "without token_keys nobody can sign in"
 
 
 def test_a_database_that_is_away_ends_it_with_a_sentence(priohook):
