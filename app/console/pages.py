@@ -21,6 +21,7 @@ from app.settings.clients import Scope
 from app.telemetry.printing import printable
 from app.web.etags import has_current
 from app.web.openapi.operations import Door
+from app.web.openapi.page import base_styles
 from app.web.problems import NotFound, Problem
 
 CONSOLE = "/console"
@@ -110,6 +111,7 @@ def assets() -> dict[str, Asset]:
     """The files that pages use, by name; read once."""
     folder = files("app.console").joinpath("static")
     contents = {name: folder.joinpath(name).read_bytes() for name in MEDIA_TYPES}
+    contents["console.css"] = base_styles().encode() + contents["console.css"]
     return {
         name: Asset(content, sha256(content).hexdigest()[:16], MEDIA_TYPES[name]) for name, content in contents.items()
     }
@@ -165,6 +167,7 @@ def _for_all(request: Request[State]) -> dict[str, Any]:
     scopes = session.client.scopes if session else frozenset()
     return {
         "path": request.scope["path"],
+        "closed": state["settings"].closed_urls,
         "me": session.client.name if session else None,
         "form_token": session.form_token if session else None,
         "may_read": Scope.READ in scopes,

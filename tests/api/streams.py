@@ -69,14 +69,16 @@ class Followed:
 
 
 @asynccontextmanager
-async def following(app: ASGIApp, headers: Mapping[str, str], **query: str) -> AsyncIterator[Followed]:
+async def following(
+    app: ASGIApp, headers: Mapping[str, str], *, path: str = "/api/events/stream", **query: str
+) -> AsyncIterator[Followed]:
     """Follows the stream, from when its first block has come."""
     followed = Followed()
     scope = {
         "type": "http",
         "method": "GET",
-        "path": "/api/events/stream",
-        "raw_path": b"/api/events/stream",
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": urlencode(query).encode(),
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         "client": ("127.0.0.1", 1),
