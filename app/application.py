@@ -31,6 +31,7 @@ from app.api import (
     stream,
 )
 from app.api import state as api
+from app.api.overview import Overviews
 from app.api.turns import InTurn, TooManyRequests, Turns
 from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
 from app.auth.basic import BasicDoor
@@ -42,10 +43,12 @@ from app.auth.keys import token_keys
 from app.auth.limits import FAILURES, Limit
 from app.auth.token_endpoint import TokenEndpoint
 from app.auth.token_errors import TokenDoor, TokenError
+from app.console import alarms as alarm_pages
 from app.console import audit as audit_page
 from app.console import events as event_pages
-from app.console import finding, now, pages, signing
+from app.console import finding, now, pages, runbooks, signing
 from app.console import replays as replay_pages
+from app.console import settings as settings_pages
 from app.console.door import SIGN_IN, OpenDoor, SessionDoor
 from app.console.pages import Page
 from app.database.away import is_away
@@ -164,6 +167,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
                     _store(settings, stored, known, before=None if checked else before, meter=meter).running() as store,
                     Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
                     _publishing(publisher, _gauges(store, known, log), engine),
+                    Overviews(engine, settings).running() as overviews,
                 ):
                     yield {
                         "events": store,
@@ -178,6 +182,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
                         "plans": Semaphore(plans.MOST_PLANS),
                         "waits": Semaphore(replay.MOST_WAITING),
                         "feed": feed,
+                        "overviews": overviews,
                     }
 
     failures = Limit(FAILURES)
@@ -265,6 +270,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Page("POST", "/console/sign-out", signing.sign_out, door=looking),
         Page("GET", "/console/static/{digest}/{name}", pages.asset),
         Page("GET", "/console", now.show, door=looking),
+        Page("GET", "/console/stream", stream.stream, door=looking),
         Page("GET", "/console/find", finding.find, door=looking),
         Page("GET", "/console/events", event_pages.list_page, door=looking),
         Page("GET", "/console/replays", replay_pages.list_page, door=looking),
@@ -275,6 +281,9 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Page("POST", "/console/replays/{replay_id}/resume", replay_pages.resume, door=acting),
         Page("POST", "/console/replays/{replay_id}/cancel", replay_pages.cancel, door=acting),
         Page("GET", "/console/audit", audit_page.list_page, door=looking),
+        Page("GET", "/console/alarms", alarm_pages.show, door=looking),
+        Page("GET", "/console/settings", settings_pages.show, door=looking),
+        Page("GET", "/console/runbooks", runbooks.show, door=looking),
         Page("GET", "/console/{path:path}", pages.nothing, door=looking),
     ]
     return Application([*routes, *console], lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)

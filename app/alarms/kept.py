@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.changes import Changes, Firing
 from app.alarms.tables import Alarm, Notice, Stage
-from app.database.rows import read
+from app.database.rows import columns, read
 from app.events.ids import new_id
 
 MOST_FIRING = 1000
 MOST_DUE = 100
+MOST_NOTICES = 2000
 KEPT = timedelta(days=30)
 """How long an alarm is listed after its end."""
 
@@ -41,6 +42,21 @@ class Listed:
     ended_at: datetime | None
 
 
+class Kept(NamedTuple):
+    """A notice: what one channel is told of an alarm, and whether it was."""
+
+    alarm_id: UUID
+    channel: str
+    stage: str
+    made_at: datetime
+    due_at: datetime | None
+    """When it is tried next; None if it was told or given up."""
+    attempts: int
+    told_at: datetime | None
+    error: str | None
+    """Why it could not be told the last time."""
+
+
 class Due(NamedTuple):
     """A notice that is to be told now, and its alarm."""
 
@@ -62,6 +78,12 @@ async def listed_alarms(connection: AsyncConnection, *, limit: int) -> list[List
     fires = Alarm.ended_at.is_(None)
     query = select(*_named(Listed)).order_by(fires.desc(), Alarm.id.desc()).limit(limit)
     return await read(connection, query, Listed)
+
+
+async def notices_of(connection: AsyncConnection, alarms: Sequence[UUID]) -> list[Kept]:
+    """What the channels are told of these alarms, the newest first; at most `MOST_NOTICES`."""
+    query = select(*columns(Notice, Kept)).where(Notice.alarm_id.in_(alarms)).order_by(Notice.id.desc())
+    return await read(connection, query.limit(MOST_NOTICES), Kept)
 
 
 async def untold_notices(connection: AsyncConnection) -> int:

@@ -8,6 +8,7 @@ from typing import NotRequired, TypedDict
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.api.overview import Overviews
 from app.auth.clients import Client
 from app.events.feed import Feed
 from app.settings.model import DestinationSettings, Settings
@@ -30,6 +31,7 @@ class State(TypedDict):
     plans: Semaphore
     waits: Semaphore
     feed: Feed
+    overviews: Overviews
     client: NotRequired[Client]  # from the door
     token_ends_at: NotRequired[datetime]  # from the door
     request_id: NotRequired[str]  # from the middleware

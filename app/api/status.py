@@ -1,35 +1,14 @@
 """GET /api/status: whether all is well, what is wrong, and what was read to judge that."""
 
-from datetime import UTC, datetime
-
-from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.alarms.findings import Finding
-from app.alarms.judgement import judge
-from app.alarms.readings import Readings, read
+from app.api.judged import StatusShown, judged
 from app.api.state import State
-from app.database.clock import ahead
 from app.database.schema import SchemaNotCurrent
-from app.settings.model import Settings
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import answer
-from app.web.transactions import DatabaseAway, reading
-
-
-class StatusShown(BaseModel):
-    """Whether all is well."""
-
-    well: bool
-    findings: list[Finding] = Field(description="What is wrong, in the order of the damage that it does.")
-    readings: Readings | None = Field(description="What was read; null if the database could not be read.")
-
-
-def shown_status(readings: Readings, settings: Settings) -> StatusShown:
-    """The judgement of the readings, with them."""
-    findings = judge(readings, settings.alarms)
-    return StatusShown(well=not findings, findings=findings, readings=readings)
+from app.web.transactions import DatabaseAway
 
 
 @Operation(
@@ -41,19 +20,7 @@ def shown_status(readings: Readings, settings: Settings) -> StatusShown:
 )
 async def show(request: Request[State]) -> Response:
     """Whether all is well."""
-    return answer(await judged(request))
-
-
-async def judged(request: Request[State]) -> StatusShown:
-    """Whether all is well, and what was read.
-
-    Raises:
-        DatabaseAway: 503.
-    """
     try:
-        async with reading(request.state["engine"]) as connection:
-            settings = request.state["settings"]
-            readings = await read(connection, settings, now=datetime.now(UTC) + await ahead(connection))
+        return answer(await judged(request.state["engine"], request.state["settings"]))
     except SchemaNotCurrent as error:
         raise DatabaseAway(str(error), "Ask again after the migration.") from None
-    return shown_status(readings, settings)

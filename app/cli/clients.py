@@ -9,19 +9,16 @@ import asyncpg
 import click
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.auth.clients import client_from, digest, new_secret
-from app.auth.first_clients import kept_clients, with_kept_clients
-from app.auth.kept import kept_path
+from app.api.clients import Heard, heard, shown_clients
+from app.auth.clients import digest, new_secret
+from app.auth.first_clients import with_kept_clients
+from app.auth.in_force import sources_in_force
 from app.cli.opened import load_settings, read
 from app.cli.output import first_line, print_json_lines, print_rows, say, say_json
 from app.database.schema import SchemaNotCurrent
-from app.events.queries import last_events
 from app.settings.clients import ClientSettings, Scope
 from app.settings.model import describe
-from app.settings.origins import client_sources
-from app.telemetry.uses import Use, client_uses
 
 SHOWN = (
     *("name", "username", "scopes", "state", "source", "not_before", "not_after"),
@@ -75,37 +72,10 @@ def list_(*, as_json: bool) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    configured, now = load_settings(), datetime.now(UTC)
-    sources = client_sources()
-    for name in kept_clients(configured):
-        sources[name] = ", ".join([*filter(None, [sources.get(name)]), str(kept_path(configured, "clients"))])
-    last, uses = _last_events()
-    rows = []
-    for name, settings in with_kept_clients(configured).clients.items():
-        client, use = client_from(name, settings), uses.get(name, Use(name))
-        early = client.not_before is not None and now < client.not_before
-        rows.append(
-            {
-                "name": name,
-                "username": client.username,
-                "scopes": " ".join(sorted(client.scopes)),
-                "state": "valid" if client.valid_at(now) else "not yet valid" if early else "expired",
-                "source": sources[name],
-                "not_before": client.not_before,
-                "not_after": client.not_after,
-                "last_event_at": last.get(name),
-                "last_success_at": use.succeeded_at,
-                "last_refusal": None
-                if use.refused_at is None
-                else {
-                    "at": use.refused_at,
-                    "status": use.refused_status,
-                    "reason": use.refused_reason,
-                    "address": use.refused_address,
-                },
-            }
-        )
-    return rows
+    settings = with_kept_clients(load_settings())
+    sources = sources_in_force(settings).clients
+    rows = shown_clients(settings, sources, _heard(), now=datetime.now(UTC))
+    return [row.model_dump() for row in rows]
 
 
 def _in_words(refusal: dict[str, Any] | None) -> str | None:
@@ -114,17 +84,13 @@ def _in_words(refusal: dict[str, Any] | None) -> str | None:
     return f"{refusal['at']:%Y-%m-%d %H:%M} {refusal['status']} {refusal['reason']} {refusal['address']}"
 
 
-def _last_events() -> tuple[dict[str, datetime], dict[str, Use]]:
-    """When each client's last event arrived, and its use; both empty if the database cannot be used."""
+def _heard() -> Heard:
+    """What the database knows of the clients; nothing if it cannot be used."""
     try:
-        return read(_heard)
+        return read(heard)
     except (SchemaNotCurrent, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
         say(f"priohook: last_event_at is unknown: {first_line(error)}", err=True)
-        return {}, {}
-
-
-async def _heard(connection: AsyncConnection) -> tuple[dict[str, datetime], dict[str, Use]]:
-    return await last_events(connection), await client_uses(connection)
+        return Heard({}, {})
 
 
 def _toml_key(name: str) -> str:

@@ -2,131 +2,31 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any
 
 import click
-from pydantic import BaseModel
-from sqlalchemy.engine import URL, make_url
 
-from app.auth.first_clients import kept_clients
 from app.auth.first_start import complete
-from app.auth.kept import kept_path
+from app.auth.in_force import sources_in_force
 from app.cli.opened import load_settings
 from app.cli.output import say, say_json
-from app.settings.alarms import AlarmChannel
-from app.settings.clients import ClientSettings
-from app.settings.model import DestinationSettings, Settings
-from app.settings.origins import unknown_variables, value_sources
-from app.settings.prioticket import PrioticketSettings
-from app.settings.retention import RetentionSettings, as_written
-from app.settings.values import masked, written_span
-
-HARMLESS = ("host", "port", "sslmode", "target_session_attrs")
-"""The parameters of a database URL whose values may be shown; others may be passwords."""
+from app.settings.origins import unknown_variables
+from app.settings.shown import shown_settings
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def settings(*, as_json: bool) -> None:
     """Print every setting: value, unit, source and meaning. Secrets are masked."""
-    loaded, sources = _in_force()
-    rows = [
-        {
-            "name": name,
-            "value": _shown(name, getattr(loaded, name)),
-            "unit": (field.json_schema_extra or {}).get("unit") if isinstance(field.json_schema_extra, dict) else None,
-            "source": sources[name],
-            "description": field.description,
-        }
-        for name, field in Settings.model_fields.items()
-    ]
+    completed = complete(load_settings())
+    rows = shown_settings(completed, sources_in_force(completed).settings)
     if as_json:
-        say_json({row.pop("name"): row for row in rows}, indent=2)
+        say_json(
+            {row.name: {name: each for name, each in row._asdict().items() if name != "name"} for row in rows}, indent=2
+        )
     else:
         for row in rows:
-            value = row["value"] if isinstance(row["value"], str) else json.dumps(row["value"])
-            say(f"{row['name']} = {value}{' ' + str(row['unit']) if row['unit'] else ''}  ({row['source']})")
-            say(f"    {row['description']}")
+            value = row.value if isinstance(row.value, str) else json.dumps(row.value)
+            say(f"{row.name} = {value}{f' {row.unit}' if row.unit else ''}  ({row.source})")
+            say(f"    {row.description}")
     for name in unknown_variables(os.environ):
         say(f"priohook: {name} is set, but there is no such setting. Is it misspelt?", err=True)
-
-
-def _in_force() -> tuple[Settings, dict[str, str]]:
-    """The settings, with the clients and keys that a first start made, and the source of each setting."""
-    settings, sources = load_settings(), value_sources()
-    completed = complete(settings)
-    if kept_clients(settings):
-        path = str(kept_path(settings, "clients"))
-        sources["clients"] = f"{sources['clients']}, {path}" if settings.clients else path
-    if completed.token_keys and not settings.token_keys:
-        sources["token_keys"] = str(kept_path(settings, "keys"))
-    return completed, sources
-
-
-def _shown(name: str, value: Any) -> Any:
-    if name == "database_url":
-        return _database(make_url(value))
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if name in TABLES:
-        return {each: TABLES[name](entry) for each, entry in dict(value or {}).items() if entry is not None}
-    if isinstance(value, RetentionSettings | PrioticketSettings):
-        return _table(value)
-    return [str(each) for each in value] if isinstance(value, tuple | frozenset) else value
-
-
-def _table(value: RetentionSettings | PrioticketSettings) -> dict[str, Any]:
-    if isinstance(value, RetentionSettings):
-        return {each: as_written(age) for each, age in value if age is not None}
-    shown = value.model_dump(mode="json", exclude_none=True)  # pydantic masks the secrets
-    return shown | {"timeout": value.timeout.total_seconds()}
-
-
-def _database(url: URL) -> str:
-    query = [
-        f"{name}={value if name in HARMLESS else '***'}"
-        for name, values in sorted(url.normalized_query.items())
-        for value in values
-    ]
-    return url.set(query={}).render_as_string(hide_password=True) + (f"?{'&'.join(query)}" if query else "")
-
-
-def _destination(destination: DestinationSettings) -> dict[str, Any]:
-    shown = destination.model_dump(mode="json", exclude_defaults=True)
-    shown["url"] = masked(destination.url)
-    if destination.headers:
-        shown["headers"] = dict.fromkeys(destination.headers, "***")  # they may be credentials
-    return shown | {"timeout": destination.timeout.total_seconds()}
-
-
-def _channel(channel: AlarmChannel) -> dict[str, Any]:
-    shown: dict[str, Any] = {"secret": ["***"] * len(channel.secret)} if channel.secret else {}
-    shown |= {"url": masked(channel.url)} if channel.url else {"ping": masked(channel.ping or "")}
-    return shown | _spans({"timeout": channel.timeout} | ({"every": channel.every} if channel.ping else {}))
-
-
-def _spans(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: written_span(value) if isinstance(value, timedelta) else value
-        for name, value in values.items()
-        if value is not None
-    }
-
-
-def _client(client: ClientSettings) -> dict[str, Any]:
-    return client.model_dump(mode="json", exclude_none=True, exclude={"sha256"})  # pydantic masks the secret
-
-
-def _alarm(alarm: BaseModel) -> dict[str, Any]:
-    return _spans(dict(alarm))
-
-
-TABLES: Mapping[str, Callable[[Any], dict[str, Any]]] = {
-    "clients": _client,
-    "destinations": _destination,
-    "alarms": _alarm,
-    "alarm_channels": _channel,
-}
-"""How an entry of a table is shown."""

@@ -13,12 +13,9 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.alarms.findings import critical
-from app.alarms.places import spool_folder
 from app.alarms.readings import read as read_all
-from app.alarms.receiving import spooled
 from app.alarms.words import lasting
-from app.api.status import StatusShown, shown_status
+from app.api.judged import StatusShown, shown_status, without_database
 from app.auth.first_start import complete
 from app.cli.failures import sentence
 from app.cli.opened import load_settings, opened, read
@@ -68,11 +65,7 @@ def _judged(settings: Settings) -> StatusShown:
         if (why := sentence(error)) is None:
             raise
         behind = isinstance(error, SchemaNotCurrent)
-        name, command = ("schema", "priohook migrate") if behind else ("database", "priohook settings")
-        findings = [critical(name=name, what=why, command=command)]
-        if (folder := asyncio.run(spool_folder(settings))) is not None:
-            findings += spooled(folder, datetime.now(UTC))
-        return StatusShown(well=False, findings=findings, readings=None)
+        return asyncio.run(without_database(settings, why, is_behind=behind))
 
 
 def _tell_of_worker() -> None:

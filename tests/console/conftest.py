@@ -1,14 +1,18 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import pytest
 
+from app.database.writing import writing
+from app.telemetry.processes import Gauges, Identity, beat
 from tests.conftest import SECRET
 
 ORIGIN = {"Origin": "http://priohook"}
 SIGN_IN = "/console/sign-in"
+HOSTILE = """'"><script>alert(1)</script>\u202eevil"""
 DESTINATIONS = {"erp": {"url": "https://erp.example/hook?key=secret"}, "new": {"url": "https://new.example"}}
 
 
@@ -56,3 +60,12 @@ async def signed_in(database_url: str, start: Callable[..., Any]) -> AsyncIterat
 async def desk(signed_in: Callable[..., Awaitable[Browser]]) -> Browser:
     """A browser of a client that may do everything."""
     return await signed_in("desk")
+
+
+@pytest.fixture
+async def worker(engine):
+    """A worker that runs, with other settings than the receiver."""
+    now = datetime.now(UTC)
+    identity = Identity.of_this_process("worker", name="worker", settings="other-digest", now=now)
+    async with writing(engine) as connection:
+        await beat(connection, identity, Gauges(), now=now)

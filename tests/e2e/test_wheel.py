@@ -47,12 +47,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return commands
 
 
-def test_a_wheel_has_every_file_of_the_package_and_of_the_migrations(wheel):
+def test_a_wheel_has_every_file_of_the_package_and_of_the_migrations_and_the_runbooks(wheel):
     there = {path for folder in ("app", "migrations") for path in (PROJECT / folder).rglob("*") if path.is_file()}
     wanted = {path.relative_to(PROJECT).as_posix() for path in there if path.parent.name != "__pycache__"}
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if name.startswith("app/")}
-    assert names == {name.replace("migrations/", "app/migrations/") for name in wanted}
+    assert names == {name.replace("migrations/", "app/migrations/") for name in wanted} | {"app/docs/runbooks.md"}
 
 
 def test_a_wheel_serves(installed, tmp_path):
