@@ -49,6 +49,11 @@ from app.console import events as event_pages
 from app.console import finding, now, pages, runbooks, signing
 from app.console import replays as replay_pages
 from app.console import settings as settings_pages
+from app.console import erasures as erasure_pages
+from app.console import events as event_pages
+from app.console import finding, now, pages, signing
+from app.console import orders as order_pages
+from app.console import quarantine as refused_pages
 from app.console.door import SIGN_IN, OpenDoor, SessionDoor
 from app.console.pages import Page
 from app.database.away import is_away
@@ -272,6 +277,8 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Page("GET", "/console", now.show, door=looking),
         Page("GET", "/console/stream", stream.stream, door=looking),
         Page("GET", "/console/find", finding.find, door=looking),
+        Page("GET", "/console/orders/{reference:path}", order_pages.show, door=looking),
+        Page("POST", "/console/orders/{reference:path}", order_pages.replay, door=acting),
         Page("GET", "/console/events", event_pages.list_page, door=looking),
         Page("GET", "/console/replays", replay_pages.list_page, door=looking),
         Page("GET", "/console/replays/new", replay_pages.new, door=acting),
@@ -284,6 +291,12 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Page("GET", "/console/alarms", alarm_pages.show, door=looking),
         Page("GET", "/console/settings", settings_pages.show, door=looking),
         Page("GET", "/console/runbooks", runbooks.show, door=looking),
+        Page("GET", "/console/events/{event_id}", event_pages.show, door=looking),
+        Page("GET", "/console/events/{event_id}/body", events.body, door=session(Scope.READ)),
+        Page("POST", "/console/events/{event_id}/replay", event_pages.replay, door=acting),
+        Page("POST", "/console/events/{event_id}/release", refused_pages.release, door=acting),
+        Page("POST", "/console/quarantine", refused_pages.release_alike, door=acting),
+        Page("POST", "/console/erasures", erasure_pages.erase, door=session(Scope.ERASE)),
         Page("GET", "/console/{path:path}", pages.nothing, door=looking),
     ]
     return Application([*routes, *console], lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)

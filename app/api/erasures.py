@@ -99,7 +99,15 @@ def receipt(erasure_id: UUID, erased: Erased, *, erased_before: int, at: datetim
 )
 async def erase_events(request: Request[State]) -> Response:
     """Erase events."""
-    wanted = await read_json(request, ErasureRequest)
+    return answer(await erased_now(request, await read_json(request, ErasureRequest)), status=202)
+
+
+async def erased_now(request: Request[State], wanted: ErasureRequest) -> Receipt:
+    """Erases events, and says what was erased.
+
+    Raises:
+        Problem: one of those of `erase_events`.
+    """
     if (wanted.reference is None) == (wanted.ids is None):
         raise Unprocessable("Send either reference or ids, not both.")
     engine = request.state["engine"]
@@ -123,8 +131,7 @@ async def erase_events(request: Request[State]) -> Response:
     except BeingSent as error:
         raise NotErasedNow(str(error), "Ask again in a few seconds: nothing was erased.") from None
     places = left(engine, emptied=await empty_log(engine), vacuumed=False)
-    shown = receipt(erasure_id, erased, erased_before=planned.erased, at=now, left=places)
-    return answer(shown, status=202)
+    return receipt(erasure_id, erased, erased_before=planned.erased, at=now, left=places)
 
 
 async def _ids(connection: AsyncConnection, wanted: ErasureRequest) -> list[UUID]:

@@ -6,6 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +14,7 @@ from app.api.acting import Why, acting, reason_of
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.events.arrivals import known_types
 from app.events.fetches import FetchStatus, Outcome, outcome_of
 from app.events.queries import EventFilter, KeptBytes, SummarizedEvent, get_bodies, get_summary, kept_bytes, list_events
 from app.events.search import WINDOW, search_events
@@ -170,6 +172,16 @@ async def listed(request: Request[State], query: EventQuery) -> EventPage:
     return EventPage(events=[EventSummary.model_validate(row) for row in rows], next=following)
 
 
+async def types_of(request: Request[State]) -> list[str]:
+    """The types that stored events have.
+
+    Raises:
+        DatabaseAway: 503.
+    """
+    async with reading(request.state["engine"]) as connection:
+        return await known_types(connection)
+
+
 @Operation(
     tag="events",
     answers={200: Answer(description="The event.", model=EventDetail, headers=TAGGED), 304: CURRENT},
@@ -178,11 +190,20 @@ async def listed(request: Request[State], query: EventQuery) -> EventPage:
 async def show(request: Request[State]) -> Response:
     """Show an event."""
     async with reading(request.state["engine"]) as connection:
-        event = await get_summary(connection, read_id(request, "event_id", NoSuchEvent))
-        if event is None:
-            raise NoSuchEvent
-        content = detail(event, await outcome_of(connection, event.id)).model_dump_json().encode()
-    return tagged(request, content, "application/json", KEEP_PRIVATE)
+        event = await event_of(connection, read_id(request, "event_id", NoSuchEvent))
+    return tagged(request, event.model_dump_json().encode(), "application/json", KEEP_PRIVATE)
+
+
+async def event_of(connection: AsyncConnection, event_id: UUID) -> EventDetail:
+    """One event.
+
+    Raises:
+        NoSuchEvent: 404.
+    """
+    event = await get_summary(connection, event_id)
+    if event is None:
+        raise NoSuchEvent
+    return detail(event, await outcome_of(connection, event_id))
 
 
 def detail(event: SummarizedEvent, outcome: Outcome | None) -> EventDetail:

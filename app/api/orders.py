@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,10 +14,11 @@ from app.api.events import KEEP_PRIVATE, EventSummary
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
-from app.events.differences import MOST_CHANGES, Differences, differences
+from app.events.differences import MOST_CHANGES, Differences, differences, in_words
 from app.events.queries import EventBody, EventFilter, ListedEvent, get_bodies, list_events
 from app.events.timeline import Placed, timeline
 from app.prioticket.contents import Contained, read_object
+from app.prioticket.telling import tell
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import InvalidParameter, answer
 from app.web.problems import NotFound
@@ -25,6 +26,7 @@ from app.web.transactions import DatabaseAway, reading
 
 MOST_EVENTS = 500
 MOST_BODIES = 50
+MOST_WORDS = 50  # sentences
 MOST_BYTES = 4 * 1024 * 1024
 """For all bodies that are compared together, stored as well as decoded."""
 
@@ -57,6 +59,12 @@ class OrderEvent(EventSummary):
         )
     )
     more_changes: bool = Field(description=f"Whether there are more changes than the {MOST_CHANGES} shown.")
+    words: list[str] | None = Field(
+        description=(
+            "The changes in words, such as `Booking B-2: CONFIRMED → CANCELLED`, without those of the version and the "
+            "time; bookings are compared by their references. null as `changes`."
+        )
+    )
 
 
 class Order(BaseModel):
@@ -88,22 +96,37 @@ class Order(BaseModel):
 )
 async def show(request: Request[State]) -> Response:
     """Show an order."""
-    reference = request.path_params["reference"]
+    reason = reason_of(request)
+    return answer(await order_of(request, request.path_params["reference"], reason=reason), headers=KEEP_PRIVATE)
+
+
+async def order_of(request: Request[State], reference: str, *, reason: str | None = None, bodies: bool = True) -> Order:
+    """The events of one reference, and what they say.
+
+    Args:
+        request: The request that asks for them.
+        reference: The order's, or another object's.
+        reason: Why bodies are read.
+        bodies: Whether to read bodies; without them nothing is compared.
+
+    Raises:
+        NoSuchOrder: 404.
+        DatabaseAway: 503.
+    """
     if not reference.isprintable():  # all stored references are printable, and PostgreSQL takes no NUL
         raise _no_such_order()
-    reason = reason_of(request)
     async with reading(request.state["engine"]) as connection:
         rows = await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS + 1)
     if not rows:
         raise _no_such_order()
     placed = timeline(rows[:MOST_EVENTS])
     holding = [each.event for each in placed if each.event.shape in ("object", "both") and not each.event.erased_at]
-    chosen = _newest(holding)
-    bodies = await _bodies(request, reference, chosen, reason=reason) if chosen else []
-    order = await asyncio.to_thread(_order, reference, placed, bodies)
+    chosen = _newest(holding) if bodies else []
+    found = await _bodies(request, reference, chosen, reason=reason) if chosen else []
+    order = await asyncio.to_thread(_order, reference, placed, found)
     order.more_events = len(rows) > MOST_EVENTS
     order.not_compared = len(holding) - order.compared
-    return answer(order, headers=KEEP_PRIVATE)
+    return order
 
 
 async def _bodies(
@@ -117,9 +140,29 @@ async def _bodies(
     return [found[each] for each in chosen if each in found]
 
 
+class Compared(NamedTuple):
+    """What changed between two versions of an object, twice: by place, and in words."""
+
+    found: Differences
+    words: list[str]
+
+
+def compare(name: str, before: dict[str, Any], after: dict[str, Any]) -> Compared:
+    """What changed between two versions of an object, such as an `order`."""
+    found = differences(before, after)
+    words: list[str] = []
+    if name == "order":
+        words, before, after = tell(before, after)
+    rest = differences(before, after)
+    words += map(in_words, rest.changes)
+    if len(words) > MOST_WORDS or rest.more:
+        words = [*words[:MOST_WORDS], "and more"]
+    return Compared(found, words)
+
+
 def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[EventBody]) -> Order:
     objects = _objects(bodies)
-    changed: dict[UUID, Differences] = {}
+    changed: dict[UUID, Compared] = {}
     newest: dict[tuple[str, str | None], tuple[UUID, Contained]] = {}
     state: tuple[UUID, Contained] | None = None
     for entry in placed:
@@ -129,7 +172,7 @@ def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[EventBody]
         before = newest.get((found.name, found.reference))
         newest[found.name, found.reference] = now = (entry.event.id, found)
         if before is not None:
-            changed[entry.event.id] = differences(before[1].values, found.values)
+            changed[entry.event.id] = compare(found.name, before[1].values, found.values)
         if found.name == "order" or state is None or state[1].name != "order":
             state = now
     return Order(
@@ -171,12 +214,13 @@ def _newest(events: Sequence[ListedEvent]) -> list[UUID]:
     return chosen
 
 
-def _shown(placed: Placed, changed: Mapping[UUID, Differences]) -> OrderEvent:
-    event, found = placed.event, changed.get(placed.event.id)
+def _shown(placed: Placed, changed: Mapping[UUID, Compared]) -> OrderEvent:
+    event, compared = placed.event, changed.get(placed.event.id)
     return OrderEvent(
         **EventSummary.model_validate(event).model_dump(),
         late=placed.late,
         twice=event.duplicates > 0,
-        changes=None if found is None else [ChangeShown.model_validate(each) for each in found.changes],
-        more_changes=found is not None and found.more,
+        changes=None if compared is None else [ChangeShown.model_validate(each) for each in compared.found.changes],
+        more_changes=compared is not None and compared.found.more,
+        words=None if compared is None else compared.words,
     )

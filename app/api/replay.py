@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -83,19 +84,23 @@ class Replayed(BaseModel):
 )
 async def replay(request: Request[State]) -> Response:
     """Replay an event."""
-    query = read_query(request, ReplayQuery)
+    event_id, query = read_id(request, "event_id", NoSuchEvent), read_query(request, ReplayQuery)
     if not query.wait:
-        return await _replay(request, query)
+        return answer(await replayed(request, event_id, query), status=202)
     if request.state["waits"].locked():
         raise NotTaken(
             "Too many requests wait for a destination.", "Nothing was made: ask again later, or without `wait`."
         )
     async with request.state["waits"]:
-        return await _replay(request, query)
+        return answer(await replayed(request, event_id, query))
 
 
-async def _replay(request: Request[State], query: ReplayQuery) -> Response:
-    event_id = read_id(request, "event_id", NoSuchEvent)
+async def replayed(request: Request[State], event_id: UUID, query: ReplayQuery) -> Replayed:
+    """New deliveries of one event.
+
+    Raises:
+        Problem: one of those of `replay`.
+    """
     configured = request.state["destinations"]
     now = datetime.now(UTC)
     act = Act(action=Action.REPLAY, kind=Kind.EVENT, target=str(event_id), event_id=event_id, reason=query.reason)
@@ -115,8 +120,7 @@ async def _replay(request: Request[State], query: ReplayQuery) -> Response:
         raise_for_broken(destinations[name] for name in names if name in destinations)
         rows = await first_attempts(request.state["engine"], replays, within=_longest(names, configured) + MARGIN)
         await raise_for(request.state["engine"], rows)
-    shown = [DeliverySummary.model_validate(row) for row in rows]
-    return answer(Replayed(deliveries=shown), status=200 if query.wait else 202)
+    return Replayed(deliveries=[DeliverySummary.model_validate(row) for row in rows])
 
 
 def _chosen(

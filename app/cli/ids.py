@@ -1,20 +1,13 @@
 """Ids as arguments and options: whole, or the beginning of one."""
 
-import re
 from typing import Any
 from uuid import UUID
 
 import click
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.cli.opened import read
-
-DIGITS = 32
-FEWEST_DIGITS = 8
-BEGINNING = re.compile(rf"[0-9a-f]{{{FEWEST_DIGITS},{DIGITS}}}")
-MOST_NAMED = 3
+from app.database.beginnings import DIGITS, FEWEST_DIGITS, MOST_FOUND, beginning_in, ids_with
 
 
 class Id(click.ParamType[UUID]):
@@ -34,23 +27,17 @@ class Id(click.ParamType[UUID]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
         if isinstance(value, UUID):
             return value
-        digits = value.lower().replace("-", "")
-        if not BEGINNING.fullmatch(digits):
+        digits = beginning_in(value)
+        if digits is None:
             whole = f"Write the whole id, or its first {FEWEST_DIGITS} digits or more."
             self.fail(f"{value!r} is not a valid id. {whole}", param, ctx)
         if len(digits) == DIGITS:
             return UUID(digits)
-        found = read(_beginning, self._column, digits)
+        found = read(ids_with, self._column, digits)
         if not found:
             raise click.ClickException(f"There is no {self._thing} whose id begins with {value}.")
         if len(found) > 1:
-            more = " …" if len(found) > MOST_NAMED else ""
-            named = " ".join(map(str, found[:MOST_NAMED]))
+            more = " …" if len(found) == MOST_FOUND else ""
+            named = " ".join(map(str, found[: MOST_FOUND - 1]))
             raise click.ClickException(f"The ids of several {self._thing}s begin with {value}: {named}{more}")
         return found[0]
-
-
-async def _beginning(connection: AsyncConnection, column: InstrumentedAttribute[UUID], digits: str) -> list[UUID]:
-    first, last = UUID(digits.ljust(DIGITS, "0")), UUID(digits.ljust(DIGITS, "f"))
-    query = select(column).where(column.between(first, last)).order_by(column).limit(MOST_NAMED + 1)
-    return list(await connection.scalars(query))

@@ -1,7 +1,7 @@
 """Forms that a browser sends: from where, within which bounds, and their fields."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import ImmutableMultiDict
@@ -66,12 +66,19 @@ def form_of(request: Request[Any]) -> ImmutableMultiDict[str, str]:
 
 
 def fields_of(request: Request[Any], model: type[Model]) -> Model:
-    """The fields of the form as a model.
+    """The fields of the form that the model has.
 
     Raises:
         Unprocessable: 422, a field is invalid; the message names it.
     """
-    return validated(model, dict(form_of(request)))
+    form = form_of(request)
+    names = [name for name in model.model_fields if name in form]
+    several = {name for name in names if _takes_several(model.model_fields[name].annotation)}
+    return validated(model, {name: form.getlist(name) if name in several else form[name] for name in names})
+
+
+def _takes_several(annotation: object) -> bool:
+    return any(get_origin(each) is list for each in (annotation, *get_args(annotation)))
 
 
 def without_blanks(query: bytes) -> tuple[bytes, str]:

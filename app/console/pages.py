@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from app.alarms.words import counted, lasting, number, size
 from app.api.state import State
+from app.console.commands import shell
 from app.settings.clients import Scope
 from app.telemetry.printing import printable
 from app.web.etags import has_current
@@ -44,6 +45,9 @@ DONE = {
     "replay-paused": "The replay is paused. What was made before is still sent.",
     "replay-resumed": "The replay goes on.",
     "replay-cancelled": "The replay is cancelled. What had not been sent is dropped.",
+    "replayed": "New deliveries were made. Workers send them now.",
+    "released": "The event is accepted, and is delivered as any other.",
+    "copy": "It is a copy of an event that was accepted before. It is counted there, and stays in quarantine.",
 }
 """What a page says after an action, by the word in its address: so an address can make it say nothing else."""
 
@@ -135,10 +139,12 @@ def environment() -> Environment:
         "lasting": lasting,
         "text": _text,
         "json": partial(json.dumps, ensure_ascii=False, default=str),
+        "lines": _lines,
         "pretty": partial(json.dumps, indent=2, ensure_ascii=False, default=str),
     }
     made.globals |= {
         "counted": counted,
+        "shell": shell,
         "asset": lambda name: f"{CONSOLE}/static/{assets()[name].digest}/{name}",
         "version": version("priohook"),
     }
@@ -159,6 +165,11 @@ def moment(at: datetime | None) -> Markup:
 def _text(value: object) -> Markup:
     """Hostile text: what cannot be seen is made visible, and it cannot turn the direction of what follows."""
     return DASH if value is None else Markup("<bdi>{}</bdi>").format(printable(str(value)))
+
+
+def _lines(value: str) -> str:
+    """Hostile text of several lines, as `_text`; for an element that keeps the spaces."""
+    return printable(value, keep="\n\t")
 
 
 def _for_all(request: Request[State]) -> dict[str, Any]:

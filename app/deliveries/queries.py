@@ -280,6 +280,14 @@ async def list_deliveries(
     return await read(connection, query, ListedDelivery)
 
 
+async def deliveries_of(connection: AsyncConnection, events: Sequence[UUID], *, most: int) -> list[ListedDelivery]:
+    """The newest deliveries of these events, the oldest of them first."""
+    if not events:
+        return []
+    query = _SUMMARY.where(of_events(events)).order_by(Delivery.id.desc()).limit(most)
+    return (await read(connection, query, ListedDelivery))[::-1]
+
+
 async def count_deliveries(connection: AsyncConnection, narrowed: DeliveryFilter) -> int:
     """How many there are, at most `MOST_COUNTED + 1`."""
     query = select(Delivery.id).where(*narrowed.conditions())

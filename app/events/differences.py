@@ -10,6 +10,8 @@ MOST_CHANGES = 100
 LONGEST_VALUE = 1000  # bytes as JSON
 LONGEST_PATH = 1000  # characters; all differences below such a path count as one
 
+LONGEST_WORD = 100  # characters of a value within a sentence
+
 _ABSENT = object()
 
 
@@ -44,6 +46,24 @@ def differences(old: Any, new: Any) -> Differences:
     """
     found = list(islice(_changes("", old, new), MOST_CHANGES + 1))
     return Differences(found[:MOST_CHANGES], len(found) > MOST_CHANGES)
+
+
+def in_words(change: Change) -> str:
+    """The change as a line: `/order_language: "en" → "nl"`."""
+    if change.shortened:
+        what = f"{change.kind}, too long to show"
+    elif change.kind == "added":
+        what = f"{_brief(change.new)} added"
+    elif change.kind == "removed":
+        what = f"{_brief(change.old)} removed"
+    else:
+        what = f"{_brief(change.old)} → {_brief(change.new)}"
+    return f"{change.path or '/'}: {what}"
+
+
+def _brief(value: Any) -> str:
+    text = to_json(value).decode()
+    return text if len(text) <= LONGEST_WORD else f"{text[: LONGEST_WORD - 1]}…"
 
 
 def _changes(path: str, old: Any, new: Any) -> Iterator[Change]:

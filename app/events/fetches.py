@@ -203,7 +203,17 @@ async def announced_as(connection: AsyncConnection, snapshots: Sequence[UUID]) -
 
 async def outcome_of(connection: AsyncConnection, event_id: UUID) -> Outcome | None:
     """What became of the fetch of a notification's order; None if there is none."""
+    return (await outcomes_of(connection, [event_id])).get(event_id)
+
+
+async def outcomes_of(connection: AsyncConnection, notifications: Sequence[UUID]) -> dict[UUID, Outcome]:
+    """What became of the fetches of these notifications' orders; those without a fetch are left out."""
+    if not notifications:
+        return {}
     shown = (Fetch.status, Fetch.due_at, Fetch.attempts, Fetch.error, Fetch.snapshot_id)
-    query = select(*shown).join(FetchCause, FetchCause.fetch_id == Fetch.id).where(FetchCause.event_id == event_id)
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else Outcome(*row)
+    query = (
+        select(FetchCause.event_id, *shown)
+        .join(Fetch, FetchCause.fetch_id == Fetch.id)
+        .where(FetchCause.event_id.in_(notifications))
+    )
+    return {row[0]: Outcome(*row[1:]) for row in await connection.execute(query)}

@@ -67,6 +67,12 @@ async def search_events(
     return await _page(connection, where, limit=limit, floor=floor)
 
 
+async def ids_announced(connection: AsyncConnection, notification_id: str, *, limit: int) -> list[UUID]:
+    """The newest events with this notification id."""
+    query = select(Event.id).where(Event.notification_id == notification_id).order_by(Event.id.desc()).limit(limit)
+    return list(await connection.scalars(query))
+
+
 async def _page(
     connection: AsyncConnection, where: Sequence[ColumnElement[bool]], *, limit: int, floor: UUID | None
 ) -> Found:

@@ -13,6 +13,9 @@ from app.events.ids import id_floor
 from app.events.queries import QUARANTINED
 from app.events.tables import Event
 
+DETAILS = " In detail:"
+"""What divides a reason that many events share from what only one of them has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineFilter:
@@ -69,6 +72,31 @@ async def count_by_reason(connection: AsyncConnection, narrowed: QuarantineFilte
     ]
     query: Select[Any] = select(*columns).where(*narrowed.conditions()).group_by(Event.reason)
     return await read(connection, query.order_by(number.desc(), Event.reason), Reason)
+
+
+async def newest_reasons(connection: AsyncConnection, *, most: int) -> list[Reason]:
+    """The reasons of the newest quarantined events without the details of each, the most frequent first.
+
+    Args:
+        connection: A connection to the database.
+        most: How many of the newest quarantined events count.
+    """
+    columns = (Event.reason, Event.received_at, Event.released_at)
+    newest = select(*columns).where(QUARANTINED).order_by(Event.id.desc()).limit(most).subquery()
+    counts: list[ColumnElement[Any]] = [
+        func.coalesce(newest.c.reason, "").label("reason"),
+        func.count().label("events"),
+        func.min(newest.c.received_at).label("oldest"),
+        func.max(newest.c.received_at).label("newest"),
+    ]
+    query: Select[Any] = select(*counts).where(newest.c.released_at.is_(None)).group_by(newest.c.reason)
+    found: dict[str, Reason] = {}
+    for each in await read(connection, query, Reason):
+        sentence = each.reason.partition(DETAILS)[0]
+        other = found.get(sentence, each)
+        oldest, latest = min(each.oldest, other.oldest), max(each.newest, other.newest)
+        found[sentence] = Reason(sentence, each.events + (other.events if other is not each else 0), oldest, latest)
+    return sorted(found.values(), key=lambda reason: (-reason.events, reason.reason))
 
 
 async def oldest_quarantined(

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import Row, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.events.queries import WholeEvent, get_event
@@ -32,6 +32,40 @@ class Released(NamedTuple):
     duplicate: bool
 
 
+class Foreseen(NamedTuple):
+    """What a release would make of an event.
+
+    Attributes:
+        payload: What would be read from its bytes.
+        copy_of: The earlier event that it is a copy of; None if it would be accepted.
+    """
+
+    payload: Payload
+    copy_of: UUID | None
+
+
+class _Acceptable(NamedTuple):
+    """A quarantined event that can be read, and the key of its copies."""
+
+    event: WholeEvent
+    payload: Payload
+    key: bytes
+
+
+async def foresee(connection: AsyncConnection, event_id: UUID, *, usernames: Mapping[str, str], limit: int) -> Foreseen:
+    """What `release` would make of an event now. Changes nothing.
+
+    Raises:
+        NotReleased: as `release`.
+    """
+    found = await _acceptable(connection, event_id, usernames=usernames, limit=limit)
+    deleted = select(DeletedEvent.event_id).where(DeletedEvent.dedup_key == found.key)
+    if (copy_of := await connection.scalar(deleted)) is not None:
+        return Foreseen(found.payload, copy_of)
+    first = await _first(connection, found.key)
+    return Foreseen(found.payload, first.id if first is not None and _is_copy(found, first.received_at) else None)
+
+
 async def release(
     connection: AsyncConnection, event_id: UUID, *, usernames: Mapping[str, str], limit: int, now: datetime
 ) -> Released:
@@ -46,25 +80,15 @@ async def release(
     Raises:
         NotReleased: there is no such event, it is not in quarantine, or it is still not acceptable.
     """
-    event = await get_event(connection, event_id)
-    if event is None:
-        raise NotReleased(f"There is no event {event_id}.")
-    if event.status != Status.QUARANTINED:
-        raise NotReleased(f"Event {event_id} is not quarantined: there is nothing to release.")
-    if event.released_at is not None:
-        raise NotReleased(f"Event {event_id} was judged already: {event.reason}")
-    content, payload = _read(event, limit=limit)
-    key = accepted_key(usernames.get(event.client, event.client), content, payload)
-    has_key = or_(Event.dedup_key == key, Event.dedup_key.between(*old_keys(key)))
-    first = (await connection.execute(select(*FIRST).where(has_key).order_by(Event.id).limit(1))).one_or_none()
+    found = await _acceptable(connection, event_id, usernames=usernames, limit=limit)
+    event, payload, key = found
+    first = await _first(connection, key)
     changes = update(Event).where(Event.id == event_id).values(released_at=now)
     if (deleted := await _copy_of_deleted(connection, key, event.received_at)) is not None:
         await connection.execute(changes.values(reason=f"It is a copy of event {deleted}. {event.reason}"))
         return Released(deleted, duplicate=True)
     if first is not None:
-        apart = event.received_at - first.received_at
-        within = copies_within(payload.shape, payload.notification_id)
-        if within is None or abs(apart) <= within:
+        if _is_copy(found, first.received_at):
             await connection.execute(changes.values(reason=f"It is a copy of event {first.id}. {event.reason}"))
             counted = {
                 "duplicates": Event.duplicates + 1,
@@ -74,7 +98,7 @@ async def release(
             await connection.execute(update(Event).where(Event.id == first.id).values(**counted))
             return Released(first.id, duplicate=True)
         # The newer of the two gets the key, since more copies of it may come.
-        if apart > within:
+        if event.received_at > first.received_at:
             await connection.execute(update(Event).where(Event.id == first.id).values(dedup_key=first.id.bytes))
         else:
             key = event_id.bytes
@@ -82,6 +106,32 @@ async def release(
     if not (await connection.execute(accepted)).rowcount:
         raise NotReleased(f"Event {event_id} was deleted for its age at this moment.")
     return Released(event_id, duplicate=False)
+
+
+async def _acceptable(
+    connection: AsyncConnection, event_id: UUID, *, usernames: Mapping[str, str], limit: int
+) -> _Acceptable:
+    event = await get_event(connection, event_id)
+    if event is None:
+        raise NotReleased(f"There is no event {event_id}.")
+    if event.status != Status.QUARANTINED:
+        raise NotReleased(f"Event {event_id} is not quarantined: there is nothing to release.")
+    if event.released_at is not None:
+        raise NotReleased(f"Event {event_id} was judged already: {event.reason}")
+    content, payload = _read(event, limit=limit)
+    return _Acceptable(event, payload, accepted_key(usernames.get(event.client, event.client), content, payload))
+
+
+async def _first(connection: AsyncConnection, key: bytes) -> Row[UUID, datetime] | None:
+    """The oldest event with this key."""
+    has_key = or_(Event.dedup_key == key, Event.dedup_key.between(*old_keys(key)))
+    return (await connection.execute(select(*FIRST).where(has_key).order_by(Event.id).limit(1))).one_or_none()
+
+
+def _is_copy(found: _Acceptable, first_at: datetime) -> bool:
+    """Whether it is a copy of an event with the same key that was received at this time."""
+    within = copies_within(found.payload.shape, found.payload.notification_id)
+    return within is None or abs(found.event.received_at - first_at) <= within
 
 
 def _read(event: WholeEvent, *, limit: int) -> tuple[bytes, Payload]:

@@ -1,0 +1,39 @@
+"""What was refused: lets in one event, or all that were refused alike."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from app.api.acting import Why
+from app.api.events import NoSuchEvent
+from app.api.quarantine import release_some, released
+from app.api.state import State
+from app.console.forms import fields_of
+from app.console.pages import CONSOLE, page
+from app.receiver.quarantine import QuarantineFilter
+from app.web.parameters import Text, read_id
+
+
+class Alike(Why):
+    """The form that lets in all events that were refused alike."""
+
+    because: Annotated[Text, Field(description="The beginning of the reason.")]
+    after: Annotated[UUID | None, Field(description="The last event that was judged.")] = None
+
+
+async def release(request: Request[State]) -> Response:
+    """Judges one event again."""
+    event_id = read_id(request, "event_id", NoSuchEvent)
+    done = await released(request, event_id, reason=fields_of(request, Why).reason)
+    return RedirectResponse(f"{CONSOLE}/events/{event_id}?done={'copy' if done.duplicate else 'released'}", 303)
+
+
+async def release_alike(request: Request[State]) -> Response:
+    """Judges events again that were refused for one reason: as many as one request may."""
+    form = fields_of(request, Alike)
+    narrowed = QuarantineFilter(because=form.because)
+    done = await release_some(request, narrowed, after=form.after, reason=form.reason)
+    return page(request, "released.html", form=form, done=done)
