@@ -45,15 +45,13 @@ from app.auth.token_endpoint import TokenEndpoint
 from app.auth.token_errors import TokenDoor, TokenError
 from app.console import alarms as alarm_pages
 from app.console import audit as audit_page
-from app.console import events as event_pages
-from app.console import finding, now, pages, runbooks, signing
-from app.console import replays as replay_pages
-from app.console import settings as settings_pages
 from app.console import erasures as erasure_pages
 from app.console import events as event_pages
-from app.console import finding, now, pages, signing
+from app.console import finding, now, pages, runbooks, signing
 from app.console import orders as order_pages
 from app.console import quarantine as refused_pages
+from app.console import replays as replay_pages
+from app.console import settings as settings_pages
 from app.console.door import SIGN_IN, OpenDoor, SessionDoor
 from app.console.pages import Page
 from app.database.away import is_away

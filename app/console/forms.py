@@ -66,15 +66,14 @@ def form_of(request: Request[Any]) -> ImmutableMultiDict[str, str]:
 
 
 def fields_of(request: Request[Any], model: type[Model]) -> Model:
-    """The fields of the form that the model has.
+    """The fields of the form as a model.
 
     Raises:
         Unprocessable: 422, a field is invalid; the message names it.
     """
     form = form_of(request)
-    names = [name for name in model.model_fields if name in form]
-    several = {name for name in names if _takes_several(model.model_fields[name].annotation)}
-    return validated(model, {name: form.getlist(name) if name in several else form[name] for name in names})
+    several = {name for name, field in model.model_fields.items() if _takes_several(field.annotation)}
+    return validated(model, {name: form.getlist(name) if name in several else form[name] for name in form})
 
 
 def _takes_several(annotation: object) -> bool:

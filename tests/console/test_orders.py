@@ -117,7 +117,7 @@ async def test_an_order_is_replayed_from_one_event_on(desk, erp):
     assert "Delivers 2 events, this one and those after it," in shown
     reply = await desk.send(PAGE, first=second, to="erp", reason="gate 4")
     assert "The replay is running." in await desk.see(reply.headers["Location"])
-    assert (await audit(desk.client))[1] == ("replay", "replay", "console", "gate 4")
+    assert (await audit(desk.client))[0] == ("replay", "replay", "console", "gate 4")
     found = (await desk.client.get("/api/replays", headers=bearer_header("operator", Scope.REPLAY))).json()
     assert [(each["destination"], each["events"]) for each in found["replays"]] == [("erp", 2)]
 
