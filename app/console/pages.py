@@ -22,7 +22,7 @@ from app.settings.clients import Scope
 from app.telemetry.printing import printable
 from app.web.etags import has_current
 from app.web.openapi.operations import Door
-from app.web.openapi.page import base_styles
+from app.web.openapi.page import base_styles, marked
 from app.web.problems import NotFound, Problem
 
 CONSOLE = "/console"
@@ -138,6 +138,7 @@ def environment() -> Environment:
         "size": size,
         "lasting": lasting,
         "text": _text,
+        "marked": marked,
         "json": partial(json.dumps, ensure_ascii=False, default=str),
         "lines": _lines,
         "pretty": partial(json.dumps, indent=2, ensure_ascii=False, default=str),

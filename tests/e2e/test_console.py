@@ -1,6 +1,7 @@
 """The console in a real browser, before a real `priohook serve` with its worker and two consumers."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,9 @@ PAGES = {
     "sign-in": "/console/sign-in",
     "now": "/console",
     "events": "/console/events",
+    "alarms": "/console/alarms",
+    "settings": "/console/settings",
+    "runbooks": "/console/runbooks",
 }
 """Each page once; what is in braces, `House.known` has."""
 
@@ -110,9 +114,9 @@ def hostile() -> bytes:
     return json.dumps(sample).encode()
 
 
-def event_of(reference: str) -> bytes:
+def event_of(reference: str, name: str = "ORDER_UPDATE") -> bytes:
     """A notification without payload."""
-    notification = {"notification_event": "ORDER_UPDATE", "notification_item_id": reference}
+    notification = {"notification_event": name, "notification_item_id": reference}
     return json.dumps({"api_version": "3.8", "data": {"kind": "notification", "notification": notification}}).encode()
 
 
@@ -304,3 +308,89 @@ def test_a_session_ends_when_its_clients_secret_is_another_one(tmp_path, browser
         expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
     finally:
         server.close()
+
+
+def test_the_first_page_is_renewed_and_stays_as_one_left_it(house, desk):
+    desk.goto("/console")
+    desk.get_by_text("As a table").click()
+    last = desk.get_by_role("region", name="Last event by type").get_by_role("row", name="ORDER_CREATE").locator("time")
+    before = last.get_attribute("datetime")
+    assert before
+    desk.get_by_role("link", name="All alarms").focus()
+    house.send(event_of("PRI-LIVE-1", "ORDER_CREATE"))
+    expect(last).not_to_have_attribute("datetime", before)
+    expect(desk.get_by_role("table", name="Events a minute, by hour")).to_be_visible()
+    expect(desk.get_by_role("link", name="All alarms")).to_be_focused()
+    assert last.inner_text() != f"{last.get_attribute('title')}"
+
+
+def test_nothing_is_renewed_where_somebody_types(house, desk):
+    desk.goto("/console")
+    desk.evaluate("""() => {
+        const field = document.createElement("input");
+        document.querySelector("#as-of").append(field);
+        field.focus();
+    }""")
+    desk.keyboard.type("half a wo")
+    seen = desk.locator("#as-of time").get_attribute("datetime")
+    renewed(desk)
+    renewed(desk)
+    assert desk.locator("#as-of input").input_value() == "half a wo"
+    assert desk.locator("#as-of time").get_attribute("datetime") == seen
+
+
+def test_new_events_are_announced_and_shown_when_one_asks(house, desk):
+    desk.goto("/console/events")
+    rows = desk.locator("tbody tr")
+    first = rows.first.inner_text()
+    desk.keyboard.press("j")
+    sent = [house.send(event_of(f"PRI-NEW-{number}")) for number in range(2)]
+    expect(desk.get_by_role("button", name="2 new events")).to_be_visible()
+    assert rows.first.inner_text() == first
+    expect(rows.first).to_contain_class("chosen")
+    assert barriers(desk) == []
+    desk.get_by_role("button", name="2 new events").click()
+    expect(rows.nth(2)).to_have_text(re.compile(re.escape(first.split()[-1])))
+    links = [row.get_by_role("link").first.get_attribute("href") for row in rows.all()]
+    assert links[:2] == [f"/console/events/{each}" for each in reversed(sent)]
+    assert len(set(links)) == len(links)
+    expect(desk.get_by_role("button", name="new event")).to_have_count(0)
+
+
+def test_a_list_goes_on_by_itself_when_the_receiver_is_back(house, browser, desk):
+    browser.forgiven = ("Failed to load resource",)
+    desk.goto("/console/events")
+    links = "[...document.querySelectorAll('tbody tr')].map(row => row.querySelector('a').getAttribute('href'))"
+    before = desk.evaluate(links)
+    house.stop()
+    expect(desk.locator(".notice")).to_contain_text("Not connected since")
+    house.start()
+    sent = [f"/console/events/{house.send(event_of(f'PRI-BACK-{number}'))}" for number in range(3)]
+    expect(desk.get_by_role("button", name="3 new events")).to_be_visible()
+    expect(desk.locator(".notice")).to_have_count(0)
+    assert desk.evaluate(links) == before
+    desk.get_by_role("button", name="3 new events").click()
+    assert desk.evaluate(links) == [*reversed(sent), *before][: len(before)]
+
+
+def test_a_tab_that_nobody_sees_asks_for_nothing(house, browser):
+    page = browser.visitor("desk")
+    page.clock.install()
+    page.goto("/console")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    hide = "hidden => { Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });"
+    hide += " document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(hide, True)
+    asked.clear()
+    page.clock.run_for(600_000)
+    house.send(event_of("PRI-UNSEEN"))
+    assert asked == []
+    with page.expect_response("**/console"):
+        page.evaluate(hide, False)
+
+
+def renewed(page: Page) -> None:
+    """Returns when the page has asked for itself once more."""
+    with page.expect_response("**/console"):
+        pass

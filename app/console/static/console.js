@@ -5,7 +5,8 @@ const main = document.querySelector("#main");
 function localTimes(within) {
   const shown = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
   for (const time of within.querySelectorAll("time[datetime]")) {
-    time.textContent = shown.format(new Date(time.dateTime));
+    const text = shown.format(new Date(time.dateTime));
+    if (time.textContent !== text) time.textContent = text;
   }
 }
 
@@ -36,7 +37,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 // Live: what a page marks is fetched anew from the page's own address, soon after an event and otherwise every five
-// seconds, while the tab is seen. Content of `data-live` is swapped. In a list, `data-tail="event events"`, nothing moves:
+// seconds, while the tab is seen. What has changed of `data-live` is put in its place. In a list, `data-tail="event events"`, nothing moves:
 // it is said how many rows are new, and a button shows them. A row is known by its first link. Both need an id. As the
 // address decides what is shown, nothing is missing or there twice, wherever the receiver was meanwhile.
 // Mark nothing whose reading the audit keeps.
@@ -141,44 +142,54 @@ function take(fresh) {
       announce(element, found);
     } else if (found.innerHTML !== served.get(element.id) && !isInUse(element)) {
       served.set(element.id, found.innerHTML);
-      swap(element, found);
+      become(element, found);
+      localTimes(element);
     }
   }
 }
 
-// Whether somebody types in it, has filled something in, or has selected text.
+// Whether somebody types in it, or has filled something in.
 function isInUse(element) {
   const isFilledIn = (field) =>
     field.tagName === "SELECT"
       ? field.selectedIndex > 0 && !field.selectedOptions[0].defaultSelected
       : field.value !== field.defaultValue || field.checked !== field.defaultChecked;
   const fields = [...element.querySelectorAll("input:not([type=hidden]), textarea, select")];
-  const selected = getSelection();
-  return (
-    fields.some((field) => field === document.activeElement || isFilledIn(field)) ||
-    (!selected.isCollapsed && selected.containsNode(element, true))
-  );
+  return fields.some((field) => field === document.activeElement || isFilledIn(field));
 }
 
-// Keeps what one has unfolded, chosen and focused, and how far one has scrolled.
-function swap(element, fresh) {
-  const all = (selector) => [...element.querySelectorAll(selector)];
-  const foldOf = (node) => node.closest("details")?.querySelector("summary")?.textContent.trim();
-  const nameOf = (node) => JSON.stringify([
-    node.tagName, node.id, node.getAttribute("href"), node.getAttribute("name"), foldOf(node), keyOf(node.closest("tr")),
-  ]);
-  const folds = new Map(all("details").map((each) => [nameOf(each), each.open]));
-  const chosen = keyOf(element.querySelector("tr.chosen"));
-  const focused = element.contains(document.activeElement) && nameOf(document.activeElement);
-  const scrolled = all(".scroll, pre").map((each) => [each.scrollLeft, each.scrollTop]);
-  const { scrollX, scrollY } = window;
-  element.replaceChildren(...fresh.childNodes);
-  localTimes(element);
-  for (const each of all("details")) each.open = folds.get(nameOf(each)) ?? each.open;
-  if (chosen) rowsOf(element).find((row) => keyOf(row) === chosen)?.classList.add("chosen");
-  if (focused) all("a, button, summary").find((each) => nameOf(each) === focused)?.focus({ preventScroll: true });
-  all(".scroll, pre").forEach((each, at) => scrolled[at] && each.scrollTo(...scrolled[at]));
-  scrollTo(scrollX, scrollY);
+// Makes a node what the fresh one is, and leaves alone what is the same: so what one has unfolded, chosen, focused,
+// selected and scrolled stays. Rows are told apart by their first link, all else by its place.
+function become(node, fresh) {
+  if (node.nodeName !== fresh.nodeName || node.id !== fresh.id) {
+    node.replaceWith(fresh);
+    return fresh;
+  }
+  if (node.nodeType !== Node.ELEMENT_NODE) {
+    if (node.data !== fresh.data) node.data = fresh.data;
+    return node;
+  }
+  if (node.nodeName === "TIME" && node.dateTime === fresh.dateTime) return node;
+  if (node.classList.contains("chosen")) fresh.classList.add("chosen");
+  if (node.nodeName === "DETAILS") fresh.open = node.open;
+  for (const { name } of [...node.attributes]) if (!fresh.hasAttribute(name)) node.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  const isBody = node.nodeName === "TBODY";
+  const after = (child) => (isBody ? child.nextElementSibling : child.nextSibling);
+  let at = isBody ? node.firstElementChild : node.firstChild;
+  for (const child of isBody ? [...fresh.children] : [...fresh.childNodes]) {
+    const key = isBody && keyOf(child);
+    let same = at;
+    while (key && same && keyOf(same) !== key) same = same.nextElementSibling;
+    if (!same || same !== at) node.insertBefore(same ?? child, at);
+    if (same) at = after(become(same, child));
+  }
+  while (at) {
+    const left = at;
+    at = after(at);
+    left.remove();
+  }
+  return node;
 }
 
 function announce(list, fresh) {

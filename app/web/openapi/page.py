@@ -70,7 +70,7 @@ def page(document: dict[str, Any], *, styles: str) -> str:
     environment = Environment(
         loader=PackageLoader("app.web.openapi"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"marked": _marked, "pretty": partial(json.dumps, indent=2, ensure_ascii=False)}
+    environment.filters |= {"marked": marked, "pretty": partial(json.dumps, indent=2, ensure_ascii=False)}
     operations = [
         (method, path, operation) for path, item in document["paths"].items() for method, operation in item.items()
     ]
@@ -82,7 +82,7 @@ def page(document: dict[str, Any], *, styles: str) -> str:
     )
 
 
-def _marked(text: str) -> Markup:
+def marked(text: str) -> Markup:
     """The text with its code marked."""
     parts = text.split("`")
     if len(parts) % 2 == 0:  # one is alone
