@@ -21,6 +21,7 @@ from app.api import (
     destinations,
     erasures,
     events,
+    groups,
     health,
     orders,
     plans,
@@ -45,9 +46,12 @@ from app.auth.token_endpoint import TokenEndpoint
 from app.auth.token_errors import TokenDoor, TokenError
 from app.console import alarms as alarm_pages
 from app.console import audit as audit_page
+from app.console import deliveries as delivery_pages
+from app.console import destinations as destination_pages
 from app.console import erasures as erasure_pages
 from app.console import events as event_pages
 from app.console import finding, now, pages, runbooks, signing
+from app.console import groups as group_pages
 from app.console import orders as order_pages
 from app.console import quarantine as refused_pages
 from app.console import replays as replay_pages
@@ -244,7 +248,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Route("POST", "/api/events/{event_id}/release", quarantine.release_event, door=replaying),
         Route("GET", "/api/orders/{reference:path}", orders.show, door=read),
         Route("GET", "/api/deliveries", deliveries.list_page, door=replaying),
-        Route("GET", "/api/deliveries/groups", deliveries.list_groups, door=replaying),
+        Route("GET", "/api/deliveries/groups", groups.list_groups, door=replaying),
         Route("GET", "/api/deliveries/{delivery_id}", deliveries.show, door=replaying),
         Route("POST", "/api/deliveries/{delivery_id}/retry", deliveries.retry, door=replaying),
         Route("POST", "/api/deliveries/{delivery_id}/drop", deliveries.drop, door=replaying),
@@ -295,6 +299,19 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Page("POST", "/console/events/{event_id}/release", refused_pages.release, door=acting),
         Page("POST", "/console/quarantine", refused_pages.release_alike, door=acting),
         Page("POST", "/console/erasures", erasure_pages.erase, door=session(Scope.ERASE)),
+        Page("GET", "/console/deliveries", delivery_pages.list_page, door=looking),
+        Page("GET", "/console/deliveries/groups", group_pages.list_page, door=looking),
+        Page("GET", "/console/deliveries/group", group_pages.show, door=looking),
+        Page("POST", "/console/deliveries/group/retry", group_pages.retry, door=acting),
+        Page("POST", "/console/deliveries/group/drop", group_pages.drop, door=acting),
+        Page("GET", "/console/deliveries/{delivery_id}", delivery_pages.show, door=looking),
+        Page("POST", "/console/deliveries/{delivery_id}/retry", delivery_pages.retry, door=acting),
+        Page("POST", "/console/deliveries/{delivery_id}/drop", delivery_pages.drop, door=acting),
+        Page("GET", "/console/destinations", destination_pages.list_page, door=looking),
+        Page("GET", "/console/destinations/{name:path}", destination_pages.show, door=looking),
+        Page("POST", "/console/destinations/{name:path}/pause", destination_pages.pause, door=acting),
+        Page("POST", "/console/destinations/{name:path}/resume", destination_pages.resume, door=acting),
+        Page("POST", "/console/destinations/{name:path}/test", destination_pages.test, door=acting),
         Page("GET", "/console/{path:path}", pages.nothing, door=looking),
     ]
     return Application([*routes, *console], lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)

@@ -27,6 +27,7 @@ class DeliveredEvent:
         origin: `received`; `fetched` if priohook fetched it from Prioticket; `both` if it came in both ways.
         cause: The id of the notification because of which it was fetched.
         snapshot_failed: Whether it is a notification without payload whose order could not be fetched.
+        test: Whether a person sent it to test the destination; it is about nothing that happened.
     """
 
     id: UUID
@@ -42,3 +43,4 @@ class DeliveredEvent:
     origin: str = "received"
     cause: UUID | None = None
     snapshot_failed: bool = False
+    test: bool = False

@@ -1,12 +1,14 @@
 """/api/deliveries: what was delivered where, every attempt, and the controls."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,7 +17,6 @@ from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.deliveries import operations
-from app.deliveries.groups import failure_groups
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
 from app.deliveries.tables import AttemptResult, DeliveryStatus
@@ -25,7 +26,10 @@ from app.web.parameters import InvalidParameter, Moment, Text, answer, read_id, 
 from app.web.problems import NotFound, Problem
 from app.web.transactions import DatabaseAway, reading
 
-MOST_GROUPED = 10_000
+OPERATIONS: Mapping[Action, Callable[..., Awaitable[None]]] = {
+    Action.RETRY: operations.retry,
+    Action.DROP: operations.drop,
+}
 
 
 class NoSuchDelivery(NotFound):
@@ -41,6 +45,13 @@ class StaysAsItIs(Problem):
     status = 409
 
 
+class Phase(StrEnum):
+    """Where a pending delivery is that has not failed."""
+
+    WAITING = "waiting"
+    IN_FLIGHT = "in_flight"
+
+
 class DeliveryQuery(PageQuery):
     """Which deliveries; without a filter, all of them."""
 
@@ -50,12 +61,23 @@ class DeliveryQuery(PageQuery):
     reference: Annotated[Text | None, Field(description="Only deliveries of this order or other object.")] = None
     replay_id: Annotated[UUID | None, Field(description="Only deliveries of this replay.")] = None
     failing: Annotated[bool, Field(description="Only deliveries that have failed and are tried again.")] = False
+    phase: Annotated[
+        Phase | None,
+        Field(
+            description="Only pending deliveries that wait for their first attempt, or that a worker is sending now."
+        ),
+    ] = None
     since: Annotated[Moment | None, Field(description="Only deliveries made at this time or later.")] = None
     until: Annotated[Moment | None, Field(description="Only deliveries made before this time.")] = None
 
     def narrowed(self) -> DeliveryFilter:
         """The filters without the page."""
-        return DeliveryFilter(**self.model_dump(exclude={"limit", "cursor"}))
+        now = datetime.now(UTC)
+        return DeliveryFilter(
+            **self.model_dump(exclude={"limit", "cursor", "phase"}),
+            waiting=self.phase is Phase.WAITING,
+            in_flight_at=now if self.phase is Phase.IN_FLIGHT else None,
+        )
 
 
 class DeliverySummary(BaseModel):
@@ -124,63 +146,22 @@ class DeliveryPage(BaseModel):
 )
 async def list_page(request: Request[State]) -> Response:
     """List deliveries."""
-    query = read_query(request, DeliveryQuery)
+    async with reading(request.state["engine"]) as connection:
+        page = await listed(connection, read_query(request, DeliveryQuery), request.scope["path"])
+    return answer(page, headers=link(page.next))
+
+
+async def listed(connection: AsyncConnection, query: DeliveryQuery, path: str) -> DeliveryPage:
+    """A page of deliveries.
+
+    Raises:
+        CursorNotUsable: 400.
+    """
     before = query.before()
-    async with reading(request.state["engine"]) as connection:
-        rows = await list_deliveries(connection, query.narrowed(), limit=query.limit + 1, before=before)
+    rows = await list_deliveries(connection, query.narrowed(), limit=query.limit + 1, before=before)
     last = rows[query.limit - 1].id if len(rows) > query.limit else None
-    following = next_page(request.scope["path"], query, last)
     shown = [DeliverySummary.model_validate(row) for row in rows[: query.limit]]
-    return answer(DeliveryPage(deliveries=shown, next=following), headers=link(following))
-
-
-class GroupQuery(BaseModel):
-    """Which groups; without a filter, all of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    destination: Annotated[Text | None, Field(description="Only deliveries to this destination.")] = None
-
-
-class GroupShown(BaseModel):
-    """Deliveries of one destination whose last attempts ended alike."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    destination: str
-    status: DeliveryStatus = Field(description="`dead`, or `pending` if they are tried again.")
-    last_result: AttemptResult | None = Field(description="The result of the last attempt.")
-    last_status: int | None = Field(description="The status of the destination's last answer.")
-    last_error: str | None = Field(description="The first line of what went wrong.")
-    type: str | None = Field(description="The events' type.")
-    deliveries: int = Field(description="How many they are.")
-    first: UUID = Field(description="The oldest of them, as an example.")
-    first_at: datetime = Field(description="When the oldest was made.")
-    last_at: datetime = Field(description="When the newest was made.")
-
-
-class Groups(BaseModel):
-    """Groups, the largest first."""
-
-    groups: list[GroupShown]
-
-
-@Operation(
-    tag="deliveries",
-    description=(
-        "The dead deliveries, and those that have failed and are tried again, in groups that failed alike. Counts the "
-        f"newest {MOST_GROUPED:,} of each of the two."
-    ),
-    query=GroupQuery,
-    answers={200: Answer(description="The groups, the largest first.", model=Groups)},
-    problems=(InvalidParameter, DatabaseAway),
-)
-async def list_groups(request: Request[State]) -> Response:
-    """List groups of failed deliveries."""
-    query = read_query(request, GroupQuery)
-    async with reading(request.state["engine"]) as connection:
-        groups = await failure_groups(connection, destination=query.destination, most=MOST_GROUPED)
-    return answer(Groups(groups=[GroupShown.model_validate(group) for group in groups]))
+    return DeliveryPage(deliveries=shown, next=next_page(path, query, last))
 
 
 @Operation(
@@ -190,17 +171,23 @@ async def list_groups(request: Request[State]) -> Response:
 )
 async def show(request: Request[State]) -> Response:
     """Show a delivery."""
-    delivery_id = read_id(request, "delivery_id", NoSuchDelivery)
     async with reading(request.state["engine"]) as connection:
-        delivery = await get_delivery(connection, delivery_id)
-        if delivery is None:
-            raise NoSuchDelivery
-        attempts = await list_attempts(connection, delivery_id)
-    shown = DeliveryDetail(
+        return answer(await detail(connection, read_id(request, "delivery_id", NoSuchDelivery)))
+
+
+async def detail(connection: AsyncConnection, delivery_id: UUID) -> DeliveryDetail:
+    """A delivery and its attempts.
+
+    Raises:
+        NoSuchDelivery: 404.
+    """
+    delivery = await get_delivery(connection, delivery_id)
+    if delivery is None:
+        raise NoSuchDelivery
+    return DeliveryDetail(
         delivery=DeliverySummary.model_validate(delivery),
-        attempts=[AttemptShown.model_validate(each) for each in attempts],
+        attempts=[AttemptShown.model_validate(each) for each in await list_attempts(connection, delivery_id)],
     )
-    return answer(shown)
 
 
 @Operation(
@@ -212,7 +199,7 @@ async def show(request: Request[State]) -> Response:
 )
 async def retry(request: Request[State]) -> Response:
     """Try a delivery again."""
-    return await _change(request, Action.RETRY, operations.retry)
+    return await _change(request, Action.RETRY)
 
 
 @Operation(
@@ -224,24 +211,35 @@ async def retry(request: Request[State]) -> Response:
 )
 async def drop(request: Request[State]) -> Response:
     """Give a delivery up."""
-    return await _change(request, Action.DROP, operations.drop)
+    return await _change(request, Action.DROP)
 
 
-async def _change(request: Request[State], action: Action, operation: Callable[..., Awaitable[None]]) -> Response:
+async def _change(request: Request[State], action: Action) -> Response:
     delivery_id = read_id(request, "delivery_id", NoSuchDelivery)
-    act = Act(action=action, kind=Kind.DELIVERY, target=str(delivery_id), reason=reason_of(request))
     try:
-        async with acting(request, act) as connection:
-            before = await get_delivery(connection, delivery_id)
-            if before is None:
-                raise NoSuchDelivery
-            act.event_id, act.reference = before.event_id, before.reference
-            act.details = {"destination": before.destination, "was": before.status}
-            await operation(connection, delivery_id, now=datetime.now(UTC))
-            delivery = await get_delivery(connection, delivery_id)
+        delivery = await changed(request, action, delivery_id, reason=reason_of(request))
     except NotDone as error:
         raise StaysAsItIs(str(error), _what_now(error)) from None
-    return answer(DeliverySummary.model_validate(delivery))
+    return answer(delivery)
+
+
+async def changed(request: Request[State], action: Action, delivery_id: UUID, *, reason: str | None) -> DeliverySummary:
+    """The delivery after a retry or a drop.
+
+    Raises:
+        NoSuchDelivery: 404.
+        NotDone: its state does not allow this; the surface says what to do.
+        DatabaseAway: 503.
+    """
+    act = Act(action=action, kind=Kind.DELIVERY, target=str(delivery_id), reason=reason)
+    async with acting(request, act) as connection:
+        before = await get_delivery(connection, delivery_id)
+        if before is None:
+            raise NoSuchDelivery
+        act.event_id, act.reference = before.event_id, before.reference
+        act.details = {"destination": before.destination, "was": before.status}
+        await OPERATIONS[action](connection, delivery_id, now=datetime.now(UTC))
+        return DeliverySummary.model_validate(await get_delivery(connection, delivery_id))
 
 
 def _what_now(error: NotDone) -> str:

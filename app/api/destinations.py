@@ -104,9 +104,24 @@ async def show_all(request: Request[State]) -> Response:
 async def pause(request: Request[State]) -> Response:
     """Pause a destination."""
     wanted = await read_json(request, PauseRequest)
-    reason = wanted.reason or f"Paused by {request.state['client'].name} over the API."
-    act = Act(action=Action.PAUSE, kind=Kind.DESTINATION, reason=wanted.reason)
-    return await _change(request, act, partial(operations.pause, reason=reason))
+    await pause_destination(
+        request,
+        request.path_params["name"],
+        reason=wanted.reason,
+        shown=wanted.reason or f"Paused by {request.state['client'].name} over the API.",
+    )
+    return await _with_queue(request)
+
+
+async def pause_destination(request: Request[State], name: str, *, reason: str | None, shown: str) -> None:
+    """Stops sending to a destination. Lists show why as `shown`.
+
+    Raises:
+        NoSuchDestination: 404.
+        DatabaseAway: 503.
+    """
+    act = Act(action=Action.PAUSE, kind=Kind.DESTINATION, target=name, reason=reason)
+    await _change(request, act, partial(operations.pause, reason=shown))
 
 
 @Operation(
@@ -118,24 +133,37 @@ async def pause(request: Request[State]) -> Response:
 )
 async def resume(request: Request[State]) -> Response:
     """Resume a destination."""
-    act = Act(action=Action.RESUME, kind=Kind.DESTINATION, reason=reason_of(request))
-    return await _change(request, act, operations.resume)
+    await resume_destination(request, request.path_params["name"], reason=reason_of(request))
+    return await _with_queue(request)
 
 
-async def _change(request: Request[State], act: Act, operation: Callable[..., Awaitable[None]]) -> Response:
-    configured = request.state["destinations"]
-    name = request.path_params["name"]
+async def resume_destination(request: Request[State], name: str, *, reason: str | None) -> None:
+    """Sends to a destination again at once.
+
+    Raises:
+        NoSuchDestination: 404.
+        DatabaseAway: 503.
+    """
+    await _change(
+        request, Act(action=Action.RESUME, kind=Kind.DESTINATION, target=name, reason=reason), operations.resume
+    )
+
+
+async def _change(request: Request[State], act: Act, operation: Callable[..., Awaitable[None]]) -> None:
+    name, now = act.target or "", datetime.now(UTC)
     if not name.isprintable():
         raise NoSuchDestination
-    now = datetime.now(UTC)
-    act.target = name
     try:
         async with acting(request, act) as connection:
-            if name in configured:
+            if name in request.state["destinations"]:
                 await register(connection, [name], now=now)
             await operation(connection, name, now=now)
     except NobodyKnows:
         raise NoSuchDestination from None
+
+
+async def _with_queue(request: Request[State]) -> Response:
+    configured, name = request.state["destinations"], request.path_params["name"]
     try:
         async with reading(request.state["engine"]) as connection:  # counting takes long, so not while it is locked
             destinations = await all_destinations(connection, configured)

@@ -32,6 +32,8 @@ class Action(StrEnum):
     RESUME = "resume"
     CANCEL = "cancel"
     REMOVE = "remove"
+    TEST = "test"
+    """A test event was sent to a destination."""
     ERASE = "erase"
     EXPORT = "export"
     PRUNE = "prune"

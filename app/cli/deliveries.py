@@ -11,10 +11,12 @@ from typing import Any
 from uuid import UUID
 
 import click
+from rich.progress import Progress
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.words import number
-from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary, GroupShown
+from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
+from app.api.groups import GroupShown
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.cli.filters import Moment, giving_reason
@@ -24,6 +26,7 @@ from app.cli.output import print_fields, print_json_lines, print_rows, say, say_
 from app.cli.progress import progress_bar
 from app.database.engines import prefer_indexes
 from app.deliveries import operations
+from app.deliveries.batches import Change, change_in_batches
 from app.deliveries.groups import Alike, count_alike, failure_groups
 from app.deliveries.met import met
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
@@ -70,8 +73,6 @@ DELIVERY_ID = Id(Delivery.id, "delivery")
 FIRST = UUID(int=0)
 
 BEGINNING = 500  # characters of an answer that are shown; `--json` has all that was kept
-
-REST = 0.03  # seconds between two transactions of one command
 
 Operation = Callable[..., Awaitable[None]]
 
@@ -271,45 +272,36 @@ def _sentence(error: NotDone) -> str:
     return f"{what}."
 
 
-def apply_to_all(act: Act, operation: Callable[..., Awaitable[int]], destination: str, *, total: int) -> int:
+def apply_to_all(act: Act, change: Change, destination: str, *, total: int) -> int:
     """Changes all deliveries of a destination that the operation concerns, and returns how many.
 
     On a terminal it shows the progress. On Ctrl-C it exits with 1; the same command then does the rest.
 
     Args:
         act: Is recorded with each transaction, which changes some.
-        operation: Changes up to `operations.BATCH`, and returns how many; fewer when there are none left.
+        change: What is done.
         destination: The destination's name.
         total: How many there are to change.
     """
     with progress_bar() as bar:
         task = bar.add_task(destination, total=total)
         try:
-            return asyncio.run(_batches(act, operation, destination, partial(bar.advance, task)))
+            asyncio.run(_in_batches(act, change, destination, partial(bar.advance, task)))
         except KeyboardInterrupt:
             bar.stop()
-            done = int(bar.tasks[0].completed)
-            say(f"\n{done} of {total} deliveries were changed. The same command does the rest.", err=True)
+            say(f"\n{_done(bar)} of {total} deliveries were changed. The same command does the rest.", err=True)
             sys.exit(1)
+    return _done(bar)
 
 
-async def _batches(
-    act: Act, operation: Callable[..., Awaitable[int]], destination: str, advance: Callable[[float], None]
-) -> int:
-    """Changes some in each transaction, so that neither the receiver nor a worker waits long."""
-    total = 0
+def _done(bar: Progress) -> int:
+    return int(bar.tasks[0].completed)
+
+
+async def _in_batches(act: Act, change: Change, destination: str, advance: Callable[[float], None]) -> None:
     async with opened(load_settings()) as engine:
         prefer_indexes(engine)
-        while True:
-            async with acting(engine, act) as connection:
-                done = await operation(connection, destination, now=datetime.now(UTC))
-                act.details = {"deliveries": done}
-            total += done
-            advance(done)
-            if done < operations.BATCH:  # what comes meanwhile is left, otherwise this might never end
-                return total
-            if engine.dialect.name == "sqlite":  # where those who wait do not queue, but try again and again
-                await asyncio.sleep(REST)
+        await change_in_batches(partial(acting, engine), act, change, destination, advance=advance)
 
 
 def count(destination: str, status: str, alike: Alike = operations.ANY) -> int:

@@ -1,5 +1,7 @@
 """The commands under `priohook destinations`."""
 
+import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -8,20 +10,23 @@ import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.destinations import DestinationShown, all_destinations
+from app.api.standings import TrialShown
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.cli.deliveries import apply_to_all, confirm, count
 from app.cli.filters import giving_reason
-from app.cli.opened import change, load_settings, read
-from app.cli.output import print_json_lines, print_rows, say, short_id
+from app.cli.opened import acting, change, load_settings, opened, read
+from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json, short_id
 from app.deliveries import operations
 from app.deliveries.met import met
 from app.deliveries.operations import NobodyKnows, NotDone
 from app.deliveries.queries import count_undispatched, destination_urls
 from app.deliveries.registering import register
 from app.deliveries.stuck import Stuck
+from app.deliveries.trial import Trial, send_test
 from app.settings.model import DestinationSettings
 from app.settings.values import masked
+from app.telemetry.printing import printable
 
 SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending_at", "url", "events")
 ON_TERMINAL = ("name", "state", "pending", "in_flight", "dead", "oldest_pending_at")
@@ -29,7 +34,7 @@ ON_TERMINAL = ("name", "state", "pending", "in_flight", "dead", "oldest_pending_
 
 @click.group()
 def destinations() -> None:
-    """List, pause, resume and remove destinations."""
+    """List, pause, resume, test and remove destinations."""
 
 
 @destinations.command(name="list")
@@ -70,6 +75,39 @@ def resume(name: str, *, reason: str | None) -> None:
     """Send to a destination again, at once. Its back-offs and circuit breaker are reset."""
     _change(Act(action=Action.RESUME, kind=Kind.DESTINATION, target=name, reason=reason), operations.resume)
     say(f"{name} is resumed.")
+
+
+@destinations.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@giving_reason
+def test(name: str, *, as_json: bool, reason: str | None) -> None:
+    """Send a test event to a destination now, signed like a real one. It is not stored, and not tried again.
+
+    Its type is PRIOHOOK_TEST, and it has the header Priohook-Test: true. This process sends it, beside the queue, also
+    while the destination is paused. Exits with 1 if the destination does not take it.
+    """
+    configured = load_settings().destinations
+    if name not in configured:
+        known = ", ".join(configured) or "none"
+        raise click.UsageError(f"There is no destination {name} in the settings. Known destinations: {known}.")
+    trial = asyncio.run(
+        _tested(configured[name], Act(action=Action.TEST, kind=Kind.DESTINATION, target=name, reason=reason))
+    )
+    shown = TrialShown.of(trial)
+    if as_json:
+        say_json(shown)
+    else:
+        print_fields({field: value for field, value in shown if field != "answer"})
+        if shown.answer:
+            say(printable(shown.answer, keep="\n\t"))
+    sys.exit(0 if trial.succeeded else 1)
+
+
+async def _tested(settings: DestinationSettings, act: Act) -> Trial:
+    async with opened(load_settings()) as engine, acting(engine, act):
+        pass  # that it is sent is recorded first; no transaction is open while it is
+    return await send_test(settings, now=datetime.now(UTC))
 
 
 @destinations.command()

@@ -21,7 +21,7 @@ COMMANDS = {
     "check": ("app.cli.check:check_", "Check a deployed endpoint against everything it promises."),
     "clients": ("app.cli.clients:clients", "Make credentials for clients, and list the clients."),
     "deliveries": ("app.cli.deliveries:deliveries", "List, group, show, retry and drop deliveries."),
-    "destinations": ("app.cli.destinations:destinations", "List, pause, resume and remove destinations."),
+    "destinations": ("app.cli.destinations:destinations", "List, pause, resume, test and remove destinations."),
     "erase": ("app.cli.erase:erase", "Erase what stored events hold of a person, for ever."),
     "events": ("app.cli.events:events", "List, show and export events, and release quarantined ones."),
     "keys": ("app.cli.keys:keys", "Make a key that signs tokens."),

@@ -48,6 +48,14 @@ DONE = {
     "replayed": "New deliveries were made. Workers send them now.",
     "released": "The event is accepted, and is delivered as any other.",
     "copy": "It is a copy of an event that was accepted before. It is counted there, and stays in quarantine.",
+    "retried": "The delivery is tried again.",
+    "dropped": "The delivery is dropped.",
+    "group-retried": "The dead deliveries of this group are pending again.",
+    "group-partly-retried": "Some of this group are pending again. Send it once more for those that are left.",
+    "group-dropped": "The deliveries of this group are dropped.",
+    "group-partly-dropped": "Some of this group are dropped. Send it once more for those that are left.",
+    "paused": "The destination is paused: nothing more is sent to it.",
+    "resumed": "The destination is resumed: what is due is sent now.",
 }
 """What a page says after an action, by the word in its address: so an address can make it say nothing else."""
 

@@ -69,6 +69,8 @@ class Claim(NamedTuple):
     """The `traceparent` of the request that brought the event; of a claim that is being sent, that of the attempt."""
     snapshot_failed: bool = False
     """Whether it is a notification without payload whose order could not be fetched."""
+    test: bool = False
+    """Whether a person sends it to test the destination; see `trial`."""
 
 
 class Held(NamedTuple):

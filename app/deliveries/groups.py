@@ -29,6 +29,11 @@ class Alike(NamedTuple):
     type: str | None = None
     """The event's."""
 
+    @property
+    def of_attempt(self) -> bool:
+        """Whether only deliveries match that were attempted."""
+        return self.result is not None or self.answered is not None
+
     def conditions(self) -> list[ColumnElement[bool]]:
         """The conditions of a WHERE clause."""
         last: list[ColumnElement[bool]] = []
@@ -114,12 +119,22 @@ async def failure_groups(
     return await read(connection, groups, Group)
 
 
-async def count_alike(connection: AsyncConnection, destination: str, status: str, alike: Alike) -> int:
-    """How many dead or pending deliveries of a destination have ended alike so far."""
-    which = DEAD if status == DeliveryStatus.DEAD else PENDING
-    query = select(func.count()).select_from(Delivery)
-    found = await connection.scalar(query.where(Delivery.destination == destination, which, *alike.conditions()))
-    return int(found or 0)
+async def count_alike(
+    connection: AsyncConnection, destination: str, status: str, alike: Alike, *, most: int | None = None
+) -> int:
+    """How many dead or pending deliveries of a destination have ended alike so far; with `most`, at most one more."""
+    which = DEAD if status == DeliveryStatus.DEAD else FAILING if alike.of_attempt else PENDING
+    query = select(literal(1)).select_from(Delivery)
+    some = query.where(Delivery.destination == destination, which, *alike.conditions())
+    number = select(func.count()).select_from(some.limit(None if most is None else most + 1).subquery())
+    return await connection.scalar(number) or 0
+
+
+async def oldest_alike(connection: AsyncConnection, destination: str, status: str, alike: Alike) -> UUID | None:
+    """The oldest of these deliveries, if there is one that was attempted."""
+    which = DEAD if status == DeliveryStatus.DEAD else FAILING
+    query = select(Delivery.id).where(Delivery.destination == destination, which, *alike.conditions())
+    return await connection.scalar(query.order_by(Delivery.id).limit(1))
 
 
 def _first_line(connection: AsyncConnection) -> ColumnElement[Any]:

@@ -15,6 +15,7 @@ from app.deliveries.queries import of_events
 from app.deliveries.queue import ORDER, State, lock, promote
 from app.deliveries.tables import (
     DEAD,
+    FAILING,
     PENDING,
     PENDING_PARTS,
     Delivery,
@@ -24,7 +25,7 @@ from app.deliveries.tables import (
     Replay,
     ReplayStatus,
 )
-from app.deliveries.transitions import UNCLAIMED, dropped, in_flight, revived
+from app.deliveries.transitions import HAS_TIME, UNCLAIMED, WAITS, dropped, in_flight, revived
 from app.events.tables import Event
 
 BATCH = 500
@@ -37,6 +38,9 @@ IN_ORDER = (
 )
 """The parts of what is pending, each in the order of its index. In another order each batch would read the whole part.
 """
+
+ATTEMPTED = ((and_(FAILING, WAITS), (Delivery.id,)), (and_(FAILING, HAS_TIME), (Delivery.id,)))
+"""The parts of what has failed and is tried again."""
 
 
 class Chosen(NamedTuple):
@@ -164,8 +168,13 @@ async def drop_of_events(connection: AsyncConnection, ids: Sequence[UUID], *, no
 
 
 async def retry_dead(connection: AsyncConnection, destination: str, *, alike: Alike = ANY, now: datetime) -> int:
-    """Makes up to `BATCH` dead deliveries of a destination pending again, the oldest first, and returns how many."""
-    await lock(connection, destination)
+    """Makes up to `BATCH` dead deliveries of a destination pending again, the oldest first, and returns how many.
+
+    Raises:
+        NobodyKnows: there is no such destination, so nobody would send them.
+    """
+    if await lock(connection, destination) is None:
+        raise NobodyKnows(destination)
     rows = await _some(connection, destination, and_(DEAD, *alike.conditions()), Delivery.id)
     await _revive(connection, destination, rows, now=now)
     return len(rows)
@@ -187,7 +196,7 @@ async def drop_pending(connection: AsyncConnection, destination: str, *, alike: 
     await lock(connection, destination)
     await lose_run_out(connection, destination, now=now)
     rows: list[Chosen] = []
-    for part, order in IN_ORDER:
+    for part, order in ATTEMPTED if alike.of_attempt else IN_ORDER:
         if len(rows) < BATCH:
             which = and_(part, ~in_flight(now), *alike.conditions())
             rows += await _some(connection, destination, which, *order)

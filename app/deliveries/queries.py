@@ -18,6 +18,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     null,
     or_,
     select,
@@ -46,6 +47,9 @@ from app.deliveries.transitions import CLAIMED_BEFORE, OF_DELIVERY, in_flight
 from app.events.ids import id_floor, made_at
 from app.events.tables import Event, Undispatched
 
+WAITING = and_(PENDING, Delivery.attempts == literal_column("0"), ~exists().where(OF_DELIVERY).correlate(Delivery))
+"""Deliveries that wait for their first attempt."""
+
 WRITTEN_OUT: dict[str, ColumnElement[bool]] = {
     DeliveryStatus.PENDING: PENDING,
     DeliveryStatus.DEAD: DEAD,
@@ -64,10 +68,19 @@ class DeliveryFilter:
     replay_id: UUID | None = None
     failing: bool = False
     """Only those that have failed and are tried again."""
+    waiting: bool = False
+    """Only those that wait for their first attempt."""
+    in_flight_at: datetime | None = None
+    """Only those that a worker is sending at this time."""
     since: datetime | None = None
     """The earliest time at which a delivery was made, included."""
     until: datetime | None = None
     """The latest such time, excluded."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it selects most of what is pending, whose parts have an index each."""
+        return self.waiting or (self.status == DeliveryStatus.PENDING and self.in_flight_at is None)
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The conditions of a WHERE clause."""
@@ -80,6 +93,11 @@ class DeliveryFilter:
             conditions.append(of_events([self.event_id]))
         if self.failing:
             conditions.append(FAILING)
+        if self.waiting:
+            conditions.append(WAITING)
+        if self.in_flight_at is not None:
+            sent = select(Claimed.delivery_id).where(Claimed.ends_at > self.in_flight_at)
+            conditions += [PENDING, Delivery.id.in_(sent)]
         if self.since is not None:
             conditions.append(Delivery.id >= id_floor(self.since))
         if self.until is not None:
@@ -275,7 +293,7 @@ async def list_deliveries(
     of_events = narrowed.reference is not None or narrowed.event_id is not None
     if narrowed.replay_id is not None and narrowed.status is None and narrowed.reference is None and after is None:
         query = _of_replay(narrowed, limit=limit, before=before)
-    elif narrowed.status == DeliveryStatus.PENDING and narrowed.replay_id is None and not of_events:
+    elif narrowed.in_parts and narrowed.replay_id is None and not of_events:
         query = query.where(Delivery.id.in_(_first_pending(narrowed, order, limit=limit, before=before, after=after)))
     return await read(connection, query, ListedDelivery)
 
@@ -308,9 +326,13 @@ async def list_attempts(connection: AsyncConnection, delivery_id: UUID) -> list[
 
 async def known_destinations(connection: AsyncConnection) -> dict[str, KnownDestination]:
     """The destinations that a request may name, by name; not those of replays to a URL, which only operators start."""
-    query = select(Destination.name, Destination.paused_at, Destination.failing_since, Destination.probe_at)
-    rows = await connection.execute(query.where(Destination.url.is_(None)))
-    return {known.name: known for known in (KnownDestination(*row) for row in rows)}
+    rows = await read(connection, _KNOWN.where(Destination.url.is_(None)), KnownDestination)
+    return {known.name: known for known in rows}
+
+
+async def known_destination(connection: AsyncConnection, name: str) -> KnownDestination | None:
+    """A destination, also one of a replay to a URL."""
+    return await read_one(connection, _KNOWN.where(Destination.name == name), KnownDestination)
 
 
 async def list_destinations(connection: AsyncConnection, *, now: datetime) -> list[ListedDestination]:
@@ -393,6 +415,9 @@ def _first_pending(
             query = query.where(Delivery.id > after)
         parts.append(select(query.subquery().c.id))
     return select(union_all(*parts).subquery().c.id)
+
+
+_KNOWN: Select[Any] = select(*columns(Destination, KnownDestination))
 
 
 def _of_each_replay(which: ColumnElement[bool]) -> ColumnElement[int]:

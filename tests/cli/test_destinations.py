@@ -1,4 +1,5 @@
 import json
+import socket
 
 import pytest
 
@@ -125,3 +126,22 @@ def test_one_that_left_the_settings_is_removed_with_what_is_pending(run, working
     assert listed(run) == {}
     assert "dropped" in run("deliveries", "list", "--destination", "erp").text
     assert run("destinations", "remove", "erp").status == 2
+
+
+def test_a_test_event_that_nobody_takes_is_told_and_audited(run, working, monkeypatch):
+    working(lambda workers: workers.register("erp"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, and not listening
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/in"
+        monkeypatch.setenv("PRIOHOOK_DESTINATIONS", json.dumps({"erp": {"url": url}}))
+        done = run("destinations", "test", "erp", "--json", "--reason", "Is it up?")
+    shown = json.loads(done.text)
+    assert (done.status, shown["result"], shown["status"]) == (1, "unreachable", None)
+    (row,) = [json.loads(line) for line in run("audit", "list", "--json", "--action", "test").text.splitlines()]
+    assert (row["target"], row["reason"], row["channel"]) == ("erp", "Is it up?", "cli")
+
+
+def test_one_that_is_not_configured_cannot_be_tested(run, working, configured):
+    working(lambda workers: workers.register("old"))
+    done = run("destinations", "test", "old")
+    assert (done.status, "There is no destination old in the settings" in done.errors) == (2, True)

@@ -1,5 +1,5 @@
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,11 +33,13 @@ class Browser:
         assert reply.status_code == status, (reply.status_code, reply.headers.get("location"), reply.text)
         return reply.text
 
-    async def send(self, address: str, status: int = 303, **fields: Any) -> httpx2.Response:
-        """Sends a form with the session's token."""
+    async def send(
+        self, address: str, status: int = 303, form: Mapping[str, str] | None = None, **fields: Any
+    ) -> httpx2.Response:
+        """Sends a form with the session's token; `form` has the fields whose names are taken."""
         token = re.search(r'name="form_token" value="(\w+)"', await self.see("/console/nothing", status=404))
         assert token
-        reply = await self.client.post(address, data={"form_token": token[1], **fields}, headers=ORIGIN)
+        reply = await self.client.post(address, data={"form_token": token[1], **(form or {}), **fields}, headers=ORIGIN)
         assert reply.status_code == status, (reply.status_code, reply.text)
         return reply
 

@@ -287,6 +287,7 @@ def _event(claim: Claim) -> dict[str, Any]:
         "origin": str(claim.origin),
         "cause": claim.cause,
         "snapshot_failed": claim.snapshot_failed,
+        "test": claim.test,
     }
 
 

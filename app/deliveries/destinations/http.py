@@ -78,6 +78,7 @@ def headers(claim: Claim, keys: list[bytes], *, now: datetime) -> dict[str, str]
         "Priohook-Event-Name": claim.event_name,
         "Priohook-Reference": claim.reference,
         "Priohook-Replay": claim.replay_id,
+        "Priohook-Test": "true" if claim.test else None,
         "Priohook-Superseded": "true" if claim.superseded else None,
         "Priohook-Origin": "fetched" if fetched else None,
         "Priohook-Cause": claim.cause if fetched else None,
