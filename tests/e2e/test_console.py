@@ -36,6 +36,13 @@ PAGES = {
     "alarms": "/console/alarms",
     "settings": "/console/settings",
     "runbooks": "/console/runbooks",
+    "deliveries": "/console/deliveries",
+    "failing": "/console/deliveries?failing=true",
+    "groups": "/console/deliveries/groups",
+    "group": "/console/deliveries/group?destination=gate&status=pending&outcome=refused&answer=500",
+    "delivery": "/console/deliveries/{delivery}",
+    "destinations": "/console/destinations",
+    "destination": "/console/destinations/gate",
 }
 """Each page once; what is in braces, `House.known` has."""
 
@@ -102,6 +109,8 @@ class House:
         self.command("simulate", self.url, "--user", f"prioticket:{SECRET}", *arguments)
         self.good.until(lambda: len({each.event_id for each in self.good.delivered()}) > 60)
         self.bad.until(lambda: len(self.bad.seen) > 3)
+        failing = self.command("deliveries", "list", "--failing", "--destination", "gate", "--limit", "1", "--json")
+        self.known["delivery"] = json.loads(failing)["id"]
 
 
 def hostile() -> bytes:
