@@ -16,7 +16,7 @@ from app.settings.model import DestinationSettings, SettingsProblem
 TYPE = "PRIOHOOK_TEST"
 """No type of Prioticket's begins with our name."""
 
-MESSAGE = "Sent by priohook to test the connection. It is about no order: answer with a 2xx, and do nothing else."
+MESSAGE = "A test of the connection, sent by priohook. It is about no order: answer with a 2xx, and do nothing else."
 
 
 class Trial(NamedTuple):
