@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from app.api.clients import ClientShown, Heard, heard, shown_clients
+from app.api.clients import ClientShown, Heard, shown_clients
 from app.api.state import State
 from app.auth.in_force import Sources, sources_in_force
 from app.settings.digest import digest_of
 from app.settings.model import Settings, SettingsProblem
 from app.settings.shown import Shown, shown_settings
 from app.telemetry.processes import Seen, running_processes
+from app.telemetry.uses import client_uses
 from app.web.transactions import DatabaseAway, reading
 
 
@@ -26,12 +27,16 @@ class SettingsShown(BaseModel):
 
 
 async def shown(request: Request[State]) -> SettingsShown:
-    """The settings, the clients, and the processes that run. What the database knows is left out while it is away."""
+    """The settings, the clients, and the processes that run. What the database knows is left out while it is away.
+
+    When a client's last event arrived is left out too: no index has it.
+    """
     settings, now = request.state["settings"], datetime.now(UTC)
     known, processes = Heard({}, {}), None
     try:
         async with reading(request.state["engine"]) as connection:
-            known, processes = await heard(connection), await running_processes(connection, now=now)
+            known = Heard({}, await client_uses(connection))
+            processes = await running_processes(connection, now=now)
     except DatabaseAway:
         pass
     sources, trouble = _sources(settings)
