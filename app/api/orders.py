@@ -18,7 +18,8 @@ from app.events.differences import MOST_CHANGES, Differences, differences, in_wo
 from app.events.queries import EventBody, EventFilter, ListedEvent, get_bodies, list_events
 from app.events.timeline import Placed, timeline
 from app.prioticket.contents import Contained, read_object
-from app.prioticket.telling import tell
+from app.prioticket.payloads import UNPRINTABLE
+from app.prioticket.telling import Rest, Told, tell
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import InvalidParameter, answer
 from app.web.problems import NotFound
@@ -113,7 +114,7 @@ async def order_of(request: Request[State], reference: str, *, reason: str | Non
         NoSuchOrder: 404.
         DatabaseAway: 503.
     """
-    if not reference.isprintable():  # all stored references are printable, and PostgreSQL takes no NUL
+    if UNPRINTABLE.search(reference):  # no stored reference has these, and PostgreSQL takes no NUL
         raise _no_such_order()
     async with reading(request.state["engine"]) as connection:
         rows = await list_events(connection, EventFilter(reference=reference), limit=MOST_EVENTS + 1)
@@ -149,15 +150,16 @@ class Compared(NamedTuple):
 
 def compare(name: str, before: dict[str, Any], after: dict[str, Any]) -> Compared:
     """What changed between two versions of an object, such as an `order`."""
-    found = differences(before, after)
-    words: list[str] = []
-    if name == "order":
-        words, before, after = tell(before, after)
-    rest = differences(before, after)
-    words += map(in_words, rest.changes)
-    if len(words) > MOST_WORDS or rest.more:
+    told = tell(before, after) if name == "order" else Told([], [Rest("", before, after)])
+    words = told.words
+    for rest in told.rest:
+        if len(words) > MOST_WORDS:
+            break
+        lines = map(in_words, differences(rest.before, rest.after).changes)
+        words += (f"{rest.name}: {line.removeprefix('/')}" if rest.name else line for line in lines)
+    if len(words) > MOST_WORDS:
         words = [*words[:MOST_WORDS], "and more"]
-    return Compared(found, words)
+    return Compared(differences(before, after), words)
 
 
 def _order(reference: str, placed: Sequence[Placed], bodies: Sequence[EventBody]) -> Order:

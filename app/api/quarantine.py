@@ -137,7 +137,7 @@ async def foreseen(request: Request[State], event_id: UUID) -> Foreseen | str:
         try:
             return await foresee(connection, event_id, usernames=usernames, limit=limit)
         except NotReleased as error:
-            return str(error)
+            return str(error).replace(f"Event {event_id} ", "It ")
 
 
 async def _release(request: Request[State], event_id: UUID, reason: str | None) -> Released:

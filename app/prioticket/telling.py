@@ -11,6 +11,7 @@ NEVER_TOLD_OF_BOOKINGS = ("booking_version", "booking_modified")
 
 WITH_STATUS = ("order_confirmed", "order_cancellation_date_time")
 WITH_BOOKING_STATUS = ("booking_confirmed", "booking_cancelled", "booking_cancellation_date_time")
+WITH_STATUS_OF_GUESTS = ("product_type_status", "product_type_redemption_status")
 WITH_TRAVEL_DATE = (
     "booking_travel_date",
     "product_availability_id",
@@ -22,23 +23,15 @@ WITH_TRAVEL_DATE = (
 GUESTS = "product_type_details"
 
 
-class Told(NamedTuple):
-    """The changes in words, and what the words leave out.
+class Rest:
+    """The fields of two versions of a thing, without those whose change was told.
 
     Attributes:
-        before: The order without what was told, its bookings by reference.
-        after: The same of the newer version.
+        name: Such as `Booking B-2`; empty for the order.
     """
 
-    words: list[str]
-    before: dict[str, Any]
-    after: dict[str, Any]
-
-
-class _Rest:
-    """The fields of two versions of a thing, without those whose change was told."""
-
-    def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any], *never: str) -> None:
+    def __init__(self, name: str, before: Mapping[str, Any], after: Mapping[str, Any], *never: str) -> None:
+        self.name = name
         self.before, self.after = dict(before), dict(after)
         self.drop(*never)
 
@@ -51,15 +44,22 @@ class _Rest:
         return bool(self.before.get(name) != self.after.get(name))
 
 
+class Told(NamedTuple):
+    """The changes in words, and what the words leave out of the order and of each booking."""
+
+    words: list[str]
+    rest: list[Rest]
+
+
 def tell(before: Mapping[str, Any], after: Mapping[str, Any]) -> Told:
     """What happened between two versions that were read from JSON. The words hold texts of the order as they came."""
-    rest = _Rest(before, after, *NEVER_TOLD)
-    words = list(_of_order(summarize(before), summarize(after), rest))
+    rest = [Rest("", before, after, *NEVER_TOLD)]
+    words = list(_of_order(summarize(before), summarize(after), rest[0]))
     words += _of_bookings(rest)
-    return Told(words, rest.before, rest.after)
+    return Told(words, rest)
 
 
-def _of_order(was: Summary, now: Summary, rest: _Rest) -> Iterator[str]:
+def _of_order(was: Summary, now: Summary, rest: Rest) -> Iterator[str]:
     if was.status != now.status:
         rest.drop("order_status", *WITH_STATUS)
         yield f"Order: {_arrow(was.status, now.status)}"
@@ -75,32 +75,29 @@ def _of_order(was: Summary, now: Summary, rest: _Rest) -> Iterator[str]:
         yield f"{_more(payments[1] - payments[0], 'payment')} ({payments[0]} → {payments[1]})"
 
 
-def _of_bookings(rest: _Rest) -> Iterator[str]:
-    was, now = bookings_of(rest.before), bookings_of(rest.after)
+def _of_bookings(rest: list[Rest]) -> Iterator[str]:
+    was, now = bookings_of(rest[0].before), bookings_of(rest[0].after)
     if not was and not now:
         return
-    rest.drop("order_bookings")
-    left: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+    rest[0].drop("order_bookings")
     for name in dict.fromkeys((*was, *now)):
         if name not in was:
             yield f"Booking {name} added{_described(read_booking(now[name]))}"
         elif name not in now:
             yield f"Booking {name} is no longer in the order"
         elif isinstance(was[name], dict) and isinstance(now[name], dict):
-            of_booking = _Rest(was[name], now[name], *NEVER_TOLD_OF_BOOKINGS)
-            for change in _of_booking(read_booking(was[name]), read_booking(now[name]), of_booking):
+            rest.append(Rest(f"Booking {name}", was[name], now[name], *NEVER_TOLD_OF_BOOKINGS))
+            for change in _of_booking(read_booking(was[name]), read_booking(now[name]), rest[-1]):
                 yield f"Booking {name}: {change}"
-            left[0][name], left[1][name] = of_booking.before, of_booking.after
         else:
-            left[0][name], left[1][name] = was[name], now[name]
-    rest.before["order_bookings"], rest.after["order_bookings"] = left
+            rest.append(Rest("", {f"Booking {name}": was[name]}, {f"Booking {name}": now[name]}))
 
 
-def _of_booking(was: Booking, now: Booking, rest: _Rest) -> Iterator[str]:
+def _of_booking(was: Booking, now: Booking, rest: Rest) -> Iterator[str]:
     if was.status != now.status:
         rest.drop("booking_status", *WITH_BOOKING_STATUS)
         for fields in (rest.before, rest.after):
-            fields[GUESTS] = _without_status(fields.get(GUESTS))
+            fields[GUESTS] = _without_statuses(fields.get(GUESTS))
         yield _arrow(was.status, now.status)
     if was.product != now.product:
         rest.drop("product_title", "product_id")
@@ -132,11 +129,11 @@ def _of_guests(was: Booking, now: Booking) -> Iterator[str]:
         yield f"ticket codes: {was.codes} → {now.codes}"
 
 
-def _without_status(details: object) -> object:
+def _without_statuses(details: object) -> object:
     if not isinstance(details, list):
         return details
     return [
-        {name: value for name, value in detail.items() if name != "product_type_status"}
+        {name: value for name, value in detail.items() if name not in WITH_STATUS_OF_GUESTS}
         if isinstance(detail, dict)
         else detail
         for detail in details

@@ -76,6 +76,33 @@ async def test_the_newest_state_and_what_changed_are_shown(client):
     ]
 
 
+async def test_changes_are_told_in_words(client):
+    booking = {"booking_reference": "B-2", "booking_status": "BOOKING_CONFIRMED", "product_id": "1"}
+    cancelled = booking | {"booking_status": "BOOKING_CANCELLED", "booking_language": "nl"}
+    other = booking | {"booking_reference": "B-1"}
+    await arrive(client, order(1, order_bookings=[booking]), order(2, order_bookings=[other, cancelled], a={"b": 1}))
+    assert [event["words"] for event in (await shown(client))["events"]] == [
+        None,
+        [
+            "Booking B-2: CONFIRMED → CANCELLED",
+            "Booking B-1 added: 1, CONFIRMED",
+            '/a: {"b":1} added',
+            'Booking B-2: booking_language: "nl" added',
+        ],
+    ]
+
+
+async def test_a_thousand_changes_are_cut_in_words_too(client):
+    await arrive(client, order(1), order(2, **{f"field_{number}": 1 for number in range(1000)}))
+    words = (await shown(client))["events"][1]["words"]
+    assert (len(words), words[-1]) == (51, "and more")
+
+
+async def test_an_order_whose_reference_turns_the_direction_of_text_is_shown(client):
+    await arrive(client, json.dumps({"data": {"order": {"order_reference": "PRI\u202e9"}}}).encode())
+    assert (await shown(client, "PRI\u202e9"))["reference"] == "PRI\u202e9"
+
+
 async def test_a_payment_stands_among_the_events_of_its_order_and_is_compared_with_itself_only(client):
     payments = [
         {"payment_id": "P", "payment_order_reference": "PRI/1 %41", "payment_amount": amount} for amount in ("5", "6")
