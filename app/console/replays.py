@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Annotated, NamedTuple
 from urllib.parse import urlencode
 
@@ -53,6 +54,7 @@ class NewReplay(EventChoice):
 
     def fixed(self, now: datetime) -> "NewReplay":
         """The same without events that arrive from now on, so that a plan and its replay are of the same events."""
+        now = now.replace(microsecond=0)
         return self.model_copy(update={"until": min(self.until or now, now)})
 
     def address(self) -> str:
@@ -128,9 +130,10 @@ async def new(request: Request[State]) -> Response:
     query = read_query(request, NewReplay)
     if not query.plan:
         return _form(request, query)
+    fixed = query.fixed(datetime.now(UTC))
     try:
-        query = query.fixed(datetime.now(UTC))
-        return _form(request, query, planned=await replay_of(request, query.wanted(dry_run=True)))
+        planned = await replay_of(request, fixed.wanted(dry_run=True))
+        return _form(request, query, fixed=fixed, planned=planned)
     except NothingToReplay as nothing:
         return _form(request, query, wrong=f"{nothing.message} Release them first.", status=nothing.status)
 
@@ -140,7 +143,9 @@ async def start(request: Request[State]) -> Response:
     query, confirmed = read_query(request, NewReplay), fields_of(request, Confirmation)
     if not confirmed.is_enough():
         planned = await replay_of(request, query.wanted(dry_run=True))
-        return _form(request, query, planned=planned, wrong="That is not the number of events.", status=422)
+        return _form(
+            request, query, fixed=query, planned=planned, wrong="That is not the number of events.", status=422
+        )
     wanted = query.wanted(dry_run=False, reason=confirmed.reason)
     started = await replay_of(request, wanted, expected=confirmed.events)
     assert started.replay is not None  # noqa: S101 - it was no dry run
@@ -176,6 +181,7 @@ def _form(
     request: Request[State],
     query: NewReplay,
     *,
+    fixed: NewReplay | None = None,
     planned: ReplayAnswer | None = None,
     wrong: str | None = None,
     status: int = 200,
@@ -186,8 +192,9 @@ def _form(
         "new-replay.html",
         status=status,
         query=query,
+        fixed=fixed,
         planned=planned,
-        takes=timedelta(seconds=planned.seconds) if planned else None,
+        takes=timedelta(seconds=ceil(planned.seconds)) if planned else None,
         types=types[:MOST_TYPES],
         more_types=len(types) - MOST_TYPES,
         must_type=planned is not None and planned.plan.events > MOST_UNCONFIRMED,

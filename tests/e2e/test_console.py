@@ -15,7 +15,8 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.conftest import CLIENTS, SECRET, WEBHOOK, basic_header, payload
+from app.settings.clients import Scope
+from tests.conftest import CLIENTS, SECRET, TOKEN_KEY, WEBHOOK, basic_header, bearer_header, payload
 from tests.e2e.browser import (
     NARROW,
     WIDE,
@@ -32,21 +33,26 @@ from tests.e2e.consumer import Consumer
 PAGES = {
     "sign-in": "/console/sign-in",
     "now": "/console",
-    "events": "/console/events",
-    "alarms": "/console/alarms",
-    "settings": "/console/settings",
-    "runbooks": "/console/runbooks",
-    "deliveries": "/console/deliveries",
+    "events": "/console/events?limit=20",
+    "refused": "/console/events?status=quarantined",
+    "event": "/console/events/{event}?contents=true",
+    "refused-event": "/console/events/{refused}?contents=true",
+    "order": "/console/orders/{order}",
+    "deliveries": "/console/deliveries?limit=20",
     "failing": "/console/deliveries?failing=true",
     "groups": "/console/deliveries/groups",
     "group": "/console/deliveries/group?destination=gate&status=pending&outcome=refused&answer=500",
     "delivery": "/console/deliveries/{delivery}",
     "destinations": "/console/destinations",
     "destination": "/console/destinations/gate",
-    "order": "/console/orders/{order}",
-    "event": "/console/events/{event}?contents=true",
-    "refused": "/console/events?status=quarantined",
-    "refused-event": "/console/events/{refused}?contents=true",
+    "replays": "/console/replays",
+    "new-replay": "/console/replays/new?type=ORDER_CREATE&to=erp&plan=true",
+    "replay": "/console/replays/{replay}",
+    "alarms": "/console/alarms",
+    "audit": "/console/audit",
+    "settings": "/console/settings",
+    "runbooks": "/console/runbooks",
+    "docs": "/docs",
 }
 """Each page once; what is in braces, `House.known` has."""
 
@@ -68,7 +74,7 @@ class House:
         self.good, self.bad = good, bad
         destinations = {"erp": {"url": good.url}, "gate": {"url": bad.url, "events": ["ORDER_*"]}}
         url = f"sqlite+aiosqlite:///{folder / 'priohook.db'}"
-        self.settings = configured(url, destinations=json.dumps(destinations))
+        self.settings = configured(url, destinations=json.dumps(destinations), token_keys=TOKEN_KEY)
         self.known: dict[str, str] = {}
         self.server = self._start("0")
         self.url = f"http://127.0.0.1:{self.server.address[1]}"
@@ -89,6 +95,13 @@ class House:
         reply = httpx2.post(self.url + WEBHOOK, content=body, headers=basic_header() | headers, timeout=60)
         assert reply.status_code == 200, reply.text
         return reply.headers["Event-Id"]
+
+    def replay(self, **fields: Any) -> str:
+        """Starts a replay, and returns its id."""
+        headers = bearer_header("operator", Scope.REPLAY)
+        reply = httpx2.post(f"{self.url}/api/replays", json={"to": "erp", **fields}, headers=headers, timeout=60)
+        assert reply.status_code == 202, reply.text
+        return str(reply.json()["replay"]["id"])
 
     def command(self, *arguments: str) -> str:
         """Runs a command to its end, and returns what it prints."""
@@ -115,6 +128,8 @@ class House:
         httpx2.post(self.url + WEBHOOK, content=CUT_OFF, headers=basic_header(), timeout=60)
         newest = self.command("events", "list", "--status", "quarantined", "--limit", "1", "--json")
         self.known["refused"] = json.loads(newest)["id"]
+        for replay in ({"filter": {"reference": ORDER}, "rate": 1000}, {"filter": {}, "rate": 0.2}):
+            self.known["replay"] = self.replay(**replay, reason="ticket 4711")
         self.good.until(lambda: len({each.event_id for each in self.good.delivered()}) > 60)
         self.bad.until(lambda: len(self.bad.seen) > 3)
         failing = self.command("deliveries", "list", "--failing", "--destination", "gate", "--limit", "1", "--json")
@@ -262,8 +277,8 @@ def test_after_signing_out_the_back_button_shows_nothing(browser):
 def another_site(target: str) -> Iterator[str]:
     """A page on another port, whose form goes to the console, and which has the console in a frame."""
     content = (
-        f"<form method=post action='{target}/console/sign-out'><input name=form_token value=0><button>Win</button>"
-        f"</form><iframe src='{target}/console'></iframe>"
+        f"<form method=post action='{target}'><input name=form_token value=0><button>Win</button></form>"
+        f"<iframe src='{target}'></iframe>"
     ).encode()
 
     class Site(BaseHTTPRequestHandler):
@@ -285,13 +300,14 @@ def another_site(target: str) -> Iterator[str]:
 def test_a_form_of_another_site_does_nothing_and_it_cannot_frame_the_console(house, browser, desk):
     """Another port of the same host is the same site to a browser, so SameSite does not keep the cookie from going."""
     browser.forgiven = ("elsewhere", "Refused to frame", "Framing", "Failed to load resource")
-    with another_site(house.url) as elsewhere:
+    replay = f"{house.url}/console/replays/{house.known['replay']}"
+    with another_site(f"{replay}/cancel") as elsewhere:
         desk.goto(elsewhere)
         assert "priohook" not in desk.frames[1].content()
         desk.get_by_role("button", name="Win").click()
         expect(desk.get_by_role("heading", level=1)).to_contain_text("not sent by a page of this console")
-    desk.goto("/console")
-    expect(desk.get_by_role("heading", level=1)).to_have_text("Now")
+    desk.goto(replay)
+    expect(desk.get_by_text("running", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "sign-in"])
@@ -304,6 +320,36 @@ def test_hostile_text_stays_text(house, desk, name):
     assert desk.locator("img[src=x], main b, main script").count() == 0
     assert desk.title() != "owned"
     assert "49" not in desk.title()
+
+
+def act(page: Page, name: str, *, button: str | None = None, reason: str = "ticket 4711") -> None:
+    """Unfolds an action, gives a reason, and does it."""
+    action = page.locator("details.action").filter(has=page.get_by_text(name, exact=True))
+    action.locator("summary").click()
+    action.get_by_label("Reason").fill(reason)
+    action.get_by_role("button", name=button or name).click()
+
+
+def test_a_replay_is_planned_started_and_controlled_by_clicking(desk):
+    desk.goto("/console/replays")
+    desk.get_by_role("link", name="New replay").click()
+    desk.get_by_label("Reference").fill(ORDER)
+    desk.get_by_role("combobox", name="To").select_option("erp")
+    desk.get_by_label("A second, at most").fill("0.01")
+    desk.get_by_role("button", name="Show the plan").click()
+    expect(desk.get_by_text("3 to erp")).to_be_visible()
+    desk.get_by_label("Reason").fill("ticket 4711")
+    desk.get_by_role("button", name="Replay 3 events to erp").click()
+    expect(desk.get_by_role("status").first).to_contain_text("The replay is running.")
+    act(desk, "Pause")
+    expect(desk.get_by_role("status").first).to_contain_text("is paused")
+    act(desk, "Resume")
+    expect(desk.get_by_role("status").first).to_contain_text("goes on")
+    act(desk, "Cancel", button="Cancel the replay")
+    expect(desk.get_by_role("status").first).to_contain_text("is cancelled")
+    desk.get_by_role("link", name="by whom and why").click()
+    expect(desk.locator("tbody tr")).to_have_count(4)
+    expect(desk.locator("tbody tr").first).to_contain_text("ticket 4711")
 
 
 def test_a_session_ends_when_its_clients_secret_is_another_one(tmp_path, browser):
