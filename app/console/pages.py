@@ -18,6 +18,7 @@ from starlette.responses import Response
 from app.alarms.words import counted, lasting, number, size
 from app.api.state import State
 from app.console.commands import shell
+from app.deliveries.met import met
 from app.settings.clients import Scope
 from app.telemetry.printing import printable
 from app.web.etags import has_current
@@ -154,6 +155,7 @@ def environment() -> Environment:
     made.globals |= {
         "counted": counted,
         "shell": shell,
+        "met": met,
         "asset": lambda name: f"{CONSOLE}/static/{assets()[name].digest}/{name}",
         "version": version("priohook"),
     }

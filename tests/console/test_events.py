@@ -31,7 +31,7 @@ async def test_the_list_shows_what_became_of_each_event_and_keeps_its_filters(de
     assert "/console/replays/new?type=ORDER_CONFIRMED" in shown
     assert "priohook events export --type ORDER_CONFIRMED" in shown
     row = shown[shown.index("<caption>Newest first") :]
-    assert row.index("erp") < row.index("waits") < row.index("new")
+    assert row.index("erp") < row.index("waiting") < row.index("new")
 
 
 async def test_what_is_typed_into_the_filters_stays_text_and_is_quoted_for_a_shell(desk):

@@ -4,11 +4,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, text
+from sqlalchemy import event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.writing import writing
 from app.deliveries.outlook import outlooks
+from app.deliveries.queries import deliveries_of
 from app.deliveries.queue import lock_for_turn
 from app.deliveries.tables import Claimed, Delivery
 from app.events.ids import new_id
@@ -132,3 +133,12 @@ async def test_a_turn_finds_claims_by_their_index_however_few_there_seem_to_be(f
         await lock_for_turn(connection, "erp")
         rows = (await connection.execute(text("EXPLAIN SELECT * FROM claims WHERE destination = 'erp'"))).all()
     assert "pk_claims" in "\n".join(str(row[0]) for row in rows)
+
+
+async def test_the_deliveries_of_a_page_of_events_are_found_by_their_events(full):
+    async def look():
+        async with full.engine.connect() as connection:
+            ids = list(await connection.scalars(select(Event.id).limit(5)))
+            assert len(await deliveries_of(connection, ids, most=2000)) == 5
+
+    await assert_uses(full, look(), "uq_deliveries_live", "ix_deliveries_event")

@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, text
 
+from app.database.beginnings import ids_with
 from app.database.writing import writing
+from app.events.arrivals import known_types
 from app.events.queries import EventFilter, list_events
-from app.events.search import search_events
+from app.events.search import ids_announced, search_events
 from app.events.tables import Event
+from app.receiver.quarantine import newest_reasons
 from app.reconciliation.comparing import STORED
 from tests.events.stores import new_event
 
@@ -93,6 +96,19 @@ async def test_a_search_looks_at_no_whole_table(full):
     assert "ix_events_reference_id" in found
     assert "ix_events_notification_id" in found
     assert not re.search(r"SCAN events(?! USING)", found), found
+
+
+async def test_what_pages_ask_besides_looks_at_no_whole_table(full):
+    queries: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
+        (known_types, (), {}, "ix_events_type_id"),
+        (newest_reasons, (), {"most": 100}, "ix_events_quarantined"),
+        (ids_announced, ("note",), {"limit": 2}, "ix_events_notification_id"),
+        (ids_with, (Event.id, "0199a1b2"), {}, PRIMARY),
+    ]
+    for query, arguments, more, index in queries:
+        found = await plan(full, query, *arguments, **more)
+        assert re.search(index, found), found
+        assert not re.search(r"Seq Scan|SCAN events(?! USING)", found), found
 
 
 async def test_the_events_of_a_page_of_orders_are_found_by_an_index(full):
