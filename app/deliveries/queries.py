@@ -11,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     String,
-    UnaryExpression,
     and_,
     case,
     cast,
@@ -294,7 +293,7 @@ async def list_deliveries(
     if narrowed.replay_id is not None and narrowed.status is None and narrowed.reference is None and after is None:
         query = _of_replay(narrowed, limit=limit, before=before)
     elif narrowed.in_parts and narrowed.replay_id is None and not of_events:
-        query = query.where(Delivery.id.in_(_first_pending(narrowed, order, limit=limit, before=before, after=after)))
+        query = query.where(Delivery.id.in_(_first_pending(narrowed, limit=limit, before=before, after=after)))
     return await read(connection, query, ListedDelivery)
 
 
@@ -399,7 +398,6 @@ def _of_replay(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> 
 
 def _first_pending(
     narrowed: DeliveryFilter,
-    order: UnaryExpression[UUID],
     *,
     limit: int,
     before: UUID | None,
@@ -407,12 +405,16 @@ def _first_pending(
 ) -> Select[Any]:
     """The first deliveries of each part, among which are the first of all."""
     parts = []
-    for part in PENDING_PARTS:
+    # An expression for the replayed ones: SQLite would read all deliveries by their ids to find a few of these.
+    for part, place in zip(
+        PENDING_PARTS, (Delivery.id, Delivery.id, func.coalesce(Delivery.id, Delivery.id)), strict=True
+    ):
+        order = place.desc() if after is None else place.asc()
         query = select(Delivery.id).where(part, *narrowed.conditions()).order_by(order).limit(limit)
         if before is not None:
-            query = query.where(Delivery.id < before)
+            query = query.where(place < before)
         if after is not None:
-            query = query.where(Delivery.id > after)
+            query = query.where(place > after)
         parts.append(select(query.subquery().c.id))
     return select(union_all(*parts).subquery().c.id)
 

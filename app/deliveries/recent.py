@@ -72,9 +72,9 @@ async def recent_attempts(
     kinds = [[of_this], [of_this, FAILING], [of_this, DEAD]]
     if trouble_since is not None:
         kinds.append([of_this, Delivery.id < id_floor(trouble_since)])
-    newest = (select(Delivery.id).where(*kind).order_by(Delivery.id.desc()).limit(NEWEST).subquery() for kind in kinds)
-    ids = union_all(*(select(each.c.id) for each in newest))
-    firsts = await read(connection, select(*_FIRST).where(Delivery.id.in_(ids)), _First)
+    newest = (select(*_FIRST).where(*kind).order_by(Delivery.id.desc()).limit(NEWEST).subquery() for kind in kinds)
+    rows = await connection.execute(union_all(*(select(each) for each in newest)))
+    firsts = {_First(*row) for row in rows}  # a delivery may be of several kinds
     references = {first.id: first.reference for first in firsts}
     query = select(*_ATTEMPT).where(Attempt.delivery_id.in_(list(references)))
     tried = await read(connection, query.order_by(Attempt.started_at.desc()).limit(MOST), RecentAttempt)

@@ -8,10 +8,13 @@ from sqlalchemy import event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.writing import writing
+from app.deliveries.counts import count_states
 from app.deliveries.outlook import outlooks
-from app.deliveries.queries import deliveries_of
+from app.deliveries.queries import DeliveryFilter, deliveries_of, list_deliveries
 from app.deliveries.queue import lock_for_turn
+from app.deliveries.recent import recent_attempts
 from app.deliveries.tables import Claimed, Delivery
+from app.deliveries.waits import behind, first_of
 from app.events.ids import new_id
 from app.events.tables import Event
 from tests.deliveries.workers import Workers
@@ -142,3 +145,21 @@ async def test_the_deliveries_of_a_page_of_events_are_found_by_their_events(full
             assert len(await deliveries_of(connection, ids, most=2000)) == 5
 
     await assert_uses(full, look(), "uq_deliveries_live", "ix_deliveries_event")
+
+
+async def test_a_list_of_what_is_pending_does_not_read_what_is_over(full):
+    async with full.engine.connect() as connection:
+        for narrowed in (DeliveryFilter(status="pending"), DeliveryFilter(waiting=True)):
+            await assert_uses(full, list_deliveries(connection, narrowed, limit=50), r"ix_deliveries_\w*replay")
+
+
+async def test_what_a_page_counts_and_the_last_attempts_have_their_indexes(full):
+    async with full.engine.connect() as connection:
+        await assert_uses(full, count_states(connection), "ix_deliveries_waiting", "ix_deliveries_dead")
+        await assert_uses(full, count_states(connection, "erp"), "ix_deliveries_waiting")
+        await assert_uses(full, recent_attempts(connection, "erp"), "ix_deliveries_dead", "ix_deliveries_failing")
+        narrowed = DeliveryFilter(in_flight_at=full.now)
+        await assert_uses(full, list_deliveries(connection, narrowed, limit=50))
+        waiting = await list_deliveries(connection, DeliveryFilter(waiting=True), limit=20)
+        await assert_uses(full, first_of(connection, waiting), "ix_deliveries_first")
+        await assert_uses(full, behind(connection, waiting[0]), "ix_deliveries_waiting")

@@ -559,3 +559,38 @@ def test_somebody_lets_in_what_was_refused_last_night(house, browser):
     page.get_by_label("Find an order or event").fill("PRI-LAST-NIGHT")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("PRI-LAST-NIGHT")
+
+
+def test_from_the_first_page_somebody_finds_which_consumer_fails_pauses_tests_and_resumes_it(desk):
+    def do(name: str, **fields: str) -> None:
+        desk.locator("summary", has_text=name).click()
+        form = desk.locator("details[open]", has=desk.locator("summary", has_text=name))
+        for label, value in fields.items():
+            form.get_by_label(label).fill(value)
+        form.get_by_role("button", name=name).click()
+
+    desk.goto("/console")
+    desk.get_by_role("link", name="gate", exact=True).first.click()
+    expect(desk.get_by_role("heading", level=1)).to_have_text("gate")
+    expect(desk.locator(".state")).to_contain_text("failing")
+    do("Pause", Reason="We repair it <b>now</b>.")
+    expect(desk.get_by_role("status")).to_contain_text("is paused")
+    expect(desk.locator(".state")).to_contain_text("by desk: We repair it <b>now</b>.")
+    do("Send a test event")
+    expect(desk.get_by_role("heading", level=1)).to_have_text("gate did not take the test event")
+    expect(desk.locator("main")).to_contain_text("refused")
+    assert barriers(desk) == []
+    desk.get_by_role("link", name="Back to gate").click()
+    do("Resume")
+    expect(desk.get_by_role("status")).to_contain_text("is resumed")
+
+
+def test_from_what_waits_somebody_reaches_what_it_waits_for_and_retries_that(desk):
+    desk.goto("/console/deliveries")
+    desk.get_by_role("link", name="Waiting").click()
+    desk.locator("tbody tr", has_text="waits behind").first.get_by_role("link").first.click()
+    desk.get_by_role("link", name="another delivery").click()
+    expect(desk.locator(".state")).to_contain_text("behind it")
+    desk.locator("summary", has_text="Retry").click()
+    desk.get_by_role("button", name="Retry").click()
+    expect(desk.get_by_role("status")).to_contain_text("is tried again")
