@@ -150,7 +150,8 @@ async def test_the_deliveries_of_a_page_of_events_are_found_by_their_events(full
 async def test_a_list_of_what_is_pending_does_not_read_what_is_over(full):
     async with full.engine.connect() as connection:
         for narrowed in (DeliveryFilter(status="pending"), DeliveryFilter(waiting=True)):
-            await assert_uses(full, list_deliveries(connection, narrowed, limit=50), r"ix_deliveries_\w*replay")
+            found = await plans(full.engine, list_deliveries(connection, narrowed, limit=50))
+            assert re.search(r"ix_deliveries_\w*replay\b", "\n".join(found))
 
 
 async def test_what_a_page_counts_and_the_last_attempts_have_their_indexes(full):
