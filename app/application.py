@@ -289,6 +289,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         Page("POST", "/console/replays/{replay_id}/pause", replay_pages.pause, door=acting),
         Page("POST", "/console/replays/{replay_id}/resume", replay_pages.resume, door=acting),
         Page("POST", "/console/replays/{replay_id}/cancel", replay_pages.cancel, door=acting),
+        Page("POST", "/console/replays/{replay_id}/again", replay_pages.again, door=acting),
         Page("GET", "/console/audit", audit_page.list_page, door=looking),
         Page("GET", "/console/alarms", alarm_pages.show, door=looking),
         Page("GET", "/console/settings", settings_pages.show, door=looking),

@@ -102,10 +102,11 @@ class GroupChoice(BaseModel):
     outcome: AttemptResult | None = None
     answer: int | None = None
     type: Text | None = None
+    replay: UUID | None = None
 
     def alike(self) -> Alike:
-        """How their last attempts ended, and the type of their events."""
-        return Alike(self.outcome and self.outcome.value, self.answer, self.type)
+        """How their last attempts ended, the type of their events, and the replay that asked for them."""
+        return Alike(self.outcome and self.outcome.value, self.answer, self.type, self.replay)
 
 
 class GroupPlan(BaseModel):

@@ -68,6 +68,12 @@ GROUP = (
     ),
     click.option("--answer", "answered", type=int, help="With --destination: only those whose last answer was this."),
     click.option("--type", help="With --destination: only those of events of this type."),
+    click.option(
+        "--replay",
+        "replay_id",
+        type=Id(Replay.id, "replay"),
+        help="With --destination: only those that this replay asked for.",
+    ),
 )
 DELIVERY_ID = Id(Delivery.id, "delivery")
 FIRST = UUID(int=0)
@@ -224,12 +230,12 @@ def _either(ids: tuple[UUID, ...], destination: str | None, alike: Alike) -> Non
     if bool(ids) == (destination is not None):
         raise click.UsageError("Give either ids or --destination.")
     if ids and alike != operations.ANY:
-        raise click.UsageError("--outcome, --answer and --type need --destination.")
+        raise click.UsageError("--outcome, --answer, --type and --replay need --destination.")
 
 
 def _words(alike: Alike) -> str:
     """Which group it is, as a part of a sentence."""
-    named = (("outcome", alike.result), ("answer", alike.answered), ("type", alike.type))
+    named = (("outcome", alike.result), ("answer", alike.answered), ("type", alike.type), ("replay", alike.replay_id))
     words = [f"{name} {value}" for name, value in named if value is not None]
     return f" with {', '.join(words)}" if words else ""
 

@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from app.api import replays
 from app.api.acting import Reason, Why
 from app.api.events import EventChoice
+from app.api.groups import GroupChoice, retry_group
 from app.api.plans import (
     DEFAULT_RATE,
     FASTEST,
@@ -170,6 +171,16 @@ async def resume(request: Request[State]) -> Response:
 async def cancel(request: Request[State]) -> Response:
     """Cancels a replay."""
     return await _control(request, Action.CANCEL, "cancelled")
+
+
+async def again(request: Request[State]) -> Response:
+    """Tries the dead deliveries of a replay again."""
+    replay = await replays.found(request)
+    group = GroupChoice(destination=replay.destination, replay=replay.id)
+    over = await retry_group(request, group, reason=fields_of(request, Why).reason)
+    return RedirectResponse(
+        f"{CONSOLE}/replays/{replay.id}?done={'group-retried' if over else 'group-partly-retried'}", 303
+    )
 
 
 async def _control(request: Request[State], action: Action, done: str) -> Response:

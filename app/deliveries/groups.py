@@ -28,6 +28,8 @@ class Alike(NamedTuple):
     """The status of the answer."""
     type: str | None = None
     """The event's."""
+    replay_id: UUID | None = None
+    """The replay's that asked for them."""
 
     @property
     def of_attempt(self) -> bool:
@@ -44,6 +46,8 @@ class Alike(NamedTuple):
         found: list[ColumnElement[bool]] = [exists().where(OF_LAST_ATTEMPT, *last)] if last else []
         if self.type is not None:
             found.append(exists().where(Event.id == Delivery.event_id, Event.type == self.type))
+        if self.replay_id is not None:
+            found.append(Delivery.replay_id == self.replay_id)
         return found
 
 

@@ -2,7 +2,10 @@ import re
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import update
 
+from app.database.writing import writing
+from app.deliveries.tables import Delivery
 from tests.conftest import bearer_header
 
 PLAN = {"plan": "true", "to": "erp"}
@@ -119,6 +122,26 @@ async def test_a_replay_is_paused_resumed_and_cancelled(desk, three):
         assert (done["action"], done["kind"], done["reason"]) == (control, "replay", f"because {control}")
     assert "What you can do" not in page
     assert "is cancelled" in (await desk.send(f"{at}/pause", status=409)).text
+
+
+async def test_what_failed_of_a_replay_is_tried_again_and_nothing_else(desk, workers, three):
+    await workers.dispatch()
+    at = await started(desk)
+    while (await workers.advance()).made:
+        workers.wait(1)
+    async with writing(workers.engine) as connection:
+        dead = {"status": "dead", "due_at": None, "attempts": 20, "finished_at": workers.now}
+        await connection.execute(update(Delivery).where(Delivery.reference == "A").values(dead))
+    assert "Try 3 dead deliveries again" in await desk.see(at)
+    reply = await desk.send(f"{at}/again", reason="repaired")
+    page = await desk.see(reply.headers["Location"])
+    assert "pending again" in page
+    assert "What you can do" in page
+    assert "Again for what failed" not in page
+    statuses = [(delivery.status, delivery.replay_id is None) for delivery in await workers.deliveries()]
+    assert sorted(statuses) == [("dead", True)] * 3 + [("pending", False)] * 3
+    done = await audited(desk)
+    assert (done["action"], done["target"], done["details"]["replay"]) == ("retry", "erp", at.rpartition("/")[2])
 
 
 async def test_the_list_says_which_events_and_how_far(desk, workers, three):
