@@ -41,6 +41,7 @@ async def list_page(request: Request[State]) -> Response:
         found=found,
         deliveries=await deliveries_on(request, found),
         statuses=list(Status),
+        fetches=request.state["settings"].prioticket is not None,
         types=await types_of(request),
         reasons=await reasons_of(request) if query.status is Status.QUARANTINED and query.cursor is None else [],
     )

@@ -6,7 +6,8 @@ import pytest
 
 from tests.api.test_events import fill
 from tests.api.test_orders import arrive, order
-from tests.conftest import WEBHOOK, basic_header, payload
+from tests.conftest import SECRET, WEBHOOK, basic_header, payload
+from tests.console.conftest import sign_in
 from tests.console.test_orders import HOSTILE, audit, erp
 
 __all__ = ["erp"]
@@ -83,6 +84,7 @@ async def test_without_the_scope_to_read_no_body_is_shown(signed_in, stored):
     await arrive(onlooker.client, order(1))
     address = await newest(stored)
     shown = await onlooker.see(address)
+    assert "accept-encoding" not in shown
     assert "Show the body" not in shown
     assert "Replay it" not in shown
     await onlooker.see(address, status=403, contents="true")
@@ -264,3 +266,11 @@ async def test_the_types_of_the_list_are_those_that_exist(desk, engine):
         json.dumps([each for each in ("A", "B", "&lt;C&gt;") if f'value="{each}"' in options])
         == '["A", "B", "&lt;C&gt;"]'
     )
+
+
+async def test_what_was_not_found_may_never_have_arrived(sqlite_url, start):
+    prioticket = {"base_url": "https://sandbox.example", "client_id": "a", "client_secret": SECRET, "api_key": "b"}
+    async with start(sqlite_url, prioticket=prioticket) as client:
+        await sign_in(client, "desk")
+        shown = (await client.get("/console/events", params={"q": "PRI 9"})).text
+        assert "priohook prioticket order &#39;PRI 9&#39; --store" in shown

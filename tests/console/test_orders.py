@@ -1,11 +1,19 @@
 import json
 import re
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
+from sqlalchemy import insert, update
 
+from app.database.writing import writing
+from app.deliveries.operations import drop
+from app.deliveries.tables import Delivery
+from app.events.fetches import Fetch, FetchCause
+from app.events.ids import new_id
+from app.events.tables import Event
 from app.settings.clients import Scope
-from tests.api.test_events import fill
+from tests.api.test_events import NOON, fill
 from tests.api.test_orders import arrive, notification, order
 from tests.conftest import bearer_header
 from tests.deliveries.workers import Workers
@@ -151,3 +159,59 @@ async def test_five_hundred_events_are_one_page(desk, engine):
     shown = await desk.see("/console/orders/PRI9")
     assert shown.count("<h3>Version") == 500
     assert "Only the latest are shown." in shown
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        ("done", None, "The order was fetched for it"),
+        ("refused", "404: no such order", "not fetched"),
+        ("due", None, "The order is fetched at"),
+    ],
+)
+async def test_a_notification_stands_beside_what_was_fetched_for_it(desk, engine, status, error, words):
+    note, snapshot = (
+        UUID(each)
+        for each in await fill(
+            engine, {"reference": "PRI9", "shape": "notification"}, {"reference": "PRI9", "shape": "object"}
+        )
+    )
+    fetch = {"id": new_id(), "reference": "PRI9", "status": status, "due_at": NOON, "error": error}
+    async with writing(engine) as connection:
+        await connection.execute(insert(Fetch).values(**fetch, snapshot_id=snapshot if status == "done" else None))
+        await connection.execute(insert(FetchCause).values(event_id=note, fetch_id=fetch["id"]))
+        fetched = {"origin": "fetched", "cause": note}
+        await connection.execute(update(Event).where(Event.id == snapshot).values(fetched))
+    shown = await desk.see("/console/orders/PRI9")
+    assert words in shown
+    assert (error or words) in shown
+    assert f'because of <a href="/console/events/{note}">this notification</a>' in shown
+    assert words in await desk.see(f"/console/events/{note}")
+
+
+async def test_each_destination_says_what_it_lacks_and_why(desk, erp):
+    await arrive(desk.client, order(1), order(2))
+    await erp.dispatch({"erp": ["*"], "new": ["*"]})
+    await erp.pause(paused=True)
+    assert "It is paused: nothing is sent to it." in await desk.see(PAGE)
+    await erp.pause(paused=False)
+    (claim,) = (await erp.turn()).claims
+    (claim,) = (await erp.turn(erp.ended(claim, 200))).claims
+    assert re.search(r'#event-[\w-]+">version 1</a>', await desk.see(PAGE))
+    await erp.turn(erp.ended(claim, 200))
+    shown = await desk.see(PAGE)
+    assert "Has the newest event." in shown
+    assert shown.index("On its way.") < shown.index("Has the newest event.")  # what is behind comes first
+
+
+async def test_what_was_given_up_is_told(desk, erp):
+    await arrive(desk.client, order(1))
+    await erp.dispatch()
+    async with writing(erp.engine) as connection:
+        gone = {"status": "dead", "due_at": None, "attempts": 20, "finished_at": erp.now}
+        await connection.execute(update(Delivery).values(gone))
+    assert "All attempts failed: it is not tried again." in await desk.see(PAGE)
+    (delivery,) = await erp.deliveries()
+    async with writing(erp.engine) as connection:
+        await drop(connection, delivery.id, now=erp.now)
+    assert "Dropped: it is not sent again." in await desk.see(PAGE)

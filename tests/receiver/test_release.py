@@ -12,7 +12,7 @@ from app.database.writing import writing
 from app.deliveries.destinations.http import headers
 from app.events.ids import new_id
 from app.events.tables import DeletedEvent, Event
-from app.receiver.release import NotReleased, Released, release
+from app.receiver.release import NotReleased, Released, foresee, release
 from app.settings.clients import Scope
 from tests.conftest import WEBHOOK, basic_header, bearer_header, payload
 from tests.deliveries.claims import new_claim
@@ -273,3 +273,36 @@ async def test_a_released_event_is_a_copy_of_one_that_was_deleted_for_its_age(cl
     assert (event.status, event.reason.partition(".")[0]) == ("quarantined", f"It is a copy of event {first.id}")
     async with engine.connect() as connection:
         assert await connection.scalar(select(DeletedEvent.duplicates)) == 1
+
+
+async def test_what_a_release_would_make_of_an_event_is_told_and_nothing_changes(client, stored, engine):
+    await client.post(WEBHOOK, content=ORDER, headers={**basic_header(), **PLAIN_TEXT})
+    before = await stored()
+    async with engine.connect() as connection:
+        foreseen = await foresee(connection, before[0].id, usernames={}, limit=100_000)
+    assert (foreseen.payload.type, foreseen.payload.reference) == ("ORDER_CANCELLED", "PRI26081200417")
+    assert foreseen.copy_of is None
+    assert await stored() == before
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_release_foresees_a_copy(client, stored, engine, deleted):
+    await client.post(WEBHOOK, content=ORDER, headers=basic_header())
+    await client.post(WEBHOOK, content=ORDER, headers={**basic_header(), **PLAIN_TEXT})
+    first, refused = await stored()
+    if deleted:
+        async with writing(engine) as connection:
+            await connection.execute(delete(Event).where(Event.id == first.id))
+            gone = {"dedup_key": first.dedup_key, "event_id": first.id, "deleted_at": NOW}
+            await connection.execute(insert(DeletedEvent).values(gone))
+    async with engine.connect() as connection:
+        foreseen = await foresee(connection, refused.id, usernames={}, limit=100_000)
+    assert foreseen.copy_of == first.id
+
+
+async def test_a_release_foresees_a_refusal(client, stored, engine):
+    await client.post(WEBHOOK, content=b"{", headers=basic_header())
+    (refused,) = await stored()
+    async with engine.connect() as connection:
+        with pytest.raises(NotReleased, match="still refused: The body is not JSON"):
+            await foresee(connection, refused.id, usernames={}, limit=100_000)
