@@ -1,5 +1,6 @@
 """GET /api/status: whether all is well, what is wrong, and what was read to judge that."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, Field
@@ -8,14 +9,16 @@ from starlette.responses import Response
 
 from app.alarms.findings import Finding
 from app.alarms.judgement import judge
-from app.alarms.readings import Readings, read
+from app.alarms.readings import Readings, read, without_errors
 from app.api.state import State
 from app.database.clock import ahead
-from app.database.schema import SchemaNotCurrent
+from app.database.schema import SchemaNotCurrent, SchemaTooNew, newer
 from app.settings.model import Settings
 from app.web.openapi.operations import Answer, Operation
 from app.web.parameters import answer
 from app.web.transactions import DatabaseAway, reading
+
+ASK_ANOTHER = "Ask a receiver of the newer release."
 
 
 class StatusShown(BaseModel):
@@ -35,16 +38,21 @@ def shown_status(readings: Readings, settings: Settings) -> StatusShown:
 @Operation(
     tag="health",
     description="One look at everything: what arrives, what waits, each destination, and what runs. Counts stop at "
-    "100,001, which means more than 100,000.",
+    "100,001, which means more than 100,000. Errors of consumers are left out: `GET /api/destinations` has them.",
     answers={200: Answer(description="The status, whether all is well or not.", model=StatusShown)},
     problems=(DatabaseAway,),
 )
 async def show(request: Request[State]) -> Response:
     """Whether all is well."""
+    settings = request.state["settings"]
     try:
         async with reading(request.state["engine"]) as connection:
-            settings = request.state["settings"]
             readings = await read(connection, settings, now=datetime.now(UTC) + await ahead(connection))
+    except SchemaTooNew as error:
+        raise DatabaseAway(str(error), ASK_ANOTHER) from None
     except SchemaNotCurrent as error:
         raise DatabaseAway(str(error), "Ask again after the migration.") from None
-    return answer(shown_status(readings, settings))
+    if readings.schema_is_newer:
+        raise DatabaseAway(newer(readings.schema), ASK_ANOTHER)
+    here = replace(readings, receiver_at=readings.at)  # a receiver that answers runs, whatever its row says
+    return answer(shown_status(without_errors(here), settings))

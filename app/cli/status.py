@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import click
 from rich.console import Console
@@ -13,25 +14,33 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.alarms.findings import critical
+from app.alarms.findings import Finding, critical
+from app.alarms.judgement import judge
 from app.alarms.places import spool_folder
+from app.alarms.readings import Readings
 from app.alarms.readings import read as read_all
 from app.alarms.receiving import spooled
 from app.alarms.words import lasting
-from app.api.status import StatusShown, shown_status
 from app.auth.first_start import complete
 from app.cli.failures import sentence
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import say, say_json
 from app.cli.screen import WELL, screen, told
 from app.database.clock import ahead
-from app.database.schema import SchemaNotCurrent
+from app.database.schema import SchemaNotCurrent, SchemaTooNew
 from app.settings.model import Settings
 from app.telemetry.processes import Seen, running_processes
 
 WITHIN = 10.0  # seconds for everything
 EVERY = 2.0  # seconds between two looks
 PIPE_WIDTH = 80
+
+
+class Judged(NamedTuple):
+    """What is wrong, and what was read; None if the database could not be read."""
+
+    findings: list[Finding]
+    readings: Readings | None
 
 
 @click.command()
@@ -50,29 +59,34 @@ def status(*, watch: bool, worker: bool, as_json: bool) -> None:
         if as_json or not sys.stdout.isatty():
             raise click.UsageError("--watch needs a terminal, and cannot be used together with --json.")
         sys.exit(_watch(settings))
-    shown = _judged(settings)
+    judged = _judged(settings)
     if as_json:
-        say_json(shown)
+        say_json({"well": not judged.findings, **judged._asdict()})
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
-        for line in _lines(shown, width):
+        for line in _lines(judged, width):
             say(line)
-    sys.exit(0 if shown.well else 1)
+    sys.exit(1 if judged.findings else 0)
 
 
-def _judged(settings: Settings) -> StatusShown:
+def _judged(settings: Settings) -> Judged:
     """The status, also if the database cannot be read; then what is known without it."""
     try:
         return _look(settings)
     except Exception as error:
         if (why := sentence(error)) is None:
             raise
-        behind = isinstance(error, SchemaNotCurrent)
-        name, command = ("schema", "priohook migrate") if behind else ("database", "priohook settings")
+        name, command = _what_to_type(error)
         findings = [critical(name=name, what=why, command=command)]
         if (folder := asyncio.run(spool_folder(settings))) is not None:
             findings += spooled(folder, datetime.now(UTC))
-        return StatusShown(well=False, findings=findings, readings=None)
+        return Judged(findings, None)
+
+
+def _what_to_type(error: Exception) -> tuple[str, str]:
+    if isinstance(error, SchemaTooNew):
+        return "schema", "priohook --version"
+    return ("schema", "priohook migrate") if isinstance(error, SchemaNotCurrent) else ("database", "priohook settings")
 
 
 def _tell_of_worker() -> None:
@@ -90,15 +104,16 @@ async def _running(connection: AsyncConnection) -> tuple[datetime, list[Seen]]:
     return now, await running_processes(connection, now=now)
 
 
-def _look(settings: Settings) -> StatusShown:
-    async def look() -> StatusShown:
+def _look(settings: Settings) -> Judged:
+    async def look() -> Judged:
         async with (
             asyncio.timeout(WITHIN),
             opened(settings, writes=False) as engine,
             engine.connect() as connection,
         ):
             now = datetime.now(UTC) + await ahead(connection)
-            return shown_status(await read_all(connection, settings, now=now), settings)
+            readings = await read_all(connection, settings, now=now)
+            return Judged(judge(readings, settings.alarms), readings)
 
     try:
         return asyncio.run(look())
@@ -113,8 +128,8 @@ def _watch(settings: Settings) -> int:
     with Live(console=console, auto_refresh=False) as live:
         try:
             while True:
-                shown = _judged(settings)
-                well, lines = shown.well, _lines(shown, console.width)
+                judged = _judged(settings)
+                well, lines = not judged.findings, _lines(judged, console.width)
                 style = "bold green" if lines[0] == WELL else "bold red"
                 live.update(Text("\n").join([Text(lines[0], style), *map(Text, lines[1:])]), refresh=True)
                 time.sleep(EVERY)
@@ -122,7 +137,7 @@ def _watch(settings: Settings) -> int:
             return 0 if well else 1
 
 
-def _lines(shown: StatusShown, width: int) -> list[str]:
-    if shown.readings is None:
-        return told(shown.findings, width=width)
-    return screen(shown.readings, shown.findings, width=width)
+def _lines(judged: Judged, width: int) -> list[str]:
+    if judged.readings is None:
+        return told(judged.findings, width=width)
+    return screen(judged.readings, judged.findings, width=width)
