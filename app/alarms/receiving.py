@@ -7,7 +7,7 @@ from app.alarms.findings import Finding, critical, warning
 from app.alarms.places import SpoolFolder
 from app.alarms.readings import Readings, Refused
 from app.alarms.words import counted, lasting, number
-from app.deliveries.dispatch import wants
+from app.deliveries.globs import wants
 from app.settings.alarms import SilenceAlarm
 from app.settings.hours import read_hours
 from app.telemetry.processes import SILENT

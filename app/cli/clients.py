@@ -15,7 +15,8 @@ from app.auth.clients import client_from, digest, new_secret
 from app.auth.first_clients import kept_clients, with_kept_clients
 from app.auth.kept import kept_path
 from app.cli.opened import load_settings, read
-from app.cli.output import first_line, print_json_lines, print_rows, say, say_json
+from app.cli.output import first_line, print_json_lines, say, say_json
+from app.cli.tables import print_rows
 from app.database.schema import SchemaNotCurrent
 from app.events.queries import last_events
 from app.settings.clients import ClientSettings, Scope

@@ -9,9 +9,6 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.findings import Finding, critical
@@ -25,7 +22,7 @@ from app.auth.first_start import complete
 from app.cli.failures import sentence
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import say, say_json
-from app.cli.screen import WELL, screen, told
+from app.cli.screen import screen, told
 from app.database.clock import ahead
 from app.database.schema import SchemaNotCurrent, SchemaTooNew
 from app.settings.model import Settings
@@ -124,17 +121,18 @@ def _look(settings: Settings) -> Judged:
 def _watch(settings: Settings) -> int:
     """Shows the status again and again. Returns the exit status of the last one."""
     well = False
-    console = Console()
-    with Live(console=console, auto_refresh=False) as live:
-        try:
-            while True:
-                judged = _judged(settings)
-                well, lines = not judged.findings, _lines(judged, console.width)
-                style = "bold green" if lines[0] == WELL else "bold red"
-                live.update(Text("\n").join([Text(lines[0], style), *map(Text, lines[1:])]), refresh=True)
-                time.sleep(EVERY)
-        except KeyboardInterrupt:
-            return 0 if well else 1
+    try:
+        while True:
+            judged = _judged(settings)
+            first, *others = _lines(judged, shutil.get_terminal_size().columns)
+            well = not judged.findings
+            click.clear()
+            click.secho(first, fg="green" if well else "red", bold=True)
+            for line in others:
+                say(line)
+            time.sleep(EVERY)
+    except KeyboardInterrupt:
+        return 0 if well else 1
 
 
 def _lines(judged: Judged, width: int) -> list[str]:
