@@ -24,7 +24,7 @@ from app.cli.opened import load_settings, opened, read
 from app.cli.output import say, say_json
 from app.cli.screen import screen, told
 from app.database.clock import ahead
-from app.database.schema import SchemaNotCurrent, SchemaTooNew
+from app.database.schema import NoDatabase, SchemaNotCurrent, SchemaTooNew
 from app.settings.model import Settings
 from app.telemetry.processes import Seen, running_processes
 
@@ -81,6 +81,9 @@ def _judged(settings: Settings) -> Judged:
 
 
 def _what_to_type(error: Exception) -> tuple[str, str]:
+    """The name of the finding and the command."""
+    if isinstance(error, NoDatabase):
+        return "database", "priohook serve"
     if isinstance(error, SchemaTooNew):
         return "schema", "priohook --version"
     return ("schema", "priohook migrate") if isinstance(error, SchemaNotCurrent) else ("database", "priohook settings")

@@ -16,6 +16,10 @@ class SchemaNotCurrent(Exception):
     """The database lacks migrations that this release needs; the text says what to run."""
 
 
+class NoDatabase(SchemaNotCurrent):
+    """There is no SQLite file."""
+
+
 class SchemaTooNew(SchemaNotCurrent):
     """The database is of a newer release, which changed what this one reads."""
 

@@ -85,6 +85,14 @@ def test_what_waits_in_the_spool_is_told_while_the_database_is_away(run, tmp_pat
     assert "\nIn the spool, 1 event has waited for 5 min: the database takes none.\n" in done.text
 
 
+def test_without_a_database_serve_is_what_to_type(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'none.db'}")
+    done = run("status")
+    assert done.status == 1
+    assert done.text.startswith("There is no database")
+    assert done.text.endswith("\n  priohook serve\n")
+
+
 def test_a_schema_that_is_behind_is_told_with_what_to_type(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PRIOHOOK_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
     sqlite3.connect(tmp_path / "empty.db").close()
