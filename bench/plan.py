@@ -28,7 +28,8 @@ class Plan:
         deliveries: How many events a worker finds when it starts.
         delay_seconds: How long events are sent to see how soon they are delivered.
         backlog: How many events a worker finds that starts after a long time, and is watched for `backlog_seconds`.
-        pruned: How many old events are deleted; each slice of load takes `prune_seconds` meanwhile.
+        pruned: How many old events are deleted; each slice of load takes `prune_seconds` meanwhile; `--fast`
+            is watched for `fast_seconds`.
         rough: Whether the figures are worth no verdicts, and no place beside those of other runs.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     backlog_seconds: int = 20
     pruned: int = PRUNED
     prune_seconds: int = 6
+    fast_seconds: int = 30
     storage_seconds: int = 4
     idle_seconds: int = 15
     soak_seconds: int = SOAK_SECONDS
@@ -63,6 +65,7 @@ QUICK = Plan(
     backlog_seconds=5,
     pruned=50_000,
     prune_seconds=2,
+    fast_seconds=5,
     storage_seconds=1,
     idle_seconds=3,
     soak_seconds=10,

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -50,11 +51,20 @@ NEEDED = {
 }
 """Tests that need a package of Debian, which `.ci/run` installs: the package, and whether it is there."""
 
+# Else pytest and each process that a test starts would compile their modules anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Deadlines measure the machine, and function-scoped fixtures are shared between examples on purpose.
 hypothesis_settings.register_profile(
     "ours", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("ours")
+
+FILLED = """
+    SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
+    WHERE relname = ANY($1) AND relnamespace = 'public'::regnamespace AND pg_relation_size(oid) > 0
+"""
 
 CLIENTS = {
     "prioticket": {"secret": SECRET, "scopes": ["webhooks:send"]},
@@ -102,7 +112,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests as slow that need processes: a PostgreSQL server, or what tests/e2e starts."""
+    """Marks tests as slow that need processes: a PostgreSQL server, or what tests/e2e starts.
+
+    They come first, those of tests/e2e before the others: many short ones at the end keep all workers busy.
+    """
     for item in items:
         callspec = getattr(item, "callspec", None)
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -111,6 +124,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         if on_postgres or item.path.is_relative_to(E2E) or item.path.is_relative_to(PROMETHEUS):
             item.add_marker("slow")
+    items.sort(key=lambda item: (not item.path.is_relative_to(E2E), item.get_closest_marker("slow") is None))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -203,10 +217,12 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 async def _empty(url: str) -> None:
+    """Empties the tables that hold something: to truncate all of them takes longer than most tests."""
     connection = await asyncpg.connect(url)
-    tables = ", ".join(f'"{name}"' for name in columns.Base.metadata.tables)
-    await connection.execute("SET session_replication_role = replica")  # the audit's triggers refuse it
-    await connection.execute(f"TRUNCATE {tables}")
+    filled = await connection.fetchval(FILLED, list(columns.Base.metadata.tables))
+    if filled:
+        await connection.execute("SET session_replication_role = replica")  # the audit's triggers refuse it
+        await connection.execute(f"TRUNCATE {filled} CASCADE")
     await connection.close()
 
 

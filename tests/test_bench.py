@@ -135,14 +135,15 @@ def test_not_enough_disk_is_said_before_anything_is_filled(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["receiver", "nostore", "naive", "floor", "starlette"])
-@pytest.mark.parametrize("kind", load.KINDS)
-def test_every_target_takes_an_event(name, kind, tmp_path):
+def test_every_target_takes_an_event_of_each_kind(name, tmp_path):
     url = databases.SQLite(tmp_path).create(name)
+    stores = name in ("receiver", "naive")
     with running(name, url) as target:
-        load.post(target.url, kind)
+        for number, kind in enumerate(load.KINDS, start=1):
+            load.post(target.url, kind)
+            assert databases.count(url) == (number if stores else 0)
         assert rss_mb(target.pid) > 10
         assert cpu_seconds(target.pid) > 0
-    assert databases.count(url) == (name in ("receiver", "naive"))
 
 
 def test_the_bare_commit_is_told_in_milliseconds(tmp_path):

@@ -38,7 +38,7 @@ def no_worker(now: Readings) -> Iterator[Finding]:
 def few_workers(now: Readings, less_than: int) -> Iterator[Finding]:
     """Fewer workers run than should."""
     workers = sum(each.kind == "worker" and each.is_running for each in now.processes)
-    if workers < less_than:
+    if workers < less_than and not any(no_worker(now)):
         what = f"{counted(workers, 'worker runs', 'workers run')}; there should be {less_than} or more."
         yield critical(name="few_workers", what=what, command="priohook worker")
 
@@ -57,14 +57,12 @@ def undispatched(now: Readings, allowed: timedelta) -> Iterator[Finding]:
         yield critical(name="undispatched", what=what, since=oldest, command="priohook status --worker")
 
 
-def down(
-    erp: Standing, at: datetime, failing_for: timedelta = timedelta(0), *, private: bool = True
-) -> Iterator[Finding]:
-    """Its circuit breaker is open. What is not `private` leaves out errors, which may hold a guest's name."""
+def down(erp: Standing, at: datetime, failing_for: timedelta = timedelta(0)) -> Iterator[Finding]:
+    """Its circuit breaker is open."""
     if erp.state is State.OPEN and (erp.failing_since is None or at - erp.failing_since >= failing_for):
         since = f" for {lasting(at - erp.failing_since)}" if erp.failing_since else ""
         last = max(erp.stuck, key=lambda stuck: stuck.last_at or stuck.since, default=None)
-        why = f" ({_why(last, private=private)})" if last else ""
+        why = f" ({_why(last)})" if last else ""
         yield critical(
             name="destination_down",
             subject=erp.name,
@@ -123,9 +121,7 @@ def paused(erp: Standing, at: datetime) -> Iterator[Finding]:
         )
 
 
-def held_back(
-    erp: Standing, at: datetime, older_than: timedelta = timedelta(0), *, private: bool = True
-) -> Iterator[Finding]:
+def held_back(erp: Standing, at: datetime, older_than: timedelta = timedelta(0)) -> Iterator[Finding]:
     """Some deliveries fail again and again, while others succeed."""
     stuck = [each for each in erp.stuck if each.attempts >= STUCK_AFTER and at - each.since >= older_than]
     if erp.state is State.FAILING and stuck:
@@ -135,7 +131,7 @@ def held_back(
         yield warning(
             name="held_back",
             subject=erp.name,
-            what=f"{fail}: {whose} for {lasting(at - first.since)} ({_why(first, private=private)}).",
+            what=f"{fail}: {whose} for {lasting(at - first.since)} ({_why(first)}).",
             since=first.since,
             example=str(first.delivery_id),
             command=typed("deliveries", "list", "--failing", "--destination", erp.name),
@@ -169,10 +165,8 @@ def certificate(erp: Standing, at: datetime, within: timedelta = CERTIFICATE_SOO
         )
 
 
-def _why(stuck: Stuck, *, private: bool) -> str:
-    return met(stuck.last_status, stuck.last_error if private else None).rstrip(".") or str(
-        stuck.last_result or "no answer is known"
-    )
+def _why(stuck: Stuck) -> str:
+    return met(stuck.last_status, stuck.last_error).rstrip(".") or str(stuck.last_result or "no answer is known")
 
 
 def _pending(erp: Standing) -> int:

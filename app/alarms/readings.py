@@ -1,16 +1,18 @@
 """All that is needed to judge whether all is well, read at one moment by a fixed number of bounded queries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
 from sqlalchemy import func, select, text, true
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.changes import Firing
 from app.alarms.kept import firing_alarms, untold_notices
 from app.alarms.places import Disk, SpoolFolder, disks, spool_folder
-from app.database.schema import check_revision, known_revisions
+from app.audit.queries import first_entry_at
+from app.database.schema import SchemaTooNew, check_revision, known_revisions, newer
 from app.deliveries.standings import Backlog, RunningReplay, Standing, running_replays, standings, undispatched
 from app.events.arrivals import (
     LastAccepted,
@@ -28,7 +30,7 @@ from app.reconciliation.outcomes import Outcome, newest_run
 from app.retention.last_backup import LastBackup, last_backup
 from app.retention.space import Growth, database_bytes, growth, stored_events
 from app.settings.model import Settings
-from app.telemetry.processes import list_processes
+from app.telemetry.processes import last_beat, list_processes
 from app.telemetry.refusals import sum_refusals
 from app.telemetry.uses import client_uses
 
@@ -96,6 +98,8 @@ class ClientUse:
     refused_status: int | None
     refused_reason: str | None
     refused_address: str | None
+    same_username: tuple[str, ...] = ()
+    """The other clients with its username. A wrong secret may have been meant for any of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +158,10 @@ class Readings:
     """Those that fire, the last to start first."""
     untold: int = 0
     """How many notices of alarms wait to be told."""
+    receiver_at: datetime | None = None
+    """When a receiver last gave a sign of life, also one that has ended; None if none did within a day."""
+    first_action_at: datetime | None = None
+    """When the oldest action was done that the audit keeps. The first start of a program is one."""
 
 
 async def read(connection: AsyncConnection, settings: Settings, *, now: datetime) -> Readings:
@@ -170,6 +178,15 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
     if connection.dialect.name == "postgresql":
         await connection.execute(select(PREFER_INDEXES))
     schema = await check_revision(connection)
+    try:
+        return await _read(connection, settings, schema, now=now)
+    except (ProgrammingError, OperationalError) as error:  # a column or a table is missing
+        if schema in known_revisions():
+            raise
+        raise SchemaTooNew(newer(schema)) from error
+
+
+async def _read(connection: AsyncConnection, settings: Settings, schema: str, *, now: datetime) -> Readings:
     return Readings(
         at=now,
         version=version("priohook"),
@@ -188,7 +205,7 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
         quarantine=tuple(await refusals_kept(connection)),
         refused_last_10_minutes=tuple(await _refused(connection, since=now - TEN_MINUTES)),
         refused_last_hour=tuple(await _refused(connection, since=now - HOUR)),
-        clients=tuple(ClientUse(**use._asdict()) for use in (await client_uses(connection)).values()),
+        clients=tuple(await _clients(connection, settings)),
         processes=tuple(await _processes(connection, now=now)),
         undispatched=await undispatched(connection),
         destinations=tuple(await standings(connection, settings.destinations, now=now)),
@@ -200,7 +217,18 @@ async def read(connection: AsyncConnection, settings: Settings, *, now: datetime
         sender_addresses=tuple(await sender_addresses(connection)),
         alarms=tuple(await firing_alarms(connection)),
         untold=await untold_notices(connection),
+        receiver_at=await last_beat(connection, "receiver"),
+        first_action_at=await first_entry_at(connection),
     )
+
+
+def without_errors(readings: Readings) -> Readings:
+    """The readings without the errors of consumers, which may hold a guest's name."""
+
+    def silent(standing: Standing) -> Standing:
+        return replace(standing, stuck=tuple(replace(each, last_error=None) for each in standing.stuck))
+
+    return replace(readings, destinations=tuple(silent(each) for each in readings.destinations))
 
 
 async def _refused(connection: AsyncConnection, *, since: datetime) -> list[Refused]:
@@ -216,6 +244,15 @@ async def _refused(connection: AsyncConnection, *, since: datetime) -> list[Refu
         )
         for each in await sum_refusals(connection, since=since, limit=MOST_REFUSED)
     ]
+
+
+async def _clients(connection: AsyncConnection, settings: Settings) -> list[ClientUse]:
+    by_username: dict[str, list[str]] = {}
+    for name, client in settings.clients.items():
+        by_username.setdefault(client.username or name, []).append(name)
+    sharing = {name: set(names) - {name} for names in by_username.values() for name in names}
+    uses = (await client_uses(connection)).values()
+    return [ClientUse(**use._asdict(), same_username=tuple(sorted(sharing.get(use.client, ())))) for use in uses]
 
 
 async def _processes(connection: AsyncConnection, *, now: datetime) -> list[ProcessSeen]:

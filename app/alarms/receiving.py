@@ -7,12 +7,16 @@ from app.alarms.findings import Finding, critical, warning
 from app.alarms.places import SpoolFolder
 from app.alarms.readings import Readings, Refused
 from app.alarms.words import counted, lasting, number
-from app.deliveries.dispatch import wants
+from app.deliveries.globs import wants
 from app.settings.alarms import SilenceAlarm
 from app.settings.hours import read_hours
+from app.telemetry.processes import SILENT
 
 FEW_EVENTS = 5
 """The same hour of last week must have had more events before silence means something."""
+
+FIRST_START = timedelta(minutes=1)
+"""How long the first start may take, for example in compose, which starts a worker before the first receiver."""
 
 SPOOLED_LONG = timedelta(minutes=1)
 SOME_REFUSED = 3
@@ -42,6 +46,20 @@ UNAVAILABLE_FOR = {
 }
 
 
+def no_receiver(now: Readings) -> Iterator[Finding]:
+    """Nobody takes webhooks. One that ended a moment ago is perhaps being restarted."""
+    if any(each.kind == "receiver" and each.is_running for each in now.processes):
+        return
+    last = now.receiver_at
+    started = [each.started_at for each in now.processes if each.is_running]
+    began = min(filter(None, [*started, now.first_action_at]), default=None)
+    if now.at - last < SILENT if last else began is not None and now.at - began < FIRST_START:
+        return
+    for_long = f"for {lasting(now.at - last)}" if last else "for a day or longer" if now.last_events else "yet"
+    what = f"No receiver has run {for_long}: nobody takes webhooks."
+    yield critical(name="no_receiver", what=what, since=last, command="priohook serve")
+
+
 def not_acknowledged(now: Readings) -> Iterator[Finding]:
     """Webhooks that were answered 503: the sender has them alone."""
     refused = [each for each in now.refused_last_10_minutes if each.door == "webhook" and each.status == UNAVAILABLE]
@@ -53,7 +71,10 @@ def not_acknowledged(now: Readings) -> Iterator[Finding]:
 
 
 def sender_refused(now: Readings) -> Iterator[Finding]:
-    """Clients that are known and refused, and were not let in since."""
+    """Clients that are known and refused, and were not let in since.
+
+    Of several clients with one username, nobody knows for which one a wrong secret was meant. So they count as one.
+    """
     uses = {use.client: use for use in now.clients}
     by_client: dict[str, list[Refused]] = {}
     for each in now.refused_last_10_minutes:
@@ -63,14 +84,17 @@ def sender_refused(now: Readings) -> Iterator[Finding]:
         use, refused_at = uses.get(client), max(each.last_at for each in refused)
         if use and use.refused_at and use.refused_status in NOT_LET_IN:
             refused_at = max(refused_at, use.refused_at)
-        last = use.succeeded_at if use else None
+        is_guess = all(each.reason == "wrong_secret" for each in refused)
+        meant = (client, *(use.same_username if use and is_guess else ()))
+        successes = [uses[name].succeeded_at for name in meant if name in uses]
+        last = max(filter(None, successes), default=None)
         if last is None or last < refused_at:
             most = refused[0]
             times = counted(sum(each.requests for each in refused), "time")
             yield critical(
                 name="sender_refused",
                 subject=client,
-                what=f"{client} was refused {times} in the last 10 min, {_whence(refused)}: {_why(most)}.",
+                what=f"{' or '.join(meant)} was refused {times} in the last 10 min, {_whence(refused)}: {_why(most)}.",
                 since=last,
                 example=most.address,
                 command="priohook clients list",

@@ -8,6 +8,7 @@ from app.alarms.findings import Finding, critical, typed, warning
 from app.alarms.forecast import days_left
 from app.alarms.readings import Readings
 from app.alarms.words import counted, lasting, size
+from app.database.schema import newer
 
 EXPIRES_SOON = timedelta(days=14)
 BACKUP_LASTS = timedelta(days=8)
@@ -15,6 +16,12 @@ BACKUP_LASTS = timedelta(days=8)
 
 FEW_DAYS = 7
 LEAST_FREE = 1_000_000_000  # bytes
+
+
+def schema(now: Readings) -> Iterator[Finding]:
+    """The database is of a newer release than this one."""
+    if now.schema_is_newer:
+        yield warning(name="schema", what=newer(now.schema), command="priohook --version")
 
 
 def disk(now: Readings, least: int = LEAST_FREE, few_days: int = FEW_DAYS) -> Iterator[Finding]:
@@ -46,8 +53,7 @@ def silent_processes(now: Readings) -> Iterator[Finding]:
     for silent in now.processes:
         others = [each for each in running if each.kind == silent.kind]
         replaced = any(each.started_at > silent.beat_at for each in others)
-        no_worker = silent.kind == "worker" and not others  # which has a rule of its own
-        if not silent.is_running and not replaced and not no_worker:
+        if not silent.is_running and others and not replaced:  # that none runs at all has rules of its own
             since = lasting(now.at - silent.beat_at)
             yield warning(
                 name="process_silent",

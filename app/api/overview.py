@@ -7,14 +7,16 @@ every few seconds, for at most a twentieth of the time, and only while somebody 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.api.judged import StatusShown, judged, without_database
+from app.alarms.judged import Judged, judged, judged_without_database
+from app.alarms.readings import Readings, read
+from app.database.clock import ahead
 from app.database.schema import SchemaNotCurrent
 from app.events.rates import Rates, Step
 from app.settings.model import Settings
@@ -32,7 +34,7 @@ class Overview:
     """What was read at one moment; `steps` are those of the last day, none if the database could not be read."""
 
     at: datetime
-    status: StatusShown
+    status: Judged
     steps: list[Step]
 
 
@@ -84,11 +86,11 @@ class Overviews:
 
     async def _overview(self) -> Overview:
         try:
-            status = await judged(self._engine, self._settings)
+            status = judged(await read_here(self._engine, self._settings), self._settings)
         except SchemaNotCurrent as error:
-            status = await without_database(self._settings, str(error), is_behind=True)
+            status = await judged_without_database(self._settings, error, why=str(error))
         except DatabaseAway as error:
-            status = await without_database(self._settings, error.message, is_behind=False)
+            status = await judged_without_database(self._settings, error, why=error.message)
         return Overview(datetime.now(UTC), status, await self._steps() if status.readings else [])
 
     async def _steps(self) -> list[Step]:
@@ -97,3 +99,15 @@ class Overviews:
                 return await self._rates.read(connection, now=datetime.now(UTC))
         except DatabaseAway:
             return []
+
+
+async def read_here(engine: AsyncEngine, settings: Settings) -> Readings:
+    """The readings in a receiver's process.
+
+    Raises:
+        SchemaNotCurrent: this release cannot read the database.
+        DatabaseAway: 503.
+    """
+    async with reading(engine) as connection:
+        readings = await read(connection, settings, now=datetime.now(UTC) + await ahead(connection))
+    return replace(readings, receiver_at=readings.at)  # a receiver that answers runs, whatever its row says

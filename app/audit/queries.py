@@ -64,6 +64,12 @@ class ListedEntry:
         return more
 
 
+async def first_entry_at(connection: AsyncConnection) -> datetime | None:
+    """When the oldest action was done that is kept. Of a new database that is the first start of a program."""
+    at: datetime | None = await connection.scalar(select(Entry.at).order_by(Entry.position).limit(1))
+    return at
+
+
 async def list_entries(
     connection: AsyncConnection, narrowed: AuditFilter, *, limit: int, before: int | None = None
 ) -> list[ListedEntry]:

@@ -10,7 +10,8 @@ from app.alarms.channels import Pinging, Untold, open_channel
 from app.alarms.kept import listed_alarms
 from app.alarms.notices import trial
 from app.cli.opened import load_settings, read
-from app.cli.output import print_json_lines, print_rows, say
+from app.cli.output import print_json_lines, say
+from app.cli.tables import print_rows
 from app.events.ids import new_id
 from app.settings.alarms import AlarmChannel
 

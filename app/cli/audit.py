@@ -15,7 +15,8 @@ from app.audit.tables import Action, Channel, Kind
 from app.cli.filters import Moment
 from app.cli.ids import Id
 from app.cli.opened import read
-from app.cli.output import print_json_lines, print_rows, say
+from app.cli.output import print_json_lines, say
+from app.cli.tables import print_rows
 from app.events.tables import Event
 
 SHOWN = ("position", "at", "client", "action", "kind", "target", "reason")

@@ -15,7 +15,8 @@ from app.auth.clients import digest, new_secret
 from app.auth.first_clients import with_kept_clients
 from app.auth.in_force import sources_in_force
 from app.cli.opened import load_settings, read
-from app.cli.output import first_line, print_json_lines, print_rows, say, say_json
+from app.cli.output import first_line, print_json_lines, say, say_json
+from app.cli.tables import print_rows
 from app.database.schema import SchemaNotCurrent
 from app.settings.clients import ClientSettings, Scope
 from app.settings.model import describe

@@ -22,8 +22,9 @@ from app.audit.tables import Action, Kind
 from app.cli.filters import Moment, giving_reason
 from app.cli.ids import Id
 from app.cli.opened import acting, load_settings, opened, read
-from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json, say_nothing_matches
+from app.cli.output import print_fields, print_json_lines, say, say_json, say_nothing_matches
 from app.cli.progress import progress_bar
+from app.cli.tables import print_rows
 from app.database.engines import prefer_indexes
 from app.deliveries import operations
 from app.deliveries.batches import Change, change_in_batches

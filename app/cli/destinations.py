@@ -16,7 +16,8 @@ from app.audit.tables import Action, Kind
 from app.cli.deliveries import apply_to_all, confirm, count
 from app.cli.filters import giving_reason
 from app.cli.opened import acting, change, load_settings, opened, read
-from app.cli.output import print_fields, print_json_lines, print_rows, say, say_json, short_id
+from app.cli.output import print_fields, print_json_lines, say, say_json, short_id
+from app.cli.tables import print_rows
 from app.deliveries import operations
 from app.deliveries.met import met
 from app.deliveries.operations import NobodyKnows, NotDone

@@ -20,13 +20,13 @@ from app.cli.output import (
     cell,
     print_fields,
     print_json_lines,
-    print_rows,
     readable,
     say,
     say_json,
     say_nothing_matches,
     write_body,
 )
+from app.cli.tables import print_rows
 from app.events.fetches import Outcome, outcome_of
 from app.events.queries import (
     EventFilter,

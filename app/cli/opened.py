@@ -43,7 +43,7 @@ async def opened(
     """
     url = settings.database_url
     if engines.is_sqlite(url) and not engines.sqlite_path(url).exists():
-        raise schema.SchemaNotCurrent(f"There is no database {engines.sqlite_path(url)}: `priohook serve` creates it.")
+        raise schema.NoDatabase(f"There is no database {engines.sqlite_path(url)}: `priohook serve` creates it.")
     async with engines.engine_for(url, within=within, writes=writes, of_worker=of_worker) as engine:
         await schema.check_schema(engine)
         yield engine

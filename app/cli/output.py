@@ -2,23 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import click
 from pydantic_core import to_jsonable_python
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from app.telemetry.printing import printable
 
 SHORT_ID = 18
 """Characters of an id that tell it from others: its millisecond, and the 4096th of it."""
 
-LEAST_FOLDED = 20  # characters, for the columns of a table that are folded
 HALF_A_YEAR = timedelta(days=180)
 
 
@@ -45,20 +41,6 @@ def print_json_lines(values: Iterable[object]) -> None:
     """Prints each value as JSON on a line of its own."""
     for value in values:
         say_json(value)
-
-
-def print_rows(
-    rows: Iterable[Mapping[str, Any]], shown: Sequence[str], *, on_terminal: Sequence[str] | None = None
-) -> None:
-    """Prints the columns `shown` of each row, separated by tabs.
-
-    On a terminal it is a table of the columns `on_terminal`, with short ids and times, so that it fits 80 characters.
-    """
-    if sys.stdout.isatty():
-        _print_table(rows, on_terminal or shown, now=datetime.now(UTC))
-    else:
-        for row in rows:
-            say("\t".join(cell(row[name]) for name in shown))
 
 
 def print_fields(thing: Mapping[str, Any]) -> None:
@@ -105,32 +87,3 @@ def short_time(at: datetime, *, now: datetime) -> str:
     if abs(now - at) > HALF_A_YEAR:
         return f"{at:%Y-%m-%d}"
     return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%m-%d %H:%M}"
-
-
-def _print_table(rows: Iterable[Mapping[str, Any]], shown: Sequence[str], *, now: datetime) -> None:
-    console = Console()
-    lines = [[_short(row[name], now=now) for name in shown] for row in rows]
-    widths = {name: max(len(name), *map(len, column)) for name, *column in zip(shown, shown, *lines, strict=True)}
-    whole = _kept_whole(widths, room=console.width)
-    head = (Column(name, no_wrap=name in whole, overflow="fold") for name in shown)
-    table = Table(*head, box=None, pad_edge=False, collapse_padding=True)
-    for line in lines:
-        table.add_row(*map(Text, line))
-    console.print(table)
-
-
-def _kept_whole(widths: Mapping[str, int], *, room: int) -> set[str]:
-    """The columns that a narrow terminal does not fold: ids, to be copied, and the narrowest others."""
-    kept, left = set(), room - LEAST_FOLDED
-    for name in sorted(widths, key=lambda name: (name != "id", widths[name])):
-        left -= widths[name] + 1
-        if left < 0:
-            break
-        kept.add(name)
-    return kept
-
-
-def _short(value: object, *, now: datetime) -> str:
-    if isinstance(value, UUID):
-        return short_id(value)
-    return short_time(value, now=now) if isinstance(value, datetime) else cell(value)

@@ -10,7 +10,8 @@ from app.auth.first_clients import with_kept_clients
 from app.cli.account import account
 from app.cli.lazy import LazyGroup
 from app.cli.opened import load_settings, opened
-from app.cli.output import print_fields, print_rows, say, write_body
+from app.cli.output import print_fields, say, write_body
+from app.cli.tables import print_rows
 from app.database.writing import writing
 from app.prioticket.client import prioticket_of
 from app.prioticket.messages import FetchedOrder

@@ -17,8 +17,9 @@ from app.auth.first_clients import with_kept_clients
 from app.cli.account import account
 from app.cli.filters import Moment, giving_reason
 from app.cli.opened import acting, load_settings, opened
-from app.cli.output import print_fields, print_rows, say, say_json
+from app.cli.output import print_fields, say, say_json
 from app.cli.progress import progress_bar
+from app.cli.tables import print_rows
 from app.database.writing import writing
 from app.prioticket.client import prioticket_of
 from app.prioticket.errors import PrioticketError

@@ -8,7 +8,8 @@ import click
 
 from app.cli.filters import Moment
 from app.cli.opened import read
-from app.cli.output import print_json_lines, print_rows
+from app.cli.output import print_json_lines
+from app.cli.tables import print_rows
 from app.telemetry.refusals import Refused, RefusedSince, list_refusals, sum_refusals
 
 SHOWN = ("requests", "status", "reason", "door", "client", "address", "last")

@@ -19,7 +19,8 @@ from app.cli.filters import choosing_events, giving_reason, read_ids
 from app.cli.following import CONTROLS, find, follow
 from app.cli.ids import Id
 from app.cli.opened import change, load_settings, read
-from app.cli.output import cell, print_fields, print_json_lines, print_rows, say, say_json
+from app.cli.output import cell, print_fields, print_json_lines, say, say_json
+from app.cli.tables import print_rows
 from app.deliveries.plans import InQuarantine, NotReplayable, Plan
 from app.deliveries.plans import plan as plan_replay
 from app.deliveries.queries import list_replays

@@ -1,10 +1,11 @@
 """The screen of `priohook status`: what is wrong, then what was read. Pure; no line is wider than asked."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rich.cells import cell_len, chop_cells
 
+from app.alarms.changes import Firing
 from app.alarms.findings import Finding
 from app.alarms.forecast import days_left
 from app.alarms.readings import EXPIRES_SOON, ProcessSeen, Readings
@@ -21,6 +22,7 @@ MOST_TYPES = 6
 MOST_REFUSALS = 4
 MOST_STUCK = 3
 MOST_ALARMS = 5
+SEEN_LATELY = timedelta(minutes=1)
 WELL = "All is well."
 
 
@@ -97,11 +99,15 @@ def _rows(now: Readings) -> Iterator[tuple[str, str]]:
 def _alarms(now: Readings) -> Iterator[tuple[str, str]]:
     if now.alarms:
         untold = f"; {counted(now.untold, 'notice is', 'notices are')} still to be told" if now.untold else ""
-        shown = (
-            f"{each.kind}{f' {each.subject}' * bool(each.subject)} for {lasting(now.at - each.started_at)}"
-            for each in now.alarms[:MOST_ALARMS]
-        )
+        shown = (_firing(each, now.at) for each in now.alarms[:MOST_ALARMS])
         yield "alarms", f"{counted(len(now.alarms), 'fires', 'fire')}: {', '.join(shown)}{untold}"
+
+
+def _firing(alarm: Firing, at: datetime) -> str:
+    """An alarm. One that is not seen any more fires until its `ends_after` is over, or a worker looks again."""
+    about = f"{alarm.kind} {alarm.subject}".rstrip()
+    seen = f", last seen {_ago(alarm.seen_at, at)}" if at - alarm.seen_at > SEEN_LATELY else ""
+    return f"{about} for {lasting(at - alarm.started_at)}{seen}"
 
 
 def _ending(now: Readings) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,8 @@ from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.cli.filters import giving_reason
 from app.cli.opened import acting, load_settings, opened
-from app.cli.output import print_json_lines, print_rows, say
+from app.cli.output import print_json_lines, say
+from app.cli.tables import print_rows
 from app.database.engines import is_sqlite
 from app.events.moving import Mover
 from app.events.postgres import PostgresWriter

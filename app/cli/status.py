@@ -8,21 +8,17 @@ import time
 from datetime import UTC, datetime
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.alarms.judged import Judged, judged, judged_without_database
 from app.alarms.readings import read as read_all
 from app.alarms.words import lasting
-from app.api.judged import StatusShown, shown_status, without_database
 from app.auth.first_start import complete
 from app.cli.failures import sentence
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import say, say_json
-from app.cli.screen import WELL, screen, told
+from app.cli.screen import screen, told
 from app.database.clock import ahead
-from app.database.schema import SchemaNotCurrent
 from app.settings.model import Settings
 from app.telemetry.processes import Seen, running_processes
 
@@ -47,25 +43,24 @@ def status(*, watch: bool, worker: bool, as_json: bool) -> None:
         if as_json or not sys.stdout.isatty():
             raise click.UsageError("--watch needs a terminal, and cannot be used together with --json.")
         sys.exit(_watch(settings))
-    shown = _judged(settings)
+    found = _judged(settings)
     if as_json:
-        say_json(shown)
+        say_json({"well": found.well, **found._asdict()})
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
-        for line in _lines(shown, width):
+        for line in _lines(found, width):
             say(line)
-    sys.exit(0 if shown.well else 1)
+    sys.exit(0 if found.well else 1)
 
 
-def _judged(settings: Settings) -> StatusShown:
+def _judged(settings: Settings) -> Judged:
     """The status, also if the database cannot be read; then what is known without it."""
     try:
         return _look(settings)
     except Exception as error:
         if (why := sentence(error)) is None:
             raise
-        behind = isinstance(error, SchemaNotCurrent)
-        return asyncio.run(without_database(settings, why, is_behind=behind))
+        return asyncio.run(judged_without_database(settings, error, why=why))
 
 
 def _tell_of_worker() -> None:
@@ -83,15 +78,15 @@ async def _running(connection: AsyncConnection) -> tuple[datetime, list[Seen]]:
     return now, await running_processes(connection, now=now)
 
 
-def _look(settings: Settings) -> StatusShown:
-    async def look() -> StatusShown:
+def _look(settings: Settings) -> Judged:
+    async def look() -> Judged:
         async with (
             asyncio.timeout(WITHIN),
             opened(settings, writes=False) as engine,
             engine.connect() as connection,
         ):
             now = datetime.now(UTC) + await ahead(connection)
-            return shown_status(await read_all(connection, settings, now=now), settings)
+            return judged(await read_all(connection, settings, now=now), settings)
 
     try:
         return asyncio.run(look())
@@ -102,20 +97,21 @@ def _look(settings: Settings) -> StatusShown:
 def _watch(settings: Settings) -> int:
     """Shows the status again and again. Returns the exit status of the last one."""
     well = False
-    console = Console()
-    with Live(console=console, auto_refresh=False) as live:
-        try:
-            while True:
-                shown = _judged(settings)
-                well, lines = shown.well, _lines(shown, console.width)
-                style = "bold green" if lines[0] == WELL else "bold red"
-                live.update(Text("\n").join([Text(lines[0], style), *map(Text, lines[1:])]), refresh=True)
-                time.sleep(EVERY)
-        except KeyboardInterrupt:
-            return 0 if well else 1
+    try:
+        while True:
+            found = _judged(settings)
+            first, *others = _lines(found, shutil.get_terminal_size().columns)
+            well = found.well
+            click.clear()
+            click.secho(first, fg="green" if well else "red", bold=True)
+            for line in others:
+                say(line)
+            time.sleep(EVERY)
+    except KeyboardInterrupt:
+        return 0 if well else 1
 
 
-def _lines(shown: StatusShown, width: int) -> list[str]:
-    if shown.readings is None:
-        return told(shown.findings, width=width)
-    return screen(shown.readings, shown.findings, width=width)
+def _lines(found: Judged, width: int) -> list[str]:
+    if found.readings is None:
+        return told(found.findings, width=width)
+    return screen(found.readings, found.findings, width=width)

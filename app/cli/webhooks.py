@@ -22,7 +22,8 @@ from app.cli.check import check_
 from app.cli.credentials import credentials, webhook_url
 from app.cli.deliveries import confirm
 from app.cli.opened import load_settings, opened
-from app.cli.output import print_json_lines, print_rows, say
+from app.cli.output import print_json_lines, say
+from app.cli.tables import print_rows
 from app.events.queries import copies_of
 from app.prioticket import registering
 from app.prioticket.client import Prioticket, prioticket_of

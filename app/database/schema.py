@@ -16,6 +16,14 @@ class SchemaNotCurrent(Exception):
     """The database lacks migrations that this release needs; the text says what to run."""
 
 
+class NoDatabase(SchemaNotCurrent):
+    """There is no SQLite file."""
+
+
+class SchemaTooNew(SchemaNotCurrent):
+    """The database is of a newer release, which changed what this one reads."""
+
+
 async def check_schema(engine: AsyncEngine) -> None:
     """Returns if this release can use the schema.
 
@@ -36,6 +44,14 @@ async def check_revision(connection: AsyncConnection) -> str:
         has = f"is at {current}" if current else "has no tables yet"
         raise SchemaNotCurrent(f"The database {has}, but this release needs {revisions[-1]}: run `priohook migrate`.")
     return current
+
+
+def newer(revision: str) -> str:
+    """What is said of a database that is of a newer release than this one."""
+    known = known_revisions()[-1]
+    return (
+        f"The database is at {revision}, but this release knows only {known}: use the newer release that migrated it."
+    )
 
 
 def known_revisions() -> tuple[str, ...]:

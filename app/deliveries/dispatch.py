@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.writing import COMMIT_LATER
 from app.deliveries.clocks import AHEAD
+from app.deliveries.globs import wants
 from app.deliveries.queue import lock, prefer_live
 from app.deliveries.registering import DISPATCH_LOCK, register, registered
 from app.deliveries.tables import PENDING, Delivery, Destination, PassedOver
@@ -210,12 +210,6 @@ async def dispatch(
     if passed_over:
         await connection.execute(delete(PassedOver).where(PassedOver.event_id.in_(done)))
     return len(ids)
-
-
-def wants(globs: Sequence[str], event_type: str | None, *event_names: str | None) -> bool:
-    """Whether one of the globs matches the type, or an event name. An event without either matches only `*`."""
-    names = (event_type or "", *(name for name in event_names if name is not None))
-    return any(fnmatchcase(name, glob) for name in names for glob in globs)
 
 
 async def add(

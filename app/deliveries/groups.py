@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.columns import ComparedId
 from app.database.rows import read
-from app.deliveries.queries import BEGUN, RESULT
-from app.deliveries.tables import DEAD, FAILING, PENDING, Attempt, Delivery, DeliveryStatus
+from app.deliveries.queries import BEGUN
+from app.deliveries.tables import DEAD, FAILING, PENDING, RESULT, Attempt, Delivery, DeliveryStatus
 from app.events.ids import made_at
 from app.events.tables import Event
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read
 from app.deliveries.clocks import LONGEST_CLAIM, too_far
 from app.deliveries.retry import LONGEST_DELAY, LONGEST_PROBE
-from app.deliveries.tables import PENDING, Claimed, Delivery, Destination
-from app.deliveries.transitions import HAS_TIME, OF_DELIVERY
+from app.deliveries.tables import LIVE, PENDING, REPLAYED, Claimed, Delivery, Destination
+from app.deliveries.transitions import HAS_TIME, first_due
 
 
 class Outlook(NamedTuple):
@@ -86,12 +86,6 @@ def _ahead(times: Times, *, now: datetime) -> bool:
     return any(too_far(at, longest, now=now) for at, longest in bounds)
 
 
-def first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
-    """When the first delivery of a destination that no worker has claimed is due; of live or of replayed ones."""
-    due = (Delivery.destination == Destination.name, PENDING, HAS_TIME, which, ~exists().where(OF_DELIVERY))
-    return select(Delivery.due_at).where(*due).order_by(Delivery.due_at).limit(1).scalar_subquery()
-
-
 def _last_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
     of_this = (Delivery.destination == Destination.name, PENDING, HAS_TIME)
     return select(func.max(Delivery.due_at)).where(*of_this, which).scalar_subquery()
@@ -101,7 +95,6 @@ def _claims(end: ColumnElement[datetime | None]) -> ColumnElement[datetime | Non
     return select(end).where(Claimed.destination == Destination.name).scalar_subquery()
 
 
-LIVE, REPLAYED = Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None)
 LOOK = select(
     *columns(Destination, Times),
     first_due(LIVE).label("live_at"),

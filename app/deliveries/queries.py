@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from http import HTTPStatus
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,7 +18,6 @@ from sqlalchemy import (
     literal,
     literal_column,
     null,
-    or_,
     select,
     union_all,
 )
@@ -34,6 +32,7 @@ from app.deliveries.tables import (
     FAILING,
     PENDING,
     PENDING_PARTS,
+    RESULT,
     Attempt,
     AttemptResult,
     Claimed,
@@ -195,28 +194,6 @@ class ListedReplay(NamedTuple):
     pending: int
     dead: int
 
-
-_ENDED_PROCESS = ("The function's process ended", "It did not return in time and held up")
-_TOOK_TOO_LONG = ("It did not answer within", "It did not return within", "It could not be connected to within")
-
-
-def _error_begins(*beginnings: str) -> ColumnElement[bool]:
-    return or_(*(Attempt.error.startswith(beginning) for beginning in beginnings))
-
-
-RESULT = func.coalesce(
-    Attempt.result,
-    case(
-        (Attempt.status.between(200, 299), AttemptResult.DELIVERED.value),
-        (Attempt.status == HTTPStatus.GONE, AttemptResult.GONE.value),
-        (Attempt.status.is_not(None), AttemptResult.REFUSED.value),
-        (or_(Attempt.duration_ms.is_(None), _error_begins(*_ENDED_PROCESS)), AttemptResult.LOST.value),
-        (_error_begins(*_TOOK_TOO_LONG), AttemptResult.TIMED_OUT.value),
-        (Attempt.answer.is_not(None), AttemptResult.REFUSED.value),  # the traceback of a function
-        else_=AttemptResult.UNREACHABLE.value,
-    ),
-)
-"""The result of an attempt. If a release before migration 0008 wrote the row, it follows from the other columns."""
 
 _sent: dict[str, ColumnElement[Any]] = {
     "due_at": func.coalesce(Claimed.ends_at, Delivery.due_at),

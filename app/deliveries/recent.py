@@ -11,8 +11,7 @@ from sqlalchemy import ColumnElement, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import read
-from app.deliveries.queries import RESULT
-from app.deliveries.tables import DEAD, FAILING, Attempt, AttemptResult, Delivery
+from app.deliveries.tables import DEAD, FAILING, RESULT, Attempt, AttemptResult, Delivery
 from app.events.ids import id_floor
 
 NEWEST = 100

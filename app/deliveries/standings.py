@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.database import counting
 from app.database.counting import counted
 from app.database.rows import columns, read
-from app.deliveries.outlook import LIVE, REPLAYED, first_due
 from app.deliveries.stuck import Stuck, stuck_deliveries
 from app.deliveries.tables import (
     DEAD,
     FAILING,
+    LIVE,
     PENDING,
+    REPLAYED,
     Claimed,
     Delivery,
     DeliveryStatus,
@@ -26,7 +27,7 @@ from app.deliveries.tables import (
     Replay,
     ReplayStatus,
 )
-from app.deliveries.transitions import HAS_TIME, WAITS
+from app.deliveries.transitions import HAS_TIME, WAITS, first_due
 from app.events.ids import id_floor, made_at
 from app.events.tables import Undispatched
 

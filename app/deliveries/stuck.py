@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from app.database.counting import counted
-from app.deliveries.queries import RESULT
-from app.deliveries.tables import FAILING, Attempt, Delivery
+from app.deliveries.tables import FAILING, RESULT, Attempt, Delivery
 from app.events.ids import made_at
 
 MOST_SHOWN = 10

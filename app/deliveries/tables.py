@@ -2,10 +2,23 @@
 
 from datetime import datetime
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, CheckConstraint, Index, LargeBinary, and_, literal_column, text
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    ColumnElement,
+    Index,
+    LargeBinary,
+    and_,
+    case,
+    func,
+    literal_column,
+    or_,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database.columns import Base, UTCDateTime
@@ -170,6 +183,9 @@ DEAD = Delivery.status == literal_column("'dead'")
 DROPPED = Delivery.status == literal_column("'dropped'")
 """Literals, here and above: with parameters, neither database would use its partial indexes."""
 
+LIVE, REPLAYED = Delivery.replay_id.is_(None), Delivery.replay_id.is_not(None)
+"""Deliveries that dispatch made, and those of replays: most indexes have only one or the other."""
+
 PENDING_PARTS = (
     and_(PENDING, Delivery.due_at.is_(None), Delivery.reference.is_not(None)),
     and_(PENDING, Delivery.due_at.is_not(None), Delivery.replay_id.is_(None)),
@@ -213,10 +229,33 @@ class Attempt(Base):
     status: Mapped[int | None]
     """The HTTP status of the answer; None if there was no answer."""
     result: Mapped[str | None]
-    """An `AttemptResult`; None if a release before migration 0008 wrote the row: see `queries.RESULT`."""
+    """An `AttemptResult`; None if a release before migration 0008 wrote the row: see `RESULT`."""
     error: Mapped[str | None]
     answer: Mapped[bytes | None] = mapped_column(LargeBinary)
     """The first 2 KiB of the answer's body."""
+
+
+_ENDED_PROCESS = ("The function's process ended", "It did not return in time and held up")
+_TOOK_TOO_LONG = ("It did not answer within", "It did not return within", "It could not be connected to within")
+
+
+def _error_begins(*beginnings: str) -> ColumnElement[bool]:
+    return or_(*(Attempt.error.startswith(beginning) for beginning in beginnings))
+
+
+RESULT = func.coalesce(
+    Attempt.result,
+    case(
+        (Attempt.status.between(200, 299), AttemptResult.DELIVERED.value),
+        (Attempt.status == HTTPStatus.GONE, AttemptResult.GONE.value),
+        (Attempt.status.is_not(None), AttemptResult.REFUSED.value),
+        (or_(Attempt.duration_ms.is_(None), _error_begins(*_ENDED_PROCESS)), AttemptResult.LOST.value),
+        (_error_begins(*_TOOK_TOO_LONG), AttemptResult.TIMED_OUT.value),
+        (Attempt.answer.is_not(None), AttemptResult.REFUSED.value),  # the traceback of a function
+        else_=AttemptResult.UNREACHABLE.value,
+    ),
+)
+"""The result of an attempt. If a release before migration 0008 wrote the row, it follows from the other columns."""
 
 
 class Replay(Base):

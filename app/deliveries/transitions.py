@@ -18,9 +18,9 @@ A claim that has run out stays until somebody looks: its attempt was lost with i
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, String, and_, bindparam, case, exists, or_, update
+from sqlalchemy import ColumnElement, String, and_, bindparam, case, exists, or_, select, update
 
-from app.deliveries.tables import PENDING, Claimed, Delivery, DeliveryStatus
+from app.deliveries.tables import PENDING, Claimed, Delivery, DeliveryStatus, Destination
 
 WAITS = Delivery.due_at.is_(None)
 HAS_TIME = Delivery.due_at.is_not(None)
@@ -37,6 +37,12 @@ def in_flight(now: datetime) -> ColumnElement[bool]:
     """Selects, of pending deliveries, those that a worker is sending now."""
     before = and_(CLAIMED_BEFORE, HAS_TIME, Delivery.due_at > now)
     return or_(before, exists().where(OF_DELIVERY, Claimed.ends_at > now))
+
+
+def first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
+    """When the first delivery of a destination that no worker has claimed is due; of live or of replayed ones."""
+    due = (Delivery.destination == Destination.name, PENDING, HAS_TIME, which, ~exists().where(OF_DELIVERY))
+    return select(Delivery.due_at).where(*due).order_by(Delivery.due_at).limit(1).scalar_subquery()
 
 
 class Change(NamedTuple):

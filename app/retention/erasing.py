@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.database.rows import columns, read
 from app.deliveries.operations import drop_of_events
 from app.deliveries.plans import batches
-from app.deliveries.queries import RESULT, of_events
+from app.deliveries.queries import of_events
 from app.deliveries.registering import DISPATCH_LOCK
-from app.deliveries.tables import DEAD, PENDING, Attempt, Delivery, Destination, PassedOver
+from app.deliveries.tables import DEAD, PENDING, RESULT, Attempt, Delivery, Destination, PassedOver
 from app.events.fetches import Fetch, FetchCause, FetchStatus, lock_fetches
 from app.events.tables import Event, Undispatched
 from app.retention.contacts import groups

@@ -114,6 +114,13 @@ async def list_processes(connection: AsyncConnection, *, since: datetime) -> lis
     return await read(connection, query.order_by(Process.beat_at.desc(), Process.id), Seen)
 
 
+async def last_beat(connection: AsyncConnection, kind: Kind) -> datetime | None:
+    """When a process of this kind last gave a sign of life, also if it has ended; None if none did within a day."""
+    newest = select(Process.beat_at).where(Process.kind == kind).order_by(Process.beat_at.desc()).limit(1)
+    at: datetime | None = await connection.scalar(newest)
+    return at
+
+
 async def running_processes(connection: AsyncConnection, *, now: datetime) -> list[Seen]:
     """The processes that run, those that beat last first."""
     seen = await list_processes(connection, since=now - SILENT)

@@ -86,6 +86,13 @@ def test_a_clock_that_is_set_back_by_a_year_delays_neither_the_end_nor_what_is_t
     assert run.after(300, ()).ended
 
 
+def test_what_is_found_twice_is_one_alarm():
+    run = Run()
+    made = run.look([KEYS[0], KEYS[0]])
+    assert len(made.started) == len(run.firing) == 1
+    assert len(run.look([KEYS[0], KEYS[0]]).kept) == 1
+
+
 def test_the_newest_words_are_kept():
     run = Run()
     (alarm,) = run.look({KEYS[0]}).started

@@ -8,6 +8,7 @@ import pytest
 from app.alarms.judgement import judge
 from app.alarms.places import Disk, SpoolFolder
 from app.alarms.readings import ClientUse, Expiry, ProcessSeen, Readings, Refused
+from app.database.schema import newer
 from app.deliveries.standings import Backlog, Standing, State
 from app.deliveries.stuck import Stuck
 from app.events.arrivals import LastAccepted, LastEvent, Numbers, Refusal
@@ -106,7 +107,9 @@ WELL = Readings(
     disks=(Disk("database", "/data", 50 * 10**9, 100 * 10**9),),
     spool=None,
     credentials=(),
+    receiver_at=NOW,
 )
+NOBODY: dict[str, Any] = {"processes": (WORKER,), "receiver_at": None}
 
 
 def refused(**changes: Any) -> tuple[Refused, ...]:
@@ -280,10 +283,34 @@ INCIDENTS = {
         "priohook events list --status quarantined",
     ),
     "a receiver that died": (
-        {"processes": (WORKER, replace(RECEIVER, is_running=False, beat_at=NOW - 5 * MINUTE))},
+        NOBODY | {"receiver_at": NOW - 5 * MINUTE},
+        "no_receiver",
+        "No receiver has run for 5 min: nobody takes webhooks.",
+        "priohook serve",
+    ),
+    "a receiver that died days ago": (
+        NOBODY,
+        "no_receiver",
+        "No receiver has run for a day or longer: nobody takes webhooks.",
+        "priohook serve",
+    ),
+    "a receiver that was never started": (
+        NOBODY | {"last_events": (), "last_accepted": ()},
+        "no_receiver",
+        "No receiver has run yet: nobody takes webhooks.",
+        "priohook serve",
+    ),
+    "one of two receivers that died": (
+        {"processes": (WORKER, RECEIVER, replace(RECEIVER, is_running=False, beat_at=NOW - 5 * MINUTE))},
         "process_silent",
         "A receiver, process 2 on host, has been silent for 5 min.",
         "priohook serve",
+    ),
+    "a database of a newer release": (
+        {"schema": "9999", "schema_is_newer": True},
+        "schema",
+        newer("9999"),
+        "priohook --version",
     ),
     "a process that was not restarted": (
         {"processes": (WORKER, replace(RECEIVER, settings="new", started_at=NOW))},
@@ -330,7 +357,10 @@ def test_an_incident_is_named_with_what_to_type(incident):
         {"refused_last_10_minutes": refused(client="", requests=20)},
         {"quarantine": (Refusal("400: Empty.", 2, ID, NOW - 2 * DAY),)},
         {"processes": (WORKER, RECEIVER, replace(WORKER, is_running=False, beat_at=NOW - 2 * DAY))},
-        {"processes": (), "destinations": ()},
+        {"processes": (RECEIVER,), "destinations": ()},
+        NOBODY | {"receiver_at": NOW - MINUTE / 2},
+        NOBODY | {"processes": (replace(WORKER, started_at=NOW - MINUTE / 2),)},
+        NOBODY | {"processes": (), "destinations": (), "first_action_at": NOW - MINUTE / 2},
         {"growth": Growth(100_000, 10_000)}
         | {"keeps_events_for": 5 * DAY, "disks": (Disk("database", "/data", 5 * 10**9, 10**11),)},
         {"last_backup": LastBackup(NOW - 7 * DAY, "/backups/weekly.db")},
@@ -361,6 +391,24 @@ def test_a_client_that_is_refused_after_it_was_let_in_within_the_same_minute_is_
     assert [each.name for each in found] == ["sender_refused"]
 
 
+def test_clients_that_share_a_username_are_told_together_of_a_wrong_secret():
+    """Nobody knows for which of them it was meant."""
+    guessed = refused(client="new")
+    old, new = used(client="old")[0], used(client="new", succeeded_at=None, same_username=("old",))[0]
+    (found,) = judge(replace(WELL, refused_last_10_minutes=guessed, clients=(old, new)))
+    assert found.what == "new or old was refused 5 times in the last 10 min, from 192.0.2.1: the secret is wrong."
+    assert found.since == old.succeeded_at
+    let_in = replace(old, succeeded_at=NOW)
+    assert judge(replace(WELL, refused_last_10_minutes=guessed, clients=(let_in, new))) == []
+
+
+def test_a_right_secret_that_has_expired_is_told_of_its_own_client():
+    expired = refused(client="old", reason="expired")
+    old, new = used(client="old", same_username=("new",))[0], used(client="new", succeeded_at=NOW)[0]
+    (found,) = judge(replace(WELL, refused_last_10_minutes=expired, clients=(old, new)))
+    assert found.what.startswith("old was refused 5 times")
+
+
 def test_a_client_that_is_refused_from_many_addresses_is_told_once():
     many = [each for number in range(3) for each in refused(address=f"192.0.2.{number}", requests=5 - number)]
     (found,) = judge(replace(WELL, refused_last_10_minutes=tuple(many)))
@@ -375,6 +423,11 @@ def test_what_loses_events_comes_before_what_delays_them_and_that_before_what_wa
     found = judge(replace(WELL, **everything, processes=(RECEIVER,)))
     assert [each.name for each in found] == ["sender_refused", "no_worker", "dead", "quarantined"]
     assert [each.severity for each in found] == ["critical", "critical", "warning", "warning"]
+
+
+def test_a_database_of_a_newer_release_comes_first():
+    found = judge(replace(WELL, schema_is_newer=True, **INCIDENTS["a dead worker"][0]))
+    assert [each.name for each in found] == ["schema", "no_worker"]
 
 
 def test_a_consumer_that_is_down_is_told_with_its_last_failure():

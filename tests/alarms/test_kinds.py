@@ -1,5 +1,6 @@
 """What the settings want to be told, of readings that a test makes."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -7,11 +8,13 @@ import pytest
 
 from app.alarms.judgement import KINDS, alarming, judge
 from app.alarms.places import Disk, SpoolFolder
+from app.alarms.readings import Expiry
 from app.deliveries.standings import Backlog, State
 from app.events.arrivals import LastAccepted, LastEvent, Refusal
 from app.reconciliation.outcomes import Outcome
 from app.settings.alarms import AlarmSettings
 from tests.alarms.test_judgement import DAY, ERP, ID, MINUTE, NOW, RECEIVER, STUCK, WELL, WORKER, erp, numbers, refused
+from tests.pages import PROJECT, page
 
 ALL = AlarmSettings.model_validate({kind: {} for kind in AlarmSettings.model_fields})
 KNOWN = {"sender_addresses": ("192.0.2.1",)}
@@ -31,6 +34,14 @@ def quiet_since(**ages):
 
 def test_each_kind_of_the_settings_has_a_rule():
     assert list(KINDS) == list(AlarmSettings.model_fields)
+
+
+def test_each_finding_is_documented():
+    sources = [path.read_text() for path in (PROJECT / "app" / "alarms").glob("*.py")]
+    names = {name for source in sources for name in re.findall(r"\bname=\"(\w+)\"", source)}
+    listed = re.findall(r"^\| ((?:`\w+` ?)+)\| ", page("operating"), re.MULTILINE)
+    assert names
+    assert names <= {name for cell in listed for name in re.findall(r"\w+", cell)}
 
 
 def test_nothing_is_told_when_all_is_well():
@@ -54,10 +65,11 @@ def test_nothing_is_told_when_all_is_well():
         ({"disks": (Disk("database", "/data", 10**8, 10**11),)}, "disk", "disk"),
         ({"spool": SpoolFolder("/spool", 7, 9, NOW - 5 * MINUTE, None, ())}, "spool", "spool"),
         (
-            {"processes": (WORKER, replace(RECEIVER, is_running=False, beat_at=NOW - 5 * MINUTE))},
+            {"processes": (WORKER, RECEIVER, replace(RECEIVER, is_running=False, beat_at=NOW - 5 * MINUTE))},
             "worker",
             "process_silent",
         ),
+        ({"processes": (WORKER,), "receiver_at": NOW - 5 * MINUTE}, "worker", "no_receiver"),
         ({"reconciliation": Outcome(ID, NOW - HOUR, NOW, 500, 3, 2, 1, None)}, "reconcile", "reconcile_found_missing"),
         (erp(certificate_until=NOW + 3 * DAY), "certificate", "certificate_expires"),
     ],
@@ -87,6 +99,58 @@ def test_bounds_of_the_settings_count(alarms, changes):
 
 def test_fewer_workers_than_there_should_be_are_told():
     assert told({"worker": {"less_than": 2}}) == [("worker", "few_workers")]
+
+
+def test_the_alarm_of_one_worker_says_no_more_than_that_none_runs():
+    found = judge(replace(WELL, processes=(RECEIVER,)), ALL)
+    assert [each.name for each in found] == ["no_worker"]
+
+
+NARROW = AlarmSettings.model_validate(
+    {
+        "silence": {"quiet": "1s"},
+        "backlog": {"older_than": "1s"},
+        "dead": {},
+        "refused": {"more_than": 0},
+        "circuit": {"older_than": "0s"},
+        "disk": {"less_than": "10TB", "days": 1000},
+        "spool": {"older_than": "1s"},
+        "worker": {"less_than": 5},
+        "reconcile": {},
+        "certificate": {"less_than": "365d"},
+    }
+)
+SCARCELY_WRONG = [
+    {},
+    erp(due=1, oldest_due_at=NOW - MINUTE / 2),
+    erp(state=State.PAUSED, paused_at=NOW, due=1, oldest_due_at=NOW - MINUTE),
+    erp(state=State.FAILING, failing=1, stuck=(STUCK,)),
+    erp(state=State.OPEN, failures=9, failing_since=NOW, stuck=(STUCK,)),
+    {"undispatched": Backlog(1, NOW - MINUTE / 2)},
+    {"spool": SpoolFolder("/spool", 7, 9, NOW - MINUTE / 2, None, ())},
+    KNOWN | {"refused_last_10_minutes": refused(client="", requests=3)},
+    {"credentials": (Expiry("prioticket", NOW + 20 * DAY, is_replaced=False),)},
+    numbers(quarantined_last_10_minutes=1),
+]
+
+
+@pytest.mark.parametrize("changes", SCARCELY_WRONG, ids=str)
+def test_whatever_fires_an_alarm_is_in_the_status_too(changes):
+    readings = replace(WELL, **changes)
+    told = {(finding.name, finding.subject) for _, finding in alarming(readings, NARROW)}
+    assert {"few_workers", "disk", "certificate_expires"} <= {name for name, _ in told}
+    found = judge(readings, NARROW)
+    shown = [(finding.name, finding.subject) for finding in found]
+    assert told <= set(shown)
+    assert len(shown) == len(set(shown))
+    severities = [finding.severity for finding in found]
+    assert severities == sorted(severities)  # critical, then warning
+
+
+def test_the_status_tells_the_error_that_an_alarm_leaves_out():
+    stuck = replace(STUCK, last_status=None, last_error="ValueError: Jan Jansen")
+    readings = replace(WELL, **erp(state=State.FAILING, failing=1, stuck=(stuck,)))
+    assert "Jan Jansen" in str(judge(readings, ALL))
 
 
 SILENCE = {"silence": {"quiet": "2h", "between": "08:00-22:00 Europe/Amsterdam"}}

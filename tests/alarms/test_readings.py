@@ -5,6 +5,8 @@ import pytest
 from sqlalchemy import event, insert, text, update
 
 from app.alarms.readings import read
+from app.audit.starts import note_settings
+from app.auth.clients import new_secret
 from app.database import counting
 from app.database.writing import writing
 from app.deliveries import standings
@@ -19,7 +21,7 @@ from app.retention import space
 from app.retention.last_backup import LastBackup
 from app.retention.tables import Backup
 from app.settings.model import Settings
-from app.telemetry.processes import Gauges, Identity, beat
+from app.telemetry.processes import Gauges, Identity, Kind, beat
 from app.telemetry.refusals import add_refusals
 from app.telemetry.tally import Heard
 from app.telemetry.tally import Refusal as CountedRefusal
@@ -255,6 +257,39 @@ async def test_refusals_and_what_is_known_of_clients_are_read(readings, engine, 
     assert [(each.client, each.requests) for each in taken.refused_last_hour] == [("prioticket", 3), ("", 7)]
     (use,) = taken.clients
     assert (use.client, use.succeeded_at, use.refused_at, use.refused_status) == ("prioticket", None, at, 401)
+
+
+async def test_the_last_sign_of_life_of_any_receiver_is_read(readings, engine, workers):
+    assert (await readings()).receiver_at is None
+    beats: list[tuple[Kind, int]] = [("receiver", 7200), ("receiver", 3600), ("worker", 5)]
+    for kind, ago in beats:
+        at = workers.now - timedelta(seconds=ago)
+        identity = Identity.of_this_process(kind, name=f"{kind} {ago}", settings="abc", now=at)
+        async with writing(engine) as connection:
+            await beat(connection, identity, Gauges(), now=at, ended=True)
+    assert (await readings()).receiver_at == workers.now - timedelta(hours=1)
+
+
+async def test_the_first_action_of_the_audit_is_read(readings, engine, workers, database_url):
+    assert (await readings()).first_action_at is None
+    for name, minutes in (("serve", 2), ("worker", 1)):
+        async with writing(engine) as connection:
+            at = workers.now - timedelta(minutes=minutes)
+            await note_settings(connection, Settings(database_url=database_url), name, now=at)
+    assert (await readings()).first_action_at == workers.now - timedelta(minutes=2)
+
+
+async def test_clients_with_one_username_know_each_other(readings, engine, workers):
+    def client(**columns):
+        return {"secret": new_secret(), "scopes": ["webhooks:send"], **columns}
+
+    clients = {"old": client(username="prioticket"), "prioticket": client(), "gate": client()}
+    heard = Heard(workers.now)
+    async with writing(engine) as connection:
+        await add_uses(connection, {"old": heard, "prioticket": heard, "gate": heard, "gone": heard})
+    taken = await readings(clients=clients)
+    same = {use.client: use.same_username for use in taken.clients}
+    assert same == {"old": ("prioticket",), "prioticket": ("old",), "gate": (), "gone": ()}
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -4,13 +4,14 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from socket import create_server
 
 import pytest
 from aiohttp import web
 from sqlalchemy import select, update
 from standardwebhooks import Webhook
 
-from app.alarms.kept import GIVEN_UP_AFTER, firing_alarms, listed_alarms, untold_notices
+from app.alarms.kept import FIRST_REST, GIVEN_UP_AFTER, firing_alarms, listed_alarms, untold_notices
 from app.alarms.leading import leading
 from app.alarms.tables import Notice
 from app.alarms.watching import AlarmWatch
@@ -45,13 +46,14 @@ class Listener:
         return web.Response(status=self.status)
 
     @asynccontextmanager
-    async def running(self):
+    async def running(self, port=0):
         app = web.Application()
         app.router.add_route("*", "/{any:.*}", self.take)
         runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/secret-path"
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        self.port = runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}/secret-path"
         try:
             yield self
         finally:
@@ -234,6 +236,45 @@ async def test_a_channel_that_hangs_holds_up_no_other_and_not_the_end(database_u
                     await asyncio.sleep(0.01)
     async with engine.connect() as connection:
         assert await untold_notices(connection) == 1
+
+
+@pytest.fixture
+def apprised(watched, monkeypatch):
+    """`apprised(port)` is a worker that tells a channel of apprise."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return lambda port: watched(alarm_channels={"ops": {"url": f"json://127.0.0.1:{port}/secret-path"}})
+
+
+async def test_a_channel_of_apprise_is_told_what_is_wrong_and_what_to_type(apprised, circuit, listener):
+    worker = apprised(listener.port)
+    await circuit(is_open=True)
+    await worker.look()
+    await worker.tell()
+    (told,) = listener.told
+    assert (told["title"], told["type"]) == ("priohook: circuit erp: destination down", "failure")
+    assert "erp has failed 10 times in a row" in told["message"]
+    assert "Type: priohook deliveries list --failing --destination erp" in told["message"]
+
+
+async def test_a_channel_of_apprise_that_is_away_is_logged_and_told_later(apprised, workers, circuit, engine, caplog):
+    with create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    worker = apprised(port)
+    await circuit(is_open=True)
+    await worker.look()
+    await worker.tell()
+    (untold,) = [record.fields for record in caplog.records if record.message == "alarm_untold"]
+    assert (untold["channel"], untold["attempts"]) == ("ops", 1)
+    assert untold["next_at"] == str(workers.now + FIRST_REST)
+    assert untold["error"].startswith("Apprise could not tell it: ")
+    assert "secret-path" not in untold["error"]
+    workers.wait(FIRST_REST.total_seconds())
+    async with Listener().running(port) as back:
+        await worker.tell()
+        await worker.tell()
+    assert [each["title"] for each in back.told] == ["priohook: circuit erp: destination down"]
+    async with engine.connect() as connection:
+        assert await untold_notices(connection) == 0
 
 
 async def test_a_ping_is_sent_only_while_no_critical_alarm_fires(watched, workers, circuit):

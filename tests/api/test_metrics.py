@@ -185,6 +185,8 @@ async def test_each_series_is_documented_and_each_that_is_used_exists(settings, 
     assert len(ours) > 25
     table = re.findall(r"^\| `(priohook_\w+)`", documented("metrics"), re.MULTILINE)
     assert sorted(table) == sorted(ours)
+    rows = re.findall(r"^\| `(priohook_\w+)` \| \w+ \| ([^|]*)\|", documented("metrics"), re.MULTILINE)
+    labels = {name: {*re.findall(r"`(\w+)`", cell), "instance", "le"} for name, cell in rows}
     parts = {
         f"{name}{part}" for name, kind in names.items() if kind == "histogram" for part in ("_bucket", "_sum", "_count")
     }
@@ -193,3 +195,6 @@ async def test_each_series_is_documented_and_each_that_is_used_exists(settings, 
         used = set(re.findall(r"\b(?:priohook|process)_\w+", path.read_text()))
         assert used, path
         assert used <= set(names) | parts, path
+        for name, chosen in re.findall(r"\b(priohook_\w+)\{([^}]*)\}", path.read_text()):
+            series = name if name in labels else name.rpartition("_")[0]
+            assert set(re.findall(r"(\w+)!?[=~]+", chosen)) <= labels[series], (path, name)

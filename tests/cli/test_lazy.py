@@ -37,6 +37,13 @@ def test_a_list_of_events_imports_neither_the_server_nor_the_receiver_nor_alembi
     assert done.stdout == "set()\n"
 
 
+def test_the_status_imports_neither_the_api_nor_what_only_workers_and_tables_on_a_terminal_need():
+    named = ("app.api", "app.deliveries.dispatch", "app.deliveries.claims", "app.deliveries.queries", "rich.console")
+    code = f"import sys, app.cli.status; print(set(sys.modules) & {set(named)})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n"
+
+
 def test_what_a_command_imports_is_never_searched_for_garbage():
     code = "import gc; from app.cli.main import priohook; before = gc.get_freeze_count(); "
     code += "priohook.get_command(None, 'events'); print(before, gc.get_freeze_count() > 10_000, gc.isenabled())"

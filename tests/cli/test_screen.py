@@ -9,6 +9,7 @@ from app.cli.screen import screen
 from app.deliveries.standings import State
 from app.retention.last_backup import LastBackup
 from tests.alarms.test_judgement import ERP, INCIDENTS, NOW, STUCK, WELL, refused
+from tests.cli.test_alarms import FIRING
 
 
 def shown(width=80, **changes):
@@ -66,6 +67,14 @@ def test_what_was_read_is_told_in_words():
         "disk 50 GB of 100 GB free (database), enough for 555 days",
     ):
         assert told in text
+
+
+def test_an_alarm_that_fires_on_while_nothing_is_wrong_says_when_it_was_last_seen():
+    alarm = replace(FIRING, started_at=NOW - timedelta(minutes=12), seen_at=NOW - timedelta(minutes=3))
+    lines = shown(alarms=(alarm,))
+    assert lines[0] == "All is well."
+    assert "alarms      1 fires: backlog erp for 12 min, last seen 3 min ago" in lines
+    assert "alarms      1 fires: backlog erp for 12 min" in shown(alarms=(replace(alarm, seen_at=NOW),))
 
 
 def test_the_last_backup_of_a_sqlite_file_is_told():

@@ -4,14 +4,17 @@ import socket
 import sqlite3
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
+from app.api.status import StatusShown
 from app.cli import status
 from app.database.engines import engine_for
+from app.database.schema import known_revisions
 from app.database.writing import writing
 from app.events.rows import Row
 from app.events.spool_file import SpoolFile
@@ -22,8 +25,9 @@ from tests.events.stores import new_event
 ERP = {"erp": {"url": "https://erp.example/in"}}
 
 
-def test_an_idle_installation_is_well_and_status_0(run, fill):
+def test_an_idle_installation_is_well_and_status_0(run, fill, beats):
     fill()
+    beats("receiver", host="another", ago=5)
     done = run("status")
     assert (done.status, done.errors) == (0, "")
     assert done.text.startswith("All is well.\n\npriohook    0.1.0 on ")
@@ -37,7 +41,8 @@ def test_something_wrong_is_status_1_and_the_first_line(run, working):
     working(pause)
     done = run("status")
     assert done.status == 1
-    assert done.text.startswith("No worker runs: nothing is delivered.\n  priohook worker\n")
+    nobody = "No receiver has run yet: nobody takes webhooks.\n  priohook serve\n"
+    assert done.text.startswith(nobody + "No worker runs: nothing is delivered.\n  priohook worker\n")
     assert "\nerp has been paused for 60 min, and 0 deliveries wait: By hand.\n" in done.text
     assert "\n  priohook destinations resume erp\n" in done.text
 
@@ -49,6 +54,7 @@ def test_json_has_the_same(run, working):
     assert (done.status, shown["well"]) == (1, False)
     assert "destination_paused" in [each["name"] for each in shown["findings"]]
     assert shown["readings"]["destinations"][0]["state"] == "paused"
+    assert json.loads(StatusShown.model_validate(shown).model_dump_json()) == shown  # the API answers the same
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -79,6 +85,14 @@ def test_what_waits_in_the_spool_is_told_while_the_database_is_away(run, tmp_pat
     assert "\nIn the spool, 1 event has waited for 5 min: the database takes none.\n" in done.text
 
 
+def test_without_a_database_serve_is_what_to_type(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIOHOOK_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'none.db'}")
+    done = run("status")
+    assert done.status == 1
+    assert done.text.startswith("There is no database")
+    assert done.text.endswith("\n  priohook serve\n")
+
+
 def test_a_schema_that_is_behind_is_told_with_what_to_type(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PRIOHOOK_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
     sqlite3.connect(tmp_path / "empty.db").close()
@@ -86,6 +100,61 @@ def test_a_schema_that_is_behind_is_told_with_what_to_type(run, tmp_path, monkey
     assert done.status == 1
     assert done.text.startswith("The database has no tables yet, but this release needs ")
     assert done.text.endswith("\n  priohook migrate\n")
+
+
+@pytest.fixture
+def schema_at(fill, database_url):
+    """`with schema_at("0001"):` the database is at this migration."""
+
+    async def put(revision):
+        async with engine_for(database_url) as engine, writing(engine) as connection:
+            before = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+            await connection.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
+        return before
+
+    @contextmanager
+    def schema_at(revision):
+        before = asyncio.run(put(revision))
+        try:
+            yield
+        finally:
+            asyncio.run(put(before))
+
+    fill()
+    return schema_at
+
+
+def test_a_database_of_an_older_release_is_status_1_with_what_to_type(run, schema_at):
+    with schema_at("0001"):
+        done = run("status")
+    assert (done.status, done.errors) == (1, "")
+    head = known_revisions()[-1]
+    told = f"The database is at 0001, but this release needs {head}: run `priohook migrate`."
+    assert " ".join(done.text.split()) == f"{told} priohook migrate"
+
+
+def test_a_database_of_a_newer_release_is_status_1_with_what_to_type_and_all_that_can_be_read(run, schema_at, beats):
+    beats("receiver", host="here", ago=5)
+    with schema_at("9999"):
+        done = run("status")
+    assert (done.status, done.errors) == (1, "")
+    head = known_revisions()[-1]
+    told = f"The database is at 9999, but this release knows only {head}: use the newer release that migrated it."
+    assert " ".join(done.text.split()).startswith(f"{told} priohook --version priohook ")
+    assert ", schema 9999\n" in done.text
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_newer_database_that_cannot_be_read_is_not_blamed_on_the_connection(run, schema_at, tmp_path):
+    with schema_at("9999"):
+        connection = sqlite3.connect(tmp_path / "priohook.db")
+        connection.execute("ALTER TABLE refusals RENAME TO denials")
+        done = run("status")
+        connection.execute("ALTER TABLE denials RENAME TO refusals")
+        connection.close()
+    assert done.status == 1
+    assert done.text.startswith("The database is at 9999, but this release knows only ")
+    assert done.text.endswith("\n  priohook --version\n")
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -117,8 +186,9 @@ def test_watch_needs_a_terminal(run, fill):
     assert run("status", "--watch").status == 2
 
 
-def test_watch_repaints_until_it_is_interrupted(run, fill, terminal, monkeypatch):
+def test_watch_repaints_until_it_is_interrupted(run, fill, beats, terminal, monkeypatch):
     fill()
+    beats("receiver", host="here", ago=5)
     looks = []
 
     def wait(seconds):

@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy import select
 
 from app.database.writing import writing
-from app.deliveries.dispatch import BATCH, MOST_MADE, Dispatcher, dispatch, events_at_once, wants
+from app.deliveries.dispatch import BATCH, MOST_MADE, Dispatcher, dispatch, events_at_once
+from app.deliveries.globs import wants
 from app.deliveries.registering import register
 from app.deliveries.tables import PassedOver
 from tests.deliveries.workers import ALL

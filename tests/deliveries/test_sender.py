@@ -2,6 +2,7 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 
 from app.deliveries.claims import Claim
@@ -34,6 +35,7 @@ class Prompt:
         return Outcome(AttemptResult.DELIVERED, status=200)
 
 
+@pytest.mark.slow
 async def test_one_transaction_is_for_all_attempts_that_a_prompt_consumer_is_about_to_answer(engine):
     workers = Workers(engine, max_in_flight=MOST_IN_FLIGHT)
     await workers.register()

@@ -160,8 +160,8 @@ def test_a_worker_that_is_killed_is_started_again(database_url, serve, consumer)
     consumer.until(everything_arrived(consumer, first + second))
 
 
-def test_a_worker_ends_with_the_serve_that_started_it(database_url, serve, consumer):
-    server = serve(with_worker=True, **delivering(database_url, consumer))
+def test_a_worker_ends_with_the_serve_that_started_it(sqlite_url, serve, consumer):
+    server = serve(with_worker=True, **delivering(sqlite_url, consumer))
     consumer.until(everything_arrived(consumer, send(server, "P1")))
     worker = worker_of(server)
     server.signal(SIGKILL)
@@ -169,9 +169,9 @@ def test_a_worker_ends_with_the_serve_that_started_it(database_url, serve, consu
     consumer.until(lambda: not is_running(worker))
 
 
-def test_a_broken_function_does_not_keep_events_from_being_stored(database_url, serve):
+def test_a_broken_function_does_not_keep_events_from_being_stored(sqlite_url, serve):
     destinations = json.dumps({"own": {"url": "python:nowhere:handle"}})
-    server = serve(with_worker=True, **configured(database_url, destinations=destinations))
+    server = serve(with_worker=True, **configured(sqlite_url, destinations=destinations))
     send(server, "P1")
     ends = monotonic() + ENDS_WITHIN
     while "nowhere" not in server.stderr:
@@ -257,7 +257,7 @@ def test_sigterm_waits_for_the_attempt_under_way(database_url, serve, work, cons
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_a_function_of_ones_own_is_called_with_the_event(database_url, serve, tmp_path, kind):
+def test_a_function_of_ones_own_is_called_with_the_event(sqlite_url, serve, tmp_path, kind):
     module = f"""
 import pathlib
 {kind} handle(event):
@@ -267,7 +267,7 @@ import pathlib
 """
     (tmp_path / "mine.py").write_text(module)
     destinations = json.dumps({"own": {"url": "python:mine:handle", "events": ["ORDER_*"]}})
-    server = serve(with_worker=True, **configured(database_url, destinations=destinations))
+    server = serve(with_worker=True, **configured(sqlite_url, destinations=destinations))
     (event_id,) = send(server, "P1")
     handled = tmp_path / "handled"
     ends = monotonic() + ENDS_WITHIN

@@ -115,9 +115,9 @@ def test_an_order_is_stored_as_a_fetched_event_once(serve, priohook, simulated, 
     assert "Events of this order were erased, so it is not fetched again." in refused.stderr
 
 
-def test_a_sample_that_prioticket_sends_is_found_in_the_database(serve, priohook, simulated, database_url):
+def test_a_sample_that_prioticket_sends_is_found_in_the_database(serve, priohook, simulated, sqlite_url):
     api = simulated("--count", "3", "--rate", "200")
-    settings = configured(database_url) | api.settings
+    settings = configured(sqlite_url) | api.settings
     server = serve(**settings)
     settings |= {"public_url": server.url}
     assert priohook("prioticket", "webhooks", "register", "--no-check", **settings).returncode == 0

@@ -30,8 +30,8 @@ class Redirecting(BaseHTTPRequestHandler):
         pass
 
 
-async def test_the_closing_table_is_what_the_database_has(serve, priohook, database_url):
-    server = serve(**configured(database_url, body_timeout="1"))
+async def test_the_closing_table_is_what_the_database_has(serve, priohook, sqlite_url):
+    server = serve(**configured(sqlite_url, body_timeout="1"))
     arguments = ["--duplicates", "0.1", "--out-of-order", "0.1", "--bad", "0.2", "--seed", "5", "--json"]
     done = priohook("simulate", server.url, "--user", USER, "--count", "300", *arguments)
     result = json.loads(done.stdout)
@@ -39,7 +39,7 @@ async def test_the_closing_table_is_what_the_database_has(serve, priohook, datab
     assert result["events"] == 300
     assert result["sent"]["event"] == {"200": 300}
     assert result["quarantined"] > 10
-    assert await statuses(database_url) == {"accepted": result["events"], "quarantined": result["quarantined"]}
+    assert await statuses(sqlite_url) == {"accepted": result["events"], "quarantined": result["quarantined"]}
 
 
 def test_without_a_user_it_takes_the_clients_of_the_first_start(serve, priohook, tmp_path):

@@ -83,8 +83,8 @@ def test_strangers_who_take_nothing_do_not_delay_the_end(serve):
     assert "Traceback" not in server.stderr
 
 
-def test_a_waiting_connection_makes_room_for_a_new_one(serve, database_url):
-    server = serve(**configured(database_url, max_connections="4"))
+def test_a_waiting_connection_makes_room_for_a_new_one(serve, sqlite_url):
+    server = serve(**configured(sqlite_url, max_connections="4"))
     with dial(server) as first, dial(server) as second:
         assert second.send(request(new_event())).reply().status == 200
         with dial(server) as third:
@@ -94,8 +94,8 @@ def test_a_waiting_connection_makes_room_for_a_new_one(serve, database_url):
             assert second.send(request(new_event())).reply().status == 200
 
 
-def test_one_connection_too_many_gets_503_while_all_others_have_a_request_under_way(serve, database_url):
-    server = serve(**configured(database_url, max_connections="4"))
+def test_one_connection_too_many_gets_503_while_all_others_have_a_request_under_way(serve, sqlite_url):
+    server = serve(**configured(sqlite_url, max_connections="4"))
     body = new_event()
     with dial(server) as first, dial(server) as second:
         for wire in (first, second):

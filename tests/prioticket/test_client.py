@@ -105,6 +105,7 @@ async def test_the_key_is_checked_in_production():
             await client.order(reference)
 
 
+@pytest.mark.slow
 async def test_a_list_has_each_order_once_however_many_pages_it_has():
     fake = Fake()
     references = fake.orders(1500)
@@ -113,6 +114,7 @@ async def test_a_list_has_each_order_once_however_many_pages_it_has():
     assert len(fake.paths()) == -(-len(references) // 100)
 
 
+@pytest.mark.slow
 async def test_a_list_loses_nothing_while_orders_change_and_come():
     fake = Fake()
     before = fake.orders(1000)
@@ -157,6 +159,7 @@ async def test_one_token_serves_an_hour_however_many_ask_at_once():
         assert fake.tokens == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expires_in", [2, "2"])
 async def test_a_token_that_ends_in_the_middle_of_a_list_is_renewed(expires_in):
     fake = Fake(expires_in=expires_in)

@@ -173,6 +173,7 @@ def test_of_a_repeated_name_the_last_one_counts():
     assert (found.api_version, found.type) == ("2", "X")
 
 
+@pytest.mark.slow
 @given(st.binary() | st.text().map(str.encode))
 @example(payload("11-error-body"))
 def test_any_bytes_are_read_or_refused(body):

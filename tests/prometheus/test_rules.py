@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from tests.pages import PROJECT
-from tests.test_runbooks import RULES
+from tests.test_runbooks import DASHBOARD, RULES
 
 FOLDER = PROJECT / "deploy" / "prometheus"
 START = 0  # promtool's clock begins at the epoch
@@ -27,6 +27,7 @@ WELL = {
     "priohook_events_same_hour_last_week": "3600x2000",
     'priohook_spool_oldest_seconds{instance="one"}': "0x2000",
     "priohook_fetches_refused": "0x2000",
+    'priohook_processes{kind="receiver",state="running"}': "1x2000",
     'priohook_processes{kind="worker",state="running"}': "1x2000",
     'priohook_processes{kind="worker",state="silent"}': "0x2000",
     "priohook_undispatched_events": "3x2000",
@@ -56,6 +57,7 @@ WRONG = {
 }
 
 FIRES = {
+    "PriohookNoReceiver": {'priohook_processes{kind="receiver",state="running"}': "0x2000"},
     "PriohookNotAcknowledging": {'priohook_http_requests_total{endpoint="webhook",status="503"}': "0x50 1x2000"},
     "PriohookSenderRefused": WRONG,
     "PriohookSilence": SILENT,
@@ -94,6 +96,9 @@ FIRES = {
 }
 
 WELL_TOO = {
+    "a receiver that is being restarted": {
+        'priohook_processes{kind="receiver",state="running"}': "1x58 0 1x2000",
+    },
     "a destination that makes dispatch wait": {
         "priohook_undispatched_oldest_seconds": "300x2000",
         'priohook_deliveries{destination="erp",state="due"}': "100x2000",
@@ -159,6 +164,18 @@ def test_no_alert_fires_because_of(case, tmp_path):
 
 def test_each_rule_is_tried():
     assert set(FIRES) == {rule["alert"] for rule in RULES}
+
+
+def test_each_expression_of_the_dashboard_can_be_read(tmp_path):
+    asked = [each["expr"] for panel in DASHBOARD["panels"] for each in panel.get("targets", ())]
+    asked += [each["expr"] for each in DASHBOARD["annotations"]["list"]]
+    plain = [each.replace("$__rate_interval", "5m") for each in asked]
+    rules = [{"record": f"asked:{number}", "expr": each} for number, each in enumerate(plain)]
+    path = tmp_path / "dashboard.rules.yml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run(["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False)  # noqa: S607
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"SUCCESS: {len(asked)} rules found" in done.stdout
 
 
 def test_the_example_is_a_valid_configuration():

@@ -26,6 +26,7 @@ def references(pages):
     return [item["order_reference"] for page in pages for item in page.page.items]
 
 
+@pytest.mark.slow
 async def test_a_list_that_is_too_long_to_be_reached_is_read_in_parts(monkeypatch):
     fake = Fake()
     many = [

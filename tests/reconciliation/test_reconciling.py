@@ -49,6 +49,7 @@ async def rows(engine):
         return await events(connection)
 
 
+@pytest.mark.slow
 async def test_afterwards_the_store_has_the_newest_state_of_every_order(engine, database_url):
     fake = Fake()
     steps = lived(fake, 400)
