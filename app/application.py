@@ -227,7 +227,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
 
     def session(scope: Scope) -> Door:
         door = Middleware(SessionDoor, keys=keys, clients=clients, scope=scope, public_url=settings.public_url)
-        return Door(scheme="session", scope=scope, middleware=door, behind=turns)
+        return Door(scheme="session", scope=scope, middleware=door, behind=in_turn)
 
     signs = signing.Signing(
         keys=keys,
