@@ -156,11 +156,13 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         with log.running(), logging_to(log):
             known, now = Health(), datetime.now(UTC)
             identity = Identity.of_this_process("receiver", name=new_name(), settings=digest_of(settings), now=now)
-            # Two engines: even if the API uses all its connections, a balancer must not take the receiver for dead.
+            # Even if the API uses all its connections, a balancer must not take the receiver for dead. The stream must
+            # not read a standby.
             url = settings.database_url
             async with (
                 engine_for(url, within=STATEMENT, writes=False) as engine,
                 engine_for(url, within=STATEMENT) as looking,
+                engine_for(url, within=STATEMENT) as followed,
             ):
                 tell_ignored(url)
                 before = partial(_check, engine, settings)
@@ -169,7 +171,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
                     spans.running(),
                     telling_of_expiry(clients),
                     watching(looking, known, commits=True),
-                    Feed(engine, waking=partial(_waking, url)).running() as feed,
+                    Feed(followed, waking=partial(_waking, url)).running() as feed,
                     _notifier(url, feed) as stored,
                     _store(settings, stored, known, before=None if checked else before, meter=meter).running() as store,
                     Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
@@ -190,6 +192,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
                         "waits": Semaphore(replay.MOST_WAITING),
                         "feed": feed,
                         "overviews": overviews,
+                        "turns": turns,
                     }
 
     failures = Limit(FAILURES)
@@ -204,12 +207,13 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
         body_timeout=settings.body_timeout,
         on_unprocessable=settings.on_unprocessable,
     )
-    turns = Middleware(InTurn, turns=Turns(receiving=receive.is_busy))
+    turns = Turns(receiving=receive.is_busy)
+    in_turn = Middleware(InTurn, turns=turns)
 
     def bearer(scope: Scope) -> Door:
         door = Middleware(BearerDoor, keys=keys, clients=clients, failures=failures, scope=scope)
         problems = (*BEARER_PROBLEMS, TooManyRequests)
-        return Door(scheme="bearer", scope=scope, problems=problems, middleware=door, behind=turns)
+        return Door(scheme="bearer", scope=scope, problems=problems, middleware=door, behind=in_turn)
 
     token = TokenEndpoint(
         keys=keys,
@@ -223,7 +227,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
 
     def session(scope: Scope) -> Door:
         door = Middleware(SessionDoor, keys=keys, clients=clients, scope=scope, public_url=settings.public_url)
-        return Door(scheme="session", scope=scope, middleware=door, behind=turns)
+        return Door(scheme="session", scope=scope, middleware=door, behind=in_turn)
 
     signs = signing.Signing(
         keys=keys,

@@ -9,6 +9,7 @@ from typing import NotRequired, TypedDict
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.api.overview import Overviews
+from app.api.turns import Turns
 from app.auth.clients import Client
 from app.events.feed import Feed
 from app.settings.model import DestinationSettings, Settings
@@ -32,6 +33,7 @@ class State(TypedDict):
     waits: Semaphore
     feed: Feed
     overviews: Overviews
+    turns: Turns
     client: NotRequired[Client]  # from the door
     token_ends_at: NotRequired[datetime]  # from the door
     request_id: NotRequired[str]  # from the middleware

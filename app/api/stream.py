@@ -6,7 +6,7 @@ being an event.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.events import EventChoice, EventSummary
 from app.api.state import State
-from app.events.feed import MOST_LISTENERS, Feed, FeedNotReady, Listener, TooManyListeners
+from app.events.feed import MOST_LISTENERS, MOST_OF_CLIENT, Feed, FeedNotReady, Listener, TooManyListeners
 from app.events.ids import id_floor
 from app.events.positions import Place, Placed, found, stored_after, stored_until
 from app.events.queries import ListedEvent
@@ -31,9 +31,6 @@ from app.web.transactions import DatabaseAway, reading
 HEARTBEAT = timedelta(seconds=15)
 RETRY = timedelta(seconds=2)
 PAGE = 200
-REST = 2.0
-"""Between two pages of what was stored before, the stream rests so many times as long as the page took."""
-
 PLACE = re.compile(r"([ph])(\d{1,18})-([0-9a-f]{32})", re.ASCII)
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 MEDIA_TYPE = "text/event-stream"
@@ -80,8 +77,10 @@ def _has(event: ListedEvent, part: str) -> bool:
         "sorted by id, or else with the next event. An event that is released from quarantine does not come again. "
         f"Every {HEARTBEAT.total_seconds():g} seconds a comment follows, and the `id` of how far the stream has come. "
         "The stream ends when its token does, when the receiver ends, and when its client reads too slowly: connect "
-        f"again to resume. At most {MOST_LISTENERS} clients can follow each process of a receiver."
+        f"again to resume. At most {MOST_LISTENERS} can follow each process of a receiver, of one client "
+        f"{MOST_OF_CLIENT}."
     ),
+    headers={"Last-Event-ID": "The last `id` that came: the stream goes on after it."},
     query=StreamQuery,
     answers={
         200: Answer(
@@ -98,18 +97,18 @@ async def stream(request: Request[State]) -> Response:
     if request.method == "HEAD":
         return Response(headers=HEADERS, media_type=MEDIA_TYPE)
     feed: Feed = request.state["feed"]
-    leave = await feed.admit()
+    listener = await feed.admit(request.state["client"].name)
     try:
         if place is not None:
-            async with reading(request.state["engine"]) as connection:
+            async with reading(feed.engine) as connection:
                 place = await found(connection, place, head=feed.head)
         elif query.since is not None:
             place = Place(feed.head.position, older=True)
         else:
             place = feed.head
-        return EventStream(request, query, place, leave)
+        return EventStream(request, query, place, listener)
     except BaseException:
-        leave()
+        feed.leave(listener)
         raise
 
 
@@ -134,20 +133,19 @@ def _text(place: Place) -> str:
 
 
 class EventStream(Response):
-    """The answer; `leave` is called at its end."""
+    """The answer. At its end the listener leaves."""
 
-    def __init__(self, request: Request[State], query: StreamQuery, place: Place, leave: Callable[[], None]) -> None:
+    def __init__(self, request: Request[State], query: StreamQuery, place: Place, listener: Listener) -> None:
         super().__init__(headers=HEADERS, media_type=MEDIA_TYPE)
         del self.headers["content-length"]
-        self._engine = request.state["engine"]
         self._feed: Feed = request.state["feed"]
+        self._turns = request.state["turns"]
         self._client = request.state["client"]
         self._ends_at = request.state["token_ends_at"]
         self._query = query
         self._place = place
-        self._leave = leave
-        self._listener = Listener()
-        request.scope["state"]["end"] = self._listener.end
+        self._listener = listener
+        request.scope["state"]["end"] = listener.end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         sending, gone = asyncio.create_task(self._send(send)), asyncio.create_task(_gone(receive))
@@ -156,7 +154,7 @@ class EventStream(Response):
             if sending.done():
                 await sending
         finally:
-            self._leave()
+            self._feed.leave(self._listener)
             for task in (sending, gone):
                 task.cancel()
             await asyncio.gather(sending, gone, return_exceptions=True)
@@ -173,24 +171,17 @@ class EventStream(Response):
     async def _blocks(self) -> AsyncIterator[bytes]:
         yield b"retry: %d\nid: %s\n\n" % (RETRY / timedelta(milliseconds=1), _text(self._place).encode())
         while self._goes_on() and (self._place.older or self._place.position < self._feed.head.position):
-            began = asyncio.get_running_loop().time()
-            block = await self._page()
+            yield await self._page()
+        self._listener.begin(self._place.position)
+        heartbeat_at = _loop_time() + HEARTBEAT.total_seconds()
+        while self._goes_on():
+            left = (self._ends_at - datetime.now(UTC)).total_seconds()
+            block = self._rendered(await self._listener.take(min(left, heartbeat_at - _loop_time())))
+            if _loop_time() >= heartbeat_at:
+                heartbeat_at += HEARTBEAT.total_seconds()
+                block += b":\nid: %s\n\n" % _text(self._place).encode()
             if block:
                 yield block
-            await asyncio.sleep(REST * (asyncio.get_running_loop().time() - began))
-        listener = self._listener
-        listener.begin(self._place.position)
-        with self._feed.listening(listener):
-            heartbeat_at = asyncio.get_running_loop().time() + HEARTBEAT.total_seconds()
-            while self._goes_on() and not listener.lost:
-                left = (self._ends_at - datetime.now(UTC)).total_seconds()
-                rows = await listener.take(min(left, heartbeat_at - asyncio.get_running_loop().time()))
-                block = self._rendered(rows)
-                if asyncio.get_running_loop().time() >= heartbeat_at:
-                    heartbeat_at += HEARTBEAT.total_seconds()
-                    block += b":\nid: %s\n\n" % _text(self._place).encode()
-                if block:
-                    yield block
 
     def _goes_on(self) -> bool:
         now = datetime.now(UTC)
@@ -199,7 +190,7 @@ class EventStream(Response):
     async def _page(self) -> bytes:
         """The next page of what was stored before the client came."""
         place, narrowed, head = self._place, self._query.narrowed(), self._feed.head
-        async with reading(self._engine) as connection:
+        async with self._feed.paging, self._turns.turn(), reading(self._feed.engine) as connection:
             if not place.older:
                 rows = await stored_after(connection, place.position, limit=PAGE, until=head.position)
             else:
@@ -225,6 +216,10 @@ class EventStream(Response):
                     row.rendered = EventSummary.model_validate(row.event).model_dump_json().encode()
                 blocks.append(b"id: %s\ndata: %s\n\n" % (_text(self._place).encode(), row.rendered))
         return b"".join(blocks)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _body(content: bytes, *, more: bool) -> Message:

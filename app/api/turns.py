@@ -1,7 +1,8 @@
 """Limits what the API's reads take from the receiver in the same process: one at a time, with rests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -70,6 +71,19 @@ class Turns:
 
         latest = loop.call_later(LONGEST_TURN.total_seconds(), end)
         return end
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One turn.
+
+        Raises:
+            TooManyRequests: too many wait already.
+        """
+        end = await self.begin()
+        try:
+            yield
+        finally:
+            end()
 
 
 class InTurn:

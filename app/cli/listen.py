@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-import sys
+import signal
 import termios
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,8 +30,11 @@ MOST_ANSWER = 64 * 1024  # bytes that are read of an answer
 MOST_BODY = 64 * 1024 * 1024  # bytes
 MOST_PLACES = 50
 NOT_SENT_ON = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "expect", "te", "upgrade"}
+STREAM = "text/event-stream"
 LAST = "last"
-ERASED = 410
+GONE = (404, 410)
+LATER = (408, 425, 429)
+UNAUTHORIZED = 401
 
 
 class Since(Moment):
@@ -64,9 +67,10 @@ def listen(
 ) -> None:
     """Post events of a receiver to URL on this machine as they are committed, in order, until Ctrl-C.
 
-    The bytes and headers are those that arrived. Nothing has to reach this machine from outside. With `--since last` it
-    goes on after the last event that it posted to URL with the same filters; with a time it begins with what is stored
-    since then. While the program at URL does not answer, the events wait. On a terminal, r posts the last event again.
+    The bytes and headers are those that arrived, of quarantined events too unless `--status accepted` is given. Nothing
+    has to reach this machine from outside. With `--since last` it goes on after the last event that it posted to URL
+    with the same filters; with a time it begins with what is stored since then. While the program at URL does not
+    answer, the events wait. On a terminal, r posts the last event again.
     """
     if not _is_here(url):
         raise click.UsageError("URL must be on this machine: http://127.0.0.1:PORT/… or http://localhost:PORT/….")
@@ -81,12 +85,22 @@ def listen(
     session = Listening(url, source.rstrip("/"), token=token, user=user, query=query, places=places, as_json=as_json)
     if since == LAST:
         session.place = places.read()
+        if session.place is None:
+            say("Nothing was posted to this URL with these filters yet: it begins with the next event.", err=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the terminal gets its modes back
     with suppress(KeyboardInterrupt):
         asyncio.run(session.run())
 
 
 def _text(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _as_sent(value: str) -> str:
+    """A header's value that aiohttp sends, as UTF-8, with the bytes that arrived."""
+    with suppress(UnicodeDecodeError):
+        return value.encode("latin-1").decode()
+    return value
 
 
 def _is_here(url: str) -> bool:
@@ -174,8 +188,10 @@ class Listening:
                     await asyncio.sleep(AGAIN)
 
     async def _follow(self) -> None:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self.place} if self.place else {})
+        headers = {"Accept": STREAM} | ({"Last-Event-ID": self.place} if self.place else {})
         async with await self._get("/api/events/stream", headers, self._query) as answer:
+            if answer.status in GONE or (answer.status == 200 and answer.content_type != STREAM):  # noqa: PLR2004
+                raise Refused(f"{self._source} has no stream of events: is it a receiver, of this release or later?")
             if answer.status != 200:  # noqa: PLR2004
                 self._tell(f"{self._source} answers {answer.status}: trying again.")
                 return
@@ -195,7 +211,7 @@ class Listening:
         if body is None or not detail:
             self._print(event, "erased", None)
             return
-        headers = [(name, value) for name, value in detail["headers"] if name.lower() not in NOT_SENT_ON]
+        headers = [(name, _as_sent(value)) for name, value in detail["headers"] if name.lower() not in NOT_SENT_ON]
         headers.append(("webhook-id", event["id"]))
         async with self._posting:
             self._last = (event, headers, body)
@@ -206,7 +222,7 @@ class Listening:
         """What is there; None if it was deleted or erased."""
         while True:
             async with await self._get(path, {}, {}) as answer:
-                if answer.status in (404, ERASED):
+                if answer.status in GONE:
                     return None
                 if answer.status == 200:  # noqa: PLR2004
                     return await _bounded(answer.content, MOST_BODY)
@@ -217,16 +233,20 @@ class Listening:
         for last in (False, True):
             if self._token is None:
                 self._token = await self._new_token()
-            sent = {**headers, "Authorization": f"Bearer {self._token}"}
+            # A proxy must not compress the stream: it would hold events back.
+            sent = {"Accept-Encoding": "identity", **headers, "Authorization": f"Bearer {self._token}"}
             answer = await self._session.get(self._source + path, headers=sent, params=query, allow_redirects=False)
-            if answer.status != 401 or self._user is None or last:  # noqa: PLR2004
+            if answer.status != UNAUTHORIZED or self._user is None or last:
                 break
             answer.release()
             self._token = None
-        if answer.status in (400, 401, 403):
+        if answer.status < 300 or answer.status >= 500 or answer.status in (*GONE, *LATER):  # noqa: PLR2004
+            return answer
+        async with answer:
             said = (await _bounded(answer.content, MOST_ANSWER)).decode(errors="replace")
-            raise Refused(f"{self._source} answers {answer.status}. {said}")
-        return answer
+        hint = " Is the token valid, or has it ended? LISTEN_USER gets new ones." if self._user is None else ""
+        hint = hint if answer.status == UNAUTHORIZED else ""
+        raise Refused(f"{self._source} answers {answer.status}.{hint} {said}".rstrip())
 
     async def _new_token(self) -> str:
         username, _, secret = (self._user or "").partition(":")
@@ -317,19 +337,22 @@ async def _bounded(content: aiohttp.StreamReader, most: int) -> bytes:
 
 @contextmanager
 def _keys(again: Callable[[], None]) -> Iterator[None]:
-    """Calls `again` when r is typed, if standard input is a terminal."""
-    if not sys.stdin.isatty():
+    """Calls `again` when r is typed, if standard input is this process's terminal."""
+    number = 0
+    if not os.isatty(number) or os.tcgetpgrp(number) != os.getpgrp():  # in the background it would be stopped
         yield
         return
-    number = sys.stdin.fileno()
     before, loop = termios.tcgetattr(number), asyncio.get_running_loop()
 
-    def typed() -> None:
-        if b"r" in os.read(number, 100):
+    def read() -> None:
+        typed = os.read(number, 100)
+        if not typed:
+            loop.remove_reader(number)
+        if b"r" in typed:
             again()
 
     tty.setcbreak(number)
-    loop.add_reader(number, typed)
+    loop.add_reader(number, read)
     try:
         yield
     finally:

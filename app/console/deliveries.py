@@ -16,7 +16,6 @@ from app.audit.tables import Action
 from app.console.forms import fields_of
 from app.console.pages import CONSOLE, page
 from app.deliveries.counts import MOST, Counts
-from app.deliveries.met import met
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.retry import MOST_ATTEMPTS
 from app.deliveries.tables import DeliveryStatus
@@ -63,7 +62,6 @@ async def list_page(request: Request[State]) -> Response:
         empty=EMPTY[next((tab.name for tab in tabs if tab.here), "all")],
         narrowed=bool(_others(query)),
         made_at=made_at,
-        met=met,
     )
 
 
@@ -72,7 +70,7 @@ async def show(request: Request[State]) -> Response:
     delivery_id = read_id(request, "delivery_id", NoSuchDelivery)
     story = await queues.story(request, delivery_id)
     commands = {name: typed("deliveries", name, str(delivery_id)) for name in ("show", "retry", "drop")}
-    return page(request, "delivery.html", story=story, commands=commands, met=met, most_attempts=MOST_ATTEMPTS)
+    return page(request, "delivery.html", story=story, commands=commands, most_attempts=MOST_ATTEMPTS)
 
 
 async def retry(request: Request[State]) -> Response:

@@ -16,7 +16,6 @@ from app.console.forms import fields_of
 from app.console.groups import address_of
 from app.console.pages import CONSOLE, page
 from app.deliveries.destinations.http import MOST_KEPT
-from app.deliveries.met import met
 from app.deliveries.trial import TYPE
 
 LIST = f"{CONSOLE}/destinations"
@@ -26,7 +25,7 @@ SHOWN_ATTEMPTS = 20
 async def list_page(request: Request[State]) -> Response:
     """All destinations."""
     looks, backlog = await standings.all_looks(request)
-    return page(request, "destinations.html", looks=looks, backlog=backlog, met=met)
+    return page(request, "destinations.html", looks=looks, backlog=backlog)
 
 
 async def show(request: Request[State]) -> Response:
@@ -70,4 +69,4 @@ def address(name: str) -> str:
 def _of(name: str) -> dict[str, Any]:
     """What the pages of a destination show: its name and address, and the commands."""
     commands = {verb: typed("destinations", verb, name) for verb in ("pause", "resume", "test", "remove")}
-    return {"name": name, "address": address(name), "commands": commands, "met": met, "test_type": TYPE}
+    return {"name": name, "address": address(name), "commands": commands, "test_type": TYPE}

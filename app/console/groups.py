@@ -23,7 +23,6 @@ from app.api.state import State
 from app.console.deliveries import LIST, bounded
 from app.console.forms import fields_of
 from app.console.pages import page
-from app.deliveries.met import met
 from app.web.parameters import read_query
 from app.web.problems import Problem
 
@@ -53,7 +52,7 @@ async def list_page(request: Request[State]) -> Response:
     query = read_query(request, GroupQuery)
     found = await grouped(request, query)
     rows = [(group, address_of(_choice(group))) for group in found.groups]
-    return page(request, "groups.html", query=query, rows=rows, most=MOST_GROUPED, met=met)
+    return page(request, "groups.html", query=query, rows=rows, most=MOST_GROUPED)
 
 
 async def show(request: Request[State]) -> Response:
@@ -67,7 +66,6 @@ async def show(request: Request[State]) -> Response:
         plan=plan,
         number=bounded(plan.deliveries, MOST_PLANNED),
         commands={name: _command(name, group) for name in ("retry", "drop")},
-        met=met,
     )
 
 

@@ -62,7 +62,10 @@ async def show(request: Request[State]) -> Response:
     )
 
 
-def place_of(finding: Finding) -> str | None:
-    """The address of the page where one sees more of what is wrong, and acts; None if there is none."""
+def place_of(finding: Finding) -> tuple[str, str] | None:
+    """The words and the address of a link to where one sees more of what is wrong, and acts; None without one."""
     place = PLACES.get(finding.name)
-    return place and place.format(quote(finding.subject or "", safe=""))
+    if place is None:
+        return None
+    page_name = place.removeprefix(f"{CONSOLE}/").split("/")[0].split("?")[0].split("#")[0] or "below"
+    return f"See {page_name}", place.format(quote(finding.subject or "", safe=""))

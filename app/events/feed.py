@@ -3,13 +3,17 @@
 The reader works only while somebody listens. It reads by position (see `app.events.positions`), so that nothing is
 left out or handed on twice, whatever the order of commits and the clocks of receivers. Where a position is missing, it
 waits until the transactions have ended that may still store it.
+
+If the last event that was handed on is gone or has another position, the database has another history: a backup was
+restored, a standby without the last commits took over, or the newest events were deleted. Then all listeners end and
+resume, and each finds its own place again.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import NamedTuple, Self
 
 import asyncpg
@@ -24,6 +28,7 @@ from app.web.problems import Unavailable
 logger = logging.getLogger(__name__)
 
 MOST_LISTENERS = 64
+MOST_OF_CLIENT = 32
 MOST_WAITING = 1000
 """How many events wait for one listener. They are the same objects for all."""
 
@@ -37,11 +42,11 @@ TROUBLE = (DBAPIError, NoConnection, asyncpg.PostgresError, asyncpg.InterfaceErr
 
 
 class TooManyListeners(Unavailable):
-    """Too many clients follow the stream of events in this process."""
+    """Too many follow the stream of events in this process, of all clients or of this one."""
 
 
 class FeedNotReady(Unavailable):
-    """The database does not answer, so that the stream cannot begin."""
+    """The database does not answer, or a transaction that writes events does not end."""
 
     reason = "database"
 
@@ -54,27 +59,28 @@ class _Gap(NamedTuple):
 
 
 class Listener:
-    """One who listens. `lost` is true if too many events waited for it: it must end, and may resume."""
+    """One who listens. If `ended` is true, it must end, and may resume."""
 
-    def __init__(self) -> None:
-        self.lost = False
+    def __init__(self, client: str) -> None:
+        self.client = client
         self.ended = False
-        self._after = 0
+        self._after: int | None = None
         self._waiting: deque[Placed] = deque()
         self._news = asyncio.Event()
 
     def begin(self, after: int) -> None:
-        """Only events after this position are of interest."""
+        """From now on it gets the events after this position."""
         self._after = after
 
     def put(self, rows: list[Placed]) -> None:
-        """Takes events, in the order of positions."""
-        if self.lost:
+        """Takes events, in the order of positions. Ends if too many wait."""
+        after = self._after
+        if after is None or self.ended:
             return
-        self._waiting.extend(row for row in rows if row.position is not None and row.position > self._after)
+        self._waiting.extend(row for row in rows if row.position is not None and row.position > after)
         if len(self._waiting) > MOST_WAITING:
-            self.lost = True
             self._waiting.clear()
+            self.ended = True
         self._news.set()
 
     def end(self) -> None:
@@ -97,17 +103,20 @@ class Feed:
     """Hands on the events of a database.
 
     Args:
-        engine: The database.
+        engine: The database, on a host that takes writes: a standby may lag, and knows of no transactions that write.
         waking: Gives what calls its argument when another process may have stored events, as long as it is open.
+
+    Attributes:
+        paging: Whoever reads a page of earlier events holds it, so that many who resume cost as much as one.
     """
 
     def __init__(
         self, engine: AsyncEngine, *, waking: Callable[[Callable[[], None]], AbstractAsyncContextManager[None]]
     ) -> None:
-        self._engine = engine
+        self.engine = engine
+        self.paging = asyncio.Lock()
         self._waking = waking
         self._listeners: set[Listener] = set()
-        self._admitted = 0
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
         self._news = asyncio.Event()
@@ -131,48 +140,46 @@ class Feed:
         try:
             yield self
         finally:
-            for listener in self._listeners:
-                listener.end()
+            self._end_all()
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
 
-    async def admit(self) -> Callable[[], None]:
-        """Makes sure that the reader runs. Returns the function that gives the place up again.
+    async def admit(self, client: str) -> Listener:
+        """A listener of this client, once `head` is known. `leave` gives its place up again.
 
         Raises:
             TooManyListeners: 503.
             FeedNotReady: 503.
         """
-        if self._admitted >= MOST_LISTENERS:
+        if len(self._listeners) >= MOST_LISTENERS:
             raise TooManyListeners("Too many clients follow the stream.", "Try again later.")
-        self._admitted += 1
+        if sum(each.client == client for each in self._listeners) >= MOST_OF_CLIENT:
+            raise TooManyListeners("This client follows the stream too many times.", "End another one first.")
+        listener = Listener(client)
+        self._listeners.add(listener)
         self._wanted.set()
         try:
             async with asyncio.timeout(READY_WITHIN):
                 await self._ready.wait()
         except BaseException as error:
-            self._leave()
+            self.leave(listener)
             if isinstance(error, TimeoutError):
-                raise FeedNotReady("The database does not answer.", "Try again later.") from None
+                raise FeedNotReady("The stream cannot begin yet.", "Try again later.") from None
             raise
-        return self._leave
+        return listener
 
-    @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
-        """Hands events to the listener, from `head` on."""
-        self._listeners.add(listener)
-        try:
-            yield
-        finally:
-            self._listeners.discard(listener)
-
-    def _leave(self) -> None:
-        self._admitted -= 1
-        if self._admitted == 0:
+    def leave(self, listener: Listener) -> None:
+        """Hands nothing more to the listener."""
+        self._listeners.discard(listener)
+        if not self._listeners:
             self._wanted.clear()
             self._ready.clear()
             self._news.set()
+
+    def _end_all(self) -> None:
+        for listener in self._listeners:
+            listener.end()
 
     async def _run(self) -> None:
         told = False
@@ -189,12 +196,14 @@ class Feed:
                 await asyncio.sleep(TRY_AGAIN)
 
     async def _follow(self) -> None:
-        """Reads until nobody listens any more. Goes on where it was after trouble."""
+        """Reads until nobody listens any more, or history has changed. Goes on where it was after trouble."""
         if not self._ready.is_set():
             self._gap, head = None, await self._begin()
+            if not self._wanted.is_set():
+                return
             self._head, self._settled = head, head.position
             self._ready.set()
-        while self._ready.is_set():  # it is not any more when nobody listens
+        while self._ready.is_set():
             self._news.clear()
             again = await self._look()
             if again is None:
@@ -207,7 +216,7 @@ class Feed:
 
     async def _begin(self) -> Place:
         """The last position, once all before it are stored or never will be."""
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             head = await newest(connection)
         left = await self._writers()
         while left:
@@ -222,12 +231,16 @@ class Feed:
             self._gap = self._gap._replace(writers=left)
             if not left:
                 self._settled, self._gap = self._gap.until, None
-        async with self._engine.connect() as connection:
-            rows = await stored_after(connection, self._head.position, limit=PAGE)
-            if not rows and (await newest(connection)).position < self._head.position:
-                self._head = await newest(connection, until=self._head.id)  # SQLite gives rowids again
-                return LOOK_EVERY
-        ready = _without_gap(rows, self._head.position, self._settled)
+        head = self._head
+        async with self.engine.connect() as connection:
+            rows = await stored_after(connection, head.position - 1, limit=PAGE + 1)
+        if rows and rows[0].event.id == head.id:
+            del rows[0]
+        elif head.position and (not rows or rows[0].position == head.position):
+            self._ready.clear()
+            self._end_all()
+            return LOOK_EVERY
+        ready = _without_gap(rows, head.position, self._settled)
         if ready:
             last = ready[-1]
             self._head = Place(last.position or 0, last.event.id)
@@ -237,10 +250,10 @@ class Feed:
             if self._gap is None:
                 self._gap = _Gap(rows[-1].position or 0, await self._writers())
             return GAP_LOOK
-        return LOOK_EVERY if len(rows) == PAGE else None
+        return LOOK_EVERY if len(rows) >= PAGE else None
 
     async def _writers(self) -> frozenset[str]:
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             return await writers(connection)
 
 

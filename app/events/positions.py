@@ -4,7 +4,8 @@ Ids do not tell it: several receivers, each with its own clock, store events, an
 
 Each row of `events` has a position. On SQLite it is the rowid: one transaction writes at a time, so that positions are
 in the order of commits. On PostgreSQL it is a number of a sequence, which a transaction takes before it commits. So a
-missing position may be one that still comes, or one that was rolled back or deleted: see `writers`.
+missing position may be one that still comes, or one that was rolled back or deleted: see `writers`. The sequence keeps
+no numbers for a session (CACHE 1, the default): such numbers would come after any wait.
 """
 
 from dataclasses import dataclass
@@ -61,12 +62,10 @@ async def writers(connection: AsyncConnection) -> frozenset[str]:
     return frozenset((await connection.scalars(WRITERS)).all())
 
 
-async def newest(connection: AsyncConnection, *, until: UUID | None = None) -> Place:
-    """The last position that is stored, or the last of an event whose id is not greater than `until`."""
+async def newest(connection: AsyncConnection) -> Place:
+    """The last position that is stored."""
     position = _position(connection)
     query = select(position, Event.id).where(position.is_not(None)).order_by(position.desc()).limit(1)
-    if until is not None:
-        query = query.where(Event.id <= until)
     row = (await connection.execute(query)).one_or_none()
     return Place(0) if row is None else Place(row[0], row[1])
 

@@ -46,9 +46,11 @@ class Followed:
         self._news.set()
 
     async def blocks(self) -> list[dict[str, str]]:
-        """The blocks that have come since the last call, one at least."""
+        """The blocks that have come since the last call, one at least unless the stream has ended."""
         async with asyncio.timeout(PATIENCE):
             while b"\n\n" not in self._waiting:
+                if self.ended.is_set():
+                    return []
                 self._news.clear()
                 await self._news.wait()
         whole, _, self._waiting = self._waiting.rpartition(b"\n\n")
@@ -105,3 +107,16 @@ async def following(
         followed.reads.set()
         async with asyncio.timeout(PATIENCE):
             await running
+
+
+async def read_on(app: ASGIApp, headers: Mapping[str, str], followed: Followed, *, count: int) -> list[str]:
+    """The ids of the next events for a client that comes back whenever its stream ends."""
+    ids: list[str] = []
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            while len(ids) < count and (blocks := await followed.blocks()):
+                ids += [json.loads(block["data"])["id"] for block in blocks if "data" in block]
+            if len(ids) >= count:
+                return ids
+            async with following(app, {**headers, "Last-Event-ID": followed.last}) as again:
+                ids += await read_on(app, headers, again, count=count - len(ids))

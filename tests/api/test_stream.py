@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -6,15 +7,16 @@ from uuid import UUID
 import asyncpg
 import httpx2
 import pytest
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, text
 
 from app.api import stream
 from app.auth.tokens import issue
+from app.database.engines import engine_for
 from app.database.writing import writing
 from app.events import feed, positions
 from app.events.tables import Event
 from app.settings.clients import Scope
-from tests.api.streams import PATIENCE, following
+from tests.api.streams import PATIENCE, following, read_on
 from tests.conftest import TOKEN_KEY, WEBHOOK, basic_header, bearer_header, payload
 from tests.events.stores import new_event
 
@@ -209,14 +211,79 @@ async def test_a_place_of_another_history_goes_on_after_its_event(app, store, en
         assert await followed.ids(1) == ids
 
 
-async def test_a_table_that_is_emptied_under_a_reader_hands_on_what_comes_next(app, store, engine):
+@pytest.mark.parametrize("later", [1, 3, 5])
+async def test_a_reader_gets_all_that_is_stored_after_the_table_was_emptied(app, store, engine, later):
+    """SQLite uses positions again: the head's own position, or those before it and after it too."""
     async with following(app, READER) as followed:
-        ids = await store("first", "second", "third")
-        assert await followed.ids(3) == ids
+        await store("first", "second", "third")
+        await followed.ids(3)
         async with writing(engine) as connection:
             await connection.execute(delete(Event))
-        ids = await store("fourth")
+        ids = await store(*map(str, range(later)))
+        assert await read_on(app, READER, followed, count=later) == ids
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("later", [1, 2, 3, 4])
+async def test_a_reader_gets_all_that_a_standby_without_the_last_commits_stores(app, store, postgres_url, later):
+    """It may give positions again that were given before."""
+    async with following(app, READER) as followed:
+        ids = await store("first")
+        await followed.ids(1)
+        lost = await store("second", "third")
+        await followed.ids(2)
+        plain = await asyncpg.connect(postgres_url.replace("postgresql+asyncpg", "postgresql"))
+        async with plain.transaction():
+            await plain.execute("DELETE FROM events WHERE id = ANY($1::uuid[])", lost)
+            await plain.execute("SELECT setval('events_position', position) FROM events WHERE id = $1", UUID(ids[0]))
+        await plain.close()
+        ids = await store(*map(str, range(later)))
+        assert await read_on(app, READER, followed, count=later) == ids
+
+
+async def test_the_stream_does_not_begin_on_a_host_that_takes_no_writes(postgres_url, serve, monkeypatch):
+    """A standby may lag, and does not know which transactions may still store events."""
+    monkeypatch.setattr(feed, "READY_WITHIN", 0.5)
+    admin = await asyncpg.connect(postgres_url.replace("postgresql+asyncpg", "postgresql"))
+    async with serve(postgres_url) as app:
+        await admin.execute("ALTER DATABASE priohook_test SET default_transaction_read_only = on")
+        try:
+            async with following(app, READER) as followed:
+                assert followed.status == 503
+        finally:
+            await admin.execute("SET default_transaction_read_only = off")
+            await admin.execute("ALTER DATABASE priohook_test RESET default_transaction_read_only")
+            await admin.close()
+
+
+async def test_a_deleted_event_before_the_last_one_changes_nothing_for_readers(app, store, engine):
+    async with following(app, READER) as followed:
+        ids = await store("first", "second")
+        assert await followed.ids(2) == ids
+        async with writing(engine) as connection:
+            await connection.execute(delete(Event).where(Event.id == UUID(ids[0])))
+        ids = await store("third")
         assert await followed.ids(1) == ids
+        assert not followed.ended.is_set()
+
+
+async def test_readers_stay_where_they_are_when_the_file_is_written_anew(sqlite_url, serve):
+    """SQLite promises no rowids across a VACUUM."""
+    async with serve(sqlite_url) as app, engine_for(sqlite_url) as engine:
+        async with following(app, READER) as followed:
+            rows = [new_event(str(number)) for number in range(5)]
+            async with writing(engine) as connection:
+                await connection.execute(insert(Event), [row._asdict() for row in rows])
+            await followed.ids(5)
+            async with writing(engine) as connection:
+                await connection.execute(delete(Event).where(Event.id.in_([row.id for row in rows[:2]])))
+            async with engine.connect() as connection:
+                await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("VACUUM"))
+            later = [new_event(f"later {number}") for number in range(4)]
+            async with writing(engine) as connection:
+                await connection.execute(insert(Event), [row._asdict() for row in later])
+            ids = await read_on(app, READER, followed, count=4)
+        assert ids == [str(row.id) for row in later]
 
 
 async def test_a_slow_reader_is_cut_off_and_resumes_without_a_gap(app, store, monkeypatch):
@@ -231,6 +298,7 @@ async def test_a_slow_reader_is_cut_off_and_resumes_without_a_gap(app, store, mo
         async with asyncio.timeout(PATIENCE):
             await slow.ended.wait()
         events = [block for block in await slow.blocks() if "data" in block]
+        assert len(events) < 6
     async with following(app, {**READER, "Last-Event-ID": slow.last}) as followed:
         assert await followed.ids(6 - len(events)) == ids[len(events) :]
 
@@ -252,6 +320,14 @@ async def test_more_clients_than_there_is_room_for_get_503(app, monkeypatch):
         assert second.status == 503
     async with following(app, READER) as third:
         assert third.status == 200
+
+
+async def test_one_client_cannot_take_all_places(app, monkeypatch):
+    monkeypatch.setattr(feed, "MOST_OF_CLIENT", 1)
+    async with following(app, READER), following(app, READER) as second:
+        assert second.status == 503
+        async with following(app, bearer_header("operator")) as other:
+            assert other.status == 200
 
 
 async def test_the_stream_ends_when_its_token_does(app):
@@ -280,24 +356,22 @@ async def test_head_is_answered_at_once(client):
     assert (reply.status_code, reply.headers["cache-control"]) == (200, "no-store")
 
 
-async def test_ten_clients_cost_one_query(app, store, monkeypatch):
-    looks = 0
+async def test_ten_clients_cost_as_many_looks_as_one(app, store, monkeypatch):
+    found = 0
     before = positions.stored_after
 
-    async def counted(*given: Any, **named: Any) -> Any:
-        nonlocal looks
-        rows = await before(*given, **named)
-        looks += bool(rows)
+    async def counted(connection: Any, position: int, **named: Any) -> Any:
+        nonlocal found
+        rows = await before(connection, position, **named)
+        found += any((row.position or 0) > position + 1 for row in rows)
         return rows
 
-    async with following(app, READER) as first:
-        followed = [first]
-        managers = [following(app, READER) for _ in range(9)]
-        followed += [await manager.__aenter__() for manager in managers]
-        monkeypatch.setattr(feed, "stored_after", counted)
-        ids = await store("first")
-        for each in followed:
-            assert await each.ids(1) == ids
-        for manager in managers:
-            await manager.__aexit__(None, None, None)
-    assert looks == 1
+    async with AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(following(app, READER)) for _ in range(10)]
+        # The first position after an empty table is looked at twice: earlier ones may still come.
+        for key in ("first", "second"):
+            ids = await store(key)
+            for reader in readers:
+                assert await reader.ids(1) == ids
+            monkeypatch.setattr(feed, "stored_after", counted)
+    assert found == 1

@@ -4,7 +4,9 @@ import pytest
 from sqlalchemy import insert, text
 
 from app.alarms.changes import Changes
+from app.alarms.findings import warning
 from app.alarms.kept import keep
+from app.console.now import place_of
 from app.database.schema import known_revisions
 from app.database.writing import writing
 from app.events.tables import Event
@@ -28,8 +30,26 @@ async def test_what_is_wrong_is_said_with_what_to_type_and_where_to_go(desk):
     page = await desk.see("/console")
     assert "No worker runs: nothing is delivered." in page
     assert "<code><bdi>priohook worker</bdi></code>" in page
-    assert '<a href="#processes">See more</a>' in page
+    assert '<a href="#processes">See below</a>' in page
     assert '<a href="/console/runbooks#PriohookNoWorker">What to do</a>' in page
+
+
+@pytest.mark.parametrize(
+    ("name", "subject", "words", "address"),
+    [
+        ("dead", "erp", "See deliveries", "/console/deliveries?status=dead&destination=erp"),
+        ("destination_paused", "a/b", "See destinations", "/console/destinations/a%2Fb"),
+        ("quarantined", None, "See events", "/console/events?status=quarantined"),
+        ("credential_expires", "north", "See settings", "/console/settings#clients"),
+        ("disk", "database", "See below", "#storage"),
+    ],
+)
+def test_a_finding_leads_to_where_one_acts(name, subject, words, address):
+    assert place_of(warning(name=name, subject=subject, what="", command="")) == (words, address)
+
+
+def test_a_finding_that_is_new_here_leads_nowhere():
+    assert place_of(warning(name="unheard_of", what="", command="")) is None
 
 
 async def test_all_is_well_when_nothing_is_wrong(start, database_url):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -21,24 +22,30 @@ from tests.e2e.conftest import ENDS_WITHIN, configured, dial, environment_for, n
 
 
 @contextmanager
-def consumer() -> Iterator[tuple[str, Queue[tuple[dict[str, str], bytes]]]]:
+def consumer(status: int = 204, *, port: int = 0) -> Iterator[tuple[str, Queue[tuple[dict[str, str], bytes]]]]:
     """A program that takes events: its URL, and what it got."""
     got: Queue[tuple[dict[str, str], bytes]] = Queue()
 
     class Taking(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             got.put((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
+            self.send_response(status)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Taking)
+    with answering(Taking, port) as url:
+        yield f"{url}/hook", got
+
+
+@contextmanager
+def answering(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/hook", got
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
@@ -101,6 +108,89 @@ def test_listen_goes_on_across_restarts_of_itself_and_of_the_receiver(serve, dat
         assert got.empty()
         assert first[0][0]["content-type"] == "application/json"
         assert "authorization" not in first[0][0]
+
+
+def test_the_bytes_and_headers_are_those_that_arrived(serve, database_url, tmp_path):
+    server = serve(**configured(database_url, token_keys=json.dumps([TOKEN_KEY])))
+    body = b'{"data": {"x": "\\u00e9\xc3\xa9"}}  \n'
+    with consumer() as (url, got), listening(tmp_path, url, server.url):
+        sent = request(body, "X-Guest: Zo\xc3\xab", "Accept: */*", content_type="content-type: Application/JSON; v=1")
+        with dial(server) as wire:
+            assert wire.send(sent).reply().status == 200
+        headers, posted = got.get(timeout=ENDS_WITHIN)
+    assert posted == body
+    assert headers["content-type"] == "Application/JSON; v=1"
+    assert headers["x-guest"].encode("latin-1") == b"Zo\xc3\xab"
+    assert headers["accept"] == "*/*"
+    assert not {"authorization", "User-Agent", "Accept-Encoding"} & set(headers)
+
+
+def test_an_event_waits_while_the_program_is_away_and_a_refusal_is_shown(serve, database_url, tmp_path):
+    server = serve(**configured(database_url, token_keys=json.dumps([TOKEN_KEY])))
+    first, second = new_event(), new_event()
+    with consumer() as (url, _):
+        port = int(url.split(":")[2].split("/")[0])
+    with listening(tmp_path, url, server.url) as process:
+        post(server, first, second)
+        assert process.stderr
+        assert process.stdout
+        assert "does not answer" in process.stderr.readline()
+        with consumer(503, port=port) as (_, got):
+            assert [got.get(timeout=ENDS_WITHIN)[1] for _ in range(2)] == [first, second]
+            assert re.fullmatch(r"\d\d:\d\d:\d\d\t503\t\d+ ms\t.*\n", process.stdout.readline())
+
+
+def test_on_a_terminal_r_posts_the_last_event_again(serve, database_url, tmp_path):
+    server = serve(**configured(database_url, token_keys=json.dumps([TOKEN_KEY])))
+    environment = environment_for() | {"LISTEN_USER": f"reader:{SECRET}", "XDG_STATE_HOME": str(tmp_path)}
+    with consumer() as (url, got):
+        on_terminal = "import pty, sys; pty.spawn(sys.argv[1:])"
+        command = [sys.executable, "-c", on_terminal, sys.executable, "-m", "app", "listen", url, "--from", server.url]
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stdin=-1, stdout=-1) as process:
+            assert process.stdin
+            assert process.stdout
+            assert b"Listening to" in process.stdout.readline()
+            event = new_event()
+            post(server, event)
+            first = got.get(timeout=ENDS_WITHIN)
+            assert b"204" in process.stdout.readline()
+            process.stdin.write(b"r")
+            process.stdin.flush()
+            assert got.get(timeout=ENDS_WITHIN) == first
+            process.stdin.write(b"\x03")  # Ctrl-C
+            process.stdin.flush()
+            assert process.wait(ENDS_WITHIN) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "media_type", "said"),
+    [
+        (302, "text/html", "answers 302"),
+        (401, "application/json", "LISTEN_USER"),
+        (403, "application/json", "answers 403"),
+        (404, "application/json", "no stream"),
+        (200, "text/html", "no stream"),
+    ],
+)
+def test_what_is_not_the_stream_ends_listen_with_a_reason(priohook, status, media_type, said):
+    asked = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(dict(self.headers))
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with answering(Other) as source:
+        run = priohook("listen", "http://127.0.0.1:9/hook", "--from", source, "--token", "token")
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert asked[0]["Accept-Encoding"] == "identity"  # a proxy that compresses holds events back
 
 
 def keep_until_written(folder: Path, server, process) -> None:

@@ -180,6 +180,8 @@ def _parameters(route: Route, schemas: References, definitions: Mapping[str, Any
         schema = ID if name.endswith("_id") else {"type": "string", "minLength": 1}
         described = {"description": operation.path[name]} if name in operation.path else {}
         yield {"name": name, "in": "path", "required": True, "schema": {**schema, **described}}
+    for name, meaning in operation.headers.items():
+        yield {"name": name, "in": "header", "required": False, "schema": {"type": "string", "description": meaning}}
     if operation.query:
         for name, (schema, required) in _fields(operation.query, schemas, definitions).items():
             yield {"name": name, "in": "query", "required": required, "schema": schema}

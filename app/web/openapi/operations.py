@@ -50,7 +50,8 @@ class Answer:
 class Operation:
     """A decorator that says what a handler takes and answers; the handler's docstring begins with the summary.
 
-    `path` says something about parameters in the path, by name. `query` is a model whose fields are the parameters;
+    `path` says something about parameters in the path, by name, and `headers` about headers that mean something here
+    only. `query` is a model whose fields are the parameters;
     `body` is the model of the request's body. `problems` are what the handler raises: each is described by its status
     and the first line of its docstring. The door's problems are added to them.
     """
@@ -59,6 +60,7 @@ class Operation:
     answers: Mapping[int, Answer]
     description: str = ""
     path: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     body_types: tuple[str, ...] = ("application/json",)
