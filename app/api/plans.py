@@ -63,6 +63,10 @@ class ReplayRequest(BaseModel):
     to: Annotated[Text | None, Field(description="A destination's name; may be left out if there is only one.")] = None
     rate: Annotated[float, Field(ge=SLOWEST, le=FASTEST, description="Deliveries a second, at most.")] = DEFAULT_RATE
     dry_run: Annotated[bool, Field(description="Only make the plan.")] = False
+    expected: Annotated[
+        int | None,
+        Field(description="How many events an earlier plan counted. If it is another number now, nothing is started."),
+    ] = None
     reason: Reason = None
 
 
@@ -109,7 +113,7 @@ class ReplayAnswer(BaseModel):
             headers={"Location": "The replay's address."},
         ),
     },
-    problems=(NothingToReplay, UnknownDestination, *BODY_PROBLEMS, TooManyPlans, DatabaseAway),
+    problems=(NothingToReplay, PlanChanged, UnknownDestination, *BODY_PROBLEMS, TooManyPlans, DatabaseAway),
 )
 async def create(request: Request[State]) -> Response:
     """Replay events."""
@@ -119,16 +123,11 @@ async def create(request: Request[State]) -> Response:
     return answer(shown, status=202, headers={"Location": f"/api/replays/{shown.replay.id}"})
 
 
-async def replay_of(request: Request[State], wanted: ReplayRequest, *, expected: int | None = None) -> ReplayAnswer:
+async def replay_of(request: Request[State], wanted: ReplayRequest) -> ReplayAnswer:
     """The plan, and the replay that carries it out, unless it is a dry run.
 
-    Args:
-        request: Who asks.
-        wanted: What is asked for.
-        expected: How many events an earlier plan counted. If there are more or fewer now, nothing is started.
-
     Raises:
-        Problem: one of those of `create`, or `PlanChanged`.
+        Problem: one of those of `create`.
     """
     if (wanted.filter is None) == (wanted.ids is None):
         raise Unprocessable("Send either filter or ids, not both.", "An empty filter means all events.")
@@ -148,9 +147,9 @@ async def replay_of(request: Request[State], wanted: ReplayRequest, *, expected:
         return shown
     if not planned.events:
         raise NothingToReplay("No accepted event matches.", "Send `dry_run: true` to see what a filter selects.")
-    if expected not in (None, planned.events):
+    if wanted.expected not in (None, planned.events):
         raise PlanChanged(
-            f"The plan has changed: it is {planned.events} events instead of {expected}.",
+            f"The plan has changed: it is {planned.events} events instead of {wanted.expected}.",
             "Nothing was started. Look at the new plan.",
         )
     act = Act(action=Action.REPLAY, kind=Kind.REPLAY, reference=narrowed.reference, reason=wanted.reason)

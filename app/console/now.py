@@ -25,6 +25,7 @@ PLACES = {
     "backup_old": "#storage",
     "schema": f"{CONSOLE}/settings",
     "database": f"{CONSOLE}/settings",
+    "no_receiver": "#processes",
     "no_worker": "#processes",
     "few_workers": "#processes",
     "process_silent": "#processes",

@@ -148,7 +148,7 @@ async def start(request: Request[State]) -> Response:
             request, query, fixed=query, planned=planned, wrong="That is not the number of events.", status=422
         )
     wanted = query.wanted(dry_run=False, reason=confirmed.reason)
-    started = await replay_of(request, wanted, expected=confirmed.events)
+    started = await replay_of(request, wanted.model_copy(update={"expected": confirmed.events}))
     assert started.replay is not None  # noqa: S101 - it was no dry run
     return RedirectResponse(f"{CONSOLE}/replays/{started.replay.id}?done=started", 303)
 

@@ -32,6 +32,7 @@ SECTIONS = {
     "disk": "PriohookDiskFull",
     "schema": "PriohookSchemaBehind",
     "database": "PriohookDatabaseAway",
+    "no_receiver": "PriohookNoReceiver",
     "no_worker": "PriohookNoWorker",
     "few_workers": "PriohookNoWorker",
     "process_silent": "PriohookProcessSilent",

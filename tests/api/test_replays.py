@@ -46,6 +46,13 @@ async def test_a_dry_run_is_the_plan_alone(api, workers, three):
     assert await workers.replays() == []
 
 
+async def test_a_replay_is_started_only_if_as_many_events_match_as_the_plan_said(api, workers, three):
+    reply = await api.post("/api/replays", json={"filter": {}, "expected": 4})
+    assert (reply.status_code, reply.json()["error_description"]) == (409, "Nothing was started. Look at the new plan.")
+    assert await workers.replays() == []
+    assert (await api.post("/api/replays", json={"filter": {}, "expected": 3})).status_code == 202
+
+
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_no_more_plans_than_a_few_are_counted_at_once(api, workers, three):
     wanted = {"filter": {}, "dry_run": True}
