@@ -42,7 +42,7 @@ async def test_only_the_newest_page_of_a_list_follows_what_arrives(desk):
     older = await desk.see("/console/events", until="2026-01-01")
     assert "data-tail" in older
     for number in range(3):
-        body = payload("01-notification-order-create").replace(b'"', b'"', 1) + b" " * number
+        body = payload("01-notification-order-create") + b" " * number
         await desk.client.post(WEBHOOK, content=body, headers=basic_header())
     page = await desk.see("/console/events", limit="1")
     (following_page,) = re.findall(r'rel="next" href="([^"]+)"', page)
