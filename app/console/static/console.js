@@ -37,10 +37,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 // Live: what a page marks is fetched anew from the page's own address, soon after an event and otherwise every five
-// seconds, while the tab is seen. What has changed of `data-live` is put in its place. In a list, `data-tail="event events"`, nothing moves:
-// it is said how many rows are new, and a button shows them. A row is known by its first link. Both need an id. As the
-// address decides what is shown, nothing is missing or there twice, wherever the receiver was meanwhile.
-// Mark nothing whose reading the audit keeps.
+// seconds, while the tab is seen and something is marked. What has changed of `data-live` is put in its place. In a list
+// that is `data-tail="event events"` nothing moves: it is said how many rows are new, and a button shows them. A row is
+// known by its first link. Both need an id. As the address decides what is shown, nothing is missing or there twice,
+// wherever the receiver was meanwhile. Mark nothing whose reading the audit keeps.
 //
 // Ten consoles must not slow the receiver down. Their requests have turns behind webhooks, so a busy receiver answers
 // late, and each console rests for twenty times as long as its answer took. It leaves the stream at the first event and
@@ -65,6 +65,7 @@ let notice = null;
 
 function plan() {
   clearTimeout(planned);
+  if (!marked.some((element) => element.matches("[data-live], [data-tail]"))) return leave();
   planned = setTimeout(renew, Math.max(wanted ? 0 : OTHERWISE, freeAt - performance.now()));
 }
 
