@@ -116,14 +116,14 @@ async def release_some(
     return done
 
 
-async def reasons_of(request: Request[State]) -> list[Reason]:
+async def reasons_of(request: Request[State], narrowed: QuarantineFilter) -> list[Reason]:
     """Why the newest quarantined events were refused, the most frequent reason first.
 
     Raises:
         DatabaseAway: 503.
     """
     async with reading(request.state["engine"]) as connection:
-        return (await newest_reasons(connection, most=MOST_GROUPED))[:MOST_REASONS]
+        return (await newest_reasons(connection, narrowed, most=MOST_GROUPED))[:MOST_REASONS]
 
 
 async def foreseen(request: Request[State], event_id: UUID) -> Foreseen | str:

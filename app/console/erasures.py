@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.erasures import ErasureRequest, erased_now
+from app.api.erasures import ErasureRequest, NotErasedNow, erased_now
 from app.api.state import State
 from app.console.forms import fields_of
 from app.console.pages import page
@@ -26,4 +26,11 @@ async def erase(request: Request[State]) -> Response:
     form = fields_of(request, Erasing)
     if form.typed.strip() != form.expected:
         raise Unprocessable("What you typed is not what was asked for.", "Nothing was erased. Go back and try again.")
-    return page(request, "erased.html", receipt=await erased_now(request, form.wanted()))
+    try:
+        receipt = await erased_now(request, form.wanted())
+    except NotErasedNow as error:
+        hint = (
+            "Nothing was erased. Wait until they are delivered, or tick that they are dropped, and send the form again."
+        )
+        raise NotErasedNow(error.message, hint) from None
+    return page(request, "erased.html", receipt=receipt)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from app.api.acting import Why
 from app.api.contents import contents_of
 from app.api.events import EventQuery, NoSuchEvent, listed, types_of
 from app.api.quarantine import foreseen, reasons_of
@@ -16,6 +17,7 @@ from app.auth.basic import Forbidden
 from app.console.forms import fields_of
 from app.console.pages import CONSOLE, page
 from app.events.tables import Status
+from app.receiver.quarantine import QuarantineFilter, Reason
 from app.receiver.release import Foreseen
 from app.settings.clients import Scope
 from app.web.parameters import Text, read_id, read_query
@@ -28,6 +30,12 @@ class Looking(BaseModel):
 
     contents: Annotated[bool, Field(description="Whether its body is read.")] = False
     reason: Text | None = None
+
+
+class Again(Why):
+    """The form that replays an event; without a destination, to all that want it."""
+
+    to: Annotated[list[Text], Field(default_factory=list)]
 
 
 async def list_page(request: Request[State]) -> Response:
@@ -43,8 +51,17 @@ async def list_page(request: Request[State]) -> Response:
         statuses=list(Status),
         fetches=request.state["settings"].prioticket is not None,
         types=await types_of(request),
-        reasons=await reasons_of(request) if query.status is Status.QUARANTINED and query.cursor is None else [],
+        reasons=await _reasons(request, query),
     )
+
+
+async def _reasons(request: Request[State], query: EventQuery) -> list[Reason]:
+    """Why events were refused, if the list is of those, and its other filters are those of a release."""
+    narrowed = QuarantineFilter(client=query.client, since=query.since, until=query.until)
+    others = (query.cursor, query.q, query.type, query.reference)
+    if query.status is not Status.QUARANTINED or any(each is not None for each in others):
+        return []
+    return await reasons_of(request, narrowed)
 
 
 async def show(request: Request[State]) -> Response:
@@ -74,5 +91,6 @@ async def show(request: Request[State]) -> Response:
 async def replay(request: Request[State]) -> Response:
     """Makes new deliveries of an event."""
     event_id = read_id(request, "event_id", NoSuchEvent)
-    await replayed(request, event_id, fields_of(request, ReplayQuery))
+    form = fields_of(request, Again)
+    await replayed(request, event_id, ReplayQuery(to=form.to, reason=form.reason))
     return RedirectResponse(f"{CONSOLE}/events/{event_id}?done=replayed", 303)

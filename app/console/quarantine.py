@@ -14,14 +14,21 @@ from app.api.state import State
 from app.console.forms import fields_of
 from app.console.pages import CONSOLE, page
 from app.receiver.quarantine import QuarantineFilter
-from app.web.parameters import Text, read_id
+from app.web.parameters import Moment, Text, read_id
 
 
 class Alike(Why):
     """The form that lets in all events that were refused alike."""
 
+    client: Text | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     because: Annotated[Text, Field(description="The beginning of the reason.")]
     after: Annotated[UUID | None, Field(description="The last event that was judged.")] = None
+
+    def narrowed(self) -> QuarantineFilter:
+        """Which events are meant."""
+        return QuarantineFilter(because=self.because, client=self.client, since=self.since, until=self.until)
 
 
 async def release(request: Request[State]) -> Response:
@@ -34,6 +41,5 @@ async def release(request: Request[State]) -> Response:
 async def release_alike(request: Request[State]) -> Response:
     """Judges events again that were refused for one reason: as many as one request may."""
     form = fields_of(request, Alike)
-    narrowed = QuarantineFilter(because=form.because)
-    done = await release_some(request, narrowed, after=form.after, reason=form.reason)
+    done = await release_some(request, form.narrowed(), after=form.after, reason=form.reason)
     return page(request, "released.html", form=form, done=done)

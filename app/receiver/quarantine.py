@@ -37,13 +37,18 @@ class QuarantineFilter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The conditions of a WHERE clause."""
-        conditions = [QUARANTINED, Event.released_at.is_(None)]
+        conditions = [QUARANTINED, Event.released_at.is_(None), *self.times()]
         if self.status is not None:
             conditions.append(Event.reason.startswith(f"{self.status}:"))
         if self.because is not None:
             conditions.append(Event.reason.contains(self.because, autoescape=True))
         if self.client is not None:
             conditions.append(Event.client == self.client)
+        return conditions
+
+    def times(self) -> list[ColumnElement[bool]]:
+        """Those of the conditions that are about the arrival, which the index of quarantined events has."""
+        conditions = []
         if self.since is not None:
             conditions.append(Event.id >= id_floor(self.since))
         if self.until is not None:
@@ -74,15 +79,16 @@ async def count_by_reason(connection: AsyncConnection, narrowed: QuarantineFilte
     return await read(connection, query.order_by(number.desc(), Event.reason), Reason)
 
 
-async def newest_reasons(connection: AsyncConnection, *, most: int) -> list[Reason]:
+async def newest_reasons(connection: AsyncConnection, narrowed: QuarantineFilter, *, most: int) -> list[Reason]:
     """The reasons of the newest quarantined events without the details of each, the most frequent first.
 
     Args:
         connection: A connection to the database.
+        narrowed: Which events; only its times and its client count.
         most: How many of the newest quarantined events count.
     """
-    columns = (Event.reason, Event.received_at, Event.released_at)
-    newest = select(*columns).where(QUARANTINED).order_by(Event.id.desc()).limit(most).subquery()
+    columns = (Event.reason, Event.received_at, Event.released_at, Event.client)
+    newest = select(*columns).where(QUARANTINED, *narrowed.times()).order_by(Event.id.desc()).limit(most).subquery()
     counts: list[ColumnElement[Any]] = [
         func.coalesce(newest.c.reason, "").label("reason"),
         func.count().label("events"),
@@ -90,6 +96,8 @@ async def newest_reasons(connection: AsyncConnection, *, most: int) -> list[Reas
         func.max(newest.c.received_at).label("newest"),
     ]
     query: Select[Any] = select(*counts).where(newest.c.released_at.is_(None)).group_by(newest.c.reason)
+    if narrowed.client is not None:
+        query = query.where(newest.c.client == narrowed.client)
     found: dict[str, Reason] = {}
     for each in await read(connection, query, Reason):
         sentence = each.reason.partition(DETAILS)[0]

@@ -274,3 +274,33 @@ async def test_what_was_not_found_may_never_have_arrived(sqlite_url, start):
         await sign_in(client, "desk")
         shown = (await client.get("/console/events", params={"q": "PRI 9"})).text
         assert "priohook prioticket order &#39;PRI 9&#39; --store" in shown
+
+
+async def test_what_was_refused_is_let_in_by_the_filters_of_the_list(desk, engine, stored):
+    refused = {"status": "quarantined", "reason": "415: odd", "body": order(1)}
+    last_night = {"received_at": datetime(2026, 8, 12, 2, tzinfo=UTC)}
+    await fill(engine, refused, refused | last_night, refused | last_night | {"client": "other"})
+    shown = await desk.see("/console/events?status=quarantined&until=2026-08-12T06:00&client=prioticket")
+    assert "Judge 1 event again" in shown
+    command = (
+        "priohook events release --because &#39;415: odd&#39; --client prioticket --until 2026-08-12T06:00:00+00:00"
+    )
+    assert command in shown
+    assert 'name="until" value="2026-08-12T06:00:00+00:00"' in shown
+    await desk.send(
+        "/console/quarantine", status=200, because="415: odd", client="prioticket", until="2026-08-12T06:00:00+00:00"
+    )
+    assert sorted((event.client, event.received_at.hour, event.status) for event in await stored()) == [
+        ("other", 2, "quarantined"),
+        ("prioticket", 2, "accepted"),
+        ("prioticket", 12, "quarantined"),
+    ]
+    assert "Why events were refused" not in await desk.see("/console/events?status=quarantined&q=415")
+
+
+async def test_what_is_not_delivered_is_erased_only_when_that_was_ticked(desk, erp, stored):
+    await arrive(desk.client, order(1))
+    await erp.dispatch()
+    event_id = (await newest(stored)).rpartition("/")[2]
+    await desk.send("/console/erasures", status=409, ids=event_id, expected="x", typed="x")
+    assert (await stored())[0].erased_at is None

@@ -11,7 +11,7 @@ from app.events.arrivals import known_types
 from app.events.queries import EventFilter, list_events
 from app.events.search import ids_announced, search_events
 from app.events.tables import Event
-from app.receiver.quarantine import newest_reasons
+from app.receiver.quarantine import QuarantineFilter, newest_reasons
 from app.reconciliation.comparing import STORED
 from tests.events.stores import new_event
 
@@ -101,7 +101,7 @@ async def test_a_search_looks_at_no_whole_table(full):
 async def test_what_pages_ask_besides_looks_at_no_whole_table(full):
     queries: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
         (known_types, (), {}, "ix_events_type_id"),
-        (newest_reasons, (), {"most": 100}, "ix_events_quarantined"),
+        (newest_reasons, (QuarantineFilter(since=OLD),), {"most": 100}, "ix_events_quarantined"),
         (ids_announced, ("note",), {"limit": 2}, "ix_events_notification_id"),
         (ids_with, (Event.id, "0199a1b2"), {}, PRIMARY),
     ]
