@@ -15,6 +15,7 @@ from app.api.destinations import NoSuchDestination
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.database.counting import MOST_COUNTED
 from app.deliveries import operations
 from app.deliveries.batches import Change, change_in_batches
 from app.deliveries.groups import Alike, count_alike, failure_groups, oldest_alike
@@ -25,8 +26,7 @@ from app.web.parameters import InvalidParameter, Text, answer, read_query
 from app.web.transactions import DatabaseAway, reading
 
 MOST_GROUPED = 10_000
-MOST_PLANNED = 10_000
-"""How many deliveries of a group are counted; a greater number is one more."""
+"""Of each kind; more would be slow."""
 
 CHANGED_WITHIN = timedelta(seconds=2)
 """No batch begins after this time. A request that does not finish a group says so, and the next one goes on."""
@@ -112,7 +112,7 @@ class GroupChoice(BaseModel):
 class GroupPlan(BaseModel):
     """What a change of the group would concern now."""
 
-    deliveries: int = Field(description="How many, at most `MOST_PLANNED + 1`.")
+    deliveries: int = Field(description="How many, at most `MOST_COUNTED + 1`.")
     example: DeliverySummary | None = Field(description="The oldest of them.")
 
 
@@ -124,7 +124,7 @@ async def planned(request: Request[State], group: GroupChoice) -> GroupPlan:
     """
     chosen = (group.destination, group.status, group.alike())
     async with reading(request.state["engine"]) as connection:
-        number = await count_alike(connection, *chosen, most=MOST_PLANNED)
+        number = await count_alike(connection, *chosen, most=MOST_COUNTED)
         oldest = await oldest_alike(connection, *chosen)
         example = None if oldest is None else await get_delivery(connection, oldest)
     return GroupPlan(deliveries=number, example=example and DeliverySummary.model_validate(example))

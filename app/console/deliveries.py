@@ -113,13 +113,13 @@ def _tabs(query: DeliveryQuery, counts: Counts) -> Iterator[Tab]:
         ("dropped", {"status": DeliveryStatus.DROPPED.value}, counts.dropped),
         ("all", {}, None),
     ):
-        shown = None if number is None or not counted else bounded(number)
+        shown = None if number is None or not counted else _bounded(number)
         yield Tab(name, f"{LIST}?{urlencode(others | _written(choice))}", shown, chosen == choice)
 
 
-def bounded(number: int, most: int = MOST) -> str:
+def _bounded(number: int) -> str:
     """A count that stopped at its bound."""
-    return f"more than {most:,}" if number > most else f"{number:,}"
+    return f"more than {MOST:,}" if number > MOST else f"{number:,}"
 
 
 def _chosen(query: DeliveryQuery) -> dict[str, Any]:

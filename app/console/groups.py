@@ -10,7 +10,6 @@ from app.alarms.findings import typed
 from app.api.acting import Reason
 from app.api.groups import (
     MOST_GROUPED,
-    MOST_PLANNED,
     GroupChoice,
     GroupQuery,
     GroupShown,
@@ -20,7 +19,7 @@ from app.api.groups import (
     retry_group,
 )
 from app.api.state import State
-from app.console.deliveries import LIST, bounded
+from app.console.deliveries import LIST
 from app.console.forms import fields_of
 from app.console.pages import page
 from app.web.parameters import read_query
@@ -64,7 +63,6 @@ async def show(request: Request[State]) -> Response:
         "group.html",
         group=group,
         plan=plan,
-        number=bounded(plan.deliveries, MOST_PLANNED),
         commands={name: _command(name, group) for name in ("retry", "drop")},
     )
 
