@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.console.pages import Page
 from app.settings.model import Settings
 from app.web.openapi.document import describe
 from app.web.openapi.operations import Route
@@ -60,6 +61,12 @@ def test_the_api_page_names_every_url_and_no_other():
     routes = [route for route in application().routes if isinstance(route, Route)]
     urls = {f"{method} {route.path_format}" for route in routes for method in (route.methods or set()) - {"HEAD"}}
     assert set(re.findall(r"^\| `([A-Z]+ /[^`]+)` \|", page("api"), re.MULTILINE)) == urls
+
+
+def test_the_console_page_describes_each_page_of_the_console():
+    routes = [route for route in application().routes if isinstance(route, Page) and route.method == "GET"]
+    shown = {route.path for route in routes if re.fullmatch("/console/[a-z]+", route.path)}
+    assert {path for path in shown if f"`{path}" not in page("console")} == {"/console/find", "/console/stream"}
 
 
 def test_the_operating_page_has_each_log_event_with_its_levels_and_fields():

@@ -126,10 +126,10 @@ def chromium(url: str) -> Iterator[Chromium]:
         browser.close()
 
 
-def barriers(page: Page, *, only_contrast: bool = False) -> list[str]:
-    """What axe finds that keeps people from using the page."""
+def barriers(page: Page, *, only_contrast: bool = False, within: str = "body") -> list[str]:
+    """What axe finds that keeps people from using the page, or the elements of it that a selector names."""
     options = {"runOnly": ["color-contrast"]} if only_contrast else None
-    found = Axe().run(page, options=options).response["violations"]
+    found = Axe().run(page, context={"include": [[within]]}, options=options).response["violations"]
     return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
 
 
