@@ -147,6 +147,7 @@ def environment() -> Environment:
         "size": size,
         "lasting": lasting,
         "text": _text,
+        "plain": printable,
         "marked": marked,
         "json": partial(json.dumps, ensure_ascii=False, default=str),
         "lines": _lines,

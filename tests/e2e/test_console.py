@@ -345,8 +345,8 @@ def test_hostile_text_stays_text(browser, known_of_hostile, name):
     page = browser.visitor("desk", width=NARROW)
     page.goto(PAGES[name].format(**known_of_hostile))
     assert page.locator("img[src=x], main b, main script").count() == 0
-    assert "owned" not in page.title()
-    assert "49" not in page.title()
+    assert page.title() != "owned"
+    assert "\u202e" not in page.title()
     assert too_wide(page) == []
 
 
