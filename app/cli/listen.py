@@ -87,8 +87,7 @@ def listen(
         session.place = places.read()
         if session.place is None:
             say("Nothing was posted to this URL with these filters yet: it begins with the next event.", err=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the terminal gets its modes back
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(session.run())
 
 
@@ -169,11 +168,13 @@ class Listening:
         self._told = ""
 
     async def run(self) -> None:
-        """Goes on until it is cancelled.
+        """Goes on until it is cancelled, as SIGTERM does too: the terminal gets its modes back.
 
         Raises:
             click.ClickException: the receiver refuses it.
         """
+        if (task := asyncio.current_task()) is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE)
         jar = aiohttp.DummyCookieJar()
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=jar, auto_decompress=False) as self._session:

@@ -32,7 +32,10 @@ MOST_OF_CLIENT = 32
 MOST_WAITING = 1000
 """How many events wait for one listener. They are the same objects for all."""
 
-PAGE = 500
+PAGE = 100
+"""The most that one look hands on. In a burst the stream falls behind: reading an event back takes a fifth of the work
+of receiving it."""
+
 LOOK_EVERY = 0.1  # seconds from one look to the next: many commits cost one look
 IDLE_LOOK = 1.0  # seconds: another process may have stored events, and nothing may have told
 GAP_LOOK = 0.02  # seconds

@@ -70,7 +70,10 @@ def listening(folder: Path, url: str, source: str, *arguments: str) -> Iterator[
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=ENDS_WITHIN)
+        _, said = process.communicate(timeout=ENDS_WITHIN)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "ignored" not in said
 
 
 def post(server, *bodies: bytes) -> None:
