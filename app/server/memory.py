@@ -1,0 +1,33 @@
+"""Gives memory back to the system after a burst of connections."""
+
+import ctypes
+import gc
+
+MANY = 500  # connections
+LEFT = 8  # a burst is over when one in so many is left
+
+
+class Burst:
+    """The most connections that were open at once."""
+
+    def __init__(self) -> None:
+        self._most = 0
+
+    def is_over(self, connections: int) -> bool:
+        """Whether there were many and few are left; says so once for each burst."""
+        self._most = max(self._most, connections)
+        if self._most < MANY or connections > self._most // LEFT:
+            return False
+        self._most = connections
+        return True
+
+
+def give_back() -> None:
+    """Frees what refers to itself, then gives free pages back: otherwise glibc keeps those between objects that live.
+
+    Takes some hundredths of a second. Other C libraries do not have the function.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
