@@ -25,7 +25,7 @@ def new_id() -> UUID:
         milliseconds, fraction = _last >> 12, _last & 0xFFF
     # Ids are unique, not secret: guessing one opens nothing. The system's generator would take 7 us under load.
     tail = getrandbits(62)
-    return UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail)
+    return UUID(int=(milliseconds << 16 | 7 << 12 | fraction) << 64 | 2 << 62 | tail)
 
 
 def go_on_after(made: UUID) -> None:
