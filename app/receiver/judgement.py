@@ -6,7 +6,7 @@ from typing import Any
 from starlette.types import Scope
 
 from app.auth.clients import Client
-from app.events.ids import made_at, new_id
+from app.events.ids import new_id_and_time
 from app.events.rows import NewEvent
 from app.events.tables import Status
 from app.prioticket.identity import accepted_key, refused_key
@@ -97,11 +97,11 @@ def accepted(content: bytes, body: Body, scope: Scope, client: Client) -> NewEve
         Problem: one of `REFUSALS`, as `parse`.
     """
     payload = parse(content)
-    event_id = new_id()
+    event_id, received_at = new_id_and_time()  # one reading of the clock: `since` and `until` compare ids
     state = scope["state"]
     return NewEvent(
         id=event_id,
-        received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
+        received_at=received_at,
         client=client.name,
         headers=kept_headers(scope["headers"]),
         body=body.content,
@@ -139,11 +139,11 @@ def quarantined(
         content = content if len(content) <= keep else content[:KEPT_BYTES]
         payload = _payload_over_the_limit(content, limit=keep)
     cut = body.ending == "too_large"
-    event_id = new_id()
+    event_id, received_at = new_id_and_time()  # one reading of the clock: `since` and `until` compare ids
     state = scope["state"]
     return NewEvent(
         id=event_id,
-        received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
+        received_at=received_at,
         client=client.name,
         headers=kept_headers(scope["headers"]),
         body=content,

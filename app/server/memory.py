@@ -12,14 +12,17 @@ class Burst:
 
     def __init__(self) -> None:
         self._most = 0
+        self._were_few = False
 
     def is_over(self, connections: int) -> bool:
-        """Whether there were many and few are left; says so once for each burst."""
+        """Whether there were many, and few are left as at the last look; says so once for each burst."""
         self._most = max(self._most, connections)
-        if self._most < MANY or connections > self._most // LEFT:
-            return False
-        self._most = connections
-        return True
+        are_few = self._most >= MANY and connections <= self._most // LEFT
+        is_over = are_few and self._were_few  # between two looks, what the last ones held is freed too
+        if is_over:
+            self._most = connections
+        self._were_few = are_few and not is_over
+        return is_over
 
 
 def give_back() -> None:

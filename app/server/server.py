@@ -34,7 +34,8 @@ YOUNG_OBJECTS = 5000
 """After how many new objects the garbage collector runs. 64 requests under way have about as many: with Python's 700 it
 would walk them again and again. What a request leaves has no cycles, so little waits for the collector."""
 
-TICKS_OF_SECOND = 10  # uvicorn's
+TICKS_OF_LOOK = 5
+"""After how many ticks, ten of which are a second, it looks whether a burst is over."""
 
 OVERHEAD = 16
 """How many times the body limit a request may take on the wire: chunks of one byte take six times."""
@@ -74,7 +75,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self._tick()
-        if counter % TICKS_OF_SECOND == 0 and self._burst.is_over(len(self.server_state.connections)):
+        if counter % TICKS_OF_LOOK == 0 and self._burst.is_over(len(self.server_state.connections)):
             give_back()
         return await super().on_tick(counter)
 
