@@ -18,6 +18,8 @@ from app.telemetry import traces
 from tests.deliveries.workers import Workers
 from tests.events.stores import new_event
 
+pytestmark = pytest.mark.slow
+
 MANY = (ENOUGH + 1) * BATCH
 PATIENCE = 60  # seconds; a busy machine may need some of them
 
