@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from app.database.engines import engine_for, sqlite_path
+from app.database.locks import locked_file
 from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.tables import AttemptResult, Destination, ReplayStatus
@@ -211,6 +212,14 @@ def test_each_of_these_alone_makes_a_database_newer_than_a_backup(change):
 
 def test_a_database_as_it_was_backed_up_is_not_newer():
     assert not BACKED_UP.is_newer_than(BACKED_UP)
+
+
+def test_a_worker_that_has_nothing_open_is_noticed(file, sqlite_url):
+    target = sqlite_path(sqlite_url)
+    with locked_file(Path(f"{target.resolve()}-worker")) as alone:
+        assert alone
+        with pytest.raises(BackupProblem, match="A worker uses"), unused(target, read_manifest(file)):
+            pass
 
 
 async def test_something_newer_is_never_replaced(file, sqlite_url, database):

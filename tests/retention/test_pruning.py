@@ -138,6 +138,10 @@ async def test_a_dead_delivery_keeps_its_event_until_a_person_drops_it(workers, 
     async with writing(engine) as connection:
         dead = {"status": DeliveryStatus.DEAD.value, "due_at": None, "finished_at": workers.now}
         await connection.execute(update(Delivery).values(dead))
+    for replay_id in (new_id(), None):
+        async with writing(engine) as connection:
+            await connection.execute(update(Delivery).values(replay_id=replay_id))
+            assert await kept(connection, [event]) == {event}
     later = workers.now + 365 * DAY
     assert deleted(await prune(engine, later, accepted="1d", deliveries="1d", attempts="1d")) == {}
     assert await ids(engine, Event.id) == {event}
@@ -385,7 +389,7 @@ async def test_an_event_that_is_put_to_use_just_before_it_is_locked_stays(worker
     step = {"before": workers.now, "after": None, "most": 10, "now": workers.now}
     async with writing(engine) as connection:
         await delete_some(connection, Kind.ACCEPTED, **step)  # only the keys
-    looks = []
+    looks: list[object] = []
 
     async def look(connection, ids):
         found = await kept(connection, ids)
