@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,14 +79,14 @@ class PostgreSQL:
         self._server = server
 
     def create(self, label: str) -> str:
-        self._execute(f"CREATE DATABASE {label}")
+        execute(self._server.url(), f"CREATE DATABASE {label}")
         url = self._server.url(label)
         asyncio.run(_migrate(url))
         return url
 
     def log_statements(self, label: str) -> None:
         """Has new connections to a database log each statement, which `costs` counts."""
-        self._execute(f"ALTER DATABASE {label} SET log_statement = 'all'")
+        execute(self._server.url(), f"ALTER DATABASE {label} SET log_statement = 'all'")
 
     def costs(self, url: str) -> dict[str, float]:
         found = dict(asyncio.run(_row(url, COSTS)))
@@ -104,9 +104,6 @@ class PostgreSQL:
         """How bodies are stored: `external` (not compressed), or compressed by `lz4` or `pglz`."""
         return str(asyncio.run(_row(self.create("toast"), TOAST))[0])
 
-    def _execute(self, statement: str) -> None:
-        asyncio.run(_execute(self._server.url(), statement))
-
 
 @contextmanager
 def started() -> Iterator[tuple[Path, SQLite, PostgreSQL]]:
@@ -115,13 +112,23 @@ def started() -> Iterator[tuple[Path, SQLite, PostgreSQL]]:
         yield Path(folder), SQLite(Path(folder)), PostgreSQL(server)
 
 
-def count(url: str, table: str = "events") -> int:
-    """How many events are stored."""
-    query = f"SELECT count(*) FROM {table}"  # noqa: S608 - a name of ours
+def count(url: str, rows: str = "events") -> int:
+    """How many events are stored, or rows of a table, of which a WHERE clause may leave out some."""
+    query = f"SELECT count(*) FROM {rows}"  # noqa: S608 - names of ours
     if engines.is_sqlite(url):
         with closing(opened(url)) as connection:
             return int(connection.execute(query).fetchone()[0])
     return int(asyncio.run(_row(url, query))[0])
+
+
+def execute(url: str, *statements: str) -> None:
+    """Executes them."""
+    if engines.is_sqlite(url):
+        with closing(opened(url)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+    else:
+        asyncio.run(_execute(url, statements))
 
 
 def stored_bytes(url: str) -> int:
@@ -159,9 +166,10 @@ async def _migrate(url: str) -> None:
         await migrations.migrate(engine)
 
 
-async def _execute(url: str, statement: str) -> None:
+async def _execute(url: str, statements: Sequence[str]) -> None:
     connection = await asyncpg.connect(url)
-    await connection.execute(statement)
+    for statement in statements:
+        await connection.execute(statement)
     await connection.close()
 
 

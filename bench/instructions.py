@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from asyncio import AbstractEventLoop
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
@@ -30,10 +29,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from app.alarms.gauges import TYPES
@@ -41,23 +37,26 @@ from app.application import Application
 from app.auth.basic import BasicDoor
 from app.auth.clients import clients_from
 from app.auth.limits import FAILURES, Limit
-from app.events.rows import NewEvent, Row, Stored
+from app.events.rows import Row
 from app.events.store import EventStore
 from app.receiver.endpoint import Receiver
 from app.server.server import server_for, spare_collector
-from app.settings.clients import Scope as ClientScope
+from app.settings.clients import Scope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
 from app.telemetry.meter import Meter
 from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
+from bench.load import KINDS, PASSWORD, PATH, PROJECT, USERNAME, request_for
+from bench.targets import Bare, NoStore, noop, plain
 
-PROJECT = Path(__file__).parent.parent
 RECORDED = Path(__file__).with_suffix(".json")
-PATH = "/webhooks/prioticket"
-SAMPLES = {"notification": "01-notification-order-create", "order": "08-order-payload-confirmed"}
-REFERENCE = b"PRI26081200417"
-CREDENTIAL = ("prioticket", "a-secret-that-only-the-benchmark-knows")
+
+FLOOR, STARLETTE, CONNECTION = "floor", "Starlette's empty route", "our connection"
+TABLE, DOOR, ENDPOINT = "+ table, request line, log", "+ Basic door", "+ endpoint"
+HAND_OFF, METRICS = "+ hand-off", "+ metrics"
+LAYERS = (FLOOR, STARLETTE, CONNECTION, TABLE, DOOR, ENDPOINT, HAND_OFF, METRICS)
+"""From our connection on, each has all that the one before has."""
 
 CONNECTIONS = 64
 WARM_UP = 2 * CONNECTIONS  # events
@@ -67,29 +66,6 @@ MOST_MORE = 0.05
 
 Figures = Mapping[str, Mapping[str, float]]
 """Thousands of instructions by layer and kind of event."""
-
-
-class Bare:
-    """Reads the body and answers 200."""
-
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        while (await receive()).get("more_body"):
-            pass
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def empty(request: Request) -> Response:
-    """The same for Starlette."""
-    await request.body()
-    return Response()
-
-
-class Swallow:
-    """A store that says it stored."""
-
-    async def append(self, event: NewEvent) -> Stored:
-        return Stored(event.id, duplicate=False)
 
 
 class NoWriter:
@@ -142,65 +118,6 @@ class Transport:
     resume_reading = close = abort = pause_reading
 
 
-def floor(settings: Settings, log: LogWriter) -> uvicorn.Config:  # noqa: ARG001 - as all layers
-    """A bare ASGI application on uvicorn."""
-    return _plain(Bare())
-
-
-def starlette(settings: Settings, log: LogWriter) -> uvicorn.Config:  # noqa: ARG001
-    """A route of Starlette's that does nothing, on uvicorn."""
-    return _plain(Starlette(routes=[Route(PATH, empty, methods=["POST"])]))
-
-
-def connection(settings: Settings, log: LogWriter) -> uvicorn.Config:
-    """Our connection, with a bare ASGI application."""
-    config = _ours(Bare(), settings, log)
-    config.app = Bare()
-    return config
-
-
-def table(settings: Settings, log: LogWriter) -> uvicorn.Config:
-    """And the table of URLs, the request line and its log line."""
-    return _ours(Bare(), settings, log)
-
-
-def door(settings: Settings, log: LogWriter) -> uvicorn.Config:
-    """And the door: HTTP Basic."""
-    return _ours(Bare(), settings, log, _door(settings))
-
-
-def endpoint(settings: Settings, log: LogWriter, *, meter: Meter | None = None) -> uvicorn.Config:
-    """And the endpoint, before a store that does nothing; with a real one, the hand-off to the writer."""
-    receiver = Receiver(
-        max_body_bytes=settings.max_body_bytes,
-        max_quarantined_bytes=settings.max_quarantined_bytes,
-        body_timeout=settings.body_timeout,
-        on_unprocessable=settings.on_unprocessable,
-    )
-    return _ours(receiver, settings, log, _door(settings), meter=meter)
-
-
-def metrics(settings: Settings, log: LogWriter) -> uvicorn.Config:
-    """And what is counted for the metrics."""
-    return endpoint(settings, log, meter=Meter(types=TYPES))
-
-
-FLOOR = "floor"
-LAYERS: dict[str, Callable[[Settings, LogWriter], uvicorn.Config]] = {
-    FLOOR: floor,
-    "Starlette's empty route": starlette,
-    "our connection": connection,
-    "+ table, request line, log": table,
-    "+ Basic door": door,
-    "+ endpoint": endpoint,
-    "+ hand-off": endpoint,
-    "+ metrics": metrics,
-}
-
-
-STORED = ("+ hand-off", "+ metrics")
-
-
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 1 where a figure exceeds the recorded one by more than `MOST_MORE`."""
     parser = argparse.ArgumentParser(prog="python -m bench instructions", description=__doc__)
@@ -211,7 +128,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"There is no layer {', '.join(sorted(unknown))}: choose of {', '.join(LAYERS)}.")
     recorded: Figures = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
     figures = measure([FLOOR, *(layer for layer in given.layers or LAYERS if layer != FLOOR)])
-    sys.stdout.write(f"{'thousands of instructions an event':<36}{' / '.join(SAMPLES)}   recorded\n")
+    sys.stdout.write(f"{'thousands of instructions an event':<36}{' / '.join(KINDS)}   recorded\n")
     for layer, by_kind in figures.items():
         before = " / ".join(f"{each:.0f}" for each in recorded.get(layer, {}).values())
         sys.stdout.write(f"{layer:<36}{' / '.join(f'{each:.0f}' for each in by_kind.values()):<23}{before}\n")
@@ -232,36 +149,19 @@ def measure(layers: Sequence[str]) -> Figures:
     """
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        counted = [f"--callgrind-out-file={folder}/%p", f"--log-file={folder}/log.%p", "--tool=callgrind"]
+        counting = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/%p", f"--log-file={folder}/log.%p")
+        command = (*counting, sys.executable, "-m", "bench.instructions", *layers)
         try:
-            done = subprocess.run(
-                [  # noqa: S607 - wherever it is installed
-                    "valgrind",
-                    *counted,
-                    sys.executable,
-                    "-m",
-                    "bench.instructions",
-                    *layers,
-                ],
-                cwd=PROJECT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             raise RuntimeError("The program valgrind is not installed.") from None
         if done.returncode:
             raise RuntimeError(f"The measured process failed: {done.stderr[-2000:]}")
-        runs = [json.loads(line) for line in done.stdout.splitlines()]
-        totals = {(layer, kind, events): _total(Path(folder, str(process))) for layer, kind, events, process in runs}
-    return {
-        layer: {
-            kind: round((totals[layer, kind, WARM_UP + EVENTS] - totals[layer, kind, WARM_UP]) / EVENTS / 1000, 1)
-            for kind in SAMPLES
-        }
-        for layer in layers
-    }
+        figures: dict[str, dict[str, float]] = {}
+        for layer, kind, *processes in map(json.loads, done.stdout.splitlines()):
+            before, after = (_total(Path(folder, str(process))) for process in processes)
+            figures.setdefault(layer, {})[kind] = round((after - before) / EVENTS / 1000, 1)
+    return figures
 
 
 def exceeding(figures: Figures, recorded: Figures) -> Iterator[str]:
@@ -276,17 +176,16 @@ def exceeding(figures: Figures, recorded: Figures) -> Iterator[str]:
 
 def run(layer: str, kind: str, events: int) -> None:
     """Answers that many events."""
-    secret = {"secret": CREDENTIAL[1], "scopes": ["webhooks:send"]}
-    settings = Settings(clients={CREDENTIAL[0]: secret})
+    settings = Settings(clients={USERNAME: {"secret": PASSWORD, "scopes": [Scope.SEND]}})
     log = LogWriter(io.StringIO(), style="json")
     # As many are prepared in each run, so that the difference of two has none of it.
     requests = iter(_requests(kind)[:events])
-    uvloop.run(_answer(LAYERS[layer](settings, log), _store(layer, settings), requests))
+    uvloop.run(_answer(_server(layer, settings, log), _store(layer, settings), requests))
     with log.running():  # only now, since its thread gathers lines by the clock
         pass
 
 
-async def _answer(config: uvicorn.Config, store: Swallow | EventStore, requests: Iterator[bytes]) -> None:
+async def _answer(config: uvicorn.Config, store: NoStore | EventStore, requests: Iterator[bytes]) -> None:
     loop = asyncio.get_running_loop()
     config.load()
     server = ServerState()
@@ -310,47 +209,51 @@ async def _answer(config: uvicorn.Config, store: Swallow | EventStore, requests:
 
 
 def _requests(kind: str) -> list[bytes]:
-    body = (PROJECT / "tests" / "payloads" / f"{SAMPLES[kind]}.json").read_bytes()
-    credential = b64encode(":".join(CREDENTIAL).encode()).decode()
-    head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Prioticket\r\nAccept: application/json\r\n"
-        f"Content-Type: application/json\r\nAuthorization: Basic {credential}\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode()
-    return [head + body.replace(REFERENCE, b"PRI%011d" % number) for number in range(WARM_UP + EVENTS)]
+    request = request_for(kind, run_id="0123abcd").replace(b"<time>", b"2026-08-12T10:15:32+02:00")
+    numbers = (b"%016d" % number for number in range(WARM_UP + EVENTS))
+    return [request.replace(b"<number>", each).replace(b"<reference>", b"PRI" + each) for each in numbers]
 
 
-def _plain(app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False)
-
-
-def _ours(
-    endpoint: ASGIApp,
-    settings: Settings,
-    log: LogWriter,
-    middleware: Sequence[Middleware] = (),
-    *,
-    meter: Meter | None = None,
-) -> uvicorn.Config:
-    route = Route(PATH, endpoint, methods=["POST"], middleware=middleware)
-    app = Application([route], lifespan=None, log=log, tally=Tally(), spans=Spans(), meter=meter)  # type: ignore[arg-type] # it is not begun
-    return server_for(app, settings, log=log, started=lambda _: None, meter=meter).config
-
-
-def _door(settings: Settings) -> list[Middleware]:
+def _server(layer: str, settings: Settings, log: LogWriter) -> uvicorn.Config:
+    """The server of a layer."""
+    if layer == FLOOR:
+        return plain(Bare(), lifespan="off").config
+    if layer == STARLETTE:
+        return plain(Starlette(routes=[Route(PATH, noop, methods=["POST"])]), lifespan="off").config
+    depth = LAYERS.index(layer)
+    receiver = Receiver(
+        max_body_bytes=settings.max_body_bytes,
+        max_quarantined_bytes=settings.max_quarantined_bytes,
+        body_timeout=settings.body_timeout,
+        on_unprocessable=settings.on_unprocessable,
+    )
     clients = clients_from(settings.clients)
-    return [Middleware(BasicDoor, clients=clients, failures=Limit(FAILURES), scope=ClientScope.SEND)]
+    door = Middleware(BasicDoor, clients=clients, failures=Limit(FAILURES), scope=Scope.SEND)
+    route = Route(
+        PATH,
+        receiver if depth >= LAYERS.index(ENDPOINT) else Bare(),
+        methods=["POST"],
+        middleware=[door] if depth >= LAYERS.index(DOOR) else [],
+    )
+    meter = Meter(types=TYPES) if layer == METRICS else None
+    app = Application([route], lifespan=None, log=log, tally=Tally(), spans=Spans(), meter=meter)  # type: ignore[arg-type] # it is not begun
+    config = server_for(app, settings, log=log, started=lambda _: None, meter=meter).config
+    if layer == CONNECTION:
+        config.app = Bare()
+    return config
 
 
-def _store(layer: str, settings: Settings) -> Swallow | EventStore:
-    if layer not in STORED:
-        return Swallow()
+def _store(layer: str, settings: Settings) -> NoStore | EventStore:
+    """A store that does nothing, or one that hands all events to a writer that does nothing."""
+    if layer not in (HAND_OFF, METRICS):
+        return NoStore()
     return EventStore(
         NoWriter(),
         max_batch=settings.commit_max_batch,
         max_waiting=settings.max_waiting_events,
         max_waiting_bytes=settings.max_waiting_bytes,
         timeout=timedelta(minutes=10),
-        meter=Meter(types=TYPES) if layer == "+ metrics" else None,
+        meter=Meter(types=TYPES) if layer == METRICS else None,
     )
 
 
@@ -363,23 +266,28 @@ def _total(counts: Path) -> int:
 
 
 def _measured(layers: Sequence[str]) -> None:
-    """What runs under callgrind: each run in a child, told with its process id."""
+    """What runs under callgrind: tells for each layer and kind the processes that answered few and many events."""
     spare_collector()
     for layer in layers:
-        for kind in SAMPLES:
-            for events in (WARM_UP, WARM_UP + EVENTS):
-                child = os.fork()
-                if child == 0:
-                    status = 1
-                    try:
-                        run(layer, kind, events)
-                        status = 0
-                    finally:
-                        os._exit(status)
-                if os.waitpid(child, 0)[1]:
-                    sys.exit(1)
-                sys.stdout.write(json.dumps([layer, kind, events, child]) + "\n")
-                sys.stdout.flush()
+        for kind in KINDS:
+            processes = [_child(layer, kind, events) for events in (WARM_UP, WARM_UP + EVENTS)]
+            sys.stdout.write(json.dumps([layer, kind, *processes]) + "\n")
+            sys.stdout.flush()  # before the next child would have it too
+
+
+def _child(layer: str, kind: str, events: int) -> int:
+    """The id of a process that has answered that many events."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            run(layer, kind, events)
+            status = 0
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
+    return child
 
 
 if __name__ == "__main__":

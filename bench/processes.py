@@ -4,20 +4,24 @@ import json
 import os
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread, Timer
+from threading import Timer
+from typing import Any
 
 from app.settings.clients import Scope
 from bench.load import PASSWORD, PROJECT, USERNAME
 
 STARTS_WITHIN = 30.0  # seconds
 ENDS_WITHIN = 40.0  # seconds
-LISTENS = " listens at "
+LISTENS = b" listens at "
 TICKS = os.sysconf("SC_CLK_TCK")
-READ_BYTES = 65536
+LOGS_END = ("tail", "--bytes=2000")
+
+Process = subprocess.Popen[bytes]
+MODULES = {"receiver": ("app", "serve", "--port", "0", "--no-worker"), "fastapi": ("bench.twin",)}
+"""What starts a target that is not one of `bench.targets`: `receiver` is what an operator runs."""
 
 
 class Target:
@@ -27,7 +31,7 @@ class Target:
         url: Where it listens.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", url: str) -> None:
+    def __init__(self, process: Process, url: str) -> None:
         self.pid = process.pid
         self.url = url
         self._process = process
@@ -38,71 +42,54 @@ class Target:
         return self._process.stdout.readline().decode()
 
 
-def command_for(name: str) -> list[str]:
-    """The command that starts a target: `receiver` is what an operator runs."""
-    if name == "receiver":
-        return [sys.executable, "-m", "app", "serve", "--port", "0", "--no-worker"]
-    if name == "fastapi":
-        return [sys.executable, "-m", "bench.twin"]
-    return [sys.executable, "-m", "bench.targets", name]
-
-
 @contextmanager
 def running(name: str, database_url: str) -> Iterator[Target]:
-    """A started server, ended with SIGTERM.
+    """A started server.
 
     Its log goes into a pipe and is thrown away but for the end, as fast as a container's runtime would read it.
 
     Raises:
         RuntimeError: it did not start; the text has the end of its log.
     """
-    process = subprocess.Popen(
-        command_for(name),
-        cwd=PROJECT,
-        env=environment(database_url),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    log: deque[bytes] = deque(maxlen=4)
-    reader = Thread(target=_drain, args=(process, log), daemon=True)
-    reader.start()
-    try:
-        yield Target(process, _wait_for_url(name, process, log))
-    finally:
-        process.terminate()
-        try:
-            process.wait(ENDS_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        reader.join()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+    module = MODULES.get(name, ("bench.targets", name))
+    with (
+        subprocess.Popen(LOGS_END, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as log,
+        started(module, database_url, stdout=subprocess.PIPE, stderr=log.stdin) as process,
+    ):
+        assert log.stdin is not None and log.stdout is not None  # noqa: S101, PT018 - pipes, see above
+        log.stdin.close()
+        url = _url(process)
+        if url is None:
+            raise RuntimeError(f"{name} did not start: {log.stdout.read().decode()}")
+        yield Target(process, url)
 
 
 @contextmanager
 def working(database_url: str, destinations: Mapping[str, Mapping[str, object]]) -> Iterator[int]:
-    """A worker, ended with SIGTERM; gives its process id."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "worker"],
-        cwd=PROJECT,
-        env=environment(database_url) | {"PRIOHOOK_DESTINATIONS": json.dumps(destinations)},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    """A worker; gives its process id."""
+    settings = {"DESTINATIONS": json.dumps(destinations)}
+    with started(("app", "worker"), database_url, settings, stderr=subprocess.DEVNULL) as process:
         yield process.pid
-    finally:
-        process.terminate()
-        process.wait()
 
 
-def environment(database_url: str) -> dict[str, str]:
-    """This process's environment with the benchmark's settings alone."""
+@contextmanager
+def started(
+    module: Sequence[str], database_url: str, settings: Mapping[str, str] | None = None, **streams: Any
+) -> Iterator[Process]:
+    """A process that runs a module with arguments and with the benchmark's settings alone, ended with SIGTERM."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PRIOHOOK_")}
     clients = {USERNAME: {"secret": PASSWORD, "scopes": [Scope.SEND]}}
-    ours = {"DATABASE_URL": database_url, "CLIENTS": json.dumps(clients), "LOG_FORMAT": "json"}
-    return {**plain, **{f"PRIOHOOK_{name}": value for name, value in ours.items()}}
+    ours = {"DATABASE_URL": database_url, "CLIENTS": json.dumps(clients), "LOG_FORMAT": "json", **(settings or {})}
+    environment = {**plain, **{f"PRIOHOOK_{name}": value for name, value in ours.items()}}
+    with subprocess.Popen((sys.executable, "-m", *module), cwd=PROJECT, env=environment, **streams) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(ENDS_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def cpu_seconds(pid: int) -> float:
@@ -141,22 +128,13 @@ def _or_zero(pid: int) -> float:
         return 0.0  # it ended meanwhile
 
 
-def _wait_for_url(name: str, process: "subprocess.Popen[bytes]", log: deque[bytes]) -> str:
+def _url(process: Process) -> str | None:
+    """Where a server says that it listens; None if it ended."""
     assert process.stdout is not None  # noqa: S101 - a pipe, see above
     timer = Timer(STARTS_WITHIN, process.kill)
     timer.start()
     try:
-        for line in process.stdout:
-            _, listens, url = line.decode().rstrip().partition(LISTENS)
-            if listens:
-                return url
+        found = (line.rstrip().partition(LISTENS) for line in process.stdout)
+        return next((url.decode() for _, listens, url in found if listens), None)
     finally:
         timer.cancel()
-    process.wait()
-    raise RuntimeError(f"{name} did not start: {b''.join(log).decode()[-2000:]}")
-
-
-def _drain(process: "subprocess.Popen[bytes]", log: deque[bytes]) -> None:
-    assert process.stderr is not None  # noqa: S101 - a pipe, see above
-    while chunk := os.read(process.stderr.fileno(), READ_BYTES):
-        log.append(chunk)

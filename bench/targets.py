@@ -37,7 +37,6 @@ from app.server.server import Server, listen, server_for
 from app.settings.model import Settings
 from app.telemetry.logs import stderr_writer
 
-ANSWER = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
 COMMIT_SECONDS = 1.0
 
 
@@ -84,12 +83,14 @@ class RepeatingStore:
         return Stored(event.id, duplicate=False)
 
 
-async def bare(_: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body and answers 200."""
-    while (await receive()).get("more_body"):
-        pass
-    await send(ANSWER)
-    await send({"type": "http.response.body", "body": b""})
+class Bare:
+    """Reads the body and answers 200; a class, since Starlette takes a function for a handler of its own kind."""
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def noop(request: Request) -> Response:
@@ -131,7 +132,7 @@ def with_store(app: Application, store_for: Callable[[Store], Store]) -> None:
 def server(name: str, settings: Settings) -> uvicorn.Server:
     """The server of that name; it prints where it listens."""
     if name == "floor":
-        return plain(bare, lifespan="off")
+        return plain(Bare(), lifespan="off")
     if name == "starlette":
         return plain(Starlette(routes=[Route("/webhooks/prioticket", noop, methods=["POST"])]), lifespan="on")
     log = stderr_writer(settings.log_format)

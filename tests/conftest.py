@@ -185,11 +185,21 @@ def migrated_postgres(postgres_server_url: str) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def empty_postgres(migrated_postgres: str) -> Iterator[Callable[[], None]]:
+    """Empties the tables that hold something, by one connection: opening one takes longer than the rest."""
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(migrated_postgres))
+    yield lambda: loop.run_until_complete(_empty(connection))
+    loop.run_until_complete(connection.close())
+    loop.close()
+
+
 @pytest.fixture
-def postgres_url(migrated_postgres: str) -> Iterator[str]:
+def postgres_url(migrated_postgres: str, empty_postgres: Callable[[], None]) -> Iterator[str]:
     """A migrated PostgreSQL database, which is emptied at the end."""
     yield migrated_postgres
-    asyncio.run(_empty(migrated_postgres))
+    empty_postgres()
 
 
 @pytest.fixture(scope="session")
@@ -216,14 +226,11 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{'sqlite' if request.param == 'sqlite' else 'postgres'}_url"))
 
 
-async def _empty(url: str) -> None:
-    """Empties the tables that hold something: to truncate all of them takes longer than most tests."""
-    connection = await asyncpg.connect(url)
+async def _empty(connection: asyncpg.Connection) -> None:
     filled = await connection.fetchval(FILLED, list(columns.Base.metadata.tables))
     if filled:
         await connection.execute("SET session_replication_role = replica")  # the audit's triggers refuse it
         await connection.execute(f"TRUNCATE {filled} CASCADE")
-    await connection.close()
 
 
 @pytest.fixture

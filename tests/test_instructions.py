@@ -1,13 +1,14 @@
 import pytest
 
-from bench.instructions import FLOOR, LAYERS, RECORDED, SAMPLES, WARM_UP, exceeding, run
+from bench.instructions import FLOOR, LAYERS, RECORDED, WARM_UP, exceeding, run
+from bench.load import KINDS
 
 pytestmark = pytest.mark.slow
 
 RECORD = {FLOOR: {"order": 100.0}, "+ endpoint": {"order": 400.0}}
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_answers_all_events_with_200(layer, kind):
     run(layer, kind, WARM_UP)

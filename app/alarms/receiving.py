@@ -53,7 +53,8 @@ def no_receiver(now: Readings) -> Iterator[Finding]:
     last = now.receiver_at
     started = [each.started_at for each in now.processes if each.is_running]
     began = min(filter(None, [*started, now.first_action_at]), default=None)
-    if now.at - last < SILENT if last else began is not None and now.at - began < FIRST_START:
+    silent_since, allowed = (last, SILENT) if last else (began, FIRST_START)
+    if silent_since is not None and now.at - silent_since < allowed:
         return
     for_long = f"for {lasting(now.at - last)}" if last else "for a day or longer" if now.last_events else "yet"
     what = f"No receiver has run {for_long}: nobody takes webhooks."

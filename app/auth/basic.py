@@ -145,6 +145,9 @@ def authenticate(
 
 def authorization(scope: Scope) -> list[bytes]:
     """The values of all Authorization headers."""
+    last: dict[bytes, bytes] = scope["state"]["headers"]
+    if len(last) == len(scope["headers"]):  # none is repeated
+        return [last[b"authorization"]] if b"authorization" in last else []
     return [value for name, value in scope["headers"] if name == b"authorization"]
 
 

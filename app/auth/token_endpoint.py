@@ -24,7 +24,7 @@ from app.auth.token_request import (
     read_request,
 )
 from app.auth.tokens import issue
-from app.web.body import Body, ClientGone, Ending, content_coding, declared_length, read_body
+from app.web.body import Body, ClientGone, content_coding, declared_length, read_body
 from app.web.negotiation import accepts_json
 from app.web.openapi.operations import Answer, Operation
 from app.web.problems import (
@@ -184,13 +184,13 @@ class TokenEndpoint:
 
 
 def _whole(body: Body, *, coding: bytes) -> bytes:
-    if body.ending is Ending.TOO_LARGE:
+    if body.ending == "too_large":
         raise TooLarge(
             f"The body is over the limit of {MOST_BYTES} bytes.", "Send less.", close=True, unread=body.unread
         )
     if coding:
         raise UnsupportedMediaType("The body has a content coding.", "Send it plain.")
-    if body.ending is Ending.TOO_SLOW:
+    if body.ending == "too_slow":
         raise TooSlow("The body did not arrive in time.", "Send it again, faster.", close=True, unread=True)
     return body.content
 

@@ -28,7 +28,7 @@ from app.deliveries.retry import delay_after_loss
 from app.deliveries.tables import PENDING, Attempt, AttemptResult, Claimed, Delivery
 from app.deliveries.transitions import LOSE, OF_DELIVERY, dropped
 from app.events.fetches import FAILED, Fetch, FetchCause
-from app.events.tables import Event, Origin
+from app.events.tables import TRACE, Event, Origin
 
 MARGIN = timedelta(seconds=5)
 """How much longer than an attempt a claim lasts: the database needs time, and clocks may differ a little."""
@@ -178,7 +178,7 @@ _due: Select[*tuple[Any, ...]] = (
         _superseded,
         Event.origin,
         Event.cause,
-        Event.trace,
+        TRACE,
         _snapshot_failed,
     )
     .join(Event, Event.id == Delivery.event_id)

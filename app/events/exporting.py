@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database.rows import columns, read
-from app.events.queries import EventFilter, WholeEvent
+from app.database.rows import read
+from app.events.queries import EventFilter, WholeEvent, event_columns
 from app.events.tables import Event
 
 IDS_AT_ONCE = 500
@@ -57,6 +57,6 @@ async def _sizes(engine: AsyncEngine, narrowed: EventFilter, after: UUID | None)
 
 
 async def _read(engine: AsyncEngine, ids: list[UUID]) -> list[WholeEvent]:
-    query = select(*columns(Event, WholeEvent)).where(Event.id.in_(ids)).order_by(Event.id)
+    query = select(*event_columns(WholeEvent)).where(Event.id.in_(ids)).order_by(Event.id)
     async with engine.connect() as connection:
         return await read(connection, query, WholeEvent)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, LargeBinary, func, literal_column, or_, select, true, union_all
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.database.counting import counted
 from app.database.rows import columns, read, read_one
 from app.events.ids import id_floor
-from app.events.tables import Event, Status
+from app.events.tables import TRACE, Event, Status
 from app.web.body import SLICE_BYTES
 
 SEARCHED = 10_000
@@ -141,6 +141,11 @@ class EventBody(NamedTuple):
     body: bytes
 
 
+def event_columns(kind: type[SummarizedEvent]) -> list[ColumnElement[Any]]:
+    """What a query selects of an event."""
+    return [TRACE if column.name == "trace" else column for column in columns(Event, kind)]
+
+
 async def last_events(connection: AsyncConnection) -> dict[str, datetime]:
     """When each client's last event arrived. No index has the client, so only the newest `SEARCHED` events count."""
     newest = select(Event.client, Event.received_at).order_by(Event.id.desc()).limit(SEARCHED).subquery()
@@ -166,12 +171,12 @@ async def count_events(connection: AsyncConnection, narrowed: EventFilter) -> in
 
 async def get_event(connection: AsyncConnection, event_id: UUID) -> WholeEvent | None:
     """One event with its headers and body."""
-    return await read_one(connection, select(*columns(Event, WholeEvent)).where(Event.id == event_id), WholeEvent)
+    return await read_one(connection, select(*event_columns(WholeEvent)).where(Event.id == event_id), WholeEvent)
 
 
 async def get_summary(connection: AsyncConnection, event_id: UUID) -> SummarizedEvent | None:
     """One event with its headers but without its body."""
-    query = select(*columns(Event, SummarizedEvent)).where(Event.id == event_id)
+    query = select(*event_columns(SummarizedEvent)).where(Event.id == event_id)
     return await read_one(connection, query, SummarizedEvent)
 
 

@@ -3,12 +3,14 @@
 The same `notification_id`, or the same version of an order, is not enough: the byte that differs may be a refund.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from app.prioticket.payloads import Payload
 
 TIME_BYTES = 4
+EPOCH, ZERO = datetime(1970, 1, 1, tzinfo=UTC), timedelta()
+SECONDS_OF_DAY = 24 * 60 * 60
 LATEST = 2**32  # seconds since 1970, in the year 2106
 DIGEST_BYTES = 12
 
@@ -44,7 +46,7 @@ def _key(username: str, kind: bytes, content: bytes, *, at: datetime | None) -> 
     The digest differs between usernames: no client can make another's event look like a copy. The client's name is not
     in it, since a retry may come after a rotation. A username has no line end.
     """
-    digest = sha256(username.encode() + b"\n" + kind)
-    digest.update(content)
-    seconds = int(at.timestamp()) if at else 0
-    return (seconds % LATEST).to_bytes(TIME_BYTES) + digest.digest()[:DIGEST_BYTES]
+    digest = sha256(b"%b\n%b%b" % (username.encode(), kind, content)).digest()
+    since = at - EPOCH if at else ZERO
+    seconds = since.days * SECONDS_OF_DAY + since.seconds  # `timestamp` would take ten times as long
+    return (seconds % LATEST).to_bytes(TIME_BYTES) + digest[:DIGEST_BYTES]

@@ -227,6 +227,8 @@ def _item(item: object) -> str | None:
 
 def _text(value: object) -> str | None:
     """The text of a value that should be text; a number may come where text is documented."""
+    if isinstance(value, str) and len(value) <= LONGEST_TEXT and value.isprintable():
+        return value.strip() or None  # as nearly all are
     if not isinstance(value, str):
         if isinstance(value, bool) or not isinstance(value, int):
             return None

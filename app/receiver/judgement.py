@@ -6,16 +6,16 @@ from typing import Any
 from starlette.types import Scope
 
 from app.auth.clients import Client
-from app.events.ids import made_at, new_id
+from app.events.ids import new_id_and_time
 from app.events.rows import NewEvent
 from app.events.tables import Status
 from app.prioticket.identity import accepted_key, refused_key
 from app.prioticket.payloads import NoEnvelope, NotJSON, Payload, parse_payload
+from app.telemetry import traces
 from app.web.body import (
     CODINGS,
     KEPT_BYTES,
     Body,
-    Ending,
     InflatesTooFar,
     UndecodableBody,
     coding_of,
@@ -43,9 +43,9 @@ def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
     coding = content_coding(headers.get(b"content-encoding", b""))
     undecodable = None
     content = body.content
-    if body.ending is Ending.TOO_LARGE:
+    if body.ending == "too_large":
         raise _too_large(limit, unread=body.unread)
-    if body.ending is Ending.COMPLETE and coding in CODINGS:
+    if body.ending == "complete" and coding in CODINGS:
         try:
             content = decode(content, coding, limit=limit)
         except InflatesTooFar:
@@ -58,7 +58,7 @@ def judge(body: Body, headers: dict[bytes, bytes], *, limit: int) -> bytes:
         raise UnsupportedMediaType(
             "The content coding is unknown.", "Send the body uncompressed, or as gzip or deflate."
         )
-    if body.ending is Ending.TOO_SLOW:
+    if body.ending == "too_slow":
         raise TooSlow("The body did not arrive in time.", "Send it again, faster.", close=True, unread=True)
     if undecodable:
         raise NotReadable("The body is not what its Content-Encoding says.", f"In detail: {undecodable}.")
@@ -97,11 +97,11 @@ def accepted(content: bytes, body: Body, scope: Scope, client: Client) -> NewEve
         Problem: one of `REFUSALS`, as `parse`.
     """
     payload = parse(content)
-    event_id = new_id()
+    event_id, received_at = new_id_and_time()  # one reading of the clock: `since` and `until` compare ids
     state = scope["state"]
     return NewEvent(
         id=event_id,
-        received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
+        received_at=received_at,
         client=client.name,
         headers=kept_headers(scope["headers"]),
         body=body.content,
@@ -117,7 +117,7 @@ def accepted(content: bytes, body: Body, scope: Scope, client: Client) -> NewEve
         shape=payload.shape,
         address=state["line"]["address"],
         request_id=state["request_id"],
-        trace=state["trace"],
+        trace=traces.kept(state["trace"], state["request_id"]),
     )
 
 
@@ -138,12 +138,12 @@ def quarantined(
     if isinstance(problem, TooLarge):
         content = content if len(content) <= keep else content[:KEPT_BYTES]
         payload = _payload_over_the_limit(content, limit=keep)
-    cut = body.ending is Ending.TOO_LARGE
-    event_id = new_id()
+    cut = body.ending == "too_large"
+    event_id, received_at = new_id_and_time()  # one reading of the clock: `since` and `until` compare ids
     state = scope["state"]
     return NewEvent(
         id=event_id,
-        received_at=made_at(event_id),  # one reading of the clock: `since` and `until` compare ids
+        received_at=received_at,
         client=client.name,
         headers=kept_headers(scope["headers"]),
         body=content,
@@ -156,7 +156,7 @@ def quarantined(
         reference=payload and payload.reference,
         address=state["line"]["address"],
         request_id=state["request_id"],
-        trace=state["trace"],
+        trace=traces.kept(state["trace"], state["request_id"]),
     )
 
 
@@ -177,4 +177,4 @@ def without_what_was_read(event: NewEvent) -> NewEvent:
 
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """All headers as they came, without those that carry credentials."""
-    return b"\r\n".join([name + b": " + value for name, value in headers if name not in NEVER_KEPT])
+    return b"\r\n".join([b": ".join(field) for field in headers if field[0] not in NEVER_KEPT])

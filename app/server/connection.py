@@ -26,7 +26,6 @@ from datetime import timedelta
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -215,16 +214,16 @@ class Protocol(HttpToolsProtocol):
             return
         version = self.parser.get_http_version()
         expects = expects_continue(version, self.headers)
-        url = httptools.parse_url(target(self.url))
+        raw_path, path, query_string = target(self.url)
         if self._headers_sent is not None:
             self.headers[:] = self._headers_sent
             self._headers_sent = None
         scope: Any = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
-        scope["raw_path"] = url.path
-        scope["path"] = unquote(url.path.decode("ascii"))
-        scope["query_string"] = url.query or b""
+        scope["raw_path"] = raw_path
+        scope["path"] = path
+        scope["query_string"] = query_string
         if self.meter is not None:
             scope["state"]["began"] = self._began
         keep_alive = version != "1.0" and self.parser.should_keep_alive()

@@ -104,15 +104,14 @@ class Exchange(RequestResponseCycle):
         status = message["status"]
         length = None
         closing = False
-        fields: list[bytes] = []
-        for name, value in (*self.default_headers, *message.get("headers", ())):
+        fields = (*self.default_headers, *message.get("headers", ()))
+        for name, value in fields:
             if name == b"content-length":
                 length = int(value)
             elif name == b"connection" and b"close" in value.lower():
                 closing = True
-            fields += (name, b": ", value, b"\r\n")
-        lines = b"".join(fields)
-        if lines.translate(None, IN_FIELDS) != b"\r\n" * (len(fields) // 4):
+        lines = b"\r\n".join([*map(b": ".join, fields), b""])
+        if lines.translate(None, IN_FIELDS) != b"\r\n" * len(fields):
             raise RuntimeError("A header has a control character.")
         if closing:
             self.keep_alive = False

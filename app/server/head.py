@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote
 
 import httptools
 
@@ -84,19 +87,28 @@ def expects_continue(version: str, fields: Fields) -> bool:
     return expects
 
 
-def target(url: bytes) -> bytes:
-    """The request's target; for `http://host` the path that it means, RFC 9112, section 3.2.1.
+class Target(NamedTuple):
+    """A request's target, as ASGI has it."""
+
+    raw_path: bytes
+    path: str
+    query_string: bytes
+
+
+@lru_cache(maxsize=32)
+def target(url: bytes) -> Target:
+    """The request's target; `http://host` means `/`, RFC 9112, section 3.2.1.
 
     Raises:
         MalformedRequest: it has a fragment.
+        httptools.HttpParserInvalidURLError: it is not a URL.
     """
     if b"#" in url:
         raise MalformedRequest("The request's target has a fragment.", "Leave out what begins with #.")
-    if not url.startswith(b"/"):
-        parts = httptools.parse_url(url)
-        if parts.schema is not None and parts.path is None:
-            return b"/" if parts.query is None else b"/?" + parts.query
-    return url
+    parts = httptools.parse_url(url)
+    if parts.path is None and parts.schema is not None:
+        return Target(b"/", "/", parts.query or b"")
+    return Target(parts.path, unquote(parts.path.decode("ascii")), parts.query or b"")
 
 
 def without_upgrade(method: bytes, url: bytes, version: str, fields: Fields) -> bytes:

@@ -16,6 +16,7 @@ from starlette.routing import Route, Router
 from app.server.connection import Protocol
 from app.server.connections import Connections
 from app.server.head import LARGEST_HEAD_BYTES
+from app.server.memory import Burst, give_back
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
 from app.telemetry.meter import Meter
@@ -32,6 +33,9 @@ SENT_AHEAD_BYTES = 128 * 1024
 YOUNG_OBJECTS = 5000
 """After how many new objects the garbage collector runs. 64 requests under way have about as many: with Python's 700 it
 would walk them again and again. What a request leaves has no cycles, so little waits for the collector."""
+
+TICKS_OF_LOOK = 5
+"""After how many ticks, ten of which are a second, it looks whether a burst is over."""
 
 OVERHEAD = 16
 """How many times the body limit a request may take on the wire: chunks of one byte take six times."""
@@ -56,6 +60,7 @@ class Server(uvicorn.Server):
         self._started = started
         self._tick = tick
         self._ending = ending
+        self._burst = Burst()
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         """Calls `started` with the URL that the server listens at."""
@@ -70,6 +75,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self._tick()
+        if counter % TICKS_OF_LOOK == 0 and self._burst.is_over(len(self.server_state.connections)):
+            give_back()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from random import getrandbits
-from secrets import token_hex
 
 TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 SAMPLED = "01"
@@ -14,9 +13,6 @@ SPAN_BITS = 64
 LENGTH = 55
 """Of what is known of a `traceparent`; a later version may go on with bytes of any kind."""
 
-_process = token_hex(5)
-"""With the 22 digits of a request id, the 32 of a trace's."""
-
 
 def begun() -> str:
     """The `traceparent` of the first span of a new trace, of random ids."""
@@ -26,8 +22,13 @@ def begun() -> str:
 
 
 def begun_by(request_id: str) -> str:
-    """The same for a request, in a tenth of the time: its id is unique already, and ends the trace's id."""
-    return f"00-{_process}{request_id}-{request_id[-16:]}-{SAMPLED}"
+    """The same for a request, whose id is unique already: 22 digits, of which the first 10 fill the trace's id."""
+    return f"00-{request_id[:10]}{request_id}-{request_id[-16:]}-{SAMPLED}"
+
+
+def kept(traceparent: str, request_id: str) -> str | None:
+    """What is stored with an event: nothing if `begun_by` gave it, since `app.events.tables.TRACE` gives it again."""
+    return None if traceparent[13:35] == request_id else traceparent
 
 
 def continued(received: bytes) -> str | None:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.web.body import Ending, declared_length, read_body, without_mark
+from app.web.body import declared_length, read_body, without_mark
 from app.web.negotiation import is_json
 from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, Unprocessable, UnsupportedMediaType
 
@@ -108,9 +108,9 @@ async def read_json(request: Request[Any], model: type[Model]) -> Model:
     """
     declared = declared_length(request.headers.get("content-length", "").encode("latin-1"))
     body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=request.state["body_timeout"])
-    if body.ending is Ending.TOO_LARGE:
+    if body.ending == "too_large":
         raise TooLarge("The body is too large.", f"Send {MOST_BYTES} bytes at most.", close=True, unread=True)
-    if body.ending is Ending.TOO_SLOW:
+    if body.ending == "too_slow":
         raise TooSlow("The body did not arrive in time.", "Send it again.", close=True)
     if not body.content:
         return validated(model, {})

@@ -245,6 +245,7 @@ def apprised(watched, monkeypatch):
     return lambda port: watched(alarm_channels={"ops": {"url": f"json://127.0.0.1:{port}/secret-path"}})
 
 
+@pytest.mark.slow
 async def test_a_channel_of_apprise_is_told_what_is_wrong_and_what_to_type(apprised, circuit, listener):
     worker = apprised(listener.port)
     await circuit(is_open=True)
@@ -256,6 +257,7 @@ async def test_a_channel_of_apprise_is_told_what_is_wrong_and_what_to_type(appri
     assert "Type: priohook deliveries list --failing --destination erp" in told["message"]
 
 
+@pytest.mark.slow
 async def test_a_channel_of_apprise_that_is_away_is_logged_and_told_later(apprised, workers, circuit, engine, caplog):
     with create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]

@@ -58,6 +58,7 @@ async def test_pages_of_deliveries_are_the_whole_list(api, workers):
     assert found == events[::-1]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("query", ["status=lost", "event_id=1", "limit=0", "event=1", "destination=%00"])
 async def test_a_parameter_that_cannot_be_used_is_400(api, query):
     assert (await api.get(f"/api/deliveries?{query}")).status_code == 400
@@ -140,6 +141,7 @@ async def test_a_body_may_begin_with_a_byte_order_mark(api, workers):
     assert (reply.status_code, reply.json()["paused_reason"]) == (200, "moving")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("content", "content_type", "status"),
     [

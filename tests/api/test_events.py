@@ -144,6 +144,7 @@ async def test_an_event_that_arrives_meanwhile_moves_no_page(client, some, engin
     assert [each["id"] for each in second.json()["events"]] == [some[1], some[0]]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("query", "named"),
     [

@@ -177,6 +177,7 @@ async def test_a_request_can_name_known_destinations_only(api, workers, to):
     assert await workers.deliveries() == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("query", ["wait=perhaps", "to=", "to=erp&wait=true&wait=true", "url=http://a"])
 async def test_a_parameter_that_cannot_be_used_is_400(api, workers, query):
     assert (await api.post(f"/api/events/{await workers.store('A')}/replay?{query}")).status_code == 400

@@ -125,6 +125,7 @@ async def test_replays_are_listed_newest_first_in_pages(api, three):
     assert found == made[::-1]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

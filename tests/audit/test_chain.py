@@ -102,6 +102,16 @@ async def test_a_row_that_was_put_in_the_place_of_another_is_named(engine, five)
         await verified(engine)
 
 
+async def test_a_row_that_was_rewritten_with_a_right_hash_does_not_fit_the_next(engine, five):
+    async with engine.connect() as connection:
+        later = (await connection.execute(select(Entry.__table__).where(Entry.position > 3))).mappings().all()
+    await tamper(engine, delete(Entry).where(Entry.position >= 3))
+    await append(engine, 3, reason="another")
+    await tamper(engine, *(insert(Entry).values(row) for row in later))
+    with pytest.raises(Broken, match="Row 4 was changed"):
+        await verified(engine)
+
+
 async def test_an_end_that_was_cut_off_is_found_by_a_hash_that_was_kept(engine, five):
     await tamper(engine, delete(Entry).where(Entry.position == 5))
     assert (await verified(engine)).rows == 4

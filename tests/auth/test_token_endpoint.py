@@ -237,6 +237,7 @@ async def test_another_method_is_405_with_the_one_that_it_takes(sqlite_url, star
     assert (reply.status_code, reply.headers["Allow"]) == (405, "POST")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("method", "path"), [("GET", URL), ("BREW", URL), ("POST", URL + "/"), ("GET", "/nowhere")])
 async def test_no_cache_keeps_an_answer_that_the_url_or_the_method_gets(client, method, path):
     reply = await client.request(method, path)

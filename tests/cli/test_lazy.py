@@ -25,18 +25,21 @@ finally:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_and_version_import_nothing_that_takes_long(arguments):
     done = subprocess.run([sys.executable, "-c", ASK, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "\n")
 
 
+@pytest.mark.slow
 def test_a_list_of_events_imports_neither_the_server_nor_the_receiver_nor_alembic():
     code = "import sys, app.cli.events; print(set(sys.modules) & {'app.receiver', 'app.server', 'alembic'})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_the_status_imports_neither_the_api_nor_what_only_workers_and_tables_on_a_terminal_need():
     named = ("app.api", "app.deliveries.dispatch", "app.deliveries.claims", "app.deliveries.queries", "rich.console")
     code = f"import sys, app.cli.status; print(set(sys.modules) & {set(named)})"
@@ -44,6 +47,7 @@ def test_the_status_imports_neither_the_api_nor_what_only_workers_and_tables_on_
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_what_a_command_imports_is_never_searched_for_garbage():
     code = "import gc; from app.cli.main import priohook; before = gc.get_freeze_count(); "
     code += "priohook.get_command(None, 'events'); print(before, gc.get_freeze_count() > 10_000, gc.isenabled())"

@@ -87,6 +87,7 @@ def test_ids_are_read_from_a_file_a_line_each(run, three, tmp_path):
     assert json.loads(run("replay", "--dry-run", "--json", "--ids", str(tmp_path / "ids")).text)["plan"]["events"] == 2
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
 def test_ids_may_be_written_by_powershell(run, three, tmp_path, encoding):
     text = f"{three[0]}\r\n{three[1]}\r\n".encode(encoding)
@@ -148,6 +149,7 @@ def test_a_url_of_ones_own_is_a_destination_without_its_password(run, three):
     assert replays(run)[0]["destination"].startswith("http://127.0.0.1:9#")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("to", ["crm", "ftp://host/in", "file:///etc/passwd", "python:", ""])
 def test_an_unknown_destination_is_status_2_and_lists_the_known_ones(run, three, to):
     done = run("replay", "--yes", "--to", to)

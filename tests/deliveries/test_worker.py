@@ -18,8 +18,13 @@ from app.telemetry import traces
 from tests.deliveries.workers import Workers
 from tests.events.stores import new_event
 
+pytestmark = pytest.mark.slow
+
 MANY = (ENOUGH + 1) * BATCH
 PATIENCE = 60  # seconds; a busy machine may need some of them
+
+REQUEST = "0123456789ab0000000001"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 async def until(condition):
@@ -131,14 +136,17 @@ def failing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-@pytest.mark.parametrize("traced", [True, False])
-async def test_each_attempt_is_a_span_of_the_events_trace(engine, database_url, failing, caplog, traced):
+@pytest.mark.parametrize(
+    ("columns", "trace"),
+    [({"trace": TRACE}, TRACE), ({"request_id": REQUEST}, traces.begun_by(REQUEST)), ({}, None)],
+)
+@pytest.mark.usefixtures("failing")
+async def test_each_attempt_is_a_span_of_the_events_trace(engine, database_url, caplog, columns, trace):
     """Also of an event that a release without traces has stored: it gets a trace with each attempt."""
     caplog.set_level("INFO", logger="app.deliveries")
     workers = Workers(engine)
     await workers.register()
-    trace = traces.begun()
-    await workers.store("A", trace=trace if traced else None)
+    await workers.store("A", **columns)
 
     def attempts():
         return [each for each in caplog.records if each.message == "attempt"]
@@ -152,7 +160,7 @@ async def test_each_attempt_is_a_span_of_the_events_trace(engine, database_url, 
     sent = line.fields["error"].removeprefix("ValueError: ")
     assert (line.levelname, line.fields["reference"]) == ("WARNING", "A")
     assert traces.trace_id(sent) == line.fields["trace"]
-    assert (traces.trace_id(sent) == traces.trace_id(trace)) == traced
+    assert trace is None or traces.trace_id(sent) == traces.trace_id(trace)
     assert sent != trace
 
 

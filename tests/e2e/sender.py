@@ -19,7 +19,7 @@ CONNECTIONS = 64
 LARGEST_BODY_BYTES = 8192
 PAUSE = 0.1  # seconds before an event is sent again
 ANSWER_WITHIN = 15.0  # seconds
-PATIENCE = 180.0  # seconds; a bound for a slow machine, never waited for
+PATIENCE = 600.0  # seconds; a bound for a slow machine, never waited for
 
 
 class Sender:

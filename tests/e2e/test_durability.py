@@ -32,7 +32,8 @@ from tests.e2e.load import allow_open_files, post_until_it_ends, stored
 from tests.e2e.proxy import Proxy
 from tests.e2e.sender import PATIENCE, Sender, outcome_of
 
-KILLS = 20
+KILLS = 10
+LONG_KILLS = 100
 WARM = 150  # events before a fault, and after it
 SPOOLED = 500  # events that go to the spool while PostgreSQL is away
 COMMIT_TIMEOUT = "1"  # seconds; the default of 5 only makes the tests longer
@@ -209,9 +210,10 @@ def behind(proxy: Proxy, url: str) -> str:
 # The receiver dies.
 
 
-async def test_kill_9_of_the_receiver_twenty_times(trial, url):
-    async with trial(f"kill -9 of the receiver, {KILLS} times", url, receiver_dies=True) as running:
-        for _ in range(KILLS):
+async def test_kill_9_of_the_receiver_again_and_again(trial, url, long):
+    kills = LONG_KILLS if long else KILLS
+    async with trial(f"kill -9 of the receiver, {kills} times", url, receiver_dies=True) as running:
+        for _ in range(kills):
             await running.kill_receiver()
             await running.sender.more(200, WARM)
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
-import pytest
-
 from tests.conftest import SECRET, basic_header
 from tests.e2e.conftest import API_SECRET, ENDS_WITHIN, configured, environment_for
 from tests.e2e.load import statuses
@@ -152,30 +150,6 @@ async def test_a_webhook_auth_that_is_encoded_twice_comes_in(serve, priohook, si
     result = api.end()
     assert result["answered 200"] == result["sent"] > 0
     assert await statuses(sqlite_url) == {"accepted": result["sent"]}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["webhooks", "list"], "is not configured"),
-        (["order", "PRI00000001"], "is not configured"),
-        (["webhooks", "delete"], "Give either ids or --url"),
-        (["webhooks", "register"], "Give --url, or set public_url"),
-    ],
-)
-def test_wrong_usage_is_status_2(priohook, arguments, said):
-    done = priohook("prioticket", *arguments)
-    assert done.returncode == 2
-    assert said in done.stderr
-
-
-def test_without_tls_nothing_is_registered_at_the_real_prioticket(priohook):
-    account = {"prioticket__base_url": "https://api.example", "prioticket__client_id": "demo"}
-    secret = {"prioticket__client_secret": API_SECRET}
-    url = "http://hooks.example.com"
-    done = priohook("prioticket", "webhooks", "register", "--url", url, **account, **secret)
-    assert done.returncode == 2
-    assert "by https://" in done.stderr
 
 
 def test_a_prioticket_that_is_not_there_is_told_at_once():

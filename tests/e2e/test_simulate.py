@@ -65,12 +65,6 @@ def test_nobody_at_the_url_is_one_sentence(priohook):
     assert "Traceback" not in done.stderr
 
 
-def test_without_any_credentials_it_says_how_to_give_some(priohook):
-    done = priohook("simulate")
-    assert done.returncode == 2
-    assert "--user" in done.stderr
-
-
 def test_retry_outlives_a_restart_of_the_receiver(serve, sqlite_url, tmp_path):
     server = serve(**configured(sqlite_url))
     command = ["simulate", server.url, "--user", USER, "--count", "100", "--rate", "50", "--retry", "--json"]
@@ -146,18 +140,3 @@ def test_an_event_is_sent_as_the_plainest_client_sends_it(priohook):
         priohook("simulate", f"http://127.0.0.1:{server.server_port}", "--user", USER, "--count", "1")
         server.shutdown()
     assert Plainly.seen == [{"Host", "Accept", "Authorization", "Content-Type", "Content-Length"}]
-
-
-def test_serving_needs_an_address_and_credentials(priohook):
-    for arguments, said in (
-        (["--serve", "8099"], "HOST:PORT"),
-        (["--serve", "127.0.0.1:0"], "--api-client"),
-        (["--lose", "0.1"], "--lose needs --serve"),
-        (["--serve", "127.0.0.1:0", "http://127.0.0.1:9"], "URL cannot be used with --serve"),
-        (["--serve", "127.0.0.1:0", "--retry"], "--retry cannot be used with --serve"),
-        (["--serve", "127.0.0.1:0", "--api-client", "demo:x", "--fault", "/orders=666"], "with a KIND of"),
-        (["--serve", "127.0.0.1:0", "--api-client", "demo:x", "--behave", "kind"], "NAME=VALUE"),
-    ):
-        done = priohook("simulate", *arguments)
-        assert done.returncode == 2
-        assert said in done.stderr

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events import ids
-from app.events.ids import MICROSECOND, made_at, new_id
+from app.events.ids import MICROSECOND, made_at, new_id, new_id_and_time
 
 NOW = time_ns()
 CLOCKS = st.lists(st.integers(NOW, NOW + 10**12), min_size=2, max_size=50)
@@ -76,6 +76,12 @@ def test_ids_sort_as_bytes_and_as_text_as_they_were_made():
 
 def test_ids_of_one_moment_in_two_processes_differ_in_their_random_end():
     assert len({new_id().int & (2**62 - 1) for _ in range(1000)}) == 1000
+
+
+def test_an_id_and_its_time_belong_together():
+    for _ in range(1000):
+        made, at = new_id_and_time()
+        assert made_at(made) == at
 
 
 def test_an_id_says_when_it_was_made():

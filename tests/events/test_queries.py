@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events.ids import EPOCH, MICROSECOND, id_floor, made_at, new_id
-from app.events.queries import EventFilter, get_event, list_events
+from app.events.queries import EventFilter, get_event, get_summary, list_events
 from app.events.tables import Event, Status
+from app.telemetry.traces import begun_by
 from tests.events.stores import new_event, running
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
@@ -110,6 +111,20 @@ async def test_one_event_comes_whole(engine, filled):
     assert (event.id, event.body, event.headers) == (filled["cancel"], b'{"key": "cancel"}', [["accept", "*/*"]])
     assert event.received_at == NOON + SECOND
     assert event.received_at.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("sent", [None, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"])
+async def test_a_trace_that_follows_from_the_requests_id_need_not_be_stored(engine, database_url, sent):
+    request_id = "0123456789ab0000000001"
+    async with running(database_url) as store:
+        stored = await store.append(new_event("traced", request_id=request_id, trace=sent))
+        without = await store.append(new_event("of an earlier release"))
+    async with engine.connect() as connection:
+        traced, untraced = await get_summary(connection, stored.id), await get_summary(connection, without.id)
+    assert traced is not None
+    assert untraced is not None
+    assert traced.trace == (sent or begun_by(request_id))
+    assert untraced.trace is None
 
 
 async def test_an_id_that_nobody_has_gives_nothing(engine, filled):

@@ -179,6 +179,7 @@ async def test_what_changed_later_than_wanted_is_left_out(engine):
     assert set(await stored_orders(engine)) == {early.reference, late.reference}
 
 
+@pytest.mark.slow
 async def test_an_interrupted_run_goes_on_and_counts_everything_once(engine, database_url):
     fake = Fake()
     arrived = lost(lived(fake, 800), 0.3)
@@ -203,6 +204,7 @@ async def test_an_interrupted_run_goes_on_and_counts_everything_once(engine, dat
     assert len([row for row in await rows(engine) if row.origin == "fetched"]) == rest.fetched
 
 
+@pytest.mark.slow
 async def test_a_prioticket_that_goes_away_interrupts_the_run(engine, database_url):
     fake = Fake()
     lived(fake, 700)

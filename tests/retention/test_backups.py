@@ -5,11 +5,13 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
 
 from app.database.engines import engine_for, sqlite_path
+from app.database.locks import locked_file
 from app.database.writing import writing
 from app.deliveries import operations
 from app.deliveries.tables import AttemptResult, Destination, ReplayStatus
@@ -19,7 +21,7 @@ from app.retention.backups import back_up, remember
 from app.retention.erasing import erase
 from app.retention.holding import MAY_HAVE_ARRIVED, Held, come_to_rest
 from app.retention.last_backup import LastBackup, last_backup
-from app.retention.manifests import BackupProblem, manifest_path, read_manifest, verify
+from app.retention.manifests import BackupProblem, Contents, manifest_path, read_manifest, verify
 from app.retention.restoring import prepare, swap, unused
 from tests.deliveries.workers import ALL, Workers
 
@@ -177,6 +179,47 @@ async def test_a_destination_that_the_backup_does_not_know_is_paused_too(workers
         standstill = await come_to_rest(connection, wanted, taken_at=workers.now, deliver_again=False, now=workers.now)
         paused = await connection.scalars(select(Destination.name).where(Destination.paused_at.is_not(None)))
         assert standstill.destinations == sorted(paused) == ["crm", "erp"]
+
+
+BACKED_UP = Contents(
+    revision="0021",
+    rows={"events": 2, "deliveries": 2},
+    newest_event_id=UUID(int=1),
+    newest_delivery_id=UUID(int=1),
+    last_finished_at="2026-08-12 12:00:00",
+    last_erased_at="2026-08-12 12:00:00",
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"newest_event_id": UUID(int=2)},
+        {"newest_delivery_id": UUID(int=2)},
+        {"last_finished_at": "2026-08-12 12:00:01"},
+        {"last_erased_at": "2026-08-12 12:00:01"},
+        {"rows": {"events": 3, "deliveries": 2}},
+        {"rows": {"events": 2, "deliveries": 3}},
+    ],
+    ids=str,
+)
+def test_each_of_these_alone_makes_a_database_newer_than_a_backup(change):
+    """Retention may have deleted more events than arrived, so that not even their number tells."""
+    later = BACKED_UP.model_copy(update=change)
+    assert later.is_newer_than(BACKED_UP)
+    assert not BACKED_UP.is_newer_than(later)
+
+
+def test_a_database_as_it_was_backed_up_is_not_newer():
+    assert not BACKED_UP.is_newer_than(BACKED_UP)
+
+
+def test_a_worker_that_has_nothing_open_is_noticed(file, sqlite_url):
+    target = sqlite_path(sqlite_url)
+    with locked_file(Path(f"{target.resolve()}-worker")) as alone:
+        assert alone
+        with pytest.raises(BackupProblem, match="A worker uses"), unused(target, read_manifest(file)):
+            pass
 
 
 async def test_something_newer_is_never_replaced(file, sqlite_url, database):

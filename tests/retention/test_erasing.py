@@ -67,6 +67,16 @@ async def test_body_headers_and_answers_go_and_ids_times_type_and_hash_stay(work
     ]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_bytes_are_gone_before_a_vacuum(workers, tmp_path):
+    event = await workers.store("A", body=BODY * 1000, body_bytes=1000 * len(BODY))
+    async with writing(workers.engine) as connection:
+        await connection.execute(text("PRAGMA secure_delete = OFF"))  # which some builds of SQLite have on
+        await erase(connection, [event], drop=True, now=workers.now)
+    assert await wiping.empty_log(workers.engine)
+    assert BODY not in (tmp_path / "priohook.db").read_bytes()
+
+
 async def test_the_first_answer_of_a_delivery_goes_too(workers):
     event = await workers.store("A")
     await workers.dispatch()

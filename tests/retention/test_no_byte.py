@@ -22,6 +22,8 @@ from tests.deliveries.workers import Workers
 from tests.events.stores import new_event
 from tests.pages import PROJECT
 
+pytestmark = pytest.mark.slow
+
 GUEST = b"Annegret-Quellenhorst"
 OFFICER = bearer_header("officer", Scope.READ, Scope.ERASE)
 

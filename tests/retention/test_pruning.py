@@ -26,8 +26,10 @@ from app.events.ids import id_floor, made_at, new_id
 from app.events.queries import EventFilter
 from app.events.tables import DeletedEvent, Event, Status, Undispatched
 from app.receiver.release import NotReleased, release
+from app.retention import batches
 from app.retention.batches import delete_some, is_alone
 from app.retention.cutoffs import Kind
+from app.retention.kept import kept
 from app.retention.plans import plan
 from app.retention.pruning import (
     FEWEST,
@@ -136,6 +138,10 @@ async def test_a_dead_delivery_keeps_its_event_until_a_person_drops_it(workers, 
     async with writing(engine) as connection:
         dead = {"status": DeliveryStatus.DEAD.value, "due_at": None, "finished_at": workers.now}
         await connection.execute(update(Delivery).values(dead))
+    for replay_id in (new_id(), None):
+        async with writing(engine) as connection:
+            await connection.execute(update(Delivery).values(replay_id=replay_id))
+            assert await kept(connection, [event]) == {event}
     later = workers.now + 365 * DAY
     assert deleted(await prune(engine, later, accepted="1d", deliveries="1d", attempts="1d")) == {}
     assert await ids(engine, Event.id) == {event}
@@ -276,6 +282,18 @@ async def test_a_row_that_another_transaction_changes_is_left_for_the_next_time(
     assert deleted(await prune(engine, workers.now + DAY, accepted="1d")) == {"accepted": 1}
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_an_event_whose_delivery_another_transaction_changes_is_left_for_the_next_time(
+    workers, delivered, engine
+):
+    async with engine.connect() as other:
+        await other.execute(update(Delivery).where(Delivery.event_id == delivered[0]).values(attempts=7))
+        assert deleted(await prune(engine, workers.now + DAY, accepted="1d")) == {"accepted": 2}
+        await other.commit()
+    assert await ids(engine, Event.id) == {delivered[0]}
+    assert deleted(await prune(engine, workers.now + DAY, accepted="1d")) == {"accepted": 1}
+
+
 async def test_many_rows_take_many_transactions(workers, engine):
     async with writing(engine) as connection:
         events = [
@@ -364,6 +382,27 @@ async def test_an_event_that_is_put_to_use_before_it_is_deleted_stays_and_leaves
         await delete_some(connection, Kind.ACCEPTED, **step)
     assert await ids(engine, Event.id) == {delivered[0]}
     assert await ids(engine, DeletedEvent.event_id) == set(delivered[1:])
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_an_event_that_is_put_to_use_just_before_it_is_locked_stays(workers, delivered, engine, monkeypatch):
+    step = {"before": workers.now, "after": None, "most": 10, "now": workers.now}
+    async with writing(engine) as connection:
+        await delete_some(connection, Kind.ACCEPTED, **step)  # only the keys
+    looks: list[object] = []
+
+    async def look(connection, ids):
+        found = await kept(connection, ids)
+        if not looks:
+            await workers.start(ids=[delivered[0]])
+        looks.append(ids)
+        return found
+
+    monkeypatch.setattr(batches, "kept", look)
+    async with writing(engine) as connection:
+        await delete_some(connection, Kind.ACCEPTED, **step)
+    assert len(looks) == 2
+    assert await ids(engine, Event.id) == {delivered[0]}
 
 
 async def test_a_notification_stays_until_the_order_that_was_fetched_for_it_is_dispatched(workers, delivered, engine):

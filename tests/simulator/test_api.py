@@ -61,6 +61,7 @@ async def test_a_token_ends():
     assert (await asker.ask("GET", "/system/ping", headers={"Authorization": f"Bearer {token}"})).status_code == 401
 
 
+@pytest.mark.slow
 async def test_lists_are_capped_at_200_whatever_was_asked_for():
     asker = Asker()
     asker.fake.orders(1500)

@@ -92,6 +92,7 @@ def test_strangers_do_not_push_out_the_address_that_means_a_client(tally):
     assert Refusal(MINUTE, "webhook", 401, "wrong_secret", "192.0.2.1", "prioticket") in tally.take().refusals
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_however_long_the_database_is_away(tally, clock):
     for _ in range(MOST_KEPT):
         clock.now += 60

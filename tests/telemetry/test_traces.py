@@ -3,7 +3,7 @@ import re
 import pytest
 
 from app.telemetry.middleware import new_request_id
-from app.telemetry.traces import begun, begun_by, child, continued, trace_id
+from app.telemetry.traces import begun, begun_by, child, continued, kept, trace_id
 
 VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 FORM = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-9a-f]")
@@ -13,6 +13,13 @@ def test_the_trace_of_a_request_ends_with_the_requests_id():
     trace = begun_by(request_id := new_request_id())
     assert FORM.fullmatch(trace)
     assert trace_id(trace).endswith(request_id)
+
+
+def test_only_a_trace_that_does_not_follow_from_the_requests_id_is_kept():
+    request_id = new_request_id()
+    assert kept(begun_by(request_id), request_id) is None
+    assert kept(VALID, request_id) == VALID
+    assert kept(trace := begun(), request_id) == trace
 
 
 def test_a_new_trace_is_valid_recorded_and_its_own():
