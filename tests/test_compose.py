@@ -162,6 +162,12 @@ def test_the_balancer_lets_a_receiver_refuse_what_is_too_large():
     assert int(megabytes) * 1024 * 1024 > limit
 
 
+def test_the_balancer_sends_only_webhooks_once_more_when_an_answer_was_lost():
+    locations = (PROJECT / "nginx.conf").read_text().split("location ")[1:]
+    twice = {each.split()[0]: "non_idempotent" in each.partition("}")[0] for each in locations}
+    assert twice == {"/webhooks/": True, "/": False}
+
+
 def test_each_variable_stands_in_the_example_and_says_what_to_do_where_it_is_missing():
     example = re.findall(r"^(\w+)=$", (PROJECT / ".env.example").read_text(), re.MULTILINE)
     used = VARIABLE.findall(TEXT)
