@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 
-from app.web.body import Ending, declared_length, read_body
+from app.web.body import declared_length, read_body
 from app.web.parameters import Model, validated
 from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, UnsupportedMediaType
 
@@ -48,9 +48,9 @@ async def read_form(request: Request[Any], timeout: timedelta) -> ImmutableMulti
         raise UnsupportedMediaType("This is not a form.", f"Send {MEDIA_TYPE}.")
     declared = declared_length(request.headers.get("content-length", "").encode("latin-1"))
     body = await read_body(request.receive, declared=declared, limit=MOST_BYTES, timeout=timeout)
-    if body.ending is Ending.TOO_LARGE:
+    if body.ending == "too_large":
         raise TooLarge("The form is too large.", f"Send {MOST_BYTES} bytes at most.", close=True, unread=True)
-    if body.ending is Ending.TOO_SLOW:
+    if body.ending == "too_slow":
         raise TooSlow("The form did not arrive in time.", "Send it again.", close=True)
     try:
         fields = parse_qsl(body.content.decode(), errors="strict", max_num_fields=MOST_FIELDS)
