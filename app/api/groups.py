@@ -100,7 +100,7 @@ class GroupChoice(BaseModel):
     destination: Text
     status: Literal["dead", "pending"] = "dead"
     outcome: AttemptResult | None = None
-    answer: int | None = None
+    answer: Annotated[int | None, Field(ge=0, le=999)] = None
     type: Text | None = None
     replay: UUID | None = None
 

@@ -1,7 +1,8 @@
 """What was read last of everything, for pages that many people leave open.
 
 The judgement takes a tenth of a second and more at a million events. So a process reads it for all of them: at most
-every few seconds, for at most a twentieth of the time, and only while somebody looks.
+every few seconds, for at most a twentieth of the time, and only while somebody looks. If a reading takes seconds, what
+it found is still replaced before it is `TOO_OLD`.
 """
 
 import asyncio
@@ -81,7 +82,8 @@ class Overviews:
         began = self._clock()
         overview = await self._overview()
         self._last, self._read_at = overview, self._clock()
-        self._fresh_until = self._read_at + max(REST.total_seconds(), SHARE * (self._read_at - began))
+        rest = max(REST.total_seconds(), SHARE * (self._read_at - began))
+        self._fresh_until = self._read_at + min(rest, TOO_OLD.total_seconds())
         return overview
 
     async def _overview(self) -> Overview:

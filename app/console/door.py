@@ -111,7 +111,8 @@ def _prepared(scope: Scope, receive: Receive) -> Scope:
 
 def _sign_in(request: Request[Any]) -> str:
     """The page to sign in, which leads back to the page that was asked for."""
-    place = request.scope["path"] + (f"?{query}" if (query := request.scope["query_string"].decode("latin-1")) else "")
+    path = quote(request.scope["path"])  # it was decoded, and a reference may hold `?` and `#`
+    place = path + (f"?{query}" if (query := request.scope["query_string"].decode("latin-1")) else "")
     wanted = request.method in ("GET", "HEAD") and len(place) <= LONGEST_PLACE and place != CONSOLE
     return f"{SIGN_IN}?next={quote(place, safe='')}" if wanted else SIGN_IN
 

@@ -30,12 +30,20 @@ def check_origin(request: Request[Any], public_url: str | None) -> None:
     """
     origin = request.headers.get("origin", "")
     own = {request.headers.get("host", "").lower()} | ({urlsplit(public_url).netloc.lower()} if public_url else set())
-    if not (sent_from := urlsplit(origin).netloc.lower()) or sent_from not in own:
+    if not (sent_from := _host_of(origin)) or sent_from not in own:
         raise FromElsewhere(
             "This form was not sent by a page of this console.",
             "Go back, load the page again, and send it from there. If that is what you did: a proxy before priohook "
             "must pass on the Host header unchanged, or the setting public_url must name the address that you see.",
         )
+
+
+def _host_of(origin: str) -> str:
+    """The host and port of an origin; empty if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as `http://[`
+        return ""
 
 
 async def read_form(request: Request[Any], timeout: timedelta) -> ImmutableMultiDict[str, str]:

@@ -1,9 +1,13 @@
 import re
 from datetime import timedelta
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import update
 
+from app.database.writing import writing
+from app.deliveries.tables import Delivery
 from tests.conftest import bearer_header
 
 HOSTILE = '<script>alert("1")</script>\u202e\'"'
@@ -195,6 +199,24 @@ async def test_a_group_of_what_is_tried_again_is_dropped_and_what_waits_goes_on(
 async def test_all_that_is_pending_is_dropped(desk, held, workers):
     await desk.send("/console/deliveries/group/drop", form={"destination": "erp", "status": "pending"}, typed="erp")
     assert {row.status for row in await workers.deliveries()} == {"dropped"}
+
+
+async def test_what_a_group_is_narrowed_to_is_what_its_forms_change(desk, engine, workers):
+    replay = uuid4()
+    await dead(workers, 1)
+    async with writing(engine) as connection:
+        await connection.execute(update(Delivery).values(replay_id=replay))
+    group = {**GROUP, "type": "ORDER_UPDATE", "replay": str(replay)}
+    page = await desk.see(f"/console/deliveries/group?{urlencode(group)}")
+    assert "1 dead delivery to" in page
+    forms = page.split("<form")[-2:]
+    for form in forms:
+        fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form))
+        assert {name: value for name, value in fields.items() if name != "form_token"} == group
+
+
+async def test_an_answer_that_no_consumer_gives_is_400(desk):
+    await desk.see("/console/deliveries/group?destination=erp&answer=99999999999999999999", status=400)
 
 
 async def test_a_group_of_no_destination_is_404_and_one_of_no_such_status_is_refused(desk):

@@ -41,6 +41,13 @@ async def test_what_is_typed_into_the_filters_stays_text_and_is_quoted_for_a_she
     assert "priohook events export --reference &#39;&#39;&#34;&#39;&#34;&#39;; rm -rf &#34;&lt;b&gt;&#39;" in shown
 
 
+@pytest.mark.parametrize("page", ["events", "deliveries", "audit", "replays/new"])
+async def test_filters_say_that_their_times_are_utc_for_those_in_lists_are_local(desk, page):
+    shown = (await desk.see(f"/console/{page}")).lower()
+    assert "since (utc)" in shown
+    assert "until (utc)" in shown
+
+
 @pytest.mark.parametrize("query", ["since=soon", "status=odd", "cursor=x", "limit=0"])
 async def test_a_filter_that_makes_no_sense_is_400_and_a_page(desk, query):
     assert "parameter" in await desk.see(f"/console/events?{query}", status=400)

@@ -1,6 +1,7 @@
 import json
 import re
 from datetime import UTC, datetime
+from threading import current_thread, main_thread
 from uuid import UUID
 
 import pytest
@@ -12,6 +13,7 @@ from app.deliveries.tables import Delivery
 from app.events.fetches import Fetch, FetchCause
 from app.events.ids import new_id
 from app.events.tables import Event
+from app.prioticket.summary import summarize
 from app.settings.clients import Scope
 from tests.api.test_events import NOON, fill
 from tests.api.test_orders import arrive, notification, order
@@ -46,6 +48,20 @@ def booking(status: str, **more) -> dict[str, object]:
 async def audit(client) -> list[tuple[str, str, str, str | None]]:
     actions = (await client.get("/api/audit", headers=bearer_header())).json()["actions"]
     return [(each["action"], each["kind"], each["channel"], each["reason"]) for each in actions]
+
+
+async def test_an_order_is_summarized_beside_the_loop_that_receives_webhooks(desk, monkeypatch):
+    threads = []
+
+    def noted(order):
+        threads.append(current_thread())
+        return summarize(order)
+
+    monkeypatch.setattr("app.api.stories.summarize", noted)
+    await arrive(desk.client, order(1, order_bookings=[booking("CONFIRMED")]))
+    assert "Canal Cruise" in await desk.see(PAGE)
+    assert threads
+    assert main_thread() not in threads
 
 
 async def test_an_order_tells_its_story_in_its_own_order(desk):

@@ -1,5 +1,6 @@
 import re
 from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote
 
 import httpx2
 import pytest
@@ -33,6 +34,16 @@ async def test_who_signs_in_comes_back_to_the_page_that_was_asked_for(browser):
     reply = await sign_in(browser, "desk", next=place)
     assert (reply.status_code, reply.headers["Location"]) == (303, "/console/events?type=ORDER_CANCEL")
     assert (await browser.get(reply.headers["Location"])).status_code == 200
+
+
+@pytest.mark.parametrize("reference", ["A%231", "A%3F1", "A%2541", "A%2F1"])
+async def test_who_signs_in_comes_back_to_the_order_whatever_its_reference_holds(browser, reference):
+    asked = await browser.get(f"/console/orders/{reference}")
+    page = await browser.get(asked.headers["Location"])
+    (place,) = re.findall(r'name="next" value="(.*?)"', page.text)
+    back = await browser.get((await sign_in(browser, "desk", next=place)).headers["Location"])
+    assert unquote(back.request.url.raw_path.decode()) == unquote(f"/console/orders/{reference}")
+    assert (back.request.url.query, back.request.url.fragment) == (b"", "")
 
 
 async def test_the_cookie_is_for_this_console_only(browser):
@@ -114,7 +125,13 @@ async def test_a_token_of_the_api_is_no_session_and_a_session_no_token(browser):
 
 @pytest.mark.parametrize(
     "origin",
-    [{}, {"Origin": "null"}, {"Origin": "http://evil.example"}, {"Origin": "http://priohook.evil.example"}],
+    [
+        {},
+        {"Origin": "null"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://priohook.evil.example"},
+        {"Origin": "http://["},
+    ],
 )
 async def test_a_form_of_another_site_is_refused(desk, origin):
     (token,) = re.findall(r'name="form_token" value="(\w+)"', await desk.see("/console"))
