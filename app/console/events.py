@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.api.acting import Why
 from app.api.contents import contents_of
 from app.api.events import EventQuery, NoSuchEvent, listed, types_of
 from app.api.quarantine import foreseen, reasons_of
@@ -30,12 +29,6 @@ class Looking(BaseModel):
 
     contents: Annotated[bool, Field(description="Whether its body is read.")] = False
     reason: Text | None = None
-
-
-class Again(Why):
-    """The form that replays an event; without a destination, to all that want it."""
-
-    to: Annotated[list[Text], Field(default_factory=list)]
 
 
 async def list_page(request: Request[State]) -> Response:
@@ -91,6 +84,5 @@ async def show(request: Request[State]) -> Response:
 async def replay(request: Request[State]) -> Response:
     """Makes new deliveries of an event."""
     event_id = read_id(request, "event_id", NoSuchEvent)
-    form = fields_of(request, Again)
-    await replayed(request, event_id, ReplayQuery(to=form.to, reason=form.reason))
+    await replayed(request, event_id, fields_of(request, ReplayQuery))
     return RedirectResponse(f"{CONSOLE}/events/{event_id}?done=replayed", 303)

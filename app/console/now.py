@@ -57,6 +57,7 @@ async def show(request: Request[State]) -> Response:
         status_shown=overview.status,
         readings=readings,
         chart=drawn(overview.steps, now=overview.at),
+        steps_known=bool(overview.steps),
         place_of=place_of,
         section_of=section_of,
         days_left={disk.place: days_left(readings, disk) for disk in readings.disks} if readings else {},

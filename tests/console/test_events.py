@@ -211,6 +211,7 @@ async def test_an_event_is_replayed_to_one_destination_or_all(desk, erp, stored)
     assert sorted(each.destination for each in await erp.deliveries()) == ["erp", "erp", "new"]
     assert (await audit(desk.client))[1] == ("replay", "event", "console", "again")
     await desk.send(f"{address}/replay", status=422, to="nowhere")
+    await desk.send(f"{address}/replay", status=422, to=["erp"] * 21)
 
 
 async def test_an_erased_event_says_so(desk, stored):

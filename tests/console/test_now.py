@@ -52,6 +52,16 @@ def test_a_finding_that_is_new_here_leads_nowhere():
     assert place_of(warning(name="unheard_of", what="", command="")) is None
 
 
+async def test_events_that_could_not_be_counted_are_not_said_to_be_none(desk, monkeypatch):
+    async def too_slow(*_):
+        raise TimeoutError
+
+    monkeypatch.setattr("app.events.rates.count_steps", too_slow)
+    page = await desk.see("/console")
+    assert "did not count them in time" in page
+    assert "Nothing has arrived" not in page
+
+
 async def test_all_is_well_when_nothing_is_wrong(start, database_url):
     async with start(database_url) as client:
         await sign_in(client, "onlooker")
