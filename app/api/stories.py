@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -20,6 +20,7 @@ from app.api.state import State
 from app.audit.queries import AuditFilter, list_entries
 from app.deliveries.met import met
 from app.deliveries.queries import KnownDestination, deliveries_of, known_destinations
+from app.deliveries.standings import undispatched_of
 from app.deliveries.tables import DeliveryStatus
 from app.events.fetches import outcomes_of
 from app.events.queries import EventFilter, list_events
@@ -45,6 +46,7 @@ class Standing:
     Attributes:
         has: The newest event in the order's own order that it got.
         lacks: The accepted events after that one which it has not got.
+        unseen: Whether no worker has looked at an event after that one, which may be for it.
         first: The delivery that all others to it wait for, if any are pending.
         waiting: How many wait behind that one.
         dead: How many deliveries were given up after all attempts.
@@ -56,6 +58,7 @@ class Standing:
     has: OrderEvent | None
     has_since: datetime | None
     lacks: list[OrderEvent]
+    unseen: bool
     first: DeliverySummary | None
     waiting: int
     dead: int
@@ -66,13 +69,15 @@ class Standing:
     def tone(self) -> str:
         """`good`, `warn`, `bad`, or nothing if no event was for it."""
         if not self.lacks:
-            return "good" if self.has else ""
+            return "warn" if self.unseen else "good" if self.has else ""
         failing = self.first is not None and self.first.last_result is not None
         return "bad" if failing or self.dead or self.paused_at or self.first is None else "warn"
 
     @property
     def words(self) -> str:
         """What an operator says of it, in one sentence."""
+        if not self.lacks and self.unseen:
+            return "No worker has looked at the newest event yet."
         if not self.lacks:
             given_up = f" Earlier deliveries that failed for good: {self.dead}." if self.dead else ""
             return f"Has the newest event.{given_up}" if self.has else "No event was for it."
@@ -95,6 +100,7 @@ class Story:
         fetches: Of notifications without payload, by event.
         newest: The newest version of the order.
         from_here: The events that can be replayed from each one on.
+        undispatched: The events at which no worker has looked yet.
         more_deliveries: Whether there are more deliveries than were read.
         actions: Who looked at it and who did what, the newest first.
         destinations: To which its events can be replayed.
@@ -107,6 +113,7 @@ class Story:
     standings: list[Standing]
     newest: int | None
     from_here: Mapping[UUID, Sequence[UUID]]
+    undispatched: frozenset[UUID]
     more_deliveries: bool
     actions: list[EntryShown]
     destinations: list[str]
@@ -133,6 +140,7 @@ async def story_of(request: Request[State], reference: str, *, bodies: bool) -> 
     order = await order_of(request, reference, bodies=bodies)
     ids = [event.id for event in order.events]
     async with reading(request.state["engine"]) as connection:
+        unseen = await undispatched_of(connection, ids)  # before the deliveries that a worker may make meanwhile
         rows = await deliveries_of(connection, ids, most=MOST_DELIVERIES + 1)
         known = await known_destinations(connection)
         fetches = await outcomes_of(connection, [event.id for event in order.events if event.shape == "notification"])
@@ -143,9 +151,10 @@ async def story_of(request: Request[State], reference: str, *, bodies: bool) -> 
         summary=await _summary(order),
         deliveries=deliveries,
         fetches={event_id: FetchOutcome.model_validate(each) for event_id, each in fetches.items()},
-        standings=standings(order.events, deliveries, known, request.state["destinations"]),
+        standings=standings(order.events, deliveries, known, request.state["destinations"], unseen=unseen),
         newest=max((each.order_version for each in order.events if each.order_version is not None), default=None),
         from_here={event.id: _replayable(order.events[place:]) for place, event in enumerate(order.events)},
+        undispatched=unseen,
         more_deliveries=len(rows) > MOST_DELIVERIES,
         actions=[shown_entry(each) for each in actions],
         destinations=sorted({*request.state["destinations"], *known}),
@@ -260,6 +269,8 @@ def standings(
     deliveries: Deliveries,
     known: Mapping[str, KnownDestination],
     configured: Mapping[str, DestinationSettings],
+    *,
+    unseen: Collection[UUID] = (),
 ) -> list[Standing]:
     """What each destination has got of an order, the ones with trouble first.
 
@@ -268,24 +279,32 @@ def standings(
         deliveries: Of these events.
         known: The destinations that can be sent to.
         configured: Those of the settings.
+        unseen: The events at which no worker has looked yet.
     """
     names = {*known, *configured, *(each.destination for some in deliveries.values() for each in some)}
-    every = [_standing(name, events, deliveries, known.get(name)) for name in sorted(names)]
+    every = [_standing(name, events, deliveries, known.get(name), unseen) for name in sorted(names)]
     return sorted(every, key=lambda each: ("bad", "warn", "good", "").index(each.tone))
 
 
 def _standing(
-    name: str, events: Sequence[OrderEvent], deliveries: Deliveries, known: KnownDestination | None
+    name: str,
+    events: Sequence[OrderEvent],
+    deliveries: Deliveries,
+    known: KnownDestination | None,
+    unseen: Collection[UUID],
 ) -> Standing:
     has, has_since = None, None
     lacks: list[OrderEvent] = []
+    is_unseen = False
     for event in events:
+        is_unseen = is_unseen or event.id in unseen
         ours = [each for each in deliveries.get(event.id, ()) if each.destination == name]
         if not ours or event.status != Status.ACCEPTED:
             continue
         delivered = [each for each in ours if each.status == DeliveryStatus.DELIVERED]
         if delivered:
             has, has_since, lacks = event, delivered[-1].finished_at, []
+            is_unseen = False
         else:
             lacks.append(event)
     ours = list(_to(name, deliveries))
@@ -295,6 +314,7 @@ def _standing(
         has=has,
         has_since=has_since,
         lacks=lacks,
+        unseen=is_unseen,
         first=next((each for each in pending if each.due_at is not None), None),
         waiting=sum(each.due_at is None for each in pending),
         dead=sum(each.status == DeliveryStatus.DEAD for each in ours),

@@ -155,6 +155,12 @@ async def undispatched(connection: AsyncConnection) -> Backlog:
     return Backlog(number or 0, made_at(oldest) if oldest else None)
 
 
+async def undispatched_of(connection: AsyncConnection, events: Sequence[UUID]) -> frozenset[UUID]:
+    """Those of these events that have no deliveries yet, as no worker has looked at them."""
+    query = select(Undispatched.event_id).where(Undispatched.event_id.in_(events))
+    return frozenset(await connection.scalars(query) if events else ())
+
+
 async def running_replays(connection: AsyncConnection) -> list[RunningReplay]:
     """The replays that run or are paused, the oldest first."""
     running = (ReplayStatus.RUNNING.value, ReplayStatus.PAUSED.value)

@@ -116,6 +116,26 @@ async def test_an_order_that_is_odd_has_a_page(desk, state):
     assert "PRI9" in await desk.see("/console/orders/PRI9")
 
 
+async def test_nobody_is_up_to_date_while_no_worker_has_looked_at_the_newest_event(desk, erp):
+    await arrive(desk.client, order(1))
+    await erp.dispatch({"erp": ["*"]})
+    (claim,) = (await erp.turn()).claims
+    await erp.turn(erp.ended(claim, 200))
+    assert "Has the newest event." in await desk.see(PAGE)
+    await arrive(desk.client, order(2))
+    shown = await desk.see(PAGE)
+    assert "Has the newest event." not in shown
+    assert "No worker has looked at the newest event yet." in shown
+    assert "No worker has looked at it yet, so it has no deliveries." in shown
+    await erp.dispatch({"erp": ["OTHER"]})
+    assert "Has the newest event." in await desk.see(PAGE)
+
+
+async def test_the_status_of_an_order_cannot_turn_the_text_around_it(desk):
+    await arrive(desk.client, order(1, order_status="ORDER_A\u202eB"))
+    assert "\u202e" not in await desk.see(PAGE)
+
+
 async def test_why_a_destination_lacks_an_order_stands_on_top(desk, erp, engine):
     await arrive(desk.client, order(1), order(2))
     await erp.dispatch({"erp": ["*"]})
