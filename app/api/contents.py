@@ -97,7 +97,7 @@ async def contents_of(
             found = {row.id: row for row in await get_bodies(connection, [each for each in wanted if each])}
             this, before = found.get(event.id, this), found.get(previous) if previous else None
             if before is not None:
-                act.details = {"bodies": 2}
+                act.details = {"bodies": 2, "compared_with": str(before.id)}
     return await asyncio.to_thread(_contents, this, before, kept=kept.kept, why=event.reason)
 
 

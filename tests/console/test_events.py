@@ -6,7 +6,7 @@ import pytest
 
 from tests.api.test_events import fill
 from tests.api.test_orders import arrive, order
-from tests.conftest import SECRET, WEBHOOK, basic_header, payload
+from tests.conftest import SECRET, WEBHOOK, basic_header, bearer_header, payload
 from tests.console.conftest import sign_in
 from tests.console.test_orders import HOSTILE, audit, erp
 
@@ -76,6 +76,19 @@ async def test_a_body_is_shown_when_it_is_asked_for_and_the_audit_knows(desk, st
     assert "/n: 1.5 added" in shown
     assert "000000  7b 22" in shown
     assert (await audit(desk.client))[0] == ("read", "event", "console", "gate 4")
+
+
+async def test_the_audit_names_both_bodies_that_were_compared(desk, stored):
+    await arrive(desk.client, order(1), order(2))
+    one, two = await stored()
+    await desk.see(f"/console/events/{two.id}", contents="true")
+    entry = (await desk.client.get("/api/audit", headers=bearer_header())).json()["actions"][0]
+    assert entry["event_id"] == str(two.id)
+    assert entry["details"] == {"bodies": 2, "compared_with": str(one.id)}
+
+
+async def test_an_address_cannot_turn_the_text_of_a_problem(desk):
+    assert "\u202e" not in await desk.see("/console/events?%E2%80%AEdecnuonna=1", status=400)
 
 
 async def test_a_body_is_downloaded_as_a_file(desk, stored):
