@@ -41,5 +41,5 @@ async def release(request: Request[State]) -> Response:
 async def release_alike(request: Request[State]) -> Response:
     """Judges events again that were refused for one reason: as many as one request may."""
     form = fields_of(request, Alike)
-    done = await release_some(request, form.narrowed(), after=form.after, reason=form.reason)
-    return page(request, "released.html", form=form, done=done)
+    judged = await release_some(request, form.narrowed(), after=form.after, reason=form.reason)
+    return page(request, "released.html", form=form, judged=judged)
