@@ -1,6 +1,7 @@
 """Forms that a browser sends: from where, within which bounds, and their fields."""
 
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -14,6 +15,9 @@ from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, Unsupporte
 MOST_BYTES = 64 * 1024
 MOST_FIELDS = 100
 MEDIA_TYPE = "application/x-www-form-urlencoded"
+AGO = re.compile(r"(\d{1,4})([mhd])")
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+TIMES = ("since", "until")
 
 
 class FromElsewhere(Problem):
@@ -89,7 +93,17 @@ def _takes_several(annotation: object) -> bool:
 
 
 def without_blanks(query: bytes) -> tuple[bytes, str]:
-    """The query without empty parameters, which a form of filters sends for each that is not filled in; and `done`."""
+    """The query without empty parameters, which a form of filters sends for each that is not filled in; and `done`.
+
+    A time may be written as an age, such as `90m`, `24h` or `7d`.
+    """
     fields = parse_qsl(query.decode("latin-1"), max_num_fields=MOST_FIELDS)
     done = next((value for name, value in fields if name == "done"), "")
-    return urlencode([(name, value) for name, value in fields if name != "done"]).encode(), done
+    kept = [(name, _moment(value) if name in TIMES else value) for name, value in fields if name != "done"]
+    return urlencode(kept).encode(), done
+
+
+def _moment(written: str) -> str:
+    if not (ago := AGO.fullmatch(written.strip())):
+        return written
+    return (datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})).isoformat(timespec="seconds")

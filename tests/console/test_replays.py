@@ -45,6 +45,15 @@ async def test_the_form_is_filled_in_from_the_address_and_counts_nothing(desk, t
     assert "The plan" not in page
 
 
+async def test_a_time_may_be_written_as_an_age(desk, three):
+    page = await desk.see("/console/replays/new", since="9999d", **PLAN)
+    assert "<strong>3</strong> to <bdi>erp</bdi>" in page
+    assert re.search(r"priohook replay --since 19\S+ --until 20\S+ --to erp", page)
+    page = await desk.see("/console/replays/new", until="9999d", **PLAN)
+    assert "<strong>0</strong> to <bdi>erp</bdi>" in page
+    assert "since is invalid" in await desk.see("/console/replays/new", status=400, since="1y", **PLAN)
+
+
 async def test_the_plan_says_how_many_which_and_what_is_left_out(desk, three):
     page = await desk.see("/console/replays/new", rate="0.02", **PLAN)
     assert "<strong>3</strong> to <bdi>erp</bdi>" in page
