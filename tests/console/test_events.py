@@ -196,7 +196,7 @@ async def test_what_was_refused_is_grouped_by_reason_and_let_in_at_once(desk, st
     assert [each[0] for each in await audit(desk.client)] == ["release"] * 3 + ["sign_in"]
     reply = await desk.send("/console/quarantine", status=200, because="400: The body is not JSON.")
     main = reply.text[reply.text.index("<h1>") :]
-    assert main.count("1 event: The body is not JSON.") == 2, main[:3000]
+    assert main.count("1 event: <bdi>The body is not JSON.") == 2, main[:3000]
     assert "ReleasedSome" not in reply.text
 
 

@@ -33,7 +33,7 @@ async def test_clients_are_shown_with_what_they_may_do_and_no_digest(desk):
 async def test_the_last_refusal_of_a_client_is_shown(desk, database_url):
     await asyncio.to_thread(refuse, database_url, line(client="prioticket", reason="wrong_secret"))
     page = await desk.see("/console/settings")
-    assert "401 <bdi>wrong_secret</bdi> from <bdi>192.0.2.1</bdi>" in page
+    assert "401 <bdi>wrong secret</bdi> from <bdi>192.0.2.1</bdi>" in page
 
 
 async def test_a_process_with_other_settings_is_pointed_out(desk, worker):
