@@ -147,22 +147,26 @@ def test_on_a_terminal_r_posts_the_last_event_again(serve, database_url, tmp_pat
     server = serve(**configured(database_url, token_keys=json.dumps([TOKEN_KEY])))
     environment = environment_for() | {"LISTEN_USER": f"reader:{SECRET}", "XDG_STATE_HOME": str(tmp_path)}
     with consumer() as (url, got):
-        on_terminal = "import pty, sys; pty.spawn(sys.argv[1:])"
+        # In a job that a shell started in the background SIGINT is ignored, and what it starts inherits that.
+        on_terminal = "import pty, signal, sys; signal.signal(2, signal.SIG_DFL); pty.spawn(sys.argv[1:])"
         command = [sys.executable, "-c", on_terminal, sys.executable, "-m", "app", "listen", url, "--from", server.url]
         with subprocess.Popen(command, cwd=tmp_path, env=environment, stdin=-1, stdout=-1) as process:
             assert process.stdin
             assert process.stdout
-            assert b"Listening to" in process.stdout.readline()
-            event = new_event()
-            post(server, event)
-            first = got.get(timeout=ENDS_WITHIN)
-            assert b"204" in process.stdout.readline()
-            process.stdin.write(b"r")
-            process.stdin.flush()
-            assert got.get(timeout=ENDS_WITHIN) == first
-            process.stdin.write(b"\x03")  # Ctrl-C
-            process.stdin.flush()
-            assert process.wait(ENDS_WITHIN) == 0
+            try:
+                assert b"Listening to" in process.stdout.readline()
+                event = new_event()
+                post(server, event)
+                first = got.get(timeout=ENDS_WITHIN)
+                assert b"204" in process.stdout.readline()
+                process.stdin.write(b"r")
+                process.stdin.flush()
+                assert got.get(timeout=ENDS_WITHIN) == first
+                process.stdin.write(b"\x03")  # Ctrl-C
+                process.stdin.flush()
+                assert process.wait(ENDS_WITHIN) == 0
+            finally:
+                process.kill()
 
 
 @pytest.mark.parametrize(
