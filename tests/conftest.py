@@ -27,7 +27,7 @@ from app.audit import tables as audit  # noqa: F401
 from app.auth.tokens import issue
 from app.database import columns, engines, migrations
 from app.deliveries import tables as deliveries  # noqa: F401
-from app.events import fetches  # noqa: F401
+from app.events import fetches, ids  # noqa: F401
 from app.events.tables import Event
 from app.reconciliation import tables as reconciliation  # noqa: F401
 from app.retention import tables as retention  # noqa: F401
@@ -156,6 +156,12 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     for name in [name for name in os.environ if name.startswith("PRIOHOOK_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def ids_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids never go back within a process, so a test with events of tomorrow would make all later ones tomorrow's."""
+    monkeypatch.setattr(ids, "_last", 0)
 
 
 @pytest.fixture(scope="session")

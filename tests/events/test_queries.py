@@ -101,6 +101,7 @@ async def test_a_list_loads_no_body_and_no_headers(engine, filled):
         "address",
         "request_id",
         "trace",
+        "position",
     }
 
 
