@@ -683,14 +683,16 @@ async def fail_fsync(sender: Sender, library: Preloaded) -> None:
 
 
 async def take_every_connection(url: str) -> list[asyncpg.Connection]:
-    """Takes all connections that the server allows, after ending the receiver's."""
+    """Takes all connections that the server allows, after ending all others, also those that have no name yet."""
     taken = [await asyncpg.connect(url)]
     while True:
         try:
             taken.append(await asyncpg.connect(url))
         except asyncpg.TooManyConnectionsError:
             ended = await taken[0].fetchval(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'priohook'"
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE backend_type = 'client backend' AND pid <> ALL($1)",
+                [each.get_server_pid() for each in taken],
             )
             if not ended:
                 return taken
