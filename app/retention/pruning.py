@@ -27,8 +27,8 @@ FEWEST, MOST = 100, 2000
 """How many rows one transaction deletes."""
 
 HOLDS = 0.02  # seconds that a transaction should take
-RESTS = 30.0
-"""A process rests so many times as long as its transaction took: it takes 3 % of the time that writers have."""
+RESTS = 45.0
+"""A process rests so many times as long as its transaction took: it takes 2 % of the time that writers have."""
 
 LONGEST_REST = 5.0  # seconds, so that one slow transaction does not stop it for minutes
 
