@@ -384,7 +384,7 @@ async def can_start(check: Awaitable[None], settings: Settings) -> bool:
     """Whether the check of the database succeeded. If not, the database is away, and events go to the spool.
 
     Raises:
-        Exception: the check's own error. There is no spool, or the database is set up wrongly and will not come back.
+        Exception: what the check raised, if there is no spool, or if waiting will not mend the database.
     """
     try:
         await check

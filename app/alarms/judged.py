@@ -1,4 +1,4 @@
-"""Whether all is well, judged for whoever shows it."""
+"""Whether all is well: what is wrong, and what was read. The command, the API and the console show it."""
 
 from datetime import UTC, datetime
 from typing import NamedTuple

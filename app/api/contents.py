@@ -27,7 +27,7 @@ HEX_BYTES = 1024
 AROUND = 200  # characters
 ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
 ODD_SHARE = 0.1
-"""Of what is not text, more than this share is no text."""
+"""A body is shown as text only if at most this share of its characters is not readable."""
 
 CHARACTER = re.compile(r"line \d+ column \d+ \(char (\d+)\)")
 BYTE = re.compile(r"at byte (\d+)")

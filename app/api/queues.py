@@ -1,4 +1,4 @@
-"""Deliveries in their queues: a page of them with how many there are, and one with what goes before and behind it."""
+"""Deliveries and their queues: a page of deliveries with counts, and one delivery with those before and after it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -57,7 +57,7 @@ async def queue(request: Request[State], query: DeliveryQuery) -> Queue:
 
 
 async def story(request: Request[State], delivery_id: UUID) -> Story:
-    """A delivery with its attempts, and what goes before and behind it.
+    """A delivery with its attempts, and the deliveries before and after it in its queue.
 
     Raises:
         NoSuchDelivery: 404.

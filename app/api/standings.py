@@ -185,7 +185,7 @@ async def _attempts(connection: AsyncConnection, standing: Standing) -> list[Rec
 
 
 async def _paused_by(connection: AsyncConnection, standing: Standing) -> str | None:
-    """Whoever did it, from the audit, whose row is part of the same transaction."""
+    """Who paused it. The audit has the row, which was stored in the same transaction as the pause."""
     if standing.paused_at is None:
         return None
     until = standing.paused_at + DEADLINE + MARGIN
