@@ -65,12 +65,9 @@ from app.database.schema import check_schema
 from app.deliveries.registering import register_in_parts
 from app.deliveries.wake import Notifier, waking
 from app.events.feed import Feed
-from app.events.postgres import PostgresWriter
-from app.events.spool import EventSpool
-from app.events.sqlite import SQLiteWriter
-from app.events.store import EventStore, Writer
+from app.events.store import EventStore
 from app.receiver import endpoint as receiver
-from app.receiver.judgement import without_what_was_read
+from app.receiver.storing import store_for
 from app.settings.clients import Scope
 from app.settings.digest import digest_of
 from app.settings.model import Settings, SettingsProblem
@@ -173,7 +170,9 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
                     watching(looking, known, commits=True),
                     Feed(followed, waking=partial(_waking, url)).running() as feed,
                     _notifier(url, feed) as stored,
-                    _store(settings, stored, known, before=None if checked else before, meter=meter).running() as store,
+                    store_for(
+                        settings, stored, known, before=None if checked else before, meter=meter
+                    ).running() as store,
                     Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
                     _publishing(publisher, _gauges(store, known, log), engine),
                     Overviews(engine, settings).running() as overviews,
@@ -399,45 +398,3 @@ async def _check(engine: AsyncEngine, settings: Settings) -> None:
     await check_schema(engine)
     if settings.spool is not None:  # `serve` may not have been able to
         await register_in_parts(engine, settings.destinations, now=datetime.now(UTC))
-
-
-def _spool(
-    settings: Settings, stored: Callable[[int], None], known: Health, before: Callable[[], Awaitable[None]] | None
-) -> EventSpool | None:
-    if settings.spool is None:
-        return None
-    return EventSpool(
-        settings.spool,
-        max_bytes=settings.spool_max_bytes,
-        max_batch=settings.commit_max_batch,
-        max_waiting=settings.max_waiting_events,
-        max_waiting_bytes=settings.max_waiting_bytes,
-        timeout=settings.commit_timeout,
-        unread=without_what_was_read,
-        health=known,
-        before=before,
-        moved=stored,
-    )
-
-
-def _store(
-    settings: Settings,
-    stored: Callable[[int], None],
-    known: Health,
-    *,
-    before: Callable[[], Awaitable[None]] | None,
-    meter: Meter | None,
-) -> EventStore:
-    url = settings.database_url
-    writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
-    return EventStore(
-        writer,
-        max_batch=settings.commit_max_batch,
-        max_waiting=settings.max_waiting_events,
-        max_waiting_bytes=settings.max_waiting_bytes,
-        timeout=settings.commit_timeout,
-        stored=stored,
-        health=known,
-        spool=_spool(settings, stored, known, before),
-        meter=meter,
-    )
