@@ -1,0 +1,103 @@
+"""Hosts of a network that a test makes for itself: namespaces on one bridge, each with an address of its own."""
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from signal import SIGKILL
+from typing import NamedTuple
+
+from tests.e2e.faults import CannotRun
+
+
+class Host(NamedTuple):
+    """A network namespace with one address.
+
+    Attributes:
+        name: Of the namespace.
+        address: On the bridge. The test's own process reaches it too.
+        cable: The bridge's end of what connects it.
+    """
+
+    name: str
+    address: str
+    cable: str
+
+    def command(self, *command: str | Path) -> list[str]:
+        """The command line that runs this command on the host."""
+        return ["ip", "netns", "exec", self.name, *map(str, command)]
+
+    def unplug(self) -> None:
+        """Lets nobody reach it any more, without telling anybody."""
+        _ip("link", "set", self.cable, "down")
+
+    def plug(self) -> None:
+        """Ends `unplug`."""
+        _ip("link", "set", self.cable, "up")
+
+    def part(self, *others: "Host") -> None:
+        """Drops what this host and the others send each other, in silence: their connections are half-open."""
+        for here, there in _both_ways(self, others):
+            _ip("-n", here.name, "rule", "add", "priority", "50", "from", there.address, "blackhole")
+
+    def meet(self, *others: "Host") -> None:
+        """Ends `part`."""
+        for here, there in _both_ways(self, others):
+            _ip("-n", here.name, "rule", "del", "priority", "50", "from", there.address)
+
+    def kill(self) -> None:
+        """Ends all processes that run there, as a loss of power would."""
+        for process in _ip("netns", "pids", self.name).split():
+            os.kill(int(process), SIGKILL)
+
+
+@contextmanager
+def network(*names: str) -> Iterator[list[Host]]:
+    """Makes hosts that reach each other.
+
+    What runs on a host listens at its address or at its own 127.0.0.1, which no other host sees. All that still runs
+    there at the end is killed.
+
+    Raises:
+        CannotRun: only root may make network namespaces, and not in every container.
+    """
+    net = f"10.{random.randrange(128, 255)}.{random.randrange(256)}"  # noqa: S311 - tests run side by side
+    bridge = f"pb{os.getpid()}"
+    with ExitStack() as stack:
+        if os.geteuid() != 0 or shutil.which("ip") is None or not _makes("link", "add", bridge, "type", "bridge"):
+            raise CannotRun("only root can make network namespaces, and not in every container")
+        stack.callback(_ip, "link", "del", bridge)
+        _ip("addr", "add", f"{net}.1/24", "dev", bridge)
+        _ip("link", "set", bridge, "up")
+        hosts = []
+        for number, name in enumerate(names, 2):
+            host = Host(f"{bridge}-{name}", f"{net}.{number}", f"{bridge}-{number}")
+            _ip("netns", "add", host.name)
+            stack.callback(_ip, "netns", "del", host.name)
+            stack.callback(host.kill)
+            _ip("link", "add", host.cable, "type", "veth", "peer", "name", "eth0", "netns", host.name)
+            _ip("link", "set", host.cable, "master", bridge, "up")
+            _ip("-n", host.name, "addr", "add", f"{host.address}/24", "dev", "eth0")
+            _ip("-n", host.name, "link", "set", "eth0", "up")
+            _ip("-n", host.name, "link", "set", "lo", "up")
+            _ip("-n", host.name, "rule", "add", "priority", "100", "lookup", "local")
+            _ip("-n", host.name, "rule", "del", "priority", "0")  # so that a rule of `part` can come before it
+            hosts.append(host)
+        yield hosts
+
+
+def _both_ways(host: Host, others: tuple[Host, ...]) -> Iterator[tuple[Host, Host]]:
+    for other in others:
+        yield host, other
+        yield other, host
+
+
+def _makes(*arguments: str) -> bool:
+    return not subprocess.call(["ip", *arguments], stderr=subprocess.DEVNULL)  # noqa: S607
+
+
+def _ip(*arguments: str) -> str:
+    return subprocess.check_output(["ip", *arguments], text=True)  # noqa: S607
