@@ -14,8 +14,8 @@ from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.deliveries import operations
+from app.deliveries.destination_queries import ListedDestination, count_undispatched, list_destinations
 from app.deliveries.operations import NobodyKnows
-from app.deliveries.queries import ListedDestination, count_undispatched, list_destinations
 from app.deliveries.registering import register
 from app.deliveries.stuck import MOST_SHOWN, Stuck, stuck_deliveries
 from app.web.openapi.operations import Answer, Operation

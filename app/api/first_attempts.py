@@ -8,7 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.deliveries.queries import DeliveryFilter, KnownDestination, ListedDelivery, list_deliveries
+from app.deliveries.destination_queries import KnownDestination
+from app.deliveries.queries import DeliveryFilter, ListedDelivery, list_deliveries
 from app.deliveries.tables import AttemptResult, DeliveryStatus
 from app.web.problems import Problem, Unavailable
 from app.web.transactions import DatabaseAway, reading

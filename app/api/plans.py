@@ -17,8 +17,9 @@ from app.api.replays import ReplayShown
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.deliveries.destination_queries import known_destinations
 from app.deliveries.plans import InQuarantine, NotReplayable, plan
-from app.deliveries.queries import get_replay, known_destinations
+from app.deliveries.replay_queries import get_replay
 from app.deliveries.replays import start
 from app.events.queries import EventFilter
 from app.settings.model import DestinationSettings

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from app.api.deliveries import DeliveryDetail, DeliveryPage, DeliveryQuery, detail, listed
 from app.api.state import State
 from app.deliveries.counts import Counts, count_states
-from app.deliveries.queries import KnownDestination, known_destination
+from app.deliveries.destination_queries import KnownDestination, known_destination
 from app.deliveries.tables import DeliveryStatus
 from app.deliveries.waits import Behind, behind, first_of
 from app.events.ids import made_at

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from app.api.deliveries import DeliverySummary
 from app.api.orders import OrderEvent
+from app.deliveries.destination_queries import KnownDestination
 from app.deliveries.met import met
-from app.deliveries.queries import KnownDestination
 from app.deliveries.tables import DeliveryStatus
 from app.events.tables import Status
 from app.settings.model import DestinationSettings

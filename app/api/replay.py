@@ -16,8 +16,8 @@ from app.api.first_attempts import BadAnswer, NoAnswer, NotTaken, first_attempts
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.deliveries.destination_queries import KnownDestination, known_destinations
 from app.deliveries.globs import wants
-from app.deliveries.queries import KnownDestination, known_destinations
 from app.deliveries.registering import register
 from app.deliveries.replays import hold_off_deleting, replay_one
 from app.events.queries import ListedEvent, get_summary

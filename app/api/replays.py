@@ -13,7 +13,7 @@ from app.api.acting import Why, acting, reason_of
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
-from app.deliveries.queries import get_replay, list_replays
+from app.deliveries.replay_queries import get_replay, list_replays
 from app.deliveries.replays import ReplayHasEnded, set_status
 from app.deliveries.tables import ReplayStatus
 from app.web.openapi.operations import Answer, Operation

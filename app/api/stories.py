@@ -17,7 +17,8 @@ from app.api.recipients import Deliveries, Standing, by_event, standings
 from app.api.replays import ReplayShown
 from app.api.state import State
 from app.audit.queries import AuditFilter, list_entries
-from app.deliveries.queries import deliveries_of, known_destinations
+from app.deliveries.destination_queries import known_destinations
+from app.deliveries.queries import deliveries_of
 from app.deliveries.standings import undispatched_of
 from app.deliveries.tables import DeliveryStatus
 from app.events.fetches import outcomes_of

@@ -28,6 +28,7 @@ from app.cli.tables import print_rows
 from app.database.engines import prefer_indexes
 from app.deliveries import operations
 from app.deliveries.batches import Change, change_in_batches
+from app.deliveries.destination_queries import list_destinations
 from app.deliveries.groups import Alike, count_alike, failure_groups
 from app.deliveries.met import met
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
@@ -39,7 +40,6 @@ from app.deliveries.queries import (
     get_delivery,
     list_attempts,
     list_deliveries,
-    list_destinations,
 )
 from app.deliveries.tables import AttemptResult, Delivery, DeliveryStatus, Replay
 from app.events.tables import Event

@@ -19,9 +19,9 @@ from app.cli.opened import acting, change, load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, say, say_json, short_id
 from app.cli.tables import print_rows
 from app.deliveries import operations
+from app.deliveries.destination_queries import count_undispatched, destination_urls
 from app.deliveries.met import met
 from app.deliveries.operations import NobodyKnows, NotDone
-from app.deliveries.queries import count_undispatched, destination_urls
 from app.deliveries.registering import register
 from app.deliveries.stuck import Stuck
 from app.deliveries.trial import Trial, send_test

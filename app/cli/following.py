@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import cell, say
 from app.cli.progress import progress_bar
-from app.deliveries.queries import ListedReplay, get_replay, list_destinations
+from app.deliveries.destination_queries import list_destinations
+from app.deliveries.replay_queries import ListedReplay, get_replay
 from app.deliveries.tables import ReplayStatus
 
 CONTROLS = "`priohook replays show --follow {0}` follows it; `replays pause {0}` and `replays cancel {0}` stop it."

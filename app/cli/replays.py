@@ -23,7 +23,7 @@ from app.cli.output import cell, print_fields, print_json_lines, say, say_json
 from app.cli.tables import print_rows
 from app.deliveries.plans import InQuarantine, NotReplayable, Plan
 from app.deliveries.plans import plan as plan_replay
-from app.deliveries.queries import list_replays
+from app.deliveries.replay_queries import list_replays
 from app.deliveries.replays import ReplayHasEnded, set_status, start
 from app.deliveries.tables import Replay, ReplayStatus
 from app.events.queries import EventFilter

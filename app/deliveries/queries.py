@@ -1,4 +1,4 @@
-"""Queries of deliveries, destinations and replays. None loads the body of an event."""
+"""Queries of deliveries and their attempts. None loads the body of an event."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.database.columns import ComparedId
 from app.database.counting import counted
 from app.database.rows import columns, read, read_one
 from app.deliveries.tables import (
@@ -38,12 +37,10 @@ from app.deliveries.tables import (
     Claimed,
     Delivery,
     DeliveryStatus,
-    Destination,
-    Replay,
 )
-from app.deliveries.transitions import CLAIMED_BEFORE, OF_DELIVERY, in_flight
-from app.events.ids import id_floor, made_at
-from app.events.tables import Event, Undispatched
+from app.deliveries.transitions import CLAIMED_BEFORE, OF_DELIVERY
+from app.events.ids import id_floor
+from app.events.tables import Event
 
 WAITING = and_(PENDING, Delivery.attempts == literal_column("0"), ~exists().where(OF_DELIVERY).correlate(Delivery))
 """Deliveries that wait for their first attempt."""
@@ -144,55 +141,6 @@ class ListedAttempt(NamedTuple):
     result: str
     error: str | None
     answer: bytes | None
-
-
-class KnownDestination(NamedTuple):
-    """A destination, and whether it is paused or failing."""
-
-    name: str
-    paused_at: datetime | None
-    failing_since: datetime | None
-    probe_at: datetime | None
-
-
-class ListedDestination(NamedTuple):
-    """A destination and its queue."""
-
-    name: str
-    url: str | None
-    since: datetime
-    paused_at: datetime | None
-    paused_reason: str | None
-    failures: int
-    failing_since: datetime | None
-    probe_at: datetime | None
-    pending: int
-    due: int
-    in_flight: int
-    failing: int
-    dead: int
-    oldest: UUID | None
-    """Of the oldest pending delivery: the event's id, or its own if a replay made it."""
-
-    @property
-    def oldest_pending_at(self) -> datetime | None:
-        """When the event of the oldest pending delivery arrived, or when the replay made the delivery."""
-        return made_at(self.oldest) if self.oldest else None
-
-
-class ListedReplay(NamedTuple):
-    """A replay, and how far it has come."""
-
-    id: UUID
-    destination: str
-    narrowed: dict[str, Any]
-    rate: float
-    status: str
-    events: int
-    made: int
-    finished_at: datetime | None
-    pending: int
-    dead: int
 
 
 _sent: dict[str, ColumnElement[Any]] = {
@@ -300,70 +248,6 @@ async def list_attempts(connection: AsyncConnection, delivery_id: UUID) -> list[
     return await read(connection, query, ListedAttempt)
 
 
-async def known_destinations(connection: AsyncConnection) -> dict[str, KnownDestination]:
-    """The destinations that a request may name, by name; not those of replays to a URL, which only operators start."""
-    rows = await read(connection, _KNOWN.where(Destination.url.is_(None)), KnownDestination)
-    return {known.name: known for known in rows}
-
-
-async def known_destination(connection: AsyncConnection, name: str) -> KnownDestination | None:
-    """A destination, also one of a replay to a URL."""
-    return await read_one(connection, _KNOWN.where(Destination.name == name), KnownDestination)
-
-
-async def list_destinations(connection: AsyncConnection, *, now: datetime) -> list[ListedDestination]:
-    """Destinations with their counts of pending, due, in-flight, failing and dead deliveries.
-
-    Costs as much as there are deliveries that are pending or dead.
-    """
-    sent_now = in_flight(now).label("in_flight")
-    since = case((Delivery.replay_id.is_(None), Delivery.event_id), else_=Delivery.id)
-    has_failed = (Delivery.attempts > 0).label("failing")
-    part = (Delivery.destination, cast(since, ComparedId).label("since"), Delivery.due_at, sent_now, has_failed)
-    pending = union_all(*(select(*part).where(condition) for condition in PENDING_PARTS)).subquery()
-    queues = (
-        select(
-            pending.c.destination,
-            func.count().label("pending"),
-            func.sum(case((and_(pending.c.due_at <= now, ~pending.c.in_flight), 1), else_=0)).label("due"),
-            func.sum(case((pending.c.in_flight, 1), else_=0)).label("in_flight"),
-            func.sum(case((pending.c.failing, 1), else_=0)).label("failing"),
-            func.min(pending.c.since).label("oldest"),
-        )
-        .group_by(pending.c.destination)
-        .subquery()
-    )
-    dead = select(func.count()).where(Delivery.destination == Destination.name, DEAD).scalar_subquery()
-    counts = (func.coalesce(queues.c[name], 0).label(name) for name in ("pending", "due", "in_flight", "failing"))
-    query = (
-        select(*columns(Destination, ListedDestination), *counts, dead.label("dead"), queues.c.oldest)
-        .outerjoin(queues, queues.c.destination == Destination.name)
-        .order_by(Destination.name)
-    )
-    return await read(connection, query, ListedDestination)
-
-
-async def count_undispatched(connection: AsyncConnection) -> int:
-    """How many accepted events have no deliveries yet. Costs as much as there are."""
-    return await connection.scalar(select(func.count()).select_from(Undispatched)) or 0
-
-
-async def destination_urls(connection: AsyncConnection) -> dict[str, str | None]:
-    """The URLs of replays' own destinations; None for those of the settings."""
-    return {name: url for name, url in await connection.execute(select(Destination.name, Destination.url))}  # noqa: C416 - for mypy a row is not a pair
-
-
-async def list_replays(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> list[ListedReplay]:
-    """Replays with their pending and dead deliveries, newest first; the last id, as `before`, gives the next page."""
-    query = _REPLAYS.order_by(Replay.id.desc()).limit(limit)
-    return await read(connection, query if before is None else query.where(Replay.id < before), ListedReplay)
-
-
-async def get_replay(connection: AsyncConnection, replay_id: UUID) -> ListedReplay | None:
-    """One replay, as in a list. The cost grows with the dead deliveries of its destination."""
-    return await read_one(connection, _REPLAYS.where(Replay.id == replay_id), ListedReplay)
-
-
 def _of_replay(narrowed: DeliveryFilter, *, limit: int, before: UUID | None) -> Select[Any]:
     """The deliveries of a replay, by event: it makes them in the order of arrival, which has an index."""
     query = _SUMMARY.where(*narrowed.conditions()).order_by(Delivery.event_id.desc()).limit(limit)
@@ -394,16 +278,3 @@ def _first_pending(
             query = query.where(place > after)
         parts.append(select(query.subquery().c.id))
     return select(union_all(*parts).subquery().c.id)
-
-
-_KNOWN: Select[Any] = select(*columns(Destination, KnownDestination))
-
-
-def _of_each_replay(which: ColumnElement[bool]) -> ColumnElement[int]:
-    of_this = and_(Delivery.replay_id == Replay.id, Delivery.destination == Replay.destination, which)
-    return select(func.count()).select_from(Delivery).where(of_this).scalar_subquery()
-
-
-_REPLAYS: Select[Any] = select(
-    *columns(Replay, ListedReplay), _of_each_replay(PENDING).label("pending"), _of_each_replay(DEAD).label("dead")
-)

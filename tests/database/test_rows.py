@@ -4,8 +4,10 @@ import pytest
 
 from app.database.columns import Base
 from app.database.rows import columns
+from app.deliveries.destination_queries import ListedDestination
 from app.deliveries.outlook import Times
-from app.deliveries.queries import ListedDelivery, ListedDestination, ListedReplay
+from app.deliveries.queries import ListedDelivery
+from app.deliveries.replay_queries import ListedReplay
 from app.deliveries.replays import Running
 from app.deliveries.tables import Delivery, Destination, Replay
 from app.events.queries import EventBody, WholeEvent

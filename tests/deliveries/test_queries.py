@@ -6,16 +6,9 @@ from sqlalchemy import update
 
 from app.database.writing import writing
 from app.deliveries.claims import LOST
-from app.deliveries.queries import (
-    DeliveryFilter,
-    count_undispatched,
-    get_delivery,
-    get_replay,
-    list_attempts,
-    list_deliveries,
-    list_destinations,
-    list_replays,
-)
+from app.deliveries.destination_queries import count_undispatched, list_destinations
+from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
+from app.deliveries.replay_queries import get_replay, list_replays
 from app.deliveries.tables import Attempt
 from app.events.ids import made_at, new_id
 from tests.deliveries.test_indexes import assert_uses, full  # noqa: F401
