@@ -6,18 +6,17 @@
 """
 
 import asyncio
-import socket
 import ssl
 from asyncio import TimerHandle, Transport
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from threading import Thread
 from typing import Any, NamedTuple, cast
 
 import aiohappyeyeballs
 
 from app.deliveries.destinations.answers import AnswerError, AnswerReader
+from app.deliveries.destinations.lookups import Lookup
 from app.settings.values import HTTPTarget
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
@@ -26,11 +25,7 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 KEEP_ALIVE = timedelta(seconds=2)
 """Shorter than that of common servers. Otherwise they would close a connection just when the next attempt uses it."""
 
-ADDRESSES_KEPT = timedelta(seconds=10)
 NEXT_ADDRESS_AFTER = 0.25  # seconds; RFC 8305, section 5
-
-Addresses = list[tuple[Any, ...]]
-"""As `getaddrinfo` gives them."""
 
 
 class Answer(NamedTuple):
@@ -59,8 +54,7 @@ class Connections:
     def __init__(self, target: HTTPTarget) -> None:
         self._target = target
         self._idle: dict[_Connection, TimerHandle] = {}
-        self._lookup: asyncio.Future[Addresses] | None = None
-        self._looked_up_at = 0.0
+        self._lookup = Lookup(target.host, target.port)
         self.certificate_until: datetime | None = None
         """The end of the certificate that the last connection met; None without TLS."""
 
@@ -128,7 +122,7 @@ class Connections:
         connect_until = min(until, loop.time() + limit)
         try:
             async with asyncio.timeout_at(connect_until):
-                addresses = await self._resolve()
+                addresses = await self._lookup.addresses()
                 opened = await aiohappyeyeballs.start_connection(
                     addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, interleave=1, loop=loop
                 )
@@ -149,25 +143,6 @@ class Connections:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
         return context
-
-    async def _resolve(self) -> Addresses:
-        """The host's addresses, looked up in a thread of this URL's own, at most one at a time.
-
-        asyncio's own look-ups share a few threads. If one name server hung, they would delay all destinations and the
-        end of the process.
-        """
-        loop = asyncio.get_running_loop()
-        lookup = self._lookup
-        stale = loop.time() - self._looked_up_at > ADDRESSES_KEPT.total_seconds()
-        if lookup is None or (lookup.done() and (stale or lookup.exception() is not None)):
-            lookup = loop.create_future()
-            arguments = (self._target.host, self._target.port, loop, lookup)
-            try:
-                Thread(target=_look_up, args=arguments, name="name-lookup", daemon=True).start()
-            except RuntimeError as error:
-                raise OSError(str(error)) from None
-            self._lookup, self._looked_up_at = lookup, loop.time()
-        return await asyncio.shield(lookup)
 
 
 class _Connection(asyncio.Protocol):
@@ -235,22 +210,3 @@ class _Connection(asyncio.Protocol):
 
 def _end_of(certificate: dict[str, Any] | None) -> datetime | None:
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC) if certificate else None
-
-
-def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, found: "asyncio.Future[Addresses]") -> None:
-    addresses: Addresses = []
-    trouble: OSError | None = None
-    try:
-        addresses = [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    except OSError as error:
-        trouble = error
-
-    def tell() -> None:
-        if trouble is None:
-            found.set_result(addresses)
-        else:
-            found.set_exception(trouble)
-            found.exception()  # otherwise asyncio logs it if nobody waits for it any more
-
-    with suppress(RuntimeError):  # the worker has ended meanwhile
-        loop.call_soon_threadsafe(tell)

@@ -1,0 +1,65 @@
+"""Look-ups of one host's addresses."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from datetime import timedelta
+from threading import Thread
+from typing import Any
+
+ADDRESSES_KEPT = timedelta(seconds=10)
+
+Addresses = list[tuple[Any, ...]]
+"""As `getaddrinfo` gives them."""
+
+
+class Lookup:
+    """The addresses of a host, looked up in a thread of its own, at most one at a time.
+
+    asyncio's own look-ups share a few threads. If one name server hung, they would delay all destinations and the
+    end of the process.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        self._found: asyncio.Future[Addresses] | None = None
+        self._begun_at = 0.0
+
+    async def addresses(self) -> Addresses:
+        """The addresses, at most `ADDRESSES_KEPT` old.
+
+        Raises:
+            OSError: the host has none, or nobody could be asked.
+        """
+        loop = asyncio.get_running_loop()
+        found = self._found
+        stale = loop.time() - self._begun_at > ADDRESSES_KEPT.total_seconds()
+        if found is None or (found.done() and (stale or found.exception() is not None)):
+            found = loop.create_future()
+            arguments = (self.host, self.port, loop, found)
+            try:
+                Thread(target=_look_up, args=arguments, name="name-lookup", daemon=True).start()
+            except RuntimeError as error:
+                raise OSError(str(error)) from None
+            self._found, self._begun_at = found, loop.time()
+        return await asyncio.shield(found)
+
+
+def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, found: "asyncio.Future[Addresses]") -> None:
+    addresses: Addresses = []
+    trouble: OSError | None = None
+    try:
+        addresses = [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except OSError as error:
+        trouble = error
+
+    def tell() -> None:
+        if trouble is None:
+            found.set_result(addresses)
+        else:
+            found.set_exception(trouble)
+            found.exception()  # otherwise asyncio logs it if nobody waits for it any more
+
+    with suppress(RuntimeError):  # the worker has ended meanwhile
+        loop.call_soon_threadsafe(tell)
