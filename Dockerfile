@@ -2,8 +2,13 @@ FROM python:3.13-slim AS build
 WORKDIR /opt/priohook
 RUN python -m venv --without-pip .venv
 # Before the source, so that a change there installs nothing again. All are wheels: no compiler is needed.
-COPY requirements.txt .
+COPY requirements.txt requirements-brokers.txt requirements-otel.txt ./
 RUN pip --python .venv install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt
+# Extras, such as "brokers otel": docker build --build-arg EXTRAS="…" .
+ARG EXTRAS=""
+RUN for extra in $EXTRAS; do \
+        pip --python .venv install --no-cache-dir --require-hashes --only-binary :all: -r requirements-$extra.txt || exit 1; \
+    done
 COPY . source
 RUN pip --python .venv install --no-cache-dir --no-build-isolation --no-deps ./source
 

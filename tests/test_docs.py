@@ -79,9 +79,19 @@ def test_the_operating_page_has_each_log_event_with_its_levels_and_fields():
 
 def test_contributing_names_every_dependency():
     project = PYPROJECT["project"]
-    names = names_of(project["dependencies"] + project["optional-dependencies"]["test"])
+    extras = project["optional-dependencies"]
+    names = names_of(project["dependencies"] + [each for extra in extras.values() for each in extra])
     text = (PROJECT / "CONTRIBUTING.md").read_text().lower()
     assert {name for name in names if name not in text} == set()
+
+
+def test_every_extra_has_a_file_of_pinned_versions():
+    pinned = "".join(
+        path.read_text() for path in PROJECT.glob("requirements-*.txt") if path.stem != "requirements-test"
+    )
+    extras = {name: each for name, each in PYPROJECT["project"]["optional-dependencies"].items() if name != "test"}
+    names = names_of([requirement for each in extras.values() for requirement in each])
+    assert {name for name in names if f"\n{name}==" not in f"\n{pinned}"} == set()
 
 
 def test_each_status_of_the_api_page_has_the_test_that_it_names():
@@ -97,9 +107,9 @@ def test_the_api_page_names_every_status_that_an_operation_declares():
     assert {status for status in declared if status >= "400"} <= set(STATUS_ROWS)
 
 
-@pytest.mark.parametrize(("path", "names"), [(README, {"erp"}), (DOCS / "deliveries.md", {"erp", "gate"})])
+@pytest.mark.parametrize(("path", "names"), [(README, {"erp"}), (DOCS / "deliveries.md", {"erp", "gate", "stream"})])
 def test_printed_destinations_can_be_used(path, names):
-    (printed,) = [block for block in blocks(path.read_text(), "toml") if "[destinations" in block]
+    printed = "".join(block for block in blocks(path.read_text(), "toml") if "[destinations" in block)
     Path("priohook.toml").write_text(re.sub(r"^secret = .*$", "", printed, flags=re.MULTILINE))
     assert set(Settings.load().destinations) == names
 

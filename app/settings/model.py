@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from app.settings.alarms import AlarmChannel, AlarmSettings
+from app.settings.brokers import OPTIONS, SCHEMES, broker_target, fit_broker
 from app.settings.clients import ClientSettings
 from app.settings.databases import DatabaseURL
 from app.settings.prioticket import PrioticketSettings
@@ -50,7 +51,7 @@ from app.settings.values import (
     words,
 )
 
-DESTINATION_URL = r"^(https?://[^\s/]+|python:[\w.]+:\w+$)"
+DESTINATION_URL = r"^((https?|nats|tls)://[^\s/]+|python:[\w.]+:\w+$)"
 
 
 class SettingsProblem(Exception):
@@ -75,13 +76,22 @@ class DestinationSettings(BaseModel):
     """Attempts a second."""
     thin: Literal["both", "snapshot", "notification"] = "both"
     """With `prioticket.enrich`: whether it gets a notification without payload, the order fetched for it, or both."""
+    subject: str | None = None
+    """At NATS: where messages go, with the event's `{type}` and `{reference}`."""
 
     @field_validator("url")
     @classmethod
     def _can_be_sent_to(cls, url: str) -> str:
-        if not url.startswith("python:"):
+        if url.partition(":")[0] in SCHEMES:
+            broker_target(url)
+        elif not url.startswith("python:"):
             http_target(url)
         return url
+
+    @model_validator(mode="after")
+    def _fits_its_broker(self) -> Self:
+        fit_broker(self.url, {name: getattr(self, name) for name in OPTIONS})
+        return self
 
     @model_validator(mode="after")
     def _only_http_has_headers(self) -> Self:

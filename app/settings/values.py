@@ -12,6 +12,8 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from app.settings.brokers import SCHEMES
+
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 OURS = ("content-type", "content-encoding", "content-length", "connection", "host", "transfer-encoding")
 TOKEN_KEY = re.compile(r"[\w+/=-]{32,}", re.ASCII)  # HS256 wants 32 bytes; RFC 7518, section 3.2
@@ -21,7 +23,7 @@ HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 VALUE = re.compile(r"(?<==)[^&#]+|(?<=[?&#])[^=&#]+(?=[&#]|$)|(?<=#).+")
 """Each value in a query, a parameter without one, and the fragment."""
 
-SHOWN = ("http", "postgres", "sqlite")
+SHOWN = ("http", "postgres", "sqlite", *SCHEMES)
 """Schemes of URLs whose host may be shown."""
 
 SHORTEST_KEY, LONGEST_KEY = 24, 64  # bytes; Standard Webhooks, "Signature scheme"
@@ -281,7 +283,8 @@ def masked(url: str) -> str:
     path, *query = re.split("(?=[?#])", rest[len(authority) :], maxsplit=1)
     user, at, host = authority.rpartition("@")
     name, colon, _ = user.partition(":")
-    if not at and not HOST_AND_PORT.fullmatch(authority):  # not a URL; what is after the colon may be a password
+    hosts = host.split(",") if scheme in SCHEMES else [host]
+    if not at and not all(map(HOST_AND_PORT.fullmatch, hosts)):  # not a URL; what is after a colon may be a password
         return f"{scheme}://{authority.partition(':')[0]}:***"
     path = path if path in ("", "/") else "/***"
     shown = f"{name}:***@" if colon else "***@" if at else ""  # a user alone is often a token

@@ -40,6 +40,13 @@ def test_a_list_of_events_imports_neither_the_server_nor_the_receiver_nor_alembi
 
 
 @pytest.mark.slow
+def test_a_worker_imports_no_library_of_a_broker_unless_a_destination_needs_it():
+    code = "import sys, app.cli.worker; print(set(sys.modules) & {'nats', 'app.deliveries.destinations.nats'})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.slow
 def test_the_status_imports_neither_the_api_nor_what_only_workers_and_tables_on_a_terminal_need():
     named = ("app.api", "app.deliveries.dispatch", "app.deliveries.claims", "app.deliveries.queries", "rich.console")
     code = f"import sys, app.cli.status; print(set(sys.modules) & {set(named)})"

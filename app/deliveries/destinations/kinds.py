@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
+from importlib import import_module
 from typing import Protocol
 
 from app.deliveries.claims import Claim
+from app.deliveries.destinations.brokers import BrokerDestination
 from app.deliveries.destinations.functions import PythonDestination
 from app.deliveries.destinations.http import HTTPDestination
 from app.deliveries.results import Outcome
+from app.settings.brokers import SCHEMES, broker_target
 from app.settings.model import DestinationSettings
 
 
 class Kind(Protocol):
-    """Sends events to one destination. A message broker would be another kind."""
+    """Sends events to one destination."""
 
     async def open(self) -> None:
         """Prepares for attempts; does nothing if that was already done.
@@ -32,10 +36,18 @@ class Kind(Protocol):
         """Closes connections and ends processes. No attempt may be under way."""
 
 
+def _broker(settings: DestinationSettings) -> Kind:
+    target = broker_target(settings.url)
+    # Not an import of this module: its library is an extra, and takes memory.
+    module = import_module(f"app.deliveries.destinations.{target.broker.extra}")
+    return BrokerDestination(settings, partial(module.connect, settings, target))
+
+
 KINDS: Mapping[str, Callable[[DestinationSettings], Kind]] = {
     "http": HTTPDestination,
     "https": HTTPDestination,
     "python": PythonDestination,
+    **dict.fromkeys(SCHEMES, _broker),
 }
 
 

@@ -1,0 +1,214 @@
+"""Destinations at message brokers: what NATS, AMQP and Kafka have in common.
+
+All attempts share one connection. Nothing waits in a library for a connection: without one, an attempt fails and the
+queue tries it again.
+
+(none) ──attempt──▶ connecting ──▶ open ──attempts, many at once──▶ open …
+                        │            └──lost, or an attempt had no answer──▶ retired: closed after its last attempt
+                        └──failed──▶ (none), and the next attempt begins with another host
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Protocol
+
+from app.deliveries.claims import Claim
+from app.deliveries.destinations.connections import Broken, NoAnswer, TimedOut
+from app.deliveries.destinations.http import MOST_KEPT, headers
+from app.deliveries.destinations.lookups import Lookup
+from app.deliveries.results import Outcome
+from app.deliveries.tables import AttemptResult
+from app.settings.brokers import broker_target
+from app.settings.model import DestinationSettings
+from app.settings.values import signing_key
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+"""For the look-up of the name, the connection, TLS and signing in together."""
+
+GRACE = 0.25  # seconds that a library may take to give up in time; with the next one less than a claim's margin
+CLOSES_WITHIN = 1.0  # seconds
+
+
+class Refused(Exception):
+    """The broker answered, but does not take the message or the connection; the text says why and what to do."""
+
+
+class Link(Protocol):
+    """A connection to a broker that takes messages.
+
+    Attributes:
+        lost: Done when nothing more is confirmed on it; says why, as the end of a sentence.
+    """
+
+    lost: asyncio.Future[str]
+
+    async def publish(self, claim: Claim, sent: Mapping[str, str], *, within: float) -> str:
+        """Sends one message and waits until the broker has it for good, at most `within` seconds.
+
+        Returns:
+            What the broker said.
+
+        Raises:
+            Refused: the broker does not take it.
+            NoAnswer: nobody knows whether the broker has it.
+            OSError: likewise; a `TimeoutError` if it was not confirmed in time.
+        """
+
+    async def close(self) -> None:
+        """Says good-bye. It may take long, and `abort` follows in any case."""
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+
+
+Connect = Callable[[Lookup], Awaitable[Link]]
+"""Connects to a host. Raises `Refused`, `NoAnswer` or `OSError`, and then leaves nothing open."""
+
+
+class BrokerDestination:
+    """A broker that takes events. `connect` is what its kind has of its own."""
+
+    def __init__(self, settings: DestinationSettings, connect: Connect) -> None:
+        self._connect = connect
+        self._headers = settings.headers
+        self._keys = [signing_key(secret) for secret in settings.secret]
+        self._timeout = settings.timeout.total_seconds()
+        self._hosts = deque(Lookup(*each) for each in broker_target(settings.url).hosts)
+        self._opening: asyncio.Task[_Line] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Does nothing: a connection is opened when it is needed."""
+
+    async def send(self, claim: Claim, *, now: datetime) -> Outcome:
+        """Publishes the event. If the broker confirms it, the outcome is a 200 with what the broker said."""
+        sent = self._headers | headers(claim, self._keys, now=now)
+        until = asyncio.get_running_loop().time() + self._timeout
+        try:
+            line = await self._open_line(until)
+            said = await self._publish(line, claim, sent, until)
+        except Refused as error:
+            return Outcome(AttemptResult.REFUSED, error=str(error)[:MOST_KEPT])
+        except TimedOut as error:
+            return Outcome(AttemptResult.TIMED_OUT, error=str(error)[:MOST_KEPT])
+        except NoAnswer as error:
+            return Outcome(AttemptResult.UNREACHABLE, error=str(error)[:MOST_KEPT])
+        except OSError as error:
+            return Outcome(AttemptResult.UNREACHABLE, error=f"{type(error).__name__}: {error}"[:MOST_KEPT])
+        return Outcome(AttemptResult.DELIVERED, HTTPStatus.OK, answer=said.encode()[:MOST_KEPT])
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
+            if (line := _opened(self._opening)) is not None:
+                self._retire(line)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _open_line(self, until: float) -> "_Line":
+        """The connection; a new one if there is none that can be used."""
+        if self._opening is not None and (line := _opened(self._opening)) is not None and line.link.lost.done():
+            self._retire(line)
+        if self._opening is None or (
+            self._opening.done() and ((line := _opened(self._opening)) is None or line.retired)
+        ):
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(_retrieve)
+        opening = self._opening
+        await asyncio.wait({opening}, timeout=max(0.0, until - asyncio.get_running_loop().time()))
+        if not opening.done():
+            raise TimedOut(f"It could not be connected to within {self._timeout:g} seconds.")
+        return opening.result()
+
+    async def _open(self) -> "_Line":
+        """Connects to the first host that can be connected to."""
+        trouble: NoAnswer | OSError = Broken("It has no host.")
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT.total_seconds()):
+                for _ in range(len(self._hosts)):
+                    try:
+                        return _Line(await self._connect(self._hosts[0]))
+                    except (NoAnswer, OSError) as error:
+                        trouble = error
+                        self._hosts.rotate(-1)
+        except TimeoutError:
+            self._hosts.rotate(-1)
+            raise TimedOut(
+                f"It could not be connected to within {CONNECT_TIMEOUT.total_seconds():g} seconds."
+            ) from None
+        raise trouble
+
+    async def _publish(self, line: "_Line", claim: Claim, sent: Mapping[str, str], until: float) -> str:
+        left = until - asyncio.get_running_loop().time()
+        publishing = asyncio.create_task(line.link.publish(claim, sent, within=left))
+        publishing.add_done_callback(_retrieve)
+        line.attempts += 1
+        try:
+            return await self._confirmed(line.link, publishing, left)
+        except Refused:
+            raise
+        except BaseException:
+            self._retire(line)  # another attempt on this connection could wait behind what is stuck in it
+            raise
+        finally:
+            publishing.cancel()
+            line.attempts -= 1
+            if line.retired:
+                self._retire(line)
+
+    async def _confirmed(self, link: Link, publishing: asyncio.Task[str], within: float) -> str:
+        await asyncio.wait({publishing, link.lost}, timeout=within + GRACE, return_when=asyncio.FIRST_COMPLETED)
+        if not publishing.done() and link.lost.done():
+            raise Broken(f"It did not confirm the message: {link.lost.result()}")
+        try:
+            if publishing.done():
+                return publishing.result()
+        except TimeoutError:
+            pass
+        raise TimedOut(f"It did not confirm the message within {self._timeout:g} seconds.")
+
+    def _retire(self, line: "_Line") -> None:
+        """Takes no more attempts on this connection, and closes it once none is under way."""
+        line.retired = True
+        if not line.attempts and not line.closed:
+            line.closed = True
+            closing = asyncio.create_task(_close(line.link))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+
+class _Line:
+    """A connection, and how many attempts use it."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.attempts = 0
+        self.retired = False
+        self.closed = False
+
+
+def _opened(opening: asyncio.Task[_Line]) -> _Line | None:
+    if not opening.done() or opening.cancelled() or opening.exception() is not None:
+        return None
+    return opening.result()
+
+
+def _retrieve(task: "asyncio.Task[_Line] | asyncio.Task[str]") -> None:
+    """Takes note of an exception: asyncio logs it otherwise if every attempt has stopped waiting."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _close(link: Link) -> None:
+    try:
+        with suppress(Exception):  # whatever a library raises when it says good-bye to a broker that has gone
+            async with asyncio.timeout(CLOSES_WITHIN):
+                await link.close()
+    finally:
+        link.abort()
