@@ -1,6 +1,5 @@
-"""`python -m bench`: measures, and writes `results.md` and `results.json`."""
+"""Measures, and writes `results.md` and `results.json`; exits with 1 if a count does not add up."""
 
-import argparse
 import json
 import os
 import shutil
@@ -13,35 +12,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
-from bench import (
-    backlog,
-    databases,
-    deliveries,
-    growth,
-    instructions,
-    machine,
-    memory,
-    prune,
-    receivers,
-    report,
-    soak,
-    storage,
-    throughput,
-)
-from bench.plan import FULL, QUICK, SOAK_SECONDS, Plan, Run
+import click
+
+from bench import databases, delivering, instructions, machine, pruning, receiving
+from bench.goals import SOAK_SECONDS
 from bench.results import Results
+from bench.run import FULL, QUICK, Plan, Run
+from tests import postgres
 
 PARTS: dict[str, Callable[[Run], None]] = {
-    "throughput": throughput.measure,
-    "growth": growth.measure,
-    "storage": storage.measure,
-    "receivers": receivers.measure,
-    "memory": memory.measure,
-    "deliveries": deliveries.measure,
-    "backlog": backlog.measure,
-    "idle": backlog.measure_idle,
-    "prune": prune.measure,
-    "soak": soak.measure,
+    "throughput": receiving.throughput,
+    "growth": receiving.growth,
+    "storage": receiving.storage,
+    "receivers": receiving.receivers,
+    "memory": receiving.memory,
+    "deliveries": delivering.deliveries,
+    "backlog": delivering.backlog,
+    "idle": delivering.idle,
+    "prune": pruning.prune,
+    "soak": delivering.soak,
 }
 INSTRUCTIONS = "Of the receiver's process for one event, layer by layer, without the system's and without a database."
 NEEDED = {
@@ -50,24 +39,21 @@ NEEDED = {
 }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The exit status: 1 if an acknowledged event is not stored, or a count does not add up."""
-    if arguments[:1] == ["instructions"]:
-        return instructions.main(arguments[1:])
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    parts = given.parts or [part for part in PARTS if part != "soak"]
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"unknown part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+@click.command(help=__doc__, epilog=f"PART is any of {', '.join(PARTS)}; without it all but soak are measured.")
+@click.argument("parts", nargs=-1, metavar="[PART]...", type=click.Choice([*PARTS]))
+@click.option("--quick", is_flag=True, help="A few minutes, too rough for verdicts.")
+@click.option("--soak-seconds", type=int, help=f"How long soak takes on each database; default {SOAK_SECONDS}.")
+@click.option("--output", type=Path, help="A folder; default bench, with --quick a temporary one.")
+def main(parts: Sequence[str], soak_seconds: int | None, output: Path | None, *, quick: bool) -> None:
+    """Measures the parts that were asked for."""
     for name, remedy in NEEDED.items():
         if not (shutil.which(name) or find_spec(name)):
-            parser.error(f"{name} is not installed: {remedy}")
-    plan = QUICK if given.quick else FULL
-    if given.soak_seconds:
-        plan = replace(plan, soak_seconds=given.soak_seconds)
-    output = given.output or (Path(tempfile.gettempdir(), "priohook-bench") if given.quick else Path(__file__).parent)
-    output.mkdir(parents=True, exist_ok=True)
-    return 1 if measure(plan, parts, output) else 0
+            raise click.UsageError(f"{name} is not installed: {remedy}")
+    plan = QUICK if quick else FULL
+    plan = replace(plan, soak_seconds=soak_seconds or plan.soak_seconds)
+    folder = output or (Path(tempfile.gettempdir(), "priohook-bench") if quick else Path(__file__).parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.exit(1 if measure(plan, parts or [part for part in PARTS if part != "soak"], folder) else 0)
 
 
 def measure(plan: Plan, parts: Sequence[str], output: Path) -> list[str]:
@@ -75,15 +61,17 @@ def measure(plan: Plan, parts: Sequence[str], output: Path) -> list[str]:
     started = monotonic()
 
     def say(what: str) -> None:
-        sys.stderr.write(f"{monotonic() - started:4.0f} s  {what}\n")
+        click.echo(f"{monotonic() - started:4.0f} s  {what}", err=True)
 
     results = Results() if plan.rough else Results.load(output / "results.json")
     _show_instructions(results)
-    with databases.started() as (folder, sqlite, postgresql):
-        run = Run(plan=plan, folder=folder, sqlite=sqlite, postgresql=postgresql, results=results, say=say)
-        found = machine.calibration(folder) | machine.versions(postgresql.version())
-        toast = postgresql.toast()
+    with tempfile.TemporaryDirectory(prefix="priohook-bench-") as folder, postgres.server(durable=True) as server:
+        run = Run(plan=plan, folder=Path(folder), server=server, results=results, say=say)
+        postgresql = run.create("postgresql")
+        (toast,), (version,) = postgresql.execute(databases.TOAST), postgresql.execute("SHOW server_version")
+        found = machine.described(run.folder, postgresql=version)
         for part in parts:
+            say(part)
             busy = os.getloadavg()[0]
             PARTS[part](run)
             for table in results.tables.values():
@@ -95,8 +83,7 @@ def measure(plan: Plan, parts: Sequence[str], output: Path) -> list[str]:
                         f"PostgreSQL's bodies {toast}."
                     )
             results.save(output / "results.json")
-            page = report.markdown(results, machine=found, verdicts=not plan.rough)
-            (output / "results.md").write_text(page)
+            (output / "results.md").write_text(results.markdown(machine=found, verdicts=not plan.rough))
     for problem in results.problems:
         say(f"PROBLEM: {problem}")
     say(f"the results are in {output / 'results.md'}")
@@ -105,25 +92,14 @@ def measure(plan: Plan, parts: Sequence[str], output: Path) -> list[str]:
 
 def _show_instructions(results: Results) -> None:
     """Fills the table Instructions with those that are recorded."""
-    table = results.table("Instructions", INSTRUCTIONS, ("layer", "body"))
+    table = results.table("Instructions", INSTRUCTIONS, "layer", "body")
     table.measured = "Recorded by `python -m bench instructions --record`."
     for layer, by_kind in json.loads(instructions.RECORDED.read_text()).items():
         for kind, thousands in by_kind.items():
             table.add((layer, kind), {"thousands": thousands})
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; default all but soak")
-    parser.add_argument("--quick", action="store_true", help="a few minutes, too rough for verdicts")
-    parser.add_argument(
-        "--soak-seconds", type=int, metavar="N", help=f"how long soak takes on each database; default {SOAK_SECONDS}"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="default: the folder bench, with --quick a temporary one"
-    )
-    return parser
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if sys.argv[1:2] == ["instructions"]:
+        instructions.main(sys.argv[2:], prog_name="python -m bench instructions")
+    main(prog_name="python -m bench")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Thread
 from time import monotonic, sleep
 
 import httptools
@@ -15,12 +15,12 @@ class Consumer:
     """What arrived.
 
     Attributes:
-        url: Where it listens.
         arrivals: By event id, `monotonic()` of the first arrival, in the order of arrival.
     """
 
+    url: str
+
     def __init__(self) -> None:
-        self.url = ""
         self.arrivals: dict[str, float] = {}
 
     def wait_for(self, count: int, *, within: float) -> bool:
@@ -35,42 +35,34 @@ class Consumer:
 def consuming() -> Iterator[Consumer]:
     """A consumer that listens."""
     consumer = Consumer()
-    listens, ended = Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        server = await loop.create_server(lambda: _Connection(consumer), "127.0.0.1", 0)
-        consumer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        listens.set()
-        await ended.wait()
-        server.close()
-
-    thread = Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    server = loop.run_until_complete(loop.create_server(lambda: _Connection(consumer.arrivals), "127.0.0.1", 0))
+    consumer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    thread = Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    listens.wait()
     try:
         yield consumer
     finally:
-        loop.call_soon_threadsafe(ended.set)
+        loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        server.close()
         loop.close()
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
+    def __init__(self, arrivals: dict[str, float]) -> None:
+        self._arrivals = arrivals
         self._parser = httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a TCP server's
-        self._transport = transport
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment] # a TCP server's
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name == b"webhook-id":
-            self._consumer.arrivals.setdefault(value.decode(), monotonic())
+            self._arrivals.setdefault(value.decode(), monotonic())
 
     def on_message_complete(self) -> None:
         self._transport.write(ANSWER)

@@ -1,19 +1,24 @@
-"""The databases that are measured: made, counted, weighed and locked. Durable ones, as in production."""
+"""The databases that are measured: made, filled, counted, weighed and locked. Durable ones, as in production."""
 
 import asyncio
-import sqlite3
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from os import urandom
 from pathlib import Path
-from typing import Any, Protocol
-
-import asyncpg
+from random import getrandbits, randrange
+from typing import Any
+from uuid import UUID, uuid4
 
 from app.database import engines, migrations
+from app.events.ids import id_floor
+from app.events.postgres import PostgresWriter
+from app.events.rows import NewEvent, Row
+from app.events.sqlite import SQLiteWriter
 from bench.processes import cpu_seconds
 from tests import postgres
 
+KINDS = ("sqlite", "postgresql")
 COSTS = """
 SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 AS "WAL bytes",
     sum(n_tup_ins)::float8 AS "rows inserted", sum(n_tup_upd)::float8 AS "rows updated",
@@ -31,134 +36,116 @@ SELECT CASE WHEN attstorage IN ('e', 'p') THEN 'external' WHEN attcompression = 
 FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'body'
 """
 
+BODY = b'{"api_version": "3.8.0", "data": {"kind": "notification"}}'
+SPAN = timedelta(days=400)
+"""The age of the oldest event that a database is filled with."""
 
-class Databases(Protocol):
-    """Makes databases of one kind, whose name is `sqlite` or `postgresql`."""
+EVENTS_PER_ORDER = 3
+ROWS_AT_ONCE = 5000
+STATEMENT = timedelta(minutes=1)
 
-    name: str
 
-    def create(self, label: str) -> str:
-        """The URL of a new, migrated database."""
+class Database:
+    """A new database with all tables.
 
-    def costs(self, url: str) -> dict[str, float]:
-        """What the database has done since it was made, as far as it counts that."""
+    Args:
+        kind: One of `KINDS`.
+        label: Its name.
+        folder: Where SQLite's file is made.
+        server: PostgreSQL's.
+    """
+
+    def __init__(self, kind: str, label: str, *, folder: Path, server: postgres.Server | None = None) -> None:
+        self.kind = kind
+        self._server = server if kind == "postgresql" else None
+        if self._server:
+            self.url = self._server.url()
+            self.execute(f"CREATE DATABASE {label}")
+            self.url = self._server.url(label)
+        else:
+            self.url = f"sqlite+aiosqlite:///{folder / label}.db"
+        asyncio.run(_migrate(self.url))
+
+    def execute(self, *statements: str) -> Any:
+        """Executes the statements, each in a transaction of its own; gives the first row of the last one."""
+        return asyncio.run(_execute(self.url, statements))
+
+    def count(self, rows: str = "events") -> int:
+        """How many events are stored, or rows of a table, of which a WHERE clause may leave out some."""
+        return int(self.execute(f"SELECT count(*) FROM {rows}")[0])  # noqa: S608 - names of ours
+
+    def stored_bytes(self) -> int:
+        """What all tables and indexes take on disk; of a SQLite file that no process has open."""
+        if self._server:
+            return int(self.execute(SIZE)[0])
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return engines.sqlite_path(self.url).stat().st_size
 
     def cpu(self) -> float:
         """Seconds of the processors that the database's own server has taken, if it has one."""
+        return cpu_seconds(self._server.pid) if self._server else 0.0
 
+    def log_statements(self) -> None:
+        """Has new connections log each statement, which `costs` counts, if there is a server."""
+        if self._server:
+            self.execute(f"ALTER DATABASE {self.url.rpartition('/')[2]} SET log_statement = 'all'")
 
-class SQLite:
-    """Files in one folder."""
-
-    name = "sqlite"
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def create(self, label: str) -> str:
-        url = f"sqlite+aiosqlite:///{self._folder / label}.db"
-        asyncio.run(_migrate(url))
-        return url
-
-    def costs(self, url: str) -> dict[str, float]:
-        """Nothing."""
-        del url
-        return {}
-
-    def cpu(self) -> float:
-        """None: it has no server."""
-        return 0.0
-
-
-class PostgreSQL:
-    """Databases of one server."""
-
-    name = "postgresql"
-
-    def __init__(self, server: postgres.Server) -> None:
-        self._server = server
-
-    def create(self, label: str) -> str:
-        execute(self._server.url(), f"CREATE DATABASE {label}")
-        url = self._server.url(label)
-        asyncio.run(_migrate(url))
-        return url
-
-    def log_statements(self, label: str) -> None:
-        """Has new connections to a database log each statement, which `costs` counts."""
-        execute(self._server.url(), f"ALTER DATABASE {label} SET log_statement = 'all'")
-
-    def costs(self, url: str) -> dict[str, float]:
-        found = dict(asyncio.run(_row(url, COSTS)))
+    def costs(self) -> dict[str, float]:
+        """What the database has done since it was made; nothing of SQLite, which does not count it."""
+        if not self._server:
+            return {}
         log = self._server.log()
-        return {"statements": float(sum(log.count(words) for words in LOGGED)), **found}
+        return {"statements": float(sum(map(log.count, LOGGED))), **self.execute(COSTS)._asdict()}
 
-    def cpu(self) -> float:
-        return cpu_seconds(self._server.pid)
-
-    def version(self) -> str:
-        """The server's."""
-        return str(asyncio.run(_row(self._server.url(), "SHOW server_version"))[0])
-
-    def toast(self) -> str:
-        """How bodies are stored: `external` (not compressed), or compressed by `lz4` or `pglz`."""
-        return str(asyncio.run(_row(self.create("toast"), TOAST))[0])
-
-
-@contextmanager
-def started() -> Iterator[tuple[Path, SQLite, PostgreSQL]]:
-    """A folder, and both kinds of databases in it or beside it; all is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="priohook-bench-") as folder, postgres.server(durable=True) as server:
-        yield Path(folder), SQLite(Path(folder)), PostgreSQL(server)
-
-
-def count(url: str, rows: str = "events") -> int:
-    """How many events are stored, or rows of a table, of which a WHERE clause may leave out some."""
-    query = f"SELECT count(*) FROM {rows}"  # noqa: S608 - names of ours
-    if engines.is_sqlite(url):
-        with closing(opened(url)) as connection:
-            return int(connection.execute(query).fetchone()[0])
-    return int(asyncio.run(_row(url, query))[0])
-
-
-def execute(url: str, *statements: str) -> None:
-    """Executes them."""
-    if engines.is_sqlite(url):
-        with closing(opened(url)) as connection, connection:
-            for statement in statements:
-                connection.execute(statement)
-    else:
-        asyncio.run(_execute(url, statements))
-
-
-def stored_bytes(url: str) -> int:
-    """What all tables and indexes take on disk; of a SQLite file that no process has open."""
-    if engines.is_sqlite(url):
-        with closing(opened(url)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return engines.sqlite_path(url).stat().st_size
-    return int(asyncio.run(_row(url, SIZE))[0])
-
-
-def opened(url: str) -> sqlite3.Connection:
-    """A connection to a SQLite file."""
-    return sqlite3.connect(engines.sqlite_path(url), timeout=30)
-
-
-@contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Holds a lock that no commit of an event gets past."""
-    if engines.is_sqlite(url):
-        with closing(opened(url)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds a lock that no commit of an event gets past."""
+        lock = "LOCK TABLE events IN ACCESS EXCLUSIVE MODE" if self._server else "BEGIN IMMEDIATE"
+        engine = engines.open_engine(self.url)
+        with asyncio.Runner() as runner:
+            connection = runner.run(engine.connect().start())
+            runner.run(connection.exec_driver_sql(lock))
             yield
-            connection.rollback()
-        return
-    with asyncio.Runner() as runner:
-        connection = runner.run(asyncpg.connect(url))
-        runner.run(connection.execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE"))
-        yield
-        runner.run(connection.close())
+            runner.run(connection.close())
+            runner.run(engine.dispose())
+
+    def fill(self, rows: int) -> None:
+        """As the function, and leaves nothing that the database would do about them later."""
+        asyncio.run(fill(self.url, rows))
+        self.execute(*(("VACUUM ANALYZE", "CHECKPOINT") if self._server else ("PRAGMA wal_checkpoint(TRUNCATE)",)))
+
+
+def orders(rows: int) -> int:
+    """Of how many orders so many filled events are: `PRI` and a number of 16 digits, from 0."""
+    return max(1, rows // EVENTS_PER_ORDER)
+
+
+async def fill(url: str, rows: int) -> None:
+    """Stores that many events as a receiver would have done in the last 400 days, with small bodies."""
+    writer = SQLiteWriter(url) if engines.is_sqlite(url) else PostgresWriter(url, timeout=STATEMENT)
+    start = datetime.now(UTC) - SPAN
+    for first in range(0, rows, ROWS_AT_ONCE):
+        numbers = range(first, min(first + ROWS_AT_ONCE, rows))
+        new = [Row(_event(start + number / rows * SPAN, orders(rows))) for number in numbers]
+        await writer.write(sorted(new, key=lambda row: row.event.dedup_key))
+    await writer.close()
+
+
+def _event(at: datetime, orders: int) -> NewEvent:
+    return NewEvent(
+        id=UUID(int=id_floor(at).int | getrandbits(62)),
+        received_at=at,
+        client="prioticket",
+        headers=b"host: priohook",
+        body=BODY,
+        body_bytes=len(BODY),
+        dedup_key=int(at.timestamp()).to_bytes(4) + urandom(12),
+        type="ORDER_CREATE",
+        reference=f"PRI{randrange(orders):016}",  # noqa: S311 - no secret
+        notification_id=str(uuid4()),
+        api_version="3.8.0",
+        shape="notification",
+    )
 
 
 async def _migrate(url: str) -> None:
@@ -166,15 +153,9 @@ async def _migrate(url: str) -> None:
         await migrations.migrate(engine)
 
 
-async def _execute(url: str, statements: Sequence[str]) -> None:
-    connection = await asyncpg.connect(url)
-    for statement in statements:
-        await connection.execute(statement)
-    await connection.close()
-
-
-async def _row(url: str, query: str) -> Any:
-    connection = await asyncpg.connect(url)
-    row = await connection.fetchrow(query)
-    await connection.close()
-    return row
+async def _execute(url: str, statements: tuple[str, ...]) -> Any:
+    async with engines.engine_for(url) as engine, engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        for statement in statements:
+            found = await connection.exec_driver_sql(statement)
+        return found.first() if found.returns_rows else None

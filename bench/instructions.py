@@ -8,7 +8,6 @@ Figures of another Python or processor differ in all layers alike. So a figure i
 both were divided by the floor's: bare ASGI on uvicorn, of which nothing is ours.
 """
 
-import argparse
 import asyncio
 import io
 import json
@@ -17,17 +16,17 @@ import re
 import subprocess
 import sys
 import tempfile
-from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import click
 import uvicorn
 import uvloop
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 from uvicorn.server import ServerState
@@ -48,7 +47,7 @@ from app.telemetry.meter import Meter
 from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
 from bench.load import KINDS, PASSWORD, PATH, PROJECT, USERNAME, request_for
-from bench.targets import Bare, NoStore, noop, plain
+from bench.targets import PLAIN, Bare, NoStore, plain
 
 RECORDED = Path(__file__).with_suffix(".json")
 
@@ -84,11 +83,12 @@ class NoWriter:
 class Transport:
     """The transport of a connection that sends its next request as soon as one is answered."""
 
-    def __init__(self, loop: AbstractEventLoop, requests: Iterator[bytes], ended: Callable[[], None]) -> None:
-        self._loop = loop
+    protocol: Any
+
+    def __init__(self, requests: Iterator[bytes], ended: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._requests = requests
         self._ended = ended
-        self.protocol: Any = None
 
     def write(self, written: bytes) -> None:
         if written.startswith(b"HTTP/1.1 200 "):
@@ -118,46 +118,32 @@ class Transport:
     resume_reading = close = abort = pause_reading
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The exit status: 1 where a figure exceeds the recorded one by more than `MOST_MORE`."""
-    parser = argparse.ArgumentParser(prog="python -m bench instructions", description=__doc__)
-    parser.add_argument("layers", nargs="*", metavar="LAYER", help=f"of {', '.join(LAYERS)}; default all")
-    parser.add_argument("--record", action="store_true", help=f"write the figures into {RECORDED.name}")
-    given = parser.parse_args(arguments)
-    if unknown := set(given.layers) - set(LAYERS):
-        parser.error(f"There is no layer {', '.join(sorted(unknown))}: choose of {', '.join(LAYERS)}.")
+@click.command(help=__doc__)
+@click.argument("layers", nargs=-1, type=click.Choice(LAYERS), metavar="[LAYER]...")
+@click.option("--record", is_flag=True, help=f"Write the figures into {RECORDED.name}.")
+def main(layers: Sequence[str], *, record: bool) -> None:
+    """Exits with 1 if a figure exceeds the recorded one by more than `MOST_MORE`."""
     recorded: Figures = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    figures = measure([FLOOR, *(layer for layer in given.layers or LAYERS if layer != FLOOR)])
-    sys.stdout.write(f"{'thousands of instructions an event':<36}{' / '.join(KINDS)}   recorded\n")
+    figures = measure([FLOOR, *(layer for layer in layers or LAYERS if layer != FLOOR)])
+    click.echo(f"{'thousands of instructions an event':<36}{' / '.join(KINDS)}   recorded")
     for layer, by_kind in figures.items():
-        before = " / ".join(f"{each:.0f}" for each in recorded.get(layer, {}).values())
-        sys.stdout.write(f"{layer:<36}{' / '.join(f'{each:.0f}' for each in by_kind.values()):<23}{before}\n")
-    if given.record:
+        now, before = (" / ".join(f"{each:.0f}" for each in of.values()) for of in (by_kind, recorded.get(layer, {})))
+        click.echo(f"{layer:<36}{now:<23}{before}")
+    if record:
         RECORDED.write_text(json.dumps({**recorded, **figures}, indent=2) + "\n")
-        return 0
-    dearer = list(exceeding(figures, recorded))
-    for sentence in dearer:
-        sys.stdout.write(f"{sentence}\n")
-    return 1 if dearer else 0
+    elif dearer := list(exceeding(figures, recorded)):
+        click.echo("\n".join(dearer))
+        sys.exit(1)
 
 
 def measure(layers: Sequence[str]) -> Figures:
-    """Thousands of instructions an event, by layer and kind.
-
-    Raises:
-        RuntimeError: valgrind is missing, or a run failed.
-    """
+    """Thousands of instructions an event, by layer and kind."""
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         counting = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/%p", f"--log-file={folder}/log.%p")
         command = (*counting, sys.executable, "-m", "bench.instructions", *layers)
-        try:
-            done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise RuntimeError("The program valgrind is not installed.") from None
-        if done.returncode:
-            raise RuntimeError(f"The measured process failed: {done.stderr[-2000:]}")
-        figures: dict[str, dict[str, float]] = {}
+        done = subprocess.run(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, check=True)
         for layer, kind, *processes in map(json.loads, done.stdout.splitlines()):
             before, after = (_total(Path(folder, str(process))) for process in processes)
             figures.setdefault(layer, {})[kind] = round((after - before) / EVENTS / 1000, 1)
@@ -178,9 +164,11 @@ def run(layer: str, kind: str, events: int) -> None:
     """Answers that many events."""
     settings = Settings(clients={USERNAME: {"secret": PASSWORD, "scopes": [Scope.SEND]}})
     log = LogWriter(io.StringIO(), style="json")
+    request = request_for(kind, run_id="0123abcd").replace(b"<time>", b"2026-08-12T10:15:32+02:00")
+    numbers = (b"%016d" % number for number in range(WARM_UP + EVENTS))
     # As many are prepared in each run, so that the difference of two has none of it.
-    requests = iter(_requests(kind)[:events])
-    uvloop.run(_answer(_server(layer, settings, log), _store(layer, settings), requests))
+    requests = [request.replace(b"<number>", each).replace(b"<reference>", b"PRI" + each) for each in numbers]
+    uvloop.run(_answer(_server(layer, settings, log), _store(layer, settings), iter(requests[:events])))
     with log.running():  # only now, since its thread gathers lines by the clock
         pass
 
@@ -190,36 +178,26 @@ async def _answer(config: uvicorn.Config, store: NoStore | EventStore, requests:
     config.load()
     server = ServerState()
     server.default_headers = [(b"date", b"Wed, 12 Aug 2026 10:15:32 GMT")]
-    quiet, ended = 0, loop.create_future()
+    quiet, ended = iter(range(1, CONNECTIONS)), loop.create_future()
 
     def end() -> None:
-        nonlocal quiet
-        quiet += 1
-        if quiet == CONNECTIONS:
+        if next(quiet, None) is None:
             ended.set_result(None)
 
     protocol: Any = config.http_protocol_class
     async with store.running() if isinstance(store, EventStore) else nullcontext():
         for _ in range(CONNECTIONS):
-            transport = Transport(loop, requests, end)
+            transport = Transport(requests, end)
             transport.protocol = protocol(config=config, server_state=server, app_state={"events": store}, _loop=loop)
             transport.protocol.connection_made(transport)
             loop.call_soon(transport.send)
         await ended
 
 
-def _requests(kind: str) -> list[bytes]:
-    request = request_for(kind, run_id="0123abcd").replace(b"<time>", b"2026-08-12T10:15:32+02:00")
-    numbers = (b"%016d" % number for number in range(WARM_UP + EVENTS))
-    return [request.replace(b"<number>", each).replace(b"<reference>", b"PRI" + each) for each in numbers]
-
-
 def _server(layer: str, settings: Settings, log: LogWriter) -> uvicorn.Config:
     """The server of a layer."""
-    if layer == FLOOR:
-        return plain(Bare(), lifespan="off").config
-    if layer == STARLETTE:
-        return plain(Starlette(routes=[Route(PATH, noop, methods=["POST"])]), lifespan="off").config
+    if layer in (FLOOR, STARLETTE):
+        return plain(PLAIN["floor" if layer == FLOOR else "starlette"]).config
     depth = LAYERS.index(layer)
     receiver = Receiver(
         max_body_bytes=settings.max_body_bytes,
@@ -259,10 +237,7 @@ def _store(layer: str, settings: Settings) -> NoStore | EventStore:
 
 def _total(counts: Path) -> int:
     """The instructions of a process, from what callgrind wrote."""
-    found = re.search(r"^(?:totals|summary): (\d+)$", counts.read_text(), re.MULTILINE)
-    if found is None:
-        raise RuntimeError(f"{counts} has no total.")
-    return int(found[1])
+    return int(re.findall(r"^(?:totals|summary): (\d+)$", counts.read_text(), re.MULTILINE)[-1])
 
 
 def _measured(layers: Sequence[str]) -> None:
@@ -271,23 +246,17 @@ def _measured(layers: Sequence[str]) -> None:
     for layer in layers:
         for kind in KINDS:
             processes = [_child(layer, kind, events) for events in (WARM_UP, WARM_UP + EVENTS)]
-            sys.stdout.write(json.dumps([layer, kind, *processes]) + "\n")
-            sys.stdout.flush()  # before the next child would have it too
+            click.echo(json.dumps([layer, kind, *processes]))
 
 
-def _child(layer: str, kind: str, events: int) -> int:
+def _child(layer: str, kind: str, events: int) -> int | None:
     """The id of a process that has answered that many events."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            run(layer, kind, events)
-            status = 0
-        finally:
-            os._exit(status)
-    if os.waitpid(child, 0)[1]:
+    child = get_context("fork").Process(target=run, args=(layer, kind, events))
+    child.start()
+    child.join()
+    if child.exitcode:
         sys.exit(1)
-    return child
+    return child.pid
 
 
 if __name__ == "__main__":

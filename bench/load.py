@@ -13,15 +13,25 @@ from time import time
 from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).parent.parent
-PAYLOADS = PROJECT / "tests" / "payloads"
-KINDS = {"notification": "01-notification-order-create", "order": "08-order-payload-confirmed"}
-LATER = {"notification": "04-notification-redemption", "order": "10-order-payload-cancelled"}
-"""What comes of an order that is stored already."""
+SCRIPT = Path(__file__).with_suffix(".lua")
+SAMPLES = {
+    "notification": ("01-notification-order-create", "04-notification-redemption"),
+    "order": ("08-order-payload-confirmed", "10-order-payload-cancelled"),
+}
+"""By kind: one of a new order, and what comes later of a stored one."""
 
+KINDS = tuple(SAMPLES)
 PATH = "/webhooks/prioticket"
 SUCCESS = 200
 USERNAME = "prioticket"
 PASSWORD = "a-secret-that-only-the-benchmark-knows"  # noqa: S105 - of servers that live for a minute on the loopback
+HEADERS = {
+    "Host": "127.0.0.1",
+    "User-Agent": "Prioticket",
+    "Accept": "application/json",
+    "Content-Type": "application/json",
+    "Authorization": f"Basic {b64encode(f'{USERNAME}:{PASSWORD}'.encode()).decode()}",
+}
 ENDS_WITHIN = 60.0  # seconds beyond the run itself
 PACED_CONNECTIONS = 64
 
@@ -34,47 +44,6 @@ FILLED = {
     rb'("notification_created|"order_modified)": "[^"]*"': rb'\1": "<time>"',
 }
 """What of the samples is replaced, and by what."""
-NEW_REFERENCE = '"PRI" .. number'
-STORED_REFERENCE = 'string.format("PRI%%016.0f", math.random(0, %d))'
-
-SCRIPT = """
-local n, time = %(first)d, nil
-math.randomseed(n)
-function request()
-  n = n + 1
-  if not time or n %% 100 == 0 then time = os.date("!%%Y-%%m-%%dT%%H:%%M:%%S+00:00") end
-  local number = string.format("%%016.0f", n)
-  local reference = %(reference)s
-  return %(request)s
-end
-function done(summary, latency)
-  local errors = summary.errors
-  io.write(string.format(
-    '{"requests": %%d, "failed": %%d, "broken": %%d, "seconds": %%.6f, "p50_ms": %%.3f, "p99_ms": %%.3f}\\n',
-    summary.requests, errors.status, errors.connect + errors.read + errors.write + errors.timeout,
-    summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
-end
-"""
-PACED = """
-local ffi = require("ffi")
-ffi.cdef("typedef struct { long s; long ns; } now_t; int clock_gettime(int clock, now_t *now);")
-local clock, due = ffi.new("now_t"), nil
-local function now()
-  ffi.C.clock_gettime(1, clock)
-  return tonumber(clock.s) + tonumber(clock.ns) / 1e9
-end
-function delay()
-  due = (due or now()) + 1 / %(rate)f
-  return math.max(0, math.floor((due - now()) * 1000))
-end
-local answers = io.open("%(answers)s", "w")
-function response(status, headers)
-  if status == 200 then
-    answers:write(headers["event-id"] or headers["Event-Id"], string.format(" %%.6f\\n", now()))
-  end
-end
-"""
-"""Sends on a schedule, however long the answers take, and notes which event was answered when (CLOCK_MONOTONIC)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,46 +68,40 @@ class Load:
         """Answers that were 200."""
         return self.requests - self.failed
 
-    @property
-    def rate(self) -> float:
-        """Acknowledged events a second."""
-        return self.acknowledged / self.seconds
 
-
-def run(url: str, kind: str, *, connections: int, seconds: int, orders: int | None = None) -> Load:
+def run(
+    url: str,
+    kind: str,
+    *,
+    connections: int,
+    seconds: int,
+    orders: int | None = None,
+    rate: float = 0.0,
+    answers: str = "",
+) -> Load:
     """Posts events of a kind for some seconds, on each connection the next as soon as one is answered.
+
+    The numbers begin with the microsecond, so that references rise from run to run as real ones do.
 
     Args:
         orders: How many orders are stored that the events may be about; None for an order of its own for each.
+        rate: How many events a second are sent instead, however long the answers take.
+        answers: The file for the ids of these events, each with `monotonic()` of its 200.
     """
-    return parse(_wrk(url, script_for(kind, orders=orders), connections, seconds))
+    with tempfile.NamedTemporaryFile() as request:
+        request.write(request_for(kind, run_id=token_hex(4), later=orders is not None))
+        request.flush()
+        arguments = (request.name, f"{time() * 1e6:.0f}", str(orders or 0), str(rate), answers)
+        command = ("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", SCRIPT, url + PATH, "--", *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + ENDS_WITHIN, check=False)
+    return parse(done.stdout + done.stderr)
 
 
 def paced(url: str, kind: str, *, rate: float, seconds: int) -> dict[str, float]:
     """Posts so many events a second; by the id of each event, `monotonic()` of its 200."""
     with tempfile.NamedTemporaryFile("r") as answers:
-        script = script_for(kind) + PACED % {"rate": rate, "answers": answers.name}
-        _wrk(url, script, PACED_CONNECTIONS, seconds)
+        run(url, kind, connections=PACED_CONNECTIONS, seconds=seconds, rate=rate, answers=answers.name)
         return {event: float(at) for event, at in map(str.split, answers)}
-
-
-def post(url: str, kind: str) -> str | None:
-    """Posts one event; gives the answer's `Event-Id`, if it has one.
-
-    Raises:
-        ValueError: it was not answered 200.
-    """
-    request = request_for(kind, run_id=token_hex(4))
-    head, _, body = _filled_in(request).partition(b"\r\n\r\n")
-    fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
-    connection = HTTPConnection(urlsplit(url).netloc)
-    connection.request("POST", PATH, body, fields)
-    answer = connection.getresponse()
-    answer.read()
-    connection.close()
-    if answer.status != SUCCESS:
-        raise ValueError(f"{url} answered {answer.status} to an event.")
-    return answer.headers["Event-Id"]
 
 
 def parse(output: str) -> Load:
@@ -153,9 +116,20 @@ def parse(output: str) -> Load:
     return Load(**json.loads(line))
 
 
-def payload(kind: str, *, later: bool = False) -> bytes:
-    """The sample that the bodies are made from."""
-    return (PAYLOADS / f"{(LATER if later else KINDS)[kind]}.json").read_bytes()
+def post(url: str, kind: str) -> str | None:
+    """Posts one event; gives the answer's `Event-Id`, if it has one.
+
+    Raises:
+        ValueError: it was not answered 200.
+    """
+    connection = HTTPConnection(urlsplit(url).netloc)
+    connection.request("POST", PATH, filled_in(body_for(kind, run_id=token_hex(4))), HEADERS)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    if answer.status != SUCCESS:
+        raise ValueError(f"{url} answered {answer.status} to an event.")
+    return answer.headers["Event-Id"]
 
 
 def request_for(kind: str, *, run_id: str, later: bool = False) -> bytes:
@@ -165,46 +139,22 @@ def request_for(kind: str, *, run_id: str, later: bool = False) -> bytes:
         run_id: 8 hex digits, different for each run.
         later: Whether its order is stored already.
     """
-    body = payload(kind, later=later)
+    body = body_for(kind, run_id=run_id, later=later)
+    fields = {**HEADERS, "Content-Length": len(filled_in(body))}
+    lines = (f"POST {PATH} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", "")
+    return "\r\n".join(lines).encode() + body
+
+
+def body_for(kind: str, *, run_id: str, later: bool = False) -> bytes:
+    """Its body."""
+    body = (PROJECT / "tests" / "payloads" / f"{SAMPLES[kind][later]}.json").read_bytes()
     for pattern, filled in FILLED.items():
         body = re.sub(pattern, filled.replace(b"<run>", run_id.encode()), body)
-    credential = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
-    head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Prioticket\r\n"
-        f"Accept: application/json\r\nContent-Type: application/json\r\nAuthorization: Basic {credential}\r\n"
-        f"Content-Length: {len(_filled_in(body))}\r\n\r\n"
-    )
-    return head.encode() + body
+    return body
 
 
-def script_for(kind: str, *, orders: int | None = None) -> str:
-    """The script for wrk. It joins ready pieces, as wrk's own function would format every header for each request.
-
-    The numbers begin with the microsecond, so that references rise from run to run as real ones do.
-    """
-    request = _lua(request_for(kind, run_id=token_hex(4), later=orders is not None))
-    for place in PLACES:
-        request = request.replace(_lua(place)[1:-1], f'" .. {place.decode()[1:-1]} .. "')
-    reference = NEW_REFERENCE if orders is None else STORED_REFERENCE % (orders - 1)
-    return SCRIPT % {"first": time() * 1e6, "request": request, "reference": reference}
-
-
-def _filled_in(request: bytes) -> bytes:
+def filled_in(request: bytes) -> bytes:
+    """With something of the right length in its places."""
     for place, something in PLACES.items():
         request = request.replace(place, something)
     return request
-
-
-def _lua(text: bytes) -> str:
-    return '"' + "".join(f"\\{byte:03d}" for byte in text) + '"'
-
-
-def _wrk(url: str, script: str, connections: int, seconds: int) -> str:
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(script)
-        file.flush()
-        command = ("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", file.name, url + PATH)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + ENDS_WITHIN, check=False)
-    if done.returncode:
-        raise RuntimeError(f"wrk failed: {done.stdout[-500:]}{done.stderr[-500:]}")
-    return done.stdout

@@ -7,43 +7,34 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.settings.clients import Scope
 from bench.load import PASSWORD, PROJECT, USERNAME
 
-STARTS_WITHIN = 30.0  # seconds
-ENDS_WITHIN = 40.0  # seconds
 LISTENS = b" listens at "
 TICKS = os.sysconf("SC_CLK_TCK")
-LOGS_END = ("tail", "--bytes=2000")
+CLIENTS = {USERNAME: {"secret": PASSWORD, "scopes": [Scope.SEND]}}
+MODULES = {"receiver": ("app", "serve", "--port", "0", "--no-worker"), "fastapi": ("bench.twin",)}
+"""What starts a server that is not one of `bench.targets`: `receiver` is what an operator runs."""
 
 Process = subprocess.Popen[bytes]
-MODULES = {"receiver": ("app", "serve", "--port", "0", "--no-worker"), "fastapi": ("bench.twin",)}
-"""What starts a target that is not one of `bench.targets`: `receiver` is what an operator runs."""
 
 
-class Target:
-    """One running server.
+class Server(NamedTuple):
+    """A server that listens at its URL."""
 
-    Attributes:
-        url: Where it listens.
-    """
+    process: Process
+    url: str
 
-    def __init__(self, process: Process, url: str) -> None:
-        self.pid = process.pid
-        self.url = url
-        self._process = process
-
-    def line(self) -> str:
-        """The next that it writes on its standard output."""
-        assert self._process.stdout is not None  # noqa: S101 - a pipe, see below
-        return self._process.stdout.readline().decode()
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
 
 
 @contextmanager
-def running(name: str, database_url: str) -> Iterator[Target]:
+def running(name: str, database_url: str, *options: str) -> Iterator[Server]:
     """A started server.
 
     Its log goes into a pipe and is thrown away but for the end, as fast as a container's runtime would read it.
@@ -51,17 +42,17 @@ def running(name: str, database_url: str) -> Iterator[Target]:
     Raises:
         RuntimeError: it did not start; the text has the end of its log.
     """
-    module = MODULES.get(name, ("bench.targets", name))
+    command = (*MODULES.get(name, ("bench.targets", name)), *options)
     with (
-        subprocess.Popen(LOGS_END, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as log,
-        started(module, database_url, stdout=subprocess.PIPE, stderr=log.stdin) as process,
+        subprocess.Popen(("tail", "--bytes=2000"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as log,  # noqa: S607
+        started(command, database_url, stdout=subprocess.PIPE, stderr=log.stdin) as process,
     ):
-        assert log.stdin is not None and log.stdout is not None  # noqa: S101, PT018 - pipes, see above
-        log.stdin.close()
-        url = _url(process)
+        log.stdin.close()  # type: ignore[union-attr] # a pipe
+        found = (line.rstrip().partition(LISTENS) for line in process.stdout or ())
+        url = next((url.decode() for _, listens, url in found if listens), None)
         if url is None:
-            raise RuntimeError(f"{name} did not start: {log.stdout.read().decode()}")
-        yield Target(process, url)
+            raise RuntimeError(f"{name} did not start: {log.stdout.read().decode()}")  # type: ignore[union-attr] # too
+        yield Server(process, url)
 
 
 @contextmanager
@@ -78,63 +69,35 @@ def started(
 ) -> Iterator[Process]:
     """A process that runs a module with arguments and with the benchmark's settings alone, ended with SIGTERM."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PRIOHOOK_")}
-    clients = {USERNAME: {"secret": PASSWORD, "scopes": [Scope.SEND]}}
-    ours = {"DATABASE_URL": database_url, "CLIENTS": json.dumps(clients), "LOG_FORMAT": "json", **(settings or {})}
+    ours = {"DATABASE_URL": database_url, "CLIENTS": json.dumps(CLIENTS), "LOG_FORMAT": "json", **(settings or {})}
     environment = {**plain, **{f"PRIOHOOK_{name}": value for name, value in ours.items()}}
     with subprocess.Popen((sys.executable, "-m", *module), cwd=PROJECT, env=environment, **streams) as process:
         try:
             yield process
         finally:
             process.terminate()
-            try:
-                process.wait(ENDS_WITHIN)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process, its threads, its live descendants, and of those that it has waited for."""
-    # Behind the name in brackets, which may hold spaces: proc(5), fields 14 to 17.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own = sum(int(each) for each in fields[11:15]) / TICKS
-    return own + sum(_or_zero(child) for child in children(pid))
-
-
-def children(pid: int) -> list[int]:
-    """The processes that this one started, by all of its threads."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
-    return found
+    try:
+        # Behind the name in brackets, which may hold spaces: proc(5), fields 14 to 17.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        tasks = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return 0.0  # it ended meanwhile
+    return sum(map(int, fields[11:15])) / TICKS + sum(cpu_seconds(int(child)) for child in " ".join(tasks).split())
 
 
 def rss_mb(pid: int) -> float:
     """Resident memory in MB of 10^6 bytes."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-    return kibibytes * 1024 / 1e6
+    return _field(f"/proc/{pid}/status", "VmRSS:") * 1024 / 1e6
 
 
 def written_bytes(pid: int) -> float:
     """What a process has had written to disk."""
-    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("write_bytes:"))
+    return _field(f"/proc/{pid}/io", "write_bytes:")
 
 
-def _or_zero(pid: int) -> float:
-    try:
-        return cpu_seconds(pid)
-    except OSError:
-        return 0.0  # it ended meanwhile
-
-
-def _url(process: Process) -> str | None:
-    """Where a server says that it listens; None if it ended."""
-    assert process.stdout is not None  # noqa: S101 - a pipe, see above
-    timer = Timer(STARTS_WITHIN, process.kill)
-    timer.start()
-    try:
-        found = (line.rstrip().partition(LISTENS) for line in process.stdout)
-        return next((url.decode() for _, listens, url in found if listens), None)
-    finally:
-        timer.cancel()
+def _field(file: str, name: str) -> float:
+    return next(float(line.split()[1]) for line in Path(file).read_text().splitlines() if line.startswith(name))

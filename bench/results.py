@@ -1,16 +1,16 @@
-"""What was measured: tables whose figures are medians of the repetitions."""
+"""What was measured: tables whose figures are medians of the repetitions; and the page that shows them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import Self
 
-Row = tuple[str | int, ...]
-"""What a line of a table is about, in the order of the table's head."""
+from bench.goals import GOALS, Row
 
 FAILED = "failed"
+HUNDRED = 100
 
 
 @dataclass(slots=True)
@@ -39,14 +39,19 @@ class Table:
     def figure(self, row: Row, column: str) -> float | None:
         """The median, but the sum of failures; None if nothing was measured."""
         found = self.figures.get(row, {}).get(column)
-        if not found:
-            return None
-        return sum(found) if column == FAILED else median(found)
+        return (sum(found) if column == FAILED else median(found)) if found else None
 
-    @property
-    def columns(self) -> list[str]:
-        """All of them, in the order in which they came."""
-        return list(dict.fromkeys(column for columns in self.figures.values() for column in columns))
+    def markdown(self) -> str:
+        """All rows and columns, in the order in which they came."""
+        columns = list(dict.fromkeys(column for columns in self.figures.values() for column in columns))
+        rows = (
+            (
+                *(f"{part} ({self.toast})" if part == "postgresql" else _cell(part) for part in row),
+                *(_number(self.figure(row, column)) for column in columns),
+            )
+            for row in self.figures
+        )
+        return _table((*self.head, *columns), rows)
 
 
 @dataclass(slots=True)
@@ -61,56 +66,65 @@ class Results:
     tables: dict[str, Table] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def table(self, title: str, note: str, head: tuple[str, ...]) -> Table:
+    def table(self, title: str, note: str, *head: str) -> Table:
         """A new one, instead of one of an earlier run."""
         self.tables[title] = Table(note, head)
         return self.tables[title]
 
     def figure(self, title: str, row: Row, column: str) -> float | None:
         """As the table's; None if there is no such table."""
-        table = self.tables.get(title)
-        return table.figure(row, column) if table else None
+        return self.tables[title].figure(row, column) if title in self.tables else None
 
     def save(self, file: Path) -> None:
         """Writes the tables; `load` reads them."""
-        tables: dict[str, Any] = {
-            title: {**asdict(table), "figures": list(table.figures.items())} for title, table in self.tables.items()
-        }
-        file.write_text(json.dumps(tables, indent=1) + "\n")
+        saved = {title: asdict(table) | {"figures": [*table.figures.items()]} for title, table in self.tables.items()}
+        file.write_text(json.dumps(saved, indent=1) + "\n")
 
     @classmethod
     def load(cls, file: Path) -> Self:
-        """What an earlier run saved."""
+        """What an earlier run saved, if there was one."""
         results = cls()
-        if file.exists():
-            for title, saved in json.loads(file.read_text()).items():
-                figures = {tuple(row): columns for row, columns in saved.pop("figures")}
-                results.tables[title] = Table(**{**saved, "head": tuple(saved["head"])}, figures=figures)
+        for title, saved in (json.loads(file.read_text()) if file.exists() else {}).items():
+            figures = {tuple(row): columns for row, columns in saved["figures"]}
+            results.tables[title] = Table(**saved | {"head": tuple(saved["head"]), "figures": figures})
         return results
 
+    def markdown(self, *, machine: Mapping[str, str], verdicts: bool) -> str:
+        """The page.
 
-@dataclass(slots=True)
-class Ledger:
-    """How many events must be stored: at least those acknowledged, at most those under way at the end too.
+        Args:
+            verdicts: Whether it says which goals are met, for which a short run is too rough.
+        """
+        parts = [
+            "# Results",
+            "\n".join(f"- {name}: {value}" for name, value in machine.items()),
+            "## Problems\n\n" + "\n".join(f"- {each}" for each in self.problems) if self.problems else "",
+            "## Goals",
+            self._goals(5 if verdicts else 4),
+        ]
+        for title, table in self.tables.items():
+            parts += [f"## {title}", table.note, table.measured, table.markdown()]
+        return "\n\n".join(part for part in parts if part) + "\n"
 
-    Attributes:
-        stored_before: What was there before the first run.
-    """
+    def _goals(self, columns: int) -> str:
+        rows = []
+        for goal in GOALS:
+            figure = self.figure(goal.table, goal.row, goal.column)
+            about = ", ".join(map(_cell, (goal.table, *goal.row)))
+            bounds = ", then ".join(f"{goal.sign} {_number(step)}" for step in goal.steps)
+            rows.append((about, goal.sentence, bounds, _number(figure), goal.verdict(figure))[:columns])
+        return _table(("of", "figure", "goal", "measured", "")[:columns], rows)
 
-    stored_before: int = 0
-    acknowledged: int = 0
-    under_way: int = 0
 
-    def add(self, *, acknowledged: int, connections: int) -> None:
-        """One run; each of its connections ended with at most one request that was not answered yet."""
-        self.acknowledged += acknowledged
-        self.under_way += connections
+def _cell(part: str | int) -> str:
+    return part if isinstance(part, str) else f"{part:,}"
 
-    def problem(self, stored: int) -> str | None:
-        """What is wrong, or None."""
-        new = stored - self.stored_before
-        if new < self.acknowledged:
-            return f"{self.acknowledged - new:,} of {self.acknowledged:,} acknowledged events are not stored"
-        if new > self.acknowledged + self.under_way:
-            return f"{new - self.acknowledged:,} events are stored beyond the {self.acknowledged:,} acknowledged"
-        return None
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= HUNDRED or value == int(value) else f"{value:.3g}"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *rows))

@@ -12,11 +12,10 @@ The receiver itself is `priohook serve`, as it is; the twin with FastAPI is in `
 """
 
 import sys
-from collections.abc import Callable
 from os import urandom
 from statistics import median
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import click
 import uvicorn
@@ -28,7 +27,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.application import Application, create_app
+from app.application import create_app
 from app.database import engines
 from app.events.ids import new_id
 from app.events.rows import NewEvent, Stored
@@ -36,6 +35,7 @@ from app.events.tables import Event
 from app.server.server import Server, listen, server_for
 from app.settings.model import Settings
 from app.telemetry.logs import stderr_writer
+from bench.load import PATH
 
 COMMIT_SECONDS = 1.0
 
@@ -69,13 +69,12 @@ class NaiveStore:
 class RepeatingStore:
     """Appends an event again and again for some seconds, one after the other, and prints the median in ms."""
 
-    def __init__(self, store: Store, seconds: float) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._seconds = seconds
 
     async def append(self, event: NewEvent) -> Stored:
         taken = []
-        ends = perf_counter() + self._seconds
+        ends = perf_counter() + COMMIT_SECONDS
         while (before := perf_counter()) < ends:
             await self._store.append(event._replace(id=new_id(), dedup_key=urandom(16)))
             taken.append(perf_counter() - before)
@@ -99,6 +98,9 @@ async def noop(request: Request) -> Response:
     return Response()
 
 
+PLAIN: dict[str, ASGIApp] = {"floor": Bare(), "starlette": Starlette(routes=[Route(PATH, noop, methods=["POST"])])}
+
+
 def plain_engine(url: str) -> AsyncEngine:
     """As durable as ours, and with as many connections as serve it best.
 
@@ -117,38 +119,26 @@ def plain_engine(url: str) -> AsyncEngine:
     return engine
 
 
-def with_store(app: Application, store_for: Callable[[Store], Store]) -> None:
-    """Has the handlers of our application find another store."""
-    inner: ASGIApp = app.middleware_stack
-
-    async def replacing(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["state"]["events"] = store_for(scope["state"]["events"])
-        await inner(scope, receive, send)
-
-    app.middleware_stack = replacing
-
-
 def server(name: str, settings: Settings) -> uvicorn.Server:
     """The server of that name; it prints where it listens."""
-    if name == "floor":
-        return plain(Bare(), lifespan="off")
-    if name == "starlette":
-        return plain(Starlette(routes=[Route("/webhooks/prioticket", noop, methods=["POST"])]), lifespan="on")
+    if name in PLAIN:
+        return plain(PLAIN[name])
     log = stderr_writer(settings.log_format)
     app = create_app(settings, log=log)
-    if name == "nostore":
-        nothing = NoStore()
-        with_store(app, lambda _: nothing)
-    elif name == "naive":
-        naive = NaiveStore(plain_engine(settings.database_url))
-        with_store(app, lambda _: naive)
-    elif name == "commit":
-        with_store(app, lambda ours: RepeatingStore(ours, COMMIT_SECONDS))
+    inner: ASGIApp = app.middleware_stack
+    instead = NoStore() if name == "nostore" else NaiveStore(plain_engine(settings.database_url))
+
+    async def with_store(scope: Scope, receive: Receive, send: Send) -> None:
+        """Has the handlers find another store."""
+        if scope["type"] == "http":
+            scope["state"]["events"] = RepeatingStore(scope["state"]["events"]) if name == "commit" else instead
+        await inner(scope, receive, send)
+
+    app.middleware_stack = with_store
     return server_for(app, settings, log=log, started=_started)
 
 
-def plain(app: ASGIApp, *, lifespan: Any) -> uvicorn.Server:
+def plain(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> uvicorn.Server:
     """The protocol that comes with uvicorn, and the receiver's settings for all else."""
     config = uvicorn.Config(
         app,

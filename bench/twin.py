@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.server.server import listen
 from app.settings.model import Settings
-from bench.load import PASSWORD, USERNAME
+from bench.load import PASSWORD, PATH, USERNAME
 from bench.targets import plain, plain_engine
 
 
@@ -97,5 +97,5 @@ async def receive(
 
 if __name__ == "__main__":
     application = FastAPI(lifespan=lifespan)
-    application.add_api_route("/webhooks/prioticket", receive, methods=["POST"])
+    application.add_api_route(PATH, receive, methods=["POST"])
     plain(application, lifespan="on").run([listen("127.0.0.1", 0)])
