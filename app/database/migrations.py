@@ -1,19 +1,36 @@
 """Migrations: Alembic, on a connection of ours."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from time import monotonic
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database import schema
 
-LOCK_TIMEOUT = timedelta(seconds=5)
+LOCK_TIMEOUT = timedelta(seconds=1)
+"""While a migration waits for a lock, everybody else waits for the migration: a receiver answers 503 after five."""
+
+REST = timedelta(seconds=2)
+"""Before a migration tries again to get its lock: those who waited go on meanwhile."""
+
+PATIENCE = timedelta(minutes=1)
+"""How long it tries."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+
 MIGRATION_LOCK = 7_092_717_263
 """An arbitrary number, the same everywhere: two `priohook migrate` at once take turns."""
+
+LOOK_EVERY = 0.2  # seconds
 
 
 async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
@@ -21,29 +38,67 @@ async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
 
     Each migration to a newer one commits by itself: otherwise events, which one migration locks for a moment, would
     wait while the next one reads all deliveries.
+
+    Raises:
+        DBAPIError: a lock was not to be had for a minute, for example because a backup reads the table.
     """
-    while await _migrate(engine, revision):
-        pass
+    if engine.dialect.name == "sqlite":
+        while await _move_sqlite(engine, revision):
+            pass
+        return
+    async with engine.connect() as connection, _alone(connection):
+        while await _move_patiently(connection, revision):
+            pass
 
 
-async def _migrate(engine: AsyncEngine, revision: str) -> bool:
-    """Returns whether there may be more to do."""
+async def _move_sqlite(engine: AsyncEngine, revision: str) -> bool:
     async with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-            # While a migration waits for a lock, everybody else waits for the migration: better that it gives up.
-            await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT.total_seconds():.0f}s'"))
-        else:
-            await connection.execute(text("BEGIN IMMEDIATE"))  # the driver begins no transaction before CREATE TABLE
+        await connection.execute(text("BEGIN IMMEDIATE"))  # the driver begins no transaction before CREATE TABLE
         return await connection.run_sync(lambda each: _move(each, revision))
 
 
+@asynccontextmanager
+async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Lets no other process migrate meanwhile.
+
+    The lock is the session's, since CREATE INDEX CONCURRENTLY needs to be outside of a transaction. Who waits for it
+    does not wait inside of a statement: that index would wait for the statement, and the statement for this lock.
+    """
+    lock = {"lock": MIGRATION_LOCK}
+    while not await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), lock):
+        await connection.commit()
+        await asyncio.sleep(LOOK_EVERY)
+    await connection.commit()
+    try:
+        yield
+    except BaseException:
+        await connection.invalidate()  # whatever state it is in; the lock ends with it
+        raise
+    await connection.execute(text("SELECT pg_advisory_unlock(:lock)"), lock)
+    await connection.commit()
+
+
+async def _move_patiently(connection: AsyncConnection, revision: str) -> bool:
+    """Tries again if a lock was not to be had."""
+    gives_up = monotonic() + PATIENCE.total_seconds()
+    while True:
+        try:
+            return await connection.run_sync(lambda each: _move(each, revision))
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE or monotonic() > gives_up:
+                raise
+        await asyncio.sleep(REST.total_seconds())
+
+
 def _move(connection: Connection, revision: str) -> bool:
+    """Takes one step; whether there may be more to do."""
     config = Config()
     config.set_main_option("script_location", str(schema.MIGRATIONS).replace("%", "%%"))  # % begins an interpolation
     config.attributes["connection"] = connection
     scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
+    if connection.dialect.name == "postgresql":
+        connection.rollback()  # the read's transaction: a migration begins its own
     if revision == "head" and current is not None and current not in schema.known_revisions():
         return False  # a newer release's schema, which this one can use
     earlier = (

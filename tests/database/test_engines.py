@@ -127,7 +127,7 @@ async def test_two_migrations_at_once_take_turns(empty_url):
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_a_migration_that_cannot_get_its_lock_gives_up_and_changes_nothing(database_url, engine, monkeypatch):
-    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(migrations, "PATIENCE", timedelta(0))
     async with locked(database_url), asyncio.timeout(60):
         with pytest.raises(DBAPIError, match="lock timeout"):
             await migrate(engine, revision="base")
