@@ -55,9 +55,13 @@ class Working:
         self._process.kill()
         self._process.wait()
 
+    def tell(self) -> None:
+        """Tells it to end, and does not wait."""
+        self._process.send_signal(SIGTERM)
+
     def end(self) -> int:
         if self._process.poll() is None:
-            self._process.send_signal(SIGTERM)
+            self.tell()
         return self._process.wait(ENDS_WITHIN)
 
     def wait(self) -> int:
