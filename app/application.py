@@ -129,19 +129,22 @@ class Application(Router):
         raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(by_method)})
 
 
-def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | None = None) -> Application:
+def create_app(
+    settings: Settings, *, log: LogWriter, publisher: Publisher | None = None, known: Health | None = None
+) -> Application:
     """The application of one process; nothing is opened before its lifespan starts.
 
     Args:
         settings: As `first_start.complete` gives them, with what is kept beside a SQLite database.
         log: Where its log lines go.
         publisher: Counts for the metrics, if they are wanted.
+        known: What `/readyz` tells, for a server that knows when it ends.
 
     Raises:
         SettingsProblem: no client is configured, or two clients have the same credentials.
     """
     clients, keys = clients_from(settings.clients), token_keys(settings)
-    tally, spans = Tally(), Spans()
+    tally, spans, known = Tally(), Spans(), known or Health()
     meter = publisher.meter if publisher else None
     if not clients:
         raise SettingsProblem(
@@ -151,7 +154,7 @@ def create_app(settings: Settings, *, log: LogWriter, publisher: Publisher | Non
     @asynccontextmanager
     async def lifespan(_: Application) -> AsyncIterator[State]:
         with log.running(), logging_to(log):
-            known, now = Health(), datetime.now(UTC)
+            now = datetime.now(UTC)
             identity = Identity.of_this_process("receiver", name=new_name(), settings=digest_of(settings), now=now)
             # Even if the API uses all its connections, a balancer must not take the receiver for dead. The stream must
             # not read a standby.

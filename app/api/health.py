@@ -18,7 +18,10 @@ class State(TypedDict):
 
 
 class NotReady(Unavailable):
-    """The database takes no events now, or its schema is not what this release needs, and no spool takes them."""
+    """The receiver is about to end; or the database takes no events now, and no spool takes them.
+
+    The database takes none either if its schema is not what this release needs.
+    """
 
 
 class Status(BaseModel):
@@ -61,6 +64,8 @@ async def readyz(request: Request[State]) -> Response:
     """Whether the process is ready."""
     health = request.state["health"]
     spool = health.spool
+    if health.leaving:
+        raise NotReady("This receiver is about to end.", "It accepts events for a few more seconds: send to another.")
     if not health.is_ready:
         where = "Neither the database nor the spool takes" if spool is not None else "The database takes no"
         why = health.problem or "The spool is full, or its disk fails."

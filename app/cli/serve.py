@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from socket import socket
 
 import click
@@ -24,6 +25,7 @@ from app.cli.output import say
 from app.cli.page import Metrics, metrics_for, publisher_for
 from app.cli.streams import outlive_output
 from app.database import engines, migrations, schema, writing
+from app.database.health import Health
 from app.deliveries.registering import register_in_parts
 from app.server.beside import Beside, PageBeside
 from app.server.processes import end_within, ended_children, exit_when_told, run_processes
@@ -94,7 +96,8 @@ def _serve(configured: Settings, listener: socket, metrics: Metrics | None, *, p
             "tokens_are_off", {"reason": "There are no token_keys: `priohook keys new` makes one."}, level="warning"
         )
     publisher = publisher_for(settings, metrics.folder, process="receiver-0") if metrics else None
-    app = create_app(settings, log=log, publisher=publisher)
+    health = Health()
+    app = create_app(settings, log=log, publisher=publisher, known=health)
 
     def started(url: str) -> None:
         say(f"priohook listens at {url}{_console(settings, url)}")
@@ -104,6 +107,8 @@ def _serve(configured: Settings, listener: socket, metrics: Metrics | None, *, p
             _introduce(made, url, others=bool(configured.clients))
 
     bound = ends_within(settings) + LAST
+    delay = settings.shutdown_delay.total_seconds()
+    leaving = partial(_leave, health, log, delay)
 
     def run(number: int) -> None:
         if publisher:
@@ -116,12 +121,20 @@ def _serve(configured: Settings, listener: socket, metrics: Metrics | None, *, p
 
             announce = started if number == 0 else lambda _: None
             meter = publisher.meter if publisher else None
-            server_for(app, settings, log=log, started=announce, tick=look, ending=ending, meter=meter).run([listener])
+            server = server_for(
+                app, settings, log=log, started=announce, tick=look, ending=ending, leaving=leaving, meter=meter
+            )
+            server.run([listener])
 
     if processes == 1:
         run(0)
     else:
-        run_processes(run, count=processes, within=bound, log=log)
+        run_processes(run, count=processes, within=delay + bound, log=log)
+
+
+def _leave(health: Health, log: LogWriter, delay: float) -> None:
+    health.leaving = True
+    log.write("receiver_leaves", {"seconds": delay})
 
 
 @contextmanager

@@ -53,6 +53,9 @@ class Health:
 
         self.spool: Spool | None = None
 
+        self.leaving = False
+        """Whether the process was told to end, and accepts events for a last few seconds."""
+
         self._problems: dict[str, str] = {}
         self._lost_at = 0.0
         self._refused = False  # since the database was lost

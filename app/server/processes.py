@@ -95,11 +95,11 @@ def run_processes(work: Callable[[int], None], *, count: int, within: float, log
     Raises:
         SystemExit: 1, a process ended right after its first start, or failed when it was told to end.
     """
-    ending = False
+    told = 0
 
     def end(*_: object) -> None:
-        nonlocal ending
-        ending = True
+        nonlocal told
+        told += 1
 
     for number in ending_signals():
         signal.signal(number, end)
@@ -112,14 +112,14 @@ def run_processes(work: Callable[[int], None], *, count: int, within: float, log
         work(number)
 
     places = [_Place(number) for number in range(count)]
-    while not ending and not failed:
+    while not told and not failed:
         for place in places:
             place.start(begin, log)
         sleep(LOOK)
         for place, code in _ended(places):
             _say(log, "receiver_ended", {"status": read_status(code)})
-            failed = failed or (code != 0 if ending else not place.proven)
-    if _end(places) or failed:
+            failed = failed or (code != 0 if told else not place.proven)
+    if _end(places, lambda: told) or failed:
         sys.exit(1)
 
 
@@ -157,13 +157,16 @@ class _Place:
         self.due = now if lived >= SHORTEST_LIFE else now + self.wait
 
 
-def _end(places: Sequence[_Place]) -> bool:
-    """Ends all processes; whether any of them failed."""
+def _end(places: Sequence[_Place], told: Callable[[], int]) -> bool:
+    """Ends all processes, and passes on each further signal that came, by the number `told`; whether any failed."""
     failed = False
-    for place in places:
-        if place.child:
-            os.kill(place.child, signal.SIGTERM)
+    passed_on = -1
     while any(place.child for place in places):
+        if told() > passed_on:
+            passed_on = told()
+            for place in places:
+                if place.child:
+                    os.kill(place.child, signal.SIGTERM)
         sleep(LOOK)
         failed = any(code != 0 for _, code in _ended(places)) or failed
     return failed

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
 from socket import AF_INET, AF_INET6, SO_SNDBUF, SOL_SOCKET, create_server, has_dualstack_ipv6, socket
+from time import monotonic
 from typing import Any
 
 import uvicorn
@@ -41,6 +42,11 @@ OVERHEAD = 16
 """How many times the body limit a request may take on the wire: chunks of one byte take six times."""
 
 
+SAME_SIGNAL = 1.0
+"""Seconds within which a second signal is taken for the first one: a supervisor may signal each process of a group, and
+the one that started the others passes on what it got."""
+
+
 class CannotListen(Exception):
     """The server cannot listen at this address; the text says why and what to do."""
 
@@ -55,11 +61,17 @@ class Server(uvicorn.Server):
         started: Callable[[str], None],
         tick: Callable[[], object] = lambda: None,
         ending: Callable[[], None] = lambda: None,
+        leaving: Callable[[], None] = lambda: None,
+        delay: timedelta = timedelta(0),
     ) -> None:
         super().__init__(config)
         self._started = started
         self._tick = tick
         self._ending = ending
+        self._leaving = leaving
+        self._delay = delay.total_seconds()
+        self._told = 0.0  # when it was told to end, and began to wait
+        self._leaves = False
         self._burst = Burst()
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
@@ -77,6 +89,10 @@ class Server(uvicorn.Server):
         self._tick()
         if counter % TICKS_OF_LOOK == 0 and self._burst.is_over(len(self.server_state.connections)):
             give_back()
+        if self._told and not self._leaves:
+            self._leave()
+        if self._told and monotonic() >= self._told + self._delay:
+            self.should_exit = True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
@@ -96,9 +112,21 @@ class Server(uvicorn.Server):
                 signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Ends in good order; uvicorn would raise the signal again at the end, and exit with its number."""
-        super().handle_exit(sig, frame)
+        """Ends in good order, at the first signal after the delay and at the second one at once.
+
+        uvicorn would raise the signal again at the end, and exit with its number.
+        """
+        if self.started and self._delay and not self._told:
+            self._told = monotonic()
+        elif self.should_exit or monotonic() >= self._told + SAME_SIGNAL:
+            super().handle_exit(sig, frame)
         self._captured_signals.clear()
+
+    def _leave(self) -> None:
+        """Begins the delay: senders that keep their connections are to open the next one elsewhere."""
+        self._leaves = True
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self._leaving()
 
 
 def spare_collector() -> None:
@@ -143,11 +171,13 @@ def server_for(
     started: Callable[[str], None],
     tick: Callable[[], object] = lambda: None,
     ending: Callable[[], None] = lambda: None,
+    leaving: Callable[[], None] = lambda: None,
     meter: Meter | None = None,
 ) -> Server:
     """The server of one process; `.run([listener])` returns after SIGTERM, SIGINT or SIGHUP, once all is answered.
 
-    `started` is called with its URL, `tick` about ten times a second, `ending` when it begins to shut down.
+    `started` is called with its URL, `tick` about ten times a second, `leaving` when it is told to end and waits for
+    `shutdown_delay`, `ending` when it begins to shut down.
     """
     paths = tuple(route.path_regex for route in app.routes if isinstance(route, Route))
     attributes = {
@@ -171,7 +201,7 @@ def server_for(
         timeout_keep_alive=int(IDLE_TIMEOUT.total_seconds()),
         timeout_graceful_shutdown=ends_within(settings),
     )
-    return Server(config, started=started, tick=tick, ending=ending)
+    return Server(config, started=started, tick=tick, ending=ending, leaving=leaving, delay=settings.shutdown_delay)
 
 
 def ends_within(settings: Settings) -> int:

@@ -36,6 +36,7 @@ from app.settings.retention import RetentionSettings
 from app.settings.sources import CONFIG_VARIABLE, ENV_PREFIX, config_file, sources
 from app.settings.values import (
     Bytes,
+    Delay,
     Events,
     Headers,
     Listens,
@@ -203,6 +204,13 @@ class Settings(BaseSettings):
     )
     closed_urls: OpenURLs = Field(
         default=frozenset(), description="URLs to switch off, any of /docs and /openapi.json: they answer 404."
+    )
+    shutdown_delay: Delay = Field(
+        default=timedelta(0),
+        description=(
+            "How long a receiver that is told to end still accepts events while /readyz answers 503, so that balancers "
+            "leave it out first."
+        ),
     )
     metrics: Listens | None = Field(
         default=None,

@@ -117,6 +117,11 @@ Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Seconds = Annotated[
     timedelta, BeforeValidator(_number), AfterValidator(_positive), Field(json_schema_extra={"unit": "seconds"})
 ]
+Delay = Annotated[
+    timedelta, BeforeValidator(_number), AfterValidator(_not_negative), Field(json_schema_extra={"unit": "seconds"})
+]
+"""How long to wait; 0 for not at all."""
+
 Bytes = Annotated[int, Field(gt=0, json_schema_extra={"unit": "bytes"})]
 Events = Annotated[int, Field(gt=0, json_schema_extra={"unit": "events"})]
 OpenConnections = Annotated[int, Field(gt=0, le=1_000_000, json_schema_extra={"unit": "connections"})]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import ENDS_WITHIN, configured, dial, migrate, request
 from tests.e2e.load import post_until_it_ends, stored
-from tests.e2e.test_shutdown import wait_until_closed
+from tests.e2e.test_shutdown import children, wait_until_closed
 from tests.e2e.test_streams import started, until
 
 LONG_ENOUGH = 2.5  # seconds; a process that ends sooner is taken for one that cannot start
@@ -19,10 +19,6 @@ def migrated_url(empty_postgres_url) -> str:
     migrate(empty_postgres_url)
     url: str = empty_postgres_url
     return url
-
-
-def children(pid: int) -> set[int]:
-    return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def both_answer(server) -> None:

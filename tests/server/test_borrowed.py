@@ -25,6 +25,7 @@ BORROWED: dict[Any, str] = {
         response_started run_asgi scope send transport""",
     FlowControl: "drain pause_reading resume_reading resume_writing write_paused",
     ServerState: "default_headers total_requests",
+    uvicorn.Config: "encoded_headers",
     uvicorn.Server: "_captured_signals capture_signals handle_exit on_tick servers shutdown started startup",
     httptools: """HttpParserCallbackError HttpParserError HttpParserInvalidMethodError HttpParserInvalidStatusError
         HttpParserUpgrade HttpRequestParser HttpResponseParser parse_url""",
