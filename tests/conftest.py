@@ -49,6 +49,7 @@ NEEDED = {
     PROMETHEUS: ("prometheus", bool(shutil.which("prometheus") and shutil.which("promtool"))),
     E2E / "test_console.py": ("chromium", bool(shutil.which("chromium"))),
     E2E / "test_nats.py": ("nats-server", bool(shutil.which("nats-server"))),
+    HERE / "test_systemd.py": ("systemd", bool(shutil.which("systemd-analyze"))),
 }
 """Tests that need a package of Debian, which `.ci/run` installs: the package, and whether it is there."""
 

@@ -1,7 +1,8 @@
 """Where settings come from: environment, secret files and a TOML file, strongest first."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic_settings import (
@@ -17,27 +18,32 @@ from app.settings.files import read_toml
 ENV_PREFIX = "PRIOHOOK_"
 CONFIG_VARIABLE = "PRIOHOOK_CONFIG"
 SECRETS_FOLDER = Path("/run/secrets")
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+"""Names the folder of what a systemd unit loads by LoadCredential=; systemd.exec(5)."""
 
 
 class SecretFiles(EnvSettingsSource):
-    """The files in `SECRETS_FOLDER` that a setting reads; other files there belong to other services."""
+    """The files of both folders that a setting reads, systemd's stronger; other files belong to other services."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         super().__init__(settings_cls, env_ignore_empty=False)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         found: dict[str, str | None] = {}
-        try:
-            paths = sorted(SECRETS_FOLDER.iterdir())
-        except OSError:  # there is no such folder, or it is not for us
-            return found
         prefix = ENV_PREFIX.lower()
-        for path in paths:
+        for path in _secret_paths():
             name = path.name.lower()
             setting = name.removeprefix(prefix).partition("__")[0]
             if name.startswith(prefix) and setting in self.settings_cls.model_fields and path.is_file():
                 found[name] = _text(path)
         return found
+
+
+def _secret_paths() -> Iterator[Path]:
+    credentials = os.environ.get(CREDENTIALS_VARIABLE)
+    for folder in (SECRETS_FOLDER, *([Path(credentials)] if credentials else [])):
+        with suppress(OSError):  # there is no such folder, or it is not for us
+            yield from sorted(folder.iterdir())
 
 
 def _text(path: Path) -> str:

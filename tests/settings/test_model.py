@@ -97,6 +97,19 @@ def test_the_environment_is_stronger_than_secret_files_and_these_than_the_toml_f
     assert sources["log_format"] == "default"
 
 
+def test_a_credential_of_systemd_is_a_secret_file(secret_files, monkeypatch, tmp_path):
+    secret_files(database_url="postgresql://other", clients__erp__secret=SECRET, clients__erp__scopes="console")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "priohook_database_url").write_text("postgresql://here/priohook\n")
+    (credentials / "of_another_service").write_text("…")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    settings = Settings.load()
+    assert settings.database_url == "postgresql+asyncpg://here/priohook"
+    assert set(settings.clients) == {"erp"}
+    assert value_sources()["database_url"] == "secret file"
+
+
 def test_one_client_may_come_from_all_sources_at_once(environment, secret_files):
     environment(clients__erp__username="from-environment")
     secret_files(clients__erp__secret=PASSWORD)
