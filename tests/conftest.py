@@ -48,6 +48,7 @@ WEBHOOK = "/webhooks/prioticket"
 NEEDED = {
     PROMETHEUS: ("prometheus", bool(shutil.which("prometheus") and shutil.which("promtool"))),
     E2E / "test_console.py": ("chromium", bool(shutil.which("chromium"))),
+    E2E / "test_rabbitmq.py": ("rabbitmq-server", bool(shutil.which("rabbitmq-server", path="/usr/sbin"))),
     E2E / "test_nats.py": ("nats-server", bool(shutil.which("nats-server"))),
     HERE / "test_systemd.py": ("systemd", bool(shutil.which("systemd-analyze"))),
 }

@@ -107,7 +107,9 @@ def test_the_api_page_names_every_status_that_an_operation_declares():
     assert {status for status in declared if status >= "400"} <= set(STATUS_ROWS)
 
 
-@pytest.mark.parametrize(("path", "names"), [(README, {"erp"}), (DOCS / "deliveries.md", {"erp", "gate", "stream"})])
+@pytest.mark.parametrize(
+    ("path", "names"), [(README, {"erp"}), (DOCS / "deliveries.md", {"erp", "gate", "stream", "queue"})]
+)
 def test_printed_destinations_can_be_used(path, names):
     printed = "".join(block for block in blocks(path.read_text(), "toml") if "[destinations" in block)
     Path("priohook.toml").write_text(re.sub(r"^secret = .*$", "", printed, flags=re.MULTILINE))

@@ -29,7 +29,8 @@ class Broker(NamedTuple):
 
 
 NATS = Broker("NATS", "nats", "nats", ("subject",))
-BROKERS = (NATS,)
+AMQP = Broker("AMQP", "amqp", "aiormq", ("exchange", "routing_key"))
+BROKERS = (NATS, AMQP)
 OPTIONS = tuple(option for broker in BROKERS for option in broker.options)
 
 
@@ -44,6 +45,8 @@ class Scheme(NamedTuple):
 SCHEMES: Mapping[str, Scheme] = {
     "nats": Scheme(NATS, tls=False, usual_port=4222),
     "tls": Scheme(NATS, tls=True, usual_port=4222),
+    "amqp": Scheme(AMQP, tls=False, usual_port=5672),
+    "amqps": Scheme(AMQP, tls=True, usual_port=5671),
 }
 
 
@@ -56,6 +59,8 @@ class BrokerTarget(NamedTuple):
     """The members of one cluster: any of them will do."""
     username: str | None
     password: str | None
+    path: str
+    """What follows the host: the virtual host of AMQP."""
 
 
 def broker_target(url: str) -> BrokerTarget:
@@ -70,14 +75,18 @@ def broker_target(url: str) -> BrokerTarget:
     credentials, at, hosts = authority.rpartition("@")
     name, colon, password = credentials.partition(":")
     parts = urlsplit(f"//host{rest[len(authority) :]}")
-    if parts.path.strip("/") or parts.query or parts.fragment:
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.query or parts.fragment or (path and broker is not AMQP):
         raise ValueError(f"has a part after the host that means nothing to {broker.name}: remove it")
+    if broker is not NATS and at and not colon:  # a token alone is of NATS
+        raise ValueError("must have a password after the user, as in user:password@host")
     return BrokerTarget(
         broker=broker,
         tls=tls,
         hosts=tuple(_host(each, usual_port) for each in hosts.split(",")),
         username=unquote(name) if at else None,
         password=unquote(password) if colon else None,
+        path=path,
     )
 
 
@@ -109,26 +118,31 @@ def fit_broker(url: str, options: Mapping[str, str | None]) -> None:
         raise ValueError(MISSING[broker.extra])
     for name, value in given.items():
         if value is not None:
-            _fit_name(name, value)
+            _fit_name(name, value, broker, of_its_own=name == "subject" or not given.get("exchange"))
 
 
 MISSING = {
     "nats": 'needs a subject, such as subject = "prioticket.{type}.{reference}"',
+    "amqp": 'needs an exchange, or the name of a queue as routing_key, such as routing_key = "prioticket"',
 }
 
 
-def _fit_name(option: str, template: str) -> None:
+def _fit_name(option: str, template: str, broker: Broker, *, of_its_own: bool) -> None:
+    """Checks a template. If it is `of_its_own`, a sender could choose any name by what it begins with."""
+    allowed = () if option == "exchange" else PLACES
     places = PLACE.findall(template)
     fixed = PLACE.sub("", template)
-    if "{" in fixed or "}" in fixed or not set(places) <= set(PLACES):
-        braces = " and ".join(f"{{{each}}}" for each in PLACES)
-        raise ValueError(f"{option} may have {braces}, and no other braces")
-    if not fixed.isascii() or not fixed.isprintable() or re.search(r"[ *>]", fixed):
-        raise ValueError(f"{option} must be plain ASCII, without spaces, * and >")
-    if template.startswith("{"):  # else a sender could choose it, such as _INBOX
+    if "{" in fixed or "}" in fixed or not set(places) <= set(allowed):
+        braces = " and ".join(f"{{{each}}}" for each in allowed)
+        raise ValueError(
+            f"{option} may have {braces}, and no other braces" if braces else f"{option} may have no braces"
+        )
+    if not fixed.isascii() or not fixed.isprintable():
+        raise ValueError(f"{option} must be plain ASCII")
+    if of_its_own and template.startswith("{"):
         raise ValueError(f"{option} must begin with a name of its own, such as prioticket.")
-    if "" in PLACE.sub("_", template).split("."):
-        raise ValueError(f"{option} must have something before, between and after its dots")
+    if broker is NATS and (re.search(r"[ *>]", fixed) or "" in PLACE.sub("_", template).split(".")):
+        raise ValueError(f"{option} must have names between its dots, without spaces, * and >")
     if len(fixed) + LONGEST_VALUE * len(places) > LONGEST_NAME:
         most = LONGEST_NAME - LONGEST_VALUE * len(places)
         raise ValueError(f"{option} is too long: besides what is in braces it may have {max(0, most)} characters")

@@ -52,7 +52,7 @@ from app.settings.values import (
     words,
 )
 
-DESTINATION_URL = r"^((https?|nats|tls)://[^\s/]+|python:[\w.]+:\w+$)"
+DESTINATION_URL = r"^((https?|nats|tls|amqps?)://[^\s/]+|python:[\w.]+:\w+$)"
 
 
 class SettingsProblem(Exception):
@@ -79,6 +79,10 @@ class DestinationSettings(BaseModel):
     """With `prioticket.enrich`: whether it gets a notification without payload, the order fetched for it, or both."""
     subject: str | None = None
     """At NATS: where messages go, with the event's `{type}` and `{reference}`."""
+    exchange: str | None = None
+    """Of AMQP; by default the exchange without a name, where a routing key is the name of a queue."""
+    routing_key: str | None = None
+    """At AMQP: where messages go, with the event's `{type}` and `{reference}`."""
 
     @field_validator("url")
     @classmethod

@@ -1,11 +1,25 @@
-"""Message brokers as child processes, with folders and ports of their own."""
+"""Message brokers as child processes, with folders and ports of their own, and deliveries to them."""
 
+import asyncio
+import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from time import monotonic, sleep
+from typing import Any
+
+from app.deliveries.destinations.kinds import open_destination
+from app.deliveries.results import Outcome
+from app.deliveries.tables import Delivery
+from app.settings.model import DestinationSettings
+from tests.deliveries.claims import new_claim
+from tests.e2e.consumer import PATIENCE
+from tests.e2e.test_deliveries import stored
 
 STARTS_WITHIN = 120.0  # seconds; a bound for a slow machine, never waited for
 
@@ -29,6 +43,7 @@ class NATSServer:
     def __init__(self, folder: Path, *, more: str = "", max_payload: int = 1 << 20) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
         self._config = folder / "nats.conf"
         self._config.write_text(NATS.format(port=self.port, folder=folder, more=more, max_payload=max_payload))
         self._log = folder / "nats.log"
@@ -40,8 +55,7 @@ class NATSServer:
         until(lambda: listens(self.port), self._log)
 
     def freeze(self) -> None:
-        self._process.send_signal(SIGSTOP)
-        until(lambda: set(_states(self._process.pid)) == {"T"})
+        _freeze(self._process)
 
     def thaw(self) -> None:
         self._process.send_signal(SIGCONT)
@@ -53,6 +67,122 @@ class NATSServer:
     def close(self) -> None:
         if self._process.poll() is None:
             self.kill()
+
+
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""Not the one in PATH, which becomes another user."""
+
+CONFIG = """
+listeners.tcp.1 = 127.0.0.1:{port}
+log.console = true
+log.console.level = warning
+"""
+
+TLS_CONFIG = """
+listeners.ssl.1 = 127.0.0.1:{tls_port}
+ssl_options.certfile = {certificate}
+ssl_options.keyfile = {certificate}
+"""
+
+
+class RabbitMQ:
+    """A rabbitmq-server with a port mapper of its own, as otherwise one would stay behind."""
+
+    def __init__(self, folder: Path, *, certificate: Path) -> None:
+        self.port, self.tls_port = free_port(), free_port()
+        self.url = f"amqp://127.0.0.1:{self.port}"
+        mapper = str(free_port())
+        (folder / "rabbitmq.conf").write_text((CONFIG + TLS_CONFIG).format(**vars(self), certificate=certificate))
+        (folder / "plugins").write_text("[].")
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": mapper,
+            "RABBITMQ_NODENAME": f"priohook{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none -noinput",
+            "RABBITMQ_ALLOW_INPUT": "1",  # otherwise a shell stays between the server and us
+        }
+        self._log = folder / "rabbitmq.log"
+        self._mapper = subprocess.Popen(["epmd", "-port", mapper, "-address", "127.0.0.1"])  # noqa: S607
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [RABBITMQ], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+        until(lambda: listens(self.tls_port) and listens(self.port), self._log)
+
+    def control(self, *arguments: str) -> None:
+        """Runs `rabbitmqctl`."""
+        subprocess.run(
+            [RABBITMQ.with_name("rabbitmqctl"), *arguments], env=self._environment, check=True, capture_output=True
+        )
+
+    def freeze(self) -> None:
+        _freeze(self._process)
+
+    def thaw(self) -> None:
+        self._process.send_signal(SIGCONT)
+
+    def kill(self) -> None:
+        self._process.send_signal(SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        self._mapper.kill()
+        self._mapper.wait()
+
+
+@asynccontextmanager
+async def sending(url: str, **settings: Any) -> AsyncIterator[Callable[..., Any]]:
+    """`async with sending("nats://…", subject="…") as send`: `await send(reference="P1")` makes one attempt."""
+    destination = open_destination(DestinationSettings.model_validate({"url": url, "timeout": 30, **settings}))
+
+    async def send(**changes: Any) -> Outcome:
+        return await destination.send(new_claim(**changes), now=datetime.now(UTC))
+
+    try:
+        yield send
+    finally:
+        await destination.close()
+
+
+def until_delivered(
+    url: str, events: int, priohook: Callable[..., subprocess.CompletedProcess[str]], settings: dict[str, str]
+) -> None:
+    """Waits until all these events are delivered to `erp`, without waiting for back-offs."""
+    ends = monotonic() + PATIENCE
+    while [row.status for row in asyncio.run(stored(url, Delivery))] != ["delivered"] * events:
+        assert monotonic() < ends
+        assert priohook("destinations", "resume", "erp", **settings).returncode == 0
+
+
+def in_order(arrived: Iterable[tuple[str, str]], sent: Iterable[tuple[str, str]]) -> None:
+    """Checks that all that was sent has arrived, and the first copies of a reference's events in their order.
+
+    Both are pairs of a reference and an event's id.
+    """
+    firsts: dict[str, list[str]] = defaultdict(list)
+    for reference, event_id in arrived:
+        if event_id not in firsts[reference]:
+            firsts[reference].append(event_id)
+    expected: dict[str, list[str]] = defaultdict(list)
+    for reference, event_id in sent:
+        expected[reference].append(event_id)
+    assert firsts == expected
+
+
+def _freeze(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(SIGSTOP)
+    until(lambda: set(_states(process.pid)) == {"T"})
 
 
 def _states(pid: int) -> list[str]:

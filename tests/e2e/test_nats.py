@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -15,17 +13,14 @@ import pytest
 from nats.js.api import DiscardPolicy, RawStreamMsg
 from standardwebhooks import Webhook
 
-from app.deliveries.destinations.kinds import open_destination
 from app.deliveries.results import Outcome
-from app.deliveries.tables import AttemptResult, Delivery
+from app.deliveries.tables import AttemptResult
 from app.deliveries.trial import send_test
 from app.events.ids import new_id
 from app.settings.model import DestinationSettings
-from tests.deliveries.claims import new_claim
-from tests.e2e.brokers import NATSServer, free_port
+from tests.e2e.brokers import NATSServer, free_port, in_order, sending, until_delivered
 from tests.e2e.conftest import configured
-from tests.e2e.consumer import PATIENCE
-from tests.e2e.test_deliveries import SIGNING, send, stored
+from tests.e2e.test_deliveries import SIGNING, send
 
 CERTIFICATE = Path(__file__).with_name("untrusted.pem")
 SUBJECT = "prioticket.{type}.{reference}"
@@ -63,27 +58,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., NATSServer]]:
 @pytest.fixture
 async def streams(shared: NATSServer) -> AsyncIterator[nats.js.JetStreamContext]:
     """The streams of the shared server; all are gone at the end."""
-    async with await nats.connect(f"nats://127.0.0.1:{shared.port}") as client:
+    async with await nats.connect(shared.url) as client:
         context = client.jetstream()
         yield context
         for each in await context.streams_info():
             await context.delete_stream(str(each.config.name))
-
-
-@asynccontextmanager
-async def sending(port: int, **settings: Any) -> AsyncIterator[Callable[..., Any]]:
-    """`async with sending(port) as send`: `await send(reference="P1")` makes one attempt."""
-    url = settings.pop("url", f"nats://127.0.0.1:{port}")
-    values = {"url": url, "subject": SUBJECT, "timeout": 30, **settings}
-    destination = open_destination(DestinationSettings.model_validate(values))
-
-    async def send(**changes: Any) -> Outcome:
-        return await destination.send(new_claim(**changes), now=datetime.now(UTC))
-
-    try:
-        yield send
-    finally:
-        await destination.close()
 
 
 async def messages(context: nats.js.JetStreamContext, stream: str = "ORDERS") -> list[RawStreamMsg]:
@@ -97,7 +76,7 @@ async def messages(context: nats.js.JetStreamContext, stream: str = "ORDERS") ->
 async def test_the_exact_bytes_are_in_the_stream_with_the_headers_of_http(shared, streams):
     await streams.add_stream(name="ORDERS", subjects=["prioticket.>"])
     body, delivery_id = bytes(range(256)), new_id()
-    async with sending(shared.port, headers={"X-Tenant": "nl"}) as send:
+    async with sending(shared.url, headers={"X-Tenant": "nl"}, subject=SUBJECT) as send:
         outcome = await send(body=body, delivery_id=delivery_id, reference="PRI.1 *")
     assert outcome == Outcome(AttemptResult.DELIVERED, 200, answer=b"stream ORDERS, sequence 1")
     (message,) = await messages(streams)
@@ -116,7 +95,7 @@ async def test_the_exact_bytes_are_in_the_stream_with_the_headers_of_http(shared
 
 async def test_a_message_is_signed_as_over_http(shared, streams):
     await streams.add_stream(name="ORDERS", subjects=["prioticket.>"])
-    async with sending(shared.port, secret=SIGNING) as send:
+    async with sending(shared.url, secret=SIGNING, subject=SUBJECT) as send:
         await send()
     (message,) = await messages(streams)
     Webhook(SIGNING).verify(message.data or b"", message.headers or {})
@@ -125,7 +104,7 @@ async def test_a_message_is_signed_as_over_http(shared, streams):
 async def test_a_repeated_attempt_is_stored_once_but_a_replay_again(shared, streams):
     await streams.add_stream(name="ORDERS", subjects=["prioticket.>"])
     delivery_id = new_id()
-    async with sending(shared.port) as send:
+    async with sending(shared.url, subject=SUBJECT) as send:
         await send(delivery_id=delivery_id)
         repeated = await send(delivery_id=delivery_id, attempt=2)
         await send(replay_id=new_id())
@@ -134,7 +113,7 @@ async def test_a_repeated_attempt_is_stored_once_but_a_replay_again(shared, stre
 
 
 async def test_without_a_stream_it_says_so_and_delivers_once_there_is_one(shared, streams):
-    async with sending(shared.port) as send:
+    async with sending(shared.url, subject=SUBJECT) as send:
         outcome = await send()
         why = "No stream takes the subject prioticket.ORDER_UPDATE.PRI1: add it to the subjects of one."
         assert outcome == Outcome(AttemptResult.REFUSED, error=why)
@@ -144,7 +123,7 @@ async def test_without_a_stream_it_says_so_and_delivers_once_there_is_one(shared
 
 async def test_a_full_stream_refuses_and_takes_it_once_there_is_room(shared, streams):
     await streams.add_stream(name="ORDERS", subjects=["prioticket.>"], max_bytes=2000, discard=DiscardPolicy.NEW)
-    async with sending(shared.port) as send:
+    async with sending(shared.url, subject=SUBJECT) as send:
         assert (await send(body=b"x" * 1200)).result is AttemptResult.DELIVERED
         outcome = await send(body=b"x" * 1200)
         assert outcome.result is AttemptResult.REFUSED
@@ -155,7 +134,7 @@ async def test_a_full_stream_refuses_and_takes_it_once_there_is_room(shared, str
 
 async def test_a_message_over_the_limit_of_the_server_is_refused_and_harms_no_other(start):
     server = start(max_payload=4096)
-    async with await nats.connect(f"nats://127.0.0.1:{server.port}") as client, sending(server.port) as send:
+    async with await nats.connect(server.url) as client, sending(server.url, subject=SUBJECT) as send:
         await client.jetstream().add_stream(name="ORDERS", subjects=["prioticket.>"])
         large, small = await asyncio.gather(send(body=b"x" * 3900), send())
     assert large.result is AttemptResult.REFUSED
@@ -166,7 +145,7 @@ async def test_a_message_over_the_limit_of_the_server_is_refused_and_harms_no_ot
 async def test_a_wrong_password_is_refused_without_being_told(start):
     server = start(more=USERS)
     for user in ("worker:wrong-one", "wrong-one"):
-        async with sending(server.port, url=f"nats://{user}@127.0.0.1:{server.port}") as send:
+        async with sending(f"nats://{user}@127.0.0.1:{server.port}", subject=SUBJECT) as send:
             outcome = await send()
         assert outcome.result is AttemptResult.REFUSED
         assert outcome.error.startswith("It does not accept the user and password, or the token, of the URL: ")
@@ -175,13 +154,13 @@ async def test_a_wrong_password_is_refused_without_being_told(start):
 
 async def test_a_user_signs_in_with_a_password_of_any_characters(start):
     server = start(more=USERS)
-    async with sending(server.port, url=f"nats://worker:s3cr:t%2F%40@127.0.0.1:{server.port}") as send:
+    async with sending(f"nats://worker:s3cr:t%2F%40@127.0.0.1:{server.port}", subject=SUBJECT) as send:
         assert "No stream takes" in (await send()).error
 
 
 async def test_a_missing_permission_is_told_at_once(start):
     server = start(more=USERS)
-    async with sending(server.port, url=f"nats://dumb:dumb@127.0.0.1:{server.port}") as send:
+    async with sending(f"nats://dumb:dumb@127.0.0.1:{server.port}", subject=SUBJECT) as send:
         began = monotonic()
         outcome = await send()
     assert monotonic() - began < 25
@@ -190,10 +169,10 @@ async def test_a_missing_permission_is_told_at_once(start):
 
 async def test_a_frozen_server_costs_the_timeout_and_what_is_sent_later_arrives(start):
     server = start()
-    async with await nats.connect(f"nats://127.0.0.1:{server.port}") as client:
+    async with await nats.connect(server.url) as client:
         context = client.jetstream()
         await context.add_stream(name="ORDERS", subjects=["prioticket.>"])
-        async with sending(server.port, timeout=0.5) as send:
+        async with sending(server.url, timeout=0.5, subject=SUBJECT) as send:
             delivery_id = new_id()
             assert (await send()).result is AttemptResult.DELIVERED
             server.freeze()
@@ -215,7 +194,7 @@ async def test_a_frozen_server_costs_the_timeout_and_what_is_sent_later_arrives(
 
 async def test_a_server_that_dies_is_noticed_before_the_timeout_and_the_next_attempt_finds_it_again(start):
     server = start()
-    async with sending(server.port, timeout=120) as send:
+    async with sending(server.url, timeout=120, subject=SUBJECT) as send:
         await send()
         server.freeze()
         attempt = asyncio.create_task(send())
@@ -234,7 +213,7 @@ async def test_a_server_that_dies_is_noticed_before_the_timeout_and_the_next_att
 
 async def test_a_server_that_was_restarted_between_two_attempts_costs_none(start):
     server = start()
-    async with sending(server.port) as send:
+    async with sending(server.url, subject=SUBJECT) as send:
         await send()
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
@@ -245,19 +224,19 @@ async def test_a_server_that_was_restarted_between_two_attempts_costs_none(start
 async def test_of_several_hosts_one_that_answers_is_used(shared, streams):
     await streams.add_stream(name="ORDERS", subjects=["prioticket.>"])
     url = f"nats://127.0.0.1:{free_port()},127.0.0.1:{shared.port}"
-    async with sending(0, url=url) as send:
+    async with sending(url, subject=SUBJECT) as send:
         assert (await send()).result is AttemptResult.DELIVERED
 
 
 async def test_tls_is_verified(start, monkeypatch):
     server = start(more=f'tls {{ cert_file: "{CERTIFICATE}", key_file: "{CERTIFICATE}" }}')
-    async with sending(server.port, url=f"tls://127.0.0.1:{server.port}") as send:
+    async with sending(f"tls://127.0.0.1:{server.port}", subject=SUBJECT) as send:
         untrusted = await send()
         assert untrusted.result is AttemptResult.UNREACHABLE
         assert "certificate verify failed" in untrusted.error
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         assert "No stream takes" in (await send()).error
-    async with sending(server.port, url=f"tls://localhost:{server.port}") as send:
+    async with sending(f"tls://localhost:{server.port}", subject=SUBJECT) as send:
         assert "certificate" in (await send()).error
 
 
@@ -271,7 +250,7 @@ async def test_a_server_without_tls_gets_no_password_if_the_url_asks_for_tls():
 
     async with await asyncio.start_server(pretend, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with sending(0, url=f"tls://worker:secret@127.0.0.1:{port}") as send:
+        async with sending(f"tls://worker:secret@127.0.0.1:{port}", subject=SUBJECT) as send:
             outcome = await send()
     assert outcome.error.startswith("It offers no TLS, and nothing was sent to it")
     assert heard == b""
@@ -279,7 +258,7 @@ async def test_a_server_without_tls_gets_no_password_if_the_url_asks_for_tls():
 
 async def test_a_test_event_says_where_it_went(shared, streams):
     await streams.add_stream(name="ORDERS", subjects=["prioticket.>"])
-    settings = DestinationSettings(url=f"nats://127.0.0.1:{shared.port}", subject=SUBJECT)
+    settings = DestinationSettings(url=shared.url, subject=SUBJECT)
     trial = await send_test(settings, now=datetime.now(UTC))
     assert (trial.succeeded, trial.outcome.answer) == (True, b"stream ORDERS, sequence 1")
     (message,) = await messages(streams)
@@ -289,8 +268,7 @@ async def test_a_test_event_says_where_it_went(shared, streams):
 def test_a_server_that_is_killed_under_load_has_every_event_in_order(sqlite_url, serve, priohook, start):
     server = start()
     asyncio.run(add_stream(server.port))
-    url = f"nats://127.0.0.1:{server.port}"
-    erp = {"url": url, "subject": SUBJECT, "timeout": 2, "max_in_flight": 16}
+    erp = {"url": server.url, "subject": SUBJECT, "timeout": 2, "max_in_flight": 16}
     settings = configured(sqlite_url, destinations=json.dumps({"erp": erp}))
     receiver = serve(with_worker=True, **settings)
     references = [f"P{number % 25}" for number in range(150)]
@@ -298,22 +276,8 @@ def test_a_server_that_is_killed_under_load_has_every_event_in_order(sqlite_url,
     server.kill()
     ids += send(receiver, *references)
     server.start()
-    ends = monotonic() + PATIENCE
-    while not everything_is_delivered(sqlite_url, len(ids)):
-        assert monotonic() < ends
-        assert priohook("destinations", "resume", "erp", **settings).returncode == 0  # without waiting for back-offs
-    firsts: dict[str, list[str]] = defaultdict(list)
-    for reference, event_id in asyncio.run(arrived(server.port)):
-        if event_id not in firsts[reference]:
-            firsts[reference].append(event_id)
-    expected: dict[str, list[str]] = defaultdict(list)
-    for reference, event_id in zip(references * 2, ids, strict=True):
-        expected[reference].append(event_id)
-    assert firsts == expected
-
-
-def everything_is_delivered(url: str, events: int) -> bool:
-    return [row.status for row in asyncio.run(stored(url, Delivery))] == ["delivered"] * events
+    until_delivered(sqlite_url, len(ids), priohook, settings)
+    in_order(asyncio.run(arrived(server.port)), zip(references * 2, ids, strict=True))
 
 
 async def add_stream(port: int) -> None:

@@ -21,7 +21,12 @@ def test_a_url_says_where_a_broker_is_and_who_signs_in():
 
 @pytest.mark.parametrize(
     ("url", "tls", "port"),
-    [("nats://host", False, 4222), ("tls://host", True, 4222)],
+    [
+        ("nats://host", False, 4222),
+        ("tls://host", True, 4222),
+        ("amqp://host", False, 5672),
+        ("amqps://host", True, 5671),
+    ],
 )
 def test_the_scheme_says_whether_tls_is_used_and_which_port(url, tls, port):
     target = broker_target(url)
@@ -57,15 +62,27 @@ def test_what_means_nothing_to_a_broker_is_refused_without_the_password(url):
         ({"url": "nats://host", "subject": "orders.*"}, "without spaces, * and >"),
         ({"url": "nats://host", "subject": "orders >"}, "without spaces, * and >"),
         ({"url": "nats://host", "subject": "orders.\r\n"}, "must be plain ASCII"),
-        ({"url": "nats://host", "subject": "orders..new"}, "before, between and after its dots"),
-        ({"url": "nats://host", "subject": ".orders"}, "before, between and after its dots"),
+        ({"url": "nats://host", "subject": "orders..new"}, "must have names between its dots"),
+        ({"url": "nats://host", "subject": ".orders"}, "must have names between its dots"),
         ({"url": "nats://host", "subject": "{type}.{reference}"}, "must begin with a name of its own"),
+        ({"url": "amqp://host"}, "needs an exchange, or the name of a queue as routing_key"),
+        ({"url": "amqp://host", "subject": "orders"}, "subject is only for a destination at nats:// or tls://"),
+        ({"url": "nats://host", "exchange": "orders"}, "exchange is only for a destination at amqp:// or amqps://"),
+        ({"url": "amqp://host", "exchange": "orders.{type}"}, "exchange may have no braces"),
+        ({"url": "amqp://host", "routing_key": "{type}"}, "must begin with a name of its own"),
+        ({"url": "amqp://me@host", "exchange": "orders"}, "must have a password after the user"),
+        ({"url": "amqp://host?heartbeat=0", "exchange": "orders"}, "means nothing to AMQP"),
         ({"url": "nats://host", "subject": "x" * (LONGEST_NAME + 1)}, "is too long"),
         ({"url": "nats://host", "subject": "x" * (LONGEST_NAME - LONGEST_VALUE + 1) + "{type}"}, "is too long"),
     ],
 )
 def test_what_does_not_fit_a_broker_is_refused_with_what_to_do(settings, told):
     assert told in refused(**settings)
+
+
+def test_in_an_exchange_that_is_named_a_routing_key_may_begin_with_the_type():
+    DestinationSettings(url="amqp://host/shop", exchange="orders", routing_key="{type}.{reference}")
+    assert broker_target("amqp://host/a%2Fb").path == "a/b"
 
 
 def test_without_the_extra_a_destination_is_refused_with_what_to_install(monkeypatch):

@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
-import aiohappyeyeballs
-
 from app.deliveries.destinations.answers import AnswerError, AnswerReader
 from app.deliveries.destinations.lookups import Lookup
 from app.settings.values import HTTPTarget
@@ -24,8 +22,6 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 
 KEEP_ALIVE = timedelta(seconds=2)
 """Shorter than that of common servers. Otherwise they would close a connection just when the next attempt uses it."""
-
-NEXT_ADDRESS_AFTER = 0.25  # seconds; RFC 8305, section 5
 
 
 class Answer(NamedTuple):
@@ -122,10 +118,7 @@ class Connections:
         connect_until = min(until, loop.time() + limit)
         try:
             async with asyncio.timeout_at(connect_until):
-                addresses = await self._lookup.addresses()
-                opened = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, interleave=1, loop=loop
-                )
+                opened = await self._lookup.connected()
                 name = self._target.host if self._tls else None
                 transport, connection = await loop.create_connection(
                     _Connection, sock=opened, ssl=self._tls, server_hostname=name

@@ -1,4 +1,4 @@
-"""Look-ups of one host's addresses."""
+"""Look-ups of one host's addresses, and connections to the first of them that answers."""
 
 import asyncio
 import socket
@@ -7,7 +7,10 @@ from datetime import timedelta
 from threading import Thread
 from typing import Any
 
+import aiohappyeyeballs
+
 ADDRESSES_KEPT = timedelta(seconds=10)
+NEXT_ADDRESS_AFTER = 0.25  # seconds; RFC 8305, section 5
 
 Addresses = list[tuple[Any, ...]]
 """As `getaddrinfo` gives them."""
@@ -26,12 +29,21 @@ class Lookup:
         self._found: asyncio.Future[Addresses] | None = None
         self._begun_at = 0.0
 
-    async def addresses(self) -> Addresses:
-        """The addresses, at most `ADDRESSES_KEPT` old.
+    async def connected(self) -> socket.socket:
+        """A connection to the first of the addresses that answers.
 
         Raises:
-            OSError: the host has none, or nobody could be asked.
+            OSError: the host has no address, nobody could be asked for one, or none of them could be connected to.
         """
+        return await aiohappyeyeballs.start_connection(
+            await self._addresses(),
+            happy_eyeballs_delay=NEXT_ADDRESS_AFTER,
+            interleave=1,
+            loop=asyncio.get_running_loop(),
+        )
+
+    async def _addresses(self) -> Addresses:
+        """The addresses, at most `ADDRESSES_KEPT` old."""
         loop = asyncio.get_running_loop()
         found = self._found
         stale = loop.time() - self._begun_at > ADDRESSES_KEPT.total_seconds()

@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import ParseResult
 
-import aiohappyeyeballs
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.transport import Transport
@@ -16,7 +15,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 
 from app.deliveries.claims import Claim
 from app.deliveries.destinations.brokers import Refused
-from app.deliveries.destinations.connections import NEXT_ADDRESS_AFTER, Broken
+from app.deliveries.destinations.connections import Broken
 from app.deliveries.destinations.lookups import Lookup
 from app.deliveries.destinations.names import name
 from app.settings.brokers import BrokerTarget
@@ -138,10 +137,7 @@ class _Stream(Transport):
         self._encrypted = False
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002
-        loop = asyncio.get_running_loop()
-        opened = await aiohappyeyeballs.start_connection(
-            await self._host.addresses(), happy_eyeballs_delay=NEXT_ADDRESS_AFTER, interleave=1, loop=loop
-        )
+        opened = await self._host.connected()
         self._reader, self._writer = await asyncio.open_connection(sock=opened, limit=buffer_size)
 
     async def connect_tls(
