@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
+from xdist.scheduler import LoadGroupScheduling
 
 from app.alarms import tables as alarms  # noqa: F401 - so that Base knows them
 from app.application import create_app
@@ -53,6 +54,9 @@ NEEDED = {
     HERE / "test_systemd.py": ("systemd", bool(shutil.which("systemd-analyze"))),
 }
 """Tests that need a package of Debian, which `.ci/run` installs: the package, and whether it is there."""
+
+TOGETHER = ("test_rabbitmq.py", "test_wheel.py")
+"""Modules whose fixtures take many seconds: a server to start, a wheel to build and install."""
 
 # Else pytest and each process that a test starts would compile their modules anew.
 sys.dont_write_bytecode = False
@@ -138,6 +142,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     deselected = config.option.markexpr == "not slow" and collection_path == E2E
     _, is_there = NEEDED.get(collection_path, ("", True))
     return True if deselected or not is_there else None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupScheduling:
+    return _Together(config, log)
+
+
+class _Together(LoadGroupScheduling):  # type: ignore[misc] # xdist has no types
+    """Runs the tests of some modules in one process, so that what they share is made once.
+
+    The mark for this, `xdist_group`, has no effect with pytest 9.2 and pytest-xdist 3.8, and nobody is told.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if module.endswith(TOGETHER) else nodeid
 
 
 def pytest_report_header() -> list[str]:

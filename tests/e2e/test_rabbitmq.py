@@ -24,8 +24,6 @@ from tests.e2e.test_deliveries import SIGNING, send
 
 CERTIFICATE = Path(__file__).with_name("untrusted.pem")
 
-pytestmark = pytest.mark.xdist_group("rabbitmq")  # it takes many seconds to start
-
 
 @pytest.fixture(scope="module")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:

@@ -47,10 +47,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return commands
 
 
-one_worker = pytest.mark.xdist_group("wheel")  # else each of several would build it
-
-
-@one_worker
 def test_a_wheel_has_every_file_of_the_package_and_of_the_migrations_and_the_runbooks(wheel):
     there = {path for folder in ("app", "migrations") for path in (PROJECT / folder).rglob("*") if path.is_file()}
     wanted = {path.relative_to(PROJECT).as_posix() for path in there if path.parent.name != "__pycache__"}
@@ -59,7 +55,6 @@ def test_a_wheel_has_every_file_of_the_package_and_of_the_migrations_and_the_run
     assert names == {name.replace("migrations/", "app/migrations/") for name in wanted} | {"app/docs/runbooks.md"}
 
 
-@one_worker
 def test_a_wheel_serves(installed, tmp_path):
     folder = tmp_path / "100%"
     folder.mkdir()
