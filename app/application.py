@@ -1,10 +1,13 @@
 """The application: one table of URLs, the door of each, and what lives as long as the process."""
 
+import asyncio
+import logging
 from asyncio import Semaphore
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
@@ -60,11 +63,13 @@ from app.console.door import SIGN_IN, OpenDoor, SessionDoor
 from app.console.pages import Page
 from app.database.away import is_away
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
-from app.database.health import Health, watching
+from app.database.health import Health, first_line, watching
+from app.database.leaving import complete, shown
 from app.database.schema import check_schema
 from app.deliveries.registering import register_in_parts
 from app.deliveries.wake import Notifier, waking
 from app.events.feed import Feed
+from app.events.handover import TROUBLE, Handover
 from app.events.store import EventStore
 from app.receiver import endpoint as receiver
 from app.receiver.storing import store_for
@@ -83,6 +88,10 @@ from app.telemetry.tally import Tally
 from app.web.openapi.operations import Door, Route
 from app.web.openapi.page import Description
 from app.web.problems import MethodNotAllowed
+
+logger = logging.getLogger(__name__)
+
+OPEN_AGAIN = 0.2  # seconds between attempts to open the database that a SQLite file was moved to
 
 
 class State(receiver.State, health.State, api.State):
@@ -113,10 +122,20 @@ class Application(Router):
             lifespan=lifespan,
             middleware=[Middleware(RequestLine, log=log, tally=tally, spans=spans, meter=meter)],
         )
+        self._state: MutableMapping[str, Any] = {}
         self._by_path: dict[str, dict[str, ASGIApp]] = {}
         for route in routes:
             if "{" not in route.path:
                 self._by_path.setdefault(route.path, {}).update(dict.fromkeys(route.methods or (), route.app))
+
+    async def lifespan(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Remembers the state that the server copies for each request."""
+        self._state = scope.get("state", {})
+        await super().lifespan(scope, receive, send)
+
+    def replace_state(self, state: State) -> None:
+        """Gives another state to every request from now on."""
+        self._state.update(state)
 
     def app(self, scope: ASGIScope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override] # awaited
         """Calls the handler of the route."""
@@ -130,7 +149,12 @@ class Application(Router):
 
 
 def create_app(
-    settings: Settings, *, log: LogWriter, publisher: Publisher | None = None, known: Health | None = None
+    settings: Settings,
+    *,
+    log: LogWriter,
+    publisher: Publisher | None = None,
+    known: Health | None = None,
+    handover: Handover | None = None,
 ) -> Application:
     """The application of one process; nothing is opened before its lifespan starts.
 
@@ -139,6 +163,7 @@ def create_app(
         log: Where its log lines go.
         publisher: Counts for the metrics, if they are wanted.
         known: What `/readyz` tells, for a server that knows when it ends.
+        handover: Lets it go on with PostgreSQL when its SQLite file is moved there; without it, it refuses events then.
 
     Raises:
         SettingsProblem: no client is configured, or two clients have the same credentials.
@@ -152,50 +177,62 @@ def create_app(
         )
 
     @asynccontextmanager
-    async def lifespan(_: Application) -> AsyncIterator[State]:
+    async def lifespan(application: Application) -> AsyncIterator[State]:
         with log.running(), logging_to(log):
-            now = datetime.now(UTC)
-            identity = Identity.of_this_process("receiver", name=new_name(), settings=digest_of(settings), now=now)
-            # Even if the API uses all its connections, a balancer must not take the receiver for dead. The stream must
-            # not read a standby.
-            url = settings.database_url
-            async with (
-                engine_for(url, within=STATEMENT, writes=False) as engine,
-                engine_for(url, within=STATEMENT) as looking,
-                engine_for(url, within=STATEMENT) as followed,
-            ):
-                tell_ignored(url)
-                before = partial(_check, engine, settings)
-                checked = await can_start(before(), settings)
+            async with spans.running(), telling_of_expiry(clients), AsyncExitStack() as stack:
+                state = await stack.enter_async_context(opened(settings, handover))
                 async with (
-                    spans.running(),
-                    telling_of_expiry(clients),
-                    watching(looking, known, commits=True),
-                    Feed(followed, waking=partial(_waking, url)).running() as feed,
-                    _notifier(url, feed) as stored,
-                    store_for(
-                        settings, stored, known, before=None if checked else before, meter=meter
-                    ).running() as store,
-                    Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
-                    _publishing(publisher, _gauges(store, known, log), engine),
-                    Overviews(engine, settings).running() as overviews,
+                    _publishing(publisher, state, log),
+                    _following(
+                        handover, settings, opened, before=stack, told=(state.update, application.replace_state)
+                    ),
                 ):
-                    yield {
-                        "events": store,
-                        "engine": engine,
-                        "health": known,
-                        "body_timeout": settings.body_timeout,
-                        "max_released_bytes": settings.max_released_bytes,
-                        "settings": settings,
-                        "destinations": settings.destinations,
-                        "spool": settings.spool,
-                        "usernames": clients.usernames,
-                        "plans": Semaphore(plans.MOST_PLANS),
-                        "waits": Semaphore(replay.MOST_WAITING),
-                        "feed": feed,
-                        "overviews": overviews,
-                        "turns": turns,
-                    }
+                    yield state
+
+    @asynccontextmanager
+    async def opened(settings: Settings, handover: Handover | None = None) -> AsyncIterator[State]:
+        """All that uses the database."""
+        now = datetime.now(UTC)
+        identity = Identity.of_this_process("receiver", name=new_name(), settings=digest_of(settings), now=now)
+        if handover is not None:
+            handover.name = identity.name
+        # Even if the API uses all its connections, a balancer must not take the receiver for dead. The stream must
+        # not read a standby.
+        url = settings.database_url
+        async with (
+            engine_for(url, within=STATEMENT, writes=False) as engine,
+            engine_for(url, within=STATEMENT) as looking,
+            engine_for(url, within=STATEMENT) as followed,
+        ):
+            tell_ignored(url)
+            before = partial(_check, engine, settings)
+            checked = await can_start(before(), settings)
+            async with (
+                watching(looking, known, commits=True),
+                Feed(followed, waking=partial(_waking, url)).running() as feed,
+                _notifier(url, feed) as stored,
+                store_for(
+                    settings, stored, known, before=None if checked else before, meter=meter, handover=handover
+                ).running() as store,
+                Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
+                Overviews(engine, settings).running() as overviews,
+            ):
+                yield {
+                    "events": store,
+                    "engine": engine,
+                    "health": known,
+                    "body_timeout": settings.body_timeout,
+                    "max_released_bytes": settings.max_released_bytes,
+                    "settings": settings,
+                    "destinations": settings.destinations,
+                    "spool": settings.spool,
+                    "usernames": clients.usernames,
+                    "plans": Semaphore(plans.MOST_PLANS),
+                    "waits": Semaphore(replay.MOST_WAITING),
+                    "feed": feed,
+                    "overviews": overviews,
+                    "turns": turns,
+                }
 
     failures = Limit(FAILURES)
 
@@ -324,6 +361,63 @@ def create_app(
     return Application([*routes, *console], lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)
 
 
+@asynccontextmanager
+async def _following(
+    handover: Handover | None,
+    settings: Settings,
+    opened: Callable[[Settings], AbstractAsyncContextManager[State]],
+    *,
+    before: AsyncExitStack,
+    told: Sequence[Callable[[State], None]],
+) -> AsyncIterator[None]:
+    """Goes on with PostgreSQL when the SQLite file is moved there. No connection of a client notices.
+
+    Args:
+        handover: Gets the store of the new database.
+        settings: With the SQLite file.
+        opened: Opens a database.
+        before: Holds what uses the file, and is closed once PostgreSQL is open.
+        told: Are called with the new state.
+    """
+    if handover is None:
+        yield
+        return
+    ending = asyncio.Event()
+
+    async def follow() -> None:
+        async with engine_for(settings.database_url) as engine:
+            url = await handover.until_moved(engine)
+        new = settings.model_copy(update={"database_url": url})
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    async with engine_for(url, within=STATEMENT) as engine:
+                        await complete(engine)
+                    state = await stack.enter_async_context(opened(new))
+                    break
+                except TROUBLE as error:
+                    logger.warning("move_waits", extra={"fields": {"error": first_line(error)}})
+                    handover.expire()
+                    await asyncio.sleep(OPEN_AGAIN)
+            handover.follow(state["events"], url)
+            for tell in told:
+                tell(state)
+            logger.warning("moved", extra={"fields": {"target": shown(url)}})
+            with suppress(*TROUBLE):  # the file takes no more
+                await before.aclose()
+            await ending.wait()
+
+    task = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        ending.set()
+        if handover.url is None:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Gauges]:
     """What a receiver says of itself every few seconds."""
 
@@ -340,23 +434,21 @@ def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Ga
 
 
 @asynccontextmanager
-async def _publishing(
-    publisher: Publisher | None, gauges: Callable[[], Gauges], engine: AsyncEngine
-) -> AsyncIterator[None]:
-    """Publishes what a receiver counts, if it does."""
+async def _publishing(publisher: Publisher | None, state: State, log: LogWriter) -> AsyncIterator[None]:
+    """Publishes what a receiver counts, if it does; `state` may be replaced meanwhile."""
     if publisher is None:
         yield
         return
 
     def measured() -> Measured:
-        now = gauges()
+        now = _gauges(state["events"], state["health"], log)()
         publisher.meter.dropped(now.log_lines_dropped or 0)
-        connections = connections_of(engine.pool)
+        connections = connections_of(state["engine"].pool)
         return {
             ("priohook_waiting_events", ()): now.waiting_events or 0,
             ("priohook_spooled_events", ()): now.spooled_events or 0,
             ("priohook_spooled_bytes", ()): now.spooled_bytes or 0,
-        } | {("priohook_database_connections", (publisher.process, state)): n for state, n in connections.items()}
+        } | {("priohook_database_connections", (publisher.process, of)): n for of, n in connections.items()}
 
     async with publisher.running(measured):
         yield

@@ -30,6 +30,10 @@ COMMANDS = {
         "Post events of a receiver to URL on this machine as they are committed, in order, until Ctrl-C.",
     ),
     "migrate": ("app.cli.migrate:migrate", "Bring the database's schema up to this release."),
+    "move": (
+        "app.cli.move:move",
+        "Move all that is in the SQLite file to the PostgreSQL database DATABASE_URL, while events are received.",
+    ),
     "orders": ("app.cli.orders:orders", "Show what arrived of an order, and what became of it."),
     "prioticket": (
         "app.cli.prioticket:prioticket",

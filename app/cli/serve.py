@@ -26,12 +26,15 @@ from app.cli.page import Metrics, metrics_for, publisher_for
 from app.cli.streams import outlive_output
 from app.database import engines, migrations, schema, writing
 from app.database.health import Health
+from app.database.leaving import check_not_leaving
 from app.deliveries.registering import register_in_parts
+from app.events.handover import Handover
 from app.server.beside import Beside, PageBeside
 from app.server.processes import end_within, ended_children, exit_when_told, run_processes
 from app.server.server import ends_within, listen, server_for, url_of
 from app.settings.model import Settings
 from app.settings.origins import unknown_variables
+from app.settings.sources import ENV_PREFIX
 from app.telemetry.logs import LogWriter, stderr_writer
 
 LAST = 3.0  # seconds after all is answered, for the worker and for closing the database
@@ -96,8 +99,8 @@ def _serve(configured: Settings, listener: socket, metrics: Metrics | None, *, p
             "tokens_are_off", {"reason": "There are no token_keys: `priohook keys new` makes one."}, level="warning"
         )
     publisher = publisher_for(settings, metrics.folder, process="receiver-0") if metrics else None
-    health = Health()
-    app = create_app(settings, log=log, publisher=publisher, known=health)
+    health, handover = Health(), _handover(settings)
+    app = create_app(settings, log=log, publisher=publisher, known=health, handover=handover)
 
     def started(url: str) -> None:
         say(f"priohook listens at {url}{_console(settings, url)}")
@@ -113,7 +116,7 @@ def _serve(configured: Settings, listener: socket, metrics: Metrics | None, *, p
     def run(number: int) -> None:
         if publisher:
             publisher.process = f"receiver-{number}"
-        with _beside(log, metrics, first=number == 0, no_worker=no_worker) as (look, tell):
+        with _beside(log, metrics, handover, first=number == 0, no_worker=no_worker) as (look, tell):
 
             def ending() -> None:
                 end_within(bound, log)
@@ -137,9 +140,16 @@ def _leave(health: Health, log: LogWriter, delay: float) -> None:
     log.write("receiver_leaves", {"seconds": delay})
 
 
+def _handover(settings: Settings) -> Handover | None:
+    """Lets a receiver on SQLite go on with PostgreSQL when its file is moved there."""
+    if not engines.is_sqlite(settings.database_url):
+        return None
+    return Handover(most=settings.max_waiting_events, timeout=settings.commit_timeout)
+
+
 @contextmanager
 def _beside(
-    log: LogWriter, metrics: Metrics | None, *, first: bool, no_worker: bool
+    log: LogWriter, metrics: Metrics | None, handover: Handover | None, *, first: bool, no_worker: bool
 ) -> Iterator[tuple[Callable[[], object], Callable[[], None]]]:
     """Keeps a worker and the page of metrics beside the first receiver.
 
@@ -148,28 +158,64 @@ def _beside(
     if not first:
         yield ended_children, lambda: None
         return
-    kept: list[Beside] = []
-
-    def look() -> None:
-        ended = ended_children()
-        for beside in kept:
-            beside.look(ended)
-
-    def tell() -> None:
-        for beside in kept:
-            beside.tell()
-
+    kept = _Kept(log, metrics, handover, no_worker=no_worker)
     try:
-        if not no_worker:
-            kept.append(Beside(log, metrics=metrics.folder if metrics else None))
-        if metrics:
-            kept.append(PageBeside(log, metrics.listener, metrics.folder))
-        yield look, tell
+        kept.start()
+        yield kept.look, kept.tell
     finally:
-        tell()
+        kept.tell()
         with log.running():
-            for beside in kept:
-                beside.end()
+            kept.end()
+
+
+class _Kept:
+    """The processes beside a receiver. They end before its SQLite file is moved, and start on the new database."""
+
+    def __init__(self, log: LogWriter, metrics: Metrics | None, handover: Handover | None, *, no_worker: bool) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._handover = handover
+        self._no_worker = no_worker
+        self._processes: list[Beside] = []
+        self._moved_to: str | None = None
+        self._ending = False
+
+    def start(self) -> None:
+        metrics = self._metrics
+        if not self._no_worker:
+            self._processes.append(Beside(self._log, metrics=metrics.folder if metrics else None))
+        if metrics:
+            self._processes.append(PageBeside(self._log, metrics.listener, metrics.folder))
+
+    def look(self) -> None:
+        ended = ended_children()
+        for beside in self._processes:
+            beside.look(ended)
+        if self._handover is not None and not self._ending:
+            self._follow(self._handover)
+
+    def tell(self) -> None:
+        self._ending = True
+        self._tell()
+
+    def end(self) -> None:
+        for beside in self._processes:
+            beside.end()
+
+    def _follow(self, handover: Handover) -> None:
+        if handover.resting or handover.url != self._moved_to:
+            self._tell()
+        if handover.resting or not all(beside.has_ended for beside in self._processes):
+            return
+        self._moved_to = handover.url
+        if handover.url is not None:  # for the new processes, which have it from nowhere else
+            os.environ[ENV_PREFIX + "DATABASE_URL"] = handover.url
+        self._processes.clear()
+        self.start()
+
+    def _tell(self) -> None:
+        for beside in self._processes:
+            beside.tell()
 
 
 async def _prepare(settings: Settings) -> None:
@@ -177,6 +223,8 @@ async def _prepare(settings: Settings) -> None:
     url = settings.database_url
     async with engines.engine_for(url, within=engines.STATEMENT) as engine:
         if engines.is_sqlite(url):
+            async with engine.connect() as connection:
+                await check_not_leaving(connection)
             await migrations.migrate(engine)
         await can_start(_register(engine, settings), settings)
 

@@ -1,6 +1,7 @@
 """The command `priohook worker`, and the worker that `priohook serve` keeps beside it."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,9 @@ from app.cli.page import metrics_for, publisher_for
 from app.cli.streams import outlive_output
 from app.database import engines
 from app.database.health import Health, watching
+from app.database.leaving import read_move
 from app.database.locks import locked_file
+from app.database.surviving import surviving
 from app.database.writing import writing
 from app.deliveries.wake import Notifier
 from app.deliveries.worker import Worker
@@ -43,9 +46,12 @@ from app.telemetry.reporting import Reporter
 from app.telemetry.snapshots import Gauges, Publisher, connections_of
 from app.telemetry.spans import Spans
 
+logger = logging.getLogger(__name__)
+
 NICENESS = 10
 """On a busy machine, acknowledgements come before deliveries."""
 LOOK_AT_PAGE = 1.0  # seconds between looks whether the page of metrics still runs
+LOOK_FOR_MOVE = 1.0  # seconds between looks whether the SQLite file is moved
 LOOK_EVERY = 10.0  # seconds between looks at the database of a worker that has nothing to do
 
 
@@ -165,9 +171,35 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None, counts:
             _asking(engine, settings),
             pruning(engine, settings.retention),
             _alarming(engine, settings),
+            _ending_for_move(engine, ended, beside=line is not None),
         ):
             log.write("worker_started", {"destinations": sorted(settings.destinations)})
             await ended.wait()
+
+
+@asynccontextmanager
+async def _ending_for_move(engine: AsyncEngine, ended: asyncio.Event, *, beside: bool) -> AsyncIterator[None]:
+    """Ends the worker when its SQLite file is about to be moved. One beside `serve` is told by that."""
+    if beside or engine.dialect.name != "sqlite":
+        yield
+        return
+
+    async def look() -> None:
+        while True:
+            async with engine.connect() as connection:
+                move = await read_move(connection)
+            if move is not None and move.rests():
+                logger.warning("move_rests", extra={"fields": {"target": move.target}})
+                ended.set()
+                return
+            await asyncio.sleep(LOOK_FOR_MOVE)
+
+    task = asyncio.create_task(surviving(look))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 @asynccontextmanager

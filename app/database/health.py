@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.away import AWAY, is_away
 from app.database.engines import weaknesses
+from app.database.leaving import Moved
 from app.database.postgres import DatabaseProblem
 from app.database.schema import SchemaNotCurrent, check_schema
 
@@ -139,6 +140,9 @@ async def _watch(engine: AsyncEngine, health: Health, *, commits: bool, every: f
                 logger.warning("schema_behind", extra={"fields": {"reason": str(error)}})
             behind = True
             health.fails("schema", str(error))
+        except Moved as error:
+            if not commits:  # else they tell whether events go to the new database
+                health.fails("schema", str(error))
         except DatabaseProblem as error:
             health.fails("schema", str(error))
         except AWAY as error:

@@ -6,6 +6,8 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.database.leaving import check_not_leaving
+
 PACKAGE = Path(__file__).parents[1]
 INSTALLED = PACKAGE / "migrations"
 MIGRATIONS = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "migrations"
@@ -31,6 +33,7 @@ async def check_schema(engine: AsyncEngine) -> None:
 
     Raises:
         SchemaNotCurrent: migrations are missing.
+        DatabaseProblem: what is in the database has moved, or has not arrived yet.
     """
     async with engine.connect() as connection:
         await check_revision(connection)
@@ -38,6 +41,7 @@ async def check_schema(engine: AsyncEngine) -> None:
 
 async def check_revision(connection: AsyncConnection) -> str:
     """`check_schema` on a connection; returns the revision."""
+    await check_not_leaving(connection)
     revisions = known_revisions()
     current = await connection.run_sync(_current)
     if current is None or current in revisions[:-1]:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from app.database.columns import sqlite_instant
 from app.database.engines import open_sqlite
+from app.database.leaving import MOVED_FILE, Moved
 from app.database.postgres import DatabaseProblem
 from app.database.sqlite import SQLITE_BUSY, DamagedFile, SQLiteFile, busy_timeout
 from app.events.rows import COLUMNS, NewEvent, Row, old_keys, outlived_keys
@@ -132,6 +133,9 @@ class SQLiteWriter:
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             try:
+                (application,) = connection.execute("PRAGMA application_id").fetchone()
+                if application == MOVED_FILE:
+                    raise Moved("All that was in this SQLite file was moved to PostgreSQL.")
                 yield connection
                 self._file.check()
                 connection.execute("COMMIT")

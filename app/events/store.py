@@ -22,6 +22,7 @@ import asyncpg
 
 from app.database.away import is_away
 from app.database.health import Health, first_line
+from app.database.leaving import Moved
 from app.database.postgres import DatabaseProblem
 from app.events.rows import NewEvent, Row, Stored
 from app.web.problems import Unavailable
@@ -116,6 +117,20 @@ class Spool(Protocol):
         """Commits what waits, and closes the spool."""
 
 
+class Successor(Protocol):
+    """Takes events once all that is in a SQLite file was moved to PostgreSQL; see `app.events.handover`."""
+
+    @property
+    def active(self) -> bool:
+        """Whether events go there, which they then do for good."""
+
+    async def append(self, event: NewEvent) -> Stored:
+        """As `EventStore.append`."""
+
+    def take(self, waiting: Iterable["Waiting"]) -> None:
+        """Takes what waits, and from now on every new event."""
+
+
 class StoreRefused(StoreUnavailable):
     """The database refuses this event and takes others. The event was not stored."""
 
@@ -143,6 +158,7 @@ class EventStore:
         stored: Called after each commit, with the number of events that wait for the next one.
         health: Is told the outcome of each commit, and after a second without a commit the outcome of a trial.
         spool: Gets the events that the database does not take within `timeout`, and all that come after them.
+        successor: Gets all events once the database is another one.
         meter: Counts the commits.
     """
 
@@ -157,6 +173,7 @@ class EventStore:
         stored: Callable[[int], None] = lambda _: None,
         health: Health | None = None,
         spool: Spool | None = None,
+        successor: Successor | None = None,
         meter: Meter | None = None,
     ) -> None:
         self._writer = writer
@@ -167,6 +184,7 @@ class EventStore:
         self._stored = stored
         self._health = health
         self._spool = spool
+        self._successor = successor
         self._meter = meter
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
@@ -192,6 +210,8 @@ class EventStore:
         return await self._queued(event)  # a local future would, with its error, be a cycle that keeps the body
 
     def _queued(self, event: NewEvent) -> Awaitable[Stored]:
+        if self._successor is not None and self._successor.active:
+            return self._successor.append(event)
         if self._closing:
             raise StoreUnavailable("The receiver is shutting down.")
         if self._spool is not None and self._spool.active:
@@ -281,12 +301,19 @@ class EventStore:
 
     @property
     def _diverted(self) -> bool:
-        return self._spool is not None and self._spool.active
+        return any(other is not None and other.active for other in (self._spool, self._successor))
 
     def divert(self, reason: str) -> None:
         """Hands all waiting events to the spool, if there is one. New events go there too until the spool is empty."""
         if self._spool is not None and not self._spool.active:
             self._spool.divert(self.hand_over(), reason=reason)
+
+    def _fail_over(self, error: BaseException | None) -> None:
+        """Lets others take the events, if they can, that the database does not take."""
+        if isinstance(error, Moved) and self._successor is not None:
+            self._successor.take(self.hand_over())
+        elif error is not None and not isinstance(error, BadRow):
+            self.divert(reason_of(error))
 
     async def _drain(self) -> None:
         self._write_next()
@@ -314,8 +341,7 @@ class EventStore:
         trial.add_done_callback(self._tried)
 
     def _tried(self, trial: asyncio.Future[None]) -> None:
-        if (error := self._end(trial, wrote=False)) is not None and not isinstance(error, BadRow):
-            self.divert(reason_of(error))
+        self._fail_over(self._end(trial, wrote=False))
         self._write_next()
 
     def _write_next(self) -> None:
@@ -333,6 +359,8 @@ class EventStore:
         self._writing, self._changed = None, monotonic()
         error = asyncio.CancelledError() if writing.cancelled() else writing.exception()
         works = error is None or isinstance(error, BadRow)
+        if isinstance(error, Moved) and self._successor is not None:  # which takes events in the database's place
+            return error
         self._thorough = not works and (self._thorough or wrote)
         if self._health is not None and works:
             self._health.works("commits")
@@ -354,9 +382,8 @@ class EventStore:
         error = self._end(writing, wrote=True)
         if self._meter is not None:
             self._meter.committed(len(self._batch), took, failed=error is not None)
-        if error is not None and not isinstance(error, BadRow):
-            self.divert(reason_of(error))
-        batch, self._batch = self._batch, []  # empty if the spool has it
+        self._fail_over(error)
+        batch, self._batch = self._batch, []  # empty if another has it
         try_alone = isinstance(error, BadRow) and len(batch) > 1
         if try_alone:  # one bad row fails the whole transaction, but the others can be stored
             self._alone.extend(batch)

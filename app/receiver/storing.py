@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from app.database.engines import is_sqlite
 from app.database.health import Health
+from app.events.handover import Handover
 from app.events.postgres import PostgresWriter
 from app.events.spool import EventSpool
 from app.events.sqlite import SQLiteWriter
@@ -20,6 +21,7 @@ def store_for(
     *,
     before: Callable[[], Awaitable[None]] | None,
     meter: Meter | None,
+    handover: Handover | None = None,
 ) -> EventStore:
     """The store of a receiver; it is not running yet.
 
@@ -29,6 +31,7 @@ def store_for(
         known: Is told how the database and the spool are.
         before: Called before the first event goes to the database from the spool; None if the database was checked.
         meter: Counts for the metrics, if they are wanted.
+        handover: Takes the events that a SQLite file takes no more, since all has left it.
     """
     url = settings.database_url
     writer: Writer = SQLiteWriter(url) if is_sqlite(url) else PostgresWriter(url, timeout=settings.commit_timeout)
@@ -41,6 +44,7 @@ def store_for(
         stored=stored,
         health=known,
         spool=_spool(settings, stored, known, before),
+        successor=handover,
         meter=meter,
     )
 

@@ -34,7 +34,7 @@ class Beside:
         self._start()
 
     def look(self, ended: Iterable[tuple[int, int]] | None = None) -> None:
-        """Starts the worker again if it has ended, later each time; costs microseconds.
+        """Starts the worker again if it has ended and was not told to, later each time; costs microseconds.
 
         `ended` are the children that ended, with their status, if the caller has asked the system for them.
         """
@@ -46,8 +46,15 @@ class Beside:
         if self._process is not None and not self._told and not self._hung and not self._pulse.beats():
             self._hung = True
             self._process.kill()
-        if self._process is None and monotonic() >= self._due:
+        if self._process is not None and self._told and monotonic() >= self._told + ENDS_WITHIN:
+            self._process.kill()
+        if self._process is None and not self._told and monotonic() >= self._due:
             self._start()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was told to end, and has."""
+        return bool(self._told) and self._process is None
 
     def tell(self) -> None:
         """Tells the worker to end; does not wait."""

@@ -1,0 +1,219 @@
+"""Copies, verifies and switches.
+
+Every step takes one table at one moment of the SQLite file: in one transaction of PostgreSQL, first what has changed
+since is brought up to date, then more rows are copied or compared. So what was copied is always as it was at one
+moment, and neither a unique index nor a comparison meets rows of two. A step that was interrupted has done nothing.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+
+import asyncpg
+
+from app.database.away import is_away
+from app.transfer import target
+from app.transfer.columns import Moving, Values
+from app.transfer.source import Key, Source
+from app.transfer.target import TransferProblem, batches
+
+ROWS_AT_ONCE = 10_000
+
+Progress = Callable[[int], None]
+"""Gets the number of rows of each step."""
+
+
+class Differs(TransferProblem):
+    """PostgreSQL does not hold what SQLite does."""
+
+    def __init__(self, table: Moving, what: str) -> None:
+        super().__init__(
+            f"The copy is wrong: {table.name} {what}. Something else has written into PostgreSQL, or a disk fails. "
+            "Nothing was switched: the SQLite file is whole, and counts. Empty the PostgreSQL database, and begin anew."
+        )
+
+
+class TooSlow(Exception):
+    """The last changes took longer than events may wait; nothing was switched."""
+
+
+class Transfer:
+    """A move that has begun, at both ends.
+
+    Args:
+        source: The SQLite file.
+        connection: To PostgreSQL, used by nothing else.
+        tables: Those that move.
+    """
+
+    def __init__(self, source: Source, connection: asyncpg.Connection, tables: Sequence[Moving]) -> None:
+        self._source = source
+        self._connection = connection
+        self._tables = tables
+
+    async def copy(self, progress: Progress) -> None:
+        """Copies what has not been copied yet; may be interrupted at any time, and called again."""
+        for table in self._tables:
+            copied = False
+            while not copied:
+                copied = await self._copy_more(table, progress)
+
+    async def verify(self, progress: Progress) -> None:
+        """Compares every row, by each of its values or their SHA-256, and the number of rows.
+
+        Raises:
+            Differs: a row is missing or different, or there is one more.
+        """
+        for table in self._tables:
+            key: Key | None = None
+            ended = False
+            while not ended:
+                key, ended = await self._verify_more(table, key, progress)
+
+    async def analyze(self) -> None:
+        """Lets PostgreSQL know what the tables hold, as it plans by that."""
+        for table in self._tables:
+            await self._connection.execute(f'ANALYZE "{table.name}"')
+
+    async def catch_up(self) -> int:
+        """Brings every table up to date; the number of changes there were."""
+        changes = 0
+        for table in self._tables:
+            with self._source.reading():
+                last = self._source.last_change(table)
+                if last:
+                    async with self._connection.transaction():
+                        changes += await self._apply(table, last, up_to=None)
+            if last:
+                self._source.forget_changes(table, last)
+        return changes
+
+    async def switch(self, *, within: float) -> None:
+        """Copies the last changes while nobody can write, and marks the file as moved.
+
+        PostgreSQL commits first. If this process ends before SQLite commits too, the file still counts, and the move
+        goes on.
+
+        Raises:
+            TooSlow: it took longer than `within` seconds, or another process held the file's lock.
+        """
+        began = monotonic()
+        try:
+            with self._source.writing():
+                async with self._connection.transaction():
+                    for table in self._tables:
+                        if last := self._source.last_change(table):
+                            await self._apply(table, last, up_to=None)
+                    await target.set_triggers(self._connection, self._tables, on=True)
+                    await target.number_on(self._connection)
+                    if monotonic() - began > within:
+                        raise TooSlow
+                self._source.mark_moved()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            raise TooSlow from error
+
+    async def _copy_more(self, table: Moving, progress: Progress) -> bool:
+        """Copies the next rows; whether all are copied."""
+        key, copied = await target.place_of(self._connection, table)
+        if copied:
+            return True
+        with self._source.reading():
+            last = self._source.last_change(table)
+            async with self._connection.transaction():
+                if key is not None:
+                    await self._apply(table, last, up_to=key)
+                rows = _Counted(table, self._source.rows_after(table, key, most=ROWS_AT_ONCE))
+                await self._insert(table, rows)
+                copied = rows.count < ROWS_AT_ONCE
+                await target.set_place(self._connection, table, rows.last or key, copied=copied)
+        self._source.forget_changes(table, last)
+        progress(rows.count)
+        return copied
+
+    async def _verify_more(self, table: Moving, key: Key | None, progress: Progress) -> tuple[Key | None, bool]:
+        """Compares the next rows; the last of their keys, and whether all were compared."""
+        with self._source.reading():
+            last = self._source.last_change(table)
+            async with self._connection.transaction():
+                await self._apply(table, last, up_to=None)
+                rows = _Counted(table, self._source.rows_after(table, key, most=ROWS_AT_ONCE))
+                await self._compare(table, rows)
+                ended = rows.count < ROWS_AT_ONCE
+                if ended:
+                    await self._compare_counts(table)
+        self._source.forget_changes(table, last)
+        progress(rows.count)
+        return rows.last, ended
+
+    async def _apply(self, table: Moving, last: int, *, up_to: Key | None) -> int:
+        """Brings the rows up to date that have changed, or those up to a key; the number of the others is not known."""
+        if not last:
+            return 0
+        counted = _Counted(None, self._source.changed_keys(table, last))
+        readers = [table.readers[table.columns.index(name)] for name in table.key]
+        keys = (tuple(read(part) if read else part for read, part in zip(readers, key, strict=True)) for key in counted)
+        await target.delete(self._connection, table, keys)
+        rows = self._source.changed_rows(table, last, up_to=up_to)
+        await self._insert(table, map(table.read, rows))
+        if up_to is None:
+            await self._compare(table, map(table.read, self._source.changed_rows(table, last, up_to=None)))
+        return counted.count
+
+    async def _insert(self, table: Moving, rows: Iterator[Values]) -> None:
+        try:
+            await target.insert(self._connection, table, rows)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OverflowError) as error:
+            if not isinstance(error, ValueError) and is_away(error):  # the driver's own errors of a value are of both
+                raise
+            # No cause: its message may quote the row.
+            raise TransferProblem(
+                f"PostgreSQL does not take a row of {table.name} ({type(error).__name__}). Nothing was switched: the "
+                "SQLite file is whole, and counts."
+            ) from None
+
+    async def _compare(self, table: Moving, rows: Iterator[Values]) -> None:
+        keyed = ((table.key_of(row), table.digest(row)) for row in rows)
+        for some in batches(keyed, target.AT_ONCE):
+            wanted = dict(some)
+            found = await target.find(self._connection, table, list(wanted))
+            for key, row in wanted.items():
+                if key not in found:
+                    raise Differs(table, f"lacks the row {_shown(key)}")
+                if found[key] != row:
+                    pairs = zip(table.columns, found[key], row, strict=True)
+                    names = ", ".join(name for name, theirs, ours in pairs if theirs != ours)
+                    raise Differs(table, f"has another {names} in the row {_shown(key)}")
+
+    async def _compare_counts(self, table: Moving) -> None:
+        here, there = self._source.count(table), await target.count(self._connection, table)
+        if here != there:
+            raise Differs(table, f"has {there:,} rows instead of {here:,}")
+
+
+class _Counted(Iterator[Values]):
+    """Rows as they pass, as the driver of PostgreSQL takes them; without a table, as they are.
+
+    Attributes:
+        count: How many have passed.
+        last: The key of the last one, as SQLite holds it.
+    """
+
+    def __init__(self, table: Moving | None, rows: Iterator[Values]) -> None:
+        self._table = table
+        self._rows = rows
+        self.count = 0
+        self.last: Key | None = None
+
+    def __next__(self) -> Values:
+        row = next(self._rows)
+        self.count += 1
+        if self._table is None:
+            return row
+        self.last = self._table.key_of(row)
+        return self._table.read(row)
+
+
+def _shown(key: Values) -> str:
+    return ", ".join(value.hex() if isinstance(value, bytes) else str(value) for value in key)

@@ -1,0 +1,283 @@
+import asyncio
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+from sqlalchemy import func, select
+
+from app.audit.actors import at_shell
+from app.audit.chain import Act, record, verify
+from app.audit.tables import Action, Entry, Kind
+from app.database.columns import Base
+from app.database.engines import engine_for, sqlite_path
+from app.database.leaving import Moved, NotComplete, complete
+from app.database.schema import check_schema
+from app.events.positions import newest
+from app.events.sqlite import SQLiteWriter
+from app.events.tables import Event
+from app.transfer import moving, target
+from app.transfer.moving import Differs, TooSlow
+from app.transfer.source import Source
+from app.transfer.target import TransferProblem
+from tests.events.stores import new_event, running, writer_for
+from tests.transfer.conftest import TABLES
+from tests.transfer.rows import ROWS, fill
+
+LONG = 600.0  # seconds; a bound that is never met
+
+
+def nothing(_: int) -> None:
+    pass
+
+
+async def everything(url):
+    """All rows of all tables that move, as the program reads them."""
+    found = {}
+    async with engine_for(url) as engine, engine.connect() as connection:
+        for table in TABLES:
+            columns = [column for column in Base.metadata.tables[table.name].columns if column.name != "position"]
+            rows = await connection.execute(select(*columns))
+            found[table.name] = sorted((tuple(row) for row in rows), key=repr)
+    return found
+
+
+async def moved(began):
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        await transfer.verify(nothing)
+        await transfer.switch(within=LONG)
+
+
+async def test_all_rows_of_all_tables_move_whatever_they_hold(filled_url, postgres_url, began):
+    await moved(began)
+    there = await everything(postgres_url)
+    assert there == await everything(filled_url)
+    assert all(len(rows) >= ROWS for rows in there.values())
+
+
+async def test_what_changes_while_it_is_copied_is_as_it_is_at_the_switch(filled_url, postgres_url, began, change):
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        change("UPDATE events SET duplicates = 7, status = 'accepted'")
+        change("DELETE FROM deliveries WHERE status = 'dead'")
+        await transfer.verify(nothing)
+        change("UPDATE destinations SET failures = failures + 1")
+        change("DELETE FROM undispatched WHERE event_id = (SELECT min(event_id) FROM undispatched)")
+        async with engine_for(filled_url) as engine, engine.begin() as connection:
+            await fill(connection, first=100)
+        assert await transfer.catch_up() > ROWS
+        assert await transfer.catch_up() == 0
+        change("UPDATE replays SET made = 1")
+        await transfer.switch(within=LONG)
+    assert await everything(postgres_url) == await everything(filled_url)
+
+
+async def test_an_event_that_takes_the_key_of_another_one_meanwhile_is_copied(
+    filled_url, postgres_url, began, change, monkeypatch
+):
+    monkeypatch.setattr(moving, "ROWS_AT_ONCE", 2)
+    freed: list[bytes] = []
+
+    def free(_: int) -> None:
+        if not freed:
+            with closing(sqlite3.connect(sqlite_path(filled_url))) as connection:
+                first, last = connection.execute("SELECT min(id), max(id) FROM events").fetchone()
+                key = connection.execute("SELECT dedup_key FROM events WHERE id = ?", (first,)).fetchone()[0]
+            change("UPDATE events SET dedup_key = id WHERE id = ?", first)
+            change("UPDATE events SET dedup_key = ? WHERE id = ?", key, last)
+            freed.append(last)
+
+    async with began() as transfer:
+        for table in TABLES:  # the others have no such index, and are copied afterwards
+            while table.name == "events" and not await transfer._copy_more(table, free):  # noqa: SLF001 - between steps
+                pass
+        await transfer.copy(nothing)
+        await transfer.verify(nothing)
+        await transfer.switch(within=LONG)
+    assert freed
+    assert await everything(postgres_url) == await everything(filled_url)
+
+
+async def test_a_move_that_is_interrupted_anywhere_goes_on(filled_url, postgres_url, began, change, monkeypatch):
+    monkeypatch.setattr(moving, "ROWS_AT_ONCE", 2)
+    ended = False
+    stops = 0
+    while not ended:
+        left = 3 + stops
+
+        def stop(_: int) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise asyncio.CancelledError
+
+        try:
+            async with began() as transfer:
+                await transfer.copy(stop)
+                await transfer.verify(nothing)
+                await transfer.switch(within=LONG)
+            ended = True
+        except asyncio.CancelledError:
+            stops += 1
+            change("UPDATE events SET duplicates = duplicates - 1")
+            change("DELETE FROM attempts WHERE number = (SELECT max(number) FROM attempts)")
+    assert stops > 2
+    assert await everything(postgres_url) == await everything(filled_url)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE events SET body = body || 'x' WHERE id = (SELECT id FROM events ORDER BY id LIMIT 1)", "another body"),
+        ("UPDATE deliveries SET reference = 'another' WHERE status = 'dead'", "another reference"),
+        ("DELETE FROM attempts WHERE number = 3", "lacks the row"),
+        ("INSERT INTO passed_over VALUES (gen_random_uuid(), 'erp')", f"has {ROWS + 1} rows instead of {ROWS}"),
+        ("UPDATE audit SET client = 'nobody' WHERE position = 2", "another client"),
+    ],
+)
+async def test_a_row_that_differs_is_found(began, tamper, statement, said):
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        await tamper(statement)
+        with pytest.raises(Differs, match=said):
+            await transfer.verify(nothing)
+
+
+async def test_a_database_that_holds_something_is_refused(postgres_url):
+    async with running(postgres_url) as store:
+        await store.append(new_event("first"))
+    async with target.connected(postgres_url) as connection:
+        with pytest.raises(TransferProblem, match="events of the PostgreSQL database is not empty"):
+            await target.require_empty(connection, Base.metadata)
+
+
+async def test_a_text_with_nul_gets_another_character(filled_url, postgres_url, began, change):
+    change("UPDATE events SET reference = 'a' || char(0) || 'b'")
+    await moved(began)
+    async with engine_for(postgres_url) as engine, engine.connect() as connection:
+        assert set(await connection.scalars(select(Event.reference))) == {"a\ufffdb"}
+
+
+async def test_a_value_that_postgresql_cannot_hold_is_named_by_its_table(began, change):
+    change("UPDATE events SET duplicates = 3000000000")
+    async with began() as transfer:
+        with pytest.raises(TransferProblem, match="does not take a row of events"):
+            await transfer.copy(nothing)
+
+
+async def test_afterwards_the_file_takes_nothing_and_says_where_all_is(filled_url, began, change):
+    await moved(began)
+    with pytest.raises(sqlite3.IntegrityError, match="moved to PostgreSQL"):
+        change("DELETE FROM events")
+    async with engine_for(filled_url) as engine:
+        with pytest.raises(Moved, match="was moved to postgresql://"):
+            await check_schema(engine)
+    writer = SQLiteWriter(filled_url)
+    with pytest.raises(Moved):
+        await writer.probe(thorough=False)
+    await writer.close()
+
+
+async def test_nothing_uses_the_new_database_before_it_is_complete(postgres_url, began):
+    async with engine_for(postgres_url) as engine:
+        async with began() as transfer:
+            await transfer.copy(nothing)
+            with pytest.raises(NotComplete):
+                await check_schema(engine)
+            await transfer.switch(within=LONG)
+        await complete(engine)
+        await check_schema(engine)
+
+
+async def test_a_move_that_ends_between_the_two_commits_goes_on_from_the_file(
+    filled_url, postgres_url, began, change, monkeypatch
+):
+    def ends(_: Source) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Source, "mark_moved", ends)
+        with pytest.raises(KeyboardInterrupt):
+            await moved(began)
+    change("UPDATE events SET duplicates = 1")
+    async with engine_for(filled_url) as engine, engine.begin() as connection:
+        await fill(connection, first=100)
+    async with engine_for(postgres_url) as engine:
+        with pytest.raises(NotComplete):
+            await check_schema(engine)
+    await moved(began)
+    assert await everything(postgres_url) == await everything(filled_url)
+
+
+async def test_a_switch_that_takes_too_long_leaves_the_file_as_it_was(filled_url, began, change):
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        with pytest.raises(TooSlow):
+            await transfer.switch(within=0)
+        change("UPDATE events SET duplicates = 1")
+        async with engine_for(filled_url) as engine:
+            await check_schema(engine)
+        await transfer.switch(within=LONG)
+
+
+async def test_a_copy_of_an_event_from_before_is_the_same_event_afterwards(filled_url, postgres_url, began):
+    event = new_event("again", shape="order")
+    async with running(filled_url) as store:
+        first = await store.append(event)
+    await moved(began)
+    async with engine_for(postgres_url) as engine:
+        await complete(engine)
+    async with running(postgres_url) as store:
+        again = await store.append(new_event("again", shape="order"))
+    assert (again.id, again.duplicate) == (first.id, True)
+
+
+async def test_a_new_event_comes_after_all_that_were_moved_and_waits_for_its_deliveries(
+    filled_url, postgres_url, began
+):
+    async with engine_for(filled_url) as engine, engine.connect() as connection:
+        last = await newest(connection)
+    await moved(began)
+    writer = writer_for(postgres_url)
+    async with engine_for(postgres_url) as engine, engine.connect() as connection:
+        assert await newest(connection) == last
+        async with running(postgres_url) as store:
+            stored = await store.append(new_event("new"))
+        assert (await newest(connection)).position == last.position + 1
+        waiting = Base.metadata.tables["undispatched"]
+        found = select(func.count()).select_from(waiting).where(waiting.c.event_id == stored.id)
+        assert await connection.scalar(found) == 1
+    await writer.close()
+
+
+async def test_the_chain_of_the_audit_holds_and_refuses_changes_afterwards(
+    sqlite_url, filled_url, postgres_url, began, change
+):
+    async with engine_for(filled_url) as engine, engine.begin() as connection:
+        await connection.exec_driver_sql("DROP TRIGGER audit_forgotten")  # rows of this test that have no chain
+        await connection.execute(Entry.__table__.delete())  # type: ignore[attr-defined] # it is a table
+        for number in range(3):
+            act = Act(action=Action.READ, kind=Kind.EVENT, target=f"é{number}", details={"n": number})
+            await record(connection, at_shell(), act, now=datetime.now(UTC))
+    await moved(began)
+    async with engine_for(postgres_url) as engine, engine.connect() as connection:
+        assert (await verify(connection)).rows == 3
+    change = await asyncpg.connect(postgres_url)
+    with pytest.raises(asyncpg.RaiseError, match="is refused"):
+        await change.execute("UPDATE audit SET client = 'nobody'")
+    await change.close()
+
+
+def test_a_move_that_is_given_up_leaves_nothing_in_the_file(filled_url):
+    def made():
+        with closing(sqlite3.connect(sqlite_path(filled_url))) as connection:
+            return connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+    before = made()
+    with closing(Source(filled_url, TABLES)) as source:
+        source.begin("a-move", target="postgresql://***", url="postgresql://user:secret@host/db")
+        assert made() != before
+        source.give_up()
+    assert made() == before
