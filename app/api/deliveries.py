@@ -16,6 +16,7 @@ from app.api.acting import Why, acting, reason_of
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.database.clock import shared_time
 from app.deliveries import operations
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
@@ -238,7 +239,7 @@ async def changed(request: Request[State], action: Action, delivery_id: UUID, *,
             raise NoSuchDelivery
         act.event_id, act.reference = before.event_id, before.reference
         act.details = {"destination": before.destination, "was": before.status}
-        await OPERATIONS[action](connection, delivery_id, now=datetime.now(UTC))
+        await OPERATIONS[action](connection, delivery_id, now=await shared_time(connection))
         return DeliverySummary.model_validate(await get_delivery(connection, delivery_id))
 
 

@@ -13,6 +13,7 @@ from app.api.acting import Why, acting, reason_of
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.database.clock import shared_time
 from app.deliveries import operations
 from app.deliveries.destination_queries import ListedDestination, count_undispatched, list_destinations
 from app.deliveries.operations import NobodyKnows
@@ -150,11 +151,12 @@ async def resume_destination(request: Request[State], name: str, *, reason: str 
 
 
 async def _change(request: Request[State], act: Act, operation: Callable[..., Awaitable[None]]) -> None:
-    name, now = act.target or "", datetime.now(UTC)
+    name = act.target or ""
     if not name.isprintable():
         raise NoSuchDestination
     try:
         async with acting(request, act) as connection:
+            now = await shared_time(connection)
             if name in request.state["destinations"]:
                 await register(connection, [name], now=now)
             await operation(connection, name, now=now)

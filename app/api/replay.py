@@ -1,7 +1,7 @@
 """POST /api/events/{event_id}/replay: new deliveries of one event, and on request their results."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from app.api.first_attempts import BadAnswer, NoAnswer, NotTaken, first_attempts
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.database.clock import shared_time
 from app.deliveries.destination_queries import KnownDestination, known_destinations
 from app.deliveries.globs import wants
 from app.deliveries.registering import register
@@ -102,10 +103,10 @@ async def replayed(request: Request[State], event_id: UUID, query: ReplayQuery) 
         Problem: one of those of `replay`.
     """
     configured = request.state["destinations"]
-    now = datetime.now(UTC)
     act = Act(action=Action.REPLAY, kind=Kind.EVENT, target=str(event_id), event_id=event_id, reason=query.reason)
     async with acting(request, act) as connection:
         await hold_off_deleting(connection)
+        now = await shared_time(connection)
         event = await get_summary(connection, event_id)
         if event is None:
             raise NoSuchEvent

@@ -1,6 +1,6 @@
 """/api/replays: the progress of each, and the controls."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from app.api.acting import Why, acting, reason_of
 from app.api.state import State
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.database.clock import shared_time
 from app.deliveries.replay_queries import get_replay, list_replays
 from app.deliveries.replays import ReplayHasEnded, set_status
 from app.deliveries.tables import ReplayStatus
@@ -161,7 +162,7 @@ async def controlled(request: Request[State], action: Action, *, reason: str | N
     try:
         async with acting(request, act) as connection:
             await _found(connection, replay_id)
-            await set_status(connection, replay_id, AFTER[action], now=datetime.now(UTC))
+            await set_status(connection, replay_id, AFTER[action], now=await shared_time(connection))
             return await _found(connection, replay_id)
     except ReplayHasEnded as error:
         raise HasEnded(str(error), "POST /api/replays starts a new one.") from None

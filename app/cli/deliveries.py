@@ -25,6 +25,7 @@ from app.cli.opened import acting, load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, say, say_json, say_nothing_matches
 from app.cli.progress import progress_bar
 from app.cli.tables import print_rows
+from app.database.clock import shared_time
 from app.database.engines import prefer_indexes
 from app.deliveries import operations
 from app.deliveries.batches import Change, change_in_batches
@@ -263,7 +264,7 @@ async def _one_by_one(act: Act, operation: Operation, ids: tuple[UUID, ...]) -> 
                     if delivery := await get_delivery(connection, delivery_id):
                         this.event_id, this.reference = delivery.event_id, delivery.reference
                         this.details = {"destination": delivery.destination, "was": delivery.status}
-                    await operation(connection, delivery_id, now=datetime.now(UTC))
+                    await operation(connection, delivery_id, now=await shared_time(connection))
             except NotDone as error:
                 refused[delivery_id] = _sentence(error)
     return refused

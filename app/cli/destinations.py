@@ -18,6 +18,7 @@ from app.cli.filters import giving_reason
 from app.cli.opened import acting, change, load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, say, say_json, short_id
 from app.cli.tables import print_rows
+from app.database.clock import shared_time
 from app.deliveries import operations
 from app.deliveries.destination_queries import count_undispatched, destination_urls
 from app.deliveries.met import met
@@ -165,9 +166,10 @@ def _failing(first: Stuck, number: int) -> str:
 
 def _change(act: Act, operation: Callable[..., Awaitable[None]], **values: Any) -> None:
     name = act.target or ""
-    configured, now = load_settings().destinations, datetime.now(UTC)
+    configured = load_settings().destinations
 
     async def registered(connection: AsyncConnection) -> None:
+        now = await shared_time(connection)
         if name in configured:  # a worker may not have started since it was configured
             await register(connection, [name], now=now)
         await operation(connection, name, now=now, **values)

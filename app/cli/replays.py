@@ -21,6 +21,7 @@ from app.cli.ids import Id
 from app.cli.opened import change, load_settings, read
 from app.cli.output import cell, print_fields, print_json_lines, say, say_json
 from app.cli.tables import print_rows
+from app.database.clock import shared_time
 from app.deliveries.plans import InQuarantine, NotReplayable, Plan
 from app.deliveries.plans import plan as plan_replay
 from app.deliveries.replay_queries import list_replays
@@ -213,8 +214,12 @@ def _planned(narrowed: EventFilter, ids: list[UUID] | None) -> Plan:
 
 def _set(replay_id: UUID, action: Action, status: ReplayStatus, *, reason: str | None) -> None:
     act = Act(action=action, kind=Kind.REPLAY, target=str(replay_id), reason=reason)
+
+    async def was_set(connection: AsyncConnection) -> None:
+        await set_status(connection, replay_id, status, now=await shared_time(connection))
+
     try:
-        change(act, set_status, replay_id, status, now=datetime.now(UTC))
+        change(act, was_set)
     except ReplayHasEnded as error:
         raise click.ClickException(f"{str(error).rstrip('.')}: `priohook replay` starts a new one.") from None
     except NotReplayable as error:

@@ -21,6 +21,7 @@ from app.cli.opened import load_settings, opened
 from app.cli.page import metrics_for, publisher_for
 from app.cli.streams import outlive_output
 from app.database import engines
+from app.database.clock import SharedClock
 from app.database.health import Health, watching
 from app.database.leaving import read_move
 from app.database.locks import locked_file
@@ -160,7 +161,8 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None, counts:
         account = settings.prioticket
         enrich = account is not None and account.enrich
         meter = counts.publisher.meter if counts else None
-        work = Worker(engine, url, settings.destinations, enrich=enrich, spans=spans, meter=meter)
+        clock = SharedClock()
+        work = Worker(engine, url, settings.destinations, enrich=enrich, clock=clock, spans=spans, meter=meter)
         digest = digest_of(complete(settings))  # as its receivers have it
         identity = Identity.of_this_process("worker", name=work.name, settings=digest, now=datetime.now(UTC))
         async with (
@@ -168,7 +170,7 @@ async def _work(settings: Settings, log: LogWriter, *, line: int | None, counts:
             Reporter(engine, identity).running(),
             _published(counts, log, engine),
             work.running(),
-            _asking(engine, settings),
+            _asking(engine, settings, clock),
             pruning(engine, settings.retention),
             _alarming(engine, settings),
             _ending_for_move(engine, ended, beside=line is not None),
@@ -213,7 +215,7 @@ async def _alarming(engine: AsyncEngine, settings: Settings) -> AsyncIterator[No
 
 
 @asynccontextmanager
-async def _asking(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None]:
+async def _asking(engine: AsyncEngine, settings: Settings, clock: SharedClock) -> AsyncIterator[None]:
     """Asks Prioticket for orders meanwhile, if the settings say so."""
     account = settings.prioticket
     if account is None or not account.enrich:
@@ -227,7 +229,7 @@ async def _asking(engine: AsyncEngine, settings: Settings) -> AsyncIterator[None
             reconciling = _reconciling(engine, settings, client, account, every=account.reconcile_every)
             await stack.enter_async_context(reconciling)
         if account.enrich:
-            await stack.enter_async_context(_enriching(engine, settings, client, account))
+            await stack.enter_async_context(_enriching(engine, settings, client, account, clock))
         yield
 
 
@@ -248,12 +250,14 @@ async def _reconciling(
 
 @asynccontextmanager
 async def _enriching(
-    engine: AsyncEngine, settings: Settings, client: Prioticket, account: PrioticketSettings
+    engine: AsyncEngine, settings: Settings, client: Prioticket, account: PrioticketSettings, clock: SharedClock
 ) -> AsyncIterator[None]:
     clients = with_kept_clients(settings).clients
     usernames = {name: each.username or name for name, each in clients.items()}
     notifier = Notifier(settings.database_url)
-    enricher = Enricher(engine, settings.database_url, client, account, usernames=usernames, stored=notifier.stored)
+    enricher = Enricher(
+        engine, settings.database_url, client, account, usernames=usernames, stored=notifier.stored, now=clock.now
+    )
     try:
         async with enricher.running():
             yield

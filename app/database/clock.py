@@ -2,12 +2,39 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 NO_DIFFERENCE = timedelta(seconds=5)
 """Clocks that differ by less count as the same: the answer with the other time may have been late."""
+
+
+class SharedClock:
+    """The shared time for a process that needs it all the time: as it was last heard, and what has passed since.
+
+    Until it was heard, and always with SQLite, it is this host's.
+    """
+
+    def __init__(self) -> None:
+        self._heard: tuple[datetime, float] | None = None
+
+    def now(self) -> datetime:
+        """The time."""
+        if self._heard is None:
+            return datetime.now(UTC)
+        at, since = self._heard
+        return at + timedelta(seconds=monotonic() - since)
+
+    def hear(self, at: datetime) -> None:
+        """Takes the time on the database's host."""
+        self._heard = at, monotonic()
+
+    async def look(self, connection: AsyncConnection) -> None:
+        """Asks for the time."""
+        if connection.dialect.name != "sqlite":
+            self.hear(await shared_time(connection))
 
 
 async def shared_time(connection: AsyncConnection) -> datetime:

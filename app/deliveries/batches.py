@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.chain import Act
+from app.database.clock import shared_time
 from app.deliveries.operations import BATCH
 
 REST = 0.03  # seconds between two transactions on SQLite, where those who wait do not queue, but try again and again
@@ -39,7 +40,7 @@ async def change_in_batches(
     until = None if within is None else monotonic() + within.total_seconds()
     while True:
         async with acting(act) as connection:
-            done = await change(connection, destination, now=datetime.now(UTC))
+            done = await change(connection, destination, now=await shared_time(connection))
             act.details = act.details | {"deliveries": done}
             rests = connection.dialect.name == "sqlite"
         advance(done)

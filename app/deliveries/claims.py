@@ -31,7 +31,7 @@ from app.events.fetches import FAILED, Fetch, FetchCause
 from app.events.tables import TRACE, Event, Origin
 
 MARGIN = timedelta(seconds=5)
-"""How much longer than an attempt a claim lasts: the database needs time, and clocks may differ a little."""
+"""How much longer than an attempt a claim lasts, and so how late an attempt may begin: the database needs time."""
 
 LOST = "The worker ended before it knew the answer; the consumer may have had it."
 

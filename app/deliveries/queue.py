@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
+from app.database.clock import SharedClock
 from app.database.writing import COMMIT_LATER
 from app.deliveries.retry import Circuit
 from app.deliveries.tables import PENDING, Delivery, Destination, Replay, ReplayStatus
@@ -73,7 +74,9 @@ BY_INDEX = func.set_config("enable_seqscan", "off", true())
 """Keeps PostgreSQL from reading all of `claims` in this transaction. The table looks small, but until a vacuum it holds
 the claims of the last minute; only reads by its index let that index forget them sooner."""
 
-STATE_FOR_TURN = STATE.add_columns(COMMIT_LATER, BY_INDEX)
+_locked = STATE.cte("locked")
+STATE_FOR_TURN = select(*_locked.c, func.clock_timestamp(), COMMIT_LATER, BY_INDEX)
+"""The time is that after the wait for the lock, since the rows of the CTE are locked before they are read from it."""
 
 
 async def lock(connection: AsyncConnection, name: str) -> State | None:
@@ -86,11 +89,19 @@ async def lock(connection: AsyncConnection, name: str) -> State | None:
     return None if row is None else State(*row)
 
 
-async def lock_for_turn(connection: AsyncConnection, name: str) -> State | None:
-    """Like `lock`, for a worker's own turn, which need not wake other workers and may be lost in a crash."""
-    query = STATE_FOR_TURN if connection.dialect.name == "postgresql" else STATE
-    row = (await connection.execute(query, {"name": name})).one_or_none()
-    return None if row is None else State(*row[: len(State._fields)])
+async def lock_for_turn(connection: AsyncConnection, name: str, clock: SharedClock) -> State | None:
+    """Like `lock`, for a worker's own turn, which need not wake other workers and may be lost in a crash.
+
+    The clock hears the time after the wait for the lock. All claims are by this one clock: those of a worker whose own
+    is behind would otherwise have run out for the others as soon as they are made.
+    """
+    shared = connection.dialect.name == "postgresql"
+    row = (await connection.execute(STATE_FOR_TURN if shared else STATE, {"name": name})).one_or_none()
+    if row is None:
+        return None
+    if shared:
+        clock.hear(row[len(State._fields)])
+    return State(*row[: len(State._fields)])
 
 
 def _promote(wanted: TableValuedAlias, reference: ColumnElement[str]) -> Update:

@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.database.clock import SharedClock
 from app.database.pace import Pace
 from app.database.writing import writing
-from app.deliveries.claims import Claim, Limits
+from app.deliveries.claims import MARGIN, Claim, Limits
 from app.deliveries.destinations.kinds import Kind
 from app.deliveries.queue import lock_for_turn
 from app.deliveries.results import Ended, Outcome
@@ -28,6 +29,8 @@ from app.telemetry.spans import Spans
 logger = logging.getLogger(__name__)
 
 MOST_NAMED = 10
+LONG = 1.0  # seconds
+HELD_UP = "The worker was held up, and its claim might have run out before the answer: it was not sent."
 LONGEST_WAIT = 0.02  # seconds that a transaction waits at most for attempts that are about to end
 
 
@@ -46,6 +49,7 @@ class Sender:
         kind: Kind,
         *,
         worker: str,
+        clock: SharedClock | None = None,
         pace: Pace | None = None,
         spans: Spans | None = None,
         meter: Meter | None = None,
@@ -58,6 +62,7 @@ class Sender:
         self._engine = engine
         self._kind = kind
         self._worker = worker
+        self._clock = clock or SharedClock()
         self._pace = pace
         self._spans = spans or Spans()
         self._sending: set[asyncio.Task[None]] = set()
@@ -88,18 +93,19 @@ class Sender:
             began = monotonic()
             try:
                 async with writing(self._engine, pace=self._pace) as connection:
-                    turn = await self._take_turn(connection, ended)
+                    turn, since = await self._take_turn(connection, ended)
             except BaseException:
                 self._ended = ended + self._ended  # these outcomes must be recorded by the next transaction
                 raise
             took = monotonic() - began
             tell(turn.news)
+            until = since + MARGIN.total_seconds()
             for claim in turn.claims:
-                task = asyncio.create_task(self._send(claim), name=str(claim.delivery_id))
+                task = asyncio.create_task(self._send(claim, until=until), name=str(claim.delivery_id))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
             if not self._ended:
-                await until_woken(self._something, turn.next_at, now=datetime.now(UTC))
+                await until_woken(self._something, turn.next_at, now=self._clock.now())
             if self._ended and self._sending:
                 await asyncio.wait(self._sending, timeout=min(took / 2, LONGEST_WAIT))
 
@@ -117,32 +123,46 @@ class Sender:
             await self._kind.close()  # first, so that no other worker sends what is still being sent
         finally:
             async with writing(self._engine) as connection:
-                now = datetime.now(UTC)
+                await self._clock.look(connection)
+                now = self._clock.now()
                 news = await leave(connection, self.limits, self._ended, worker=self._worker, now=now)
             tell(news)
 
-    async def _take_turn(self, connection: AsyncConnection, ended: Sequence[Ended]) -> Turn:
-        state = await lock_for_turn(connection, self.limits.name)
-        now = datetime.now(UTC)  # after the lock, for which it may have waited long
-        return await take_turn(connection, self.limits, state, ended, worker=self._worker, now=now)
+    async def _take_turn(self, connection: AsyncConnection, ended: Sequence[Ended]) -> tuple[Turn, float]:
+        """The turn, and a moment by `monotonic` before which its claims cannot have begun."""
+        since = monotonic()
+        state = await lock_for_turn(connection, self.limits.name, self._clock)
+        if monotonic() - since > LONG:  # it waited for the lock, or this process was held up since it got the answer
+            since = monotonic()
+            await self._clock.look(connection)
+        turn = await take_turn(connection, self.limits, state, ended, worker=self._worker, now=self._clock.now())
+        return turn, since
 
-    async def _send(self, claimed: Claim) -> None:
+    async def _send(self, claimed: Claim, *, until: float) -> None:
+        """Makes one attempt, unless it is so late that its claim might end before it: another worker may have it then.
+
+        Args:
+            claimed: The claim.
+            until: When the attempt must have begun, by `monotonic`.
+        """
         trace = traces.child(claimed.trace) if claimed.trace else self._spans.begun()
-        claim, started = claimed._replace(trace=trace), datetime.now(UTC)
+        claim, started, began = claimed._replace(trace=trace), self._clock.now(), monotonic()
         try:
-            outcome = await self._kind.send(claim, now=started)
+            if began > until:
+                outcome = Outcome(AttemptResult.TIMED_OUT, error=HELD_UP, counts=False)
+            else:
+                outcome = await self._kind.send(claim, now=datetime.now(UTC))
         except Exception as error:  # a bug in the kind must not keep the delivery from its next attempt
             logger.exception("attempt_failed", extra={"fields": {"delivery": str(claim.delivery_id)}})
             outcome = Outcome(AttemptResult.UNREACHABLE, error=f"{type(error).__name__}: {error}")
-        ended = Ended(claim, started, datetime.now(UTC) - started, outcome)
+        ended = Ended(claim, started, timedelta(seconds=monotonic() - began), outcome)
         failed = outcome.result is not AttemptResult.DELIVERED
         logger.log(logging.WARNING if failed else logging.INFO, "attempt", extra={"fields": self._line(ended)})
         if self._spans.recorder is not None:
             record_spans(self._spans.recorder, self.limits.name, ended, parent=claimed.trace)
         if self._meter is not None:
-            delay = (
-                None if failed or claim.replay_id else max(timedelta(0), datetime.now(UTC) - made_at(claim.event_id))
-            )
+            since_event = max(timedelta(0), self._clock.now() - made_at(claim.event_id))
+            delay = None if failed or claim.replay_id else since_event
             self._meter.attempted(self._counted_as, outcome.result.value, ended.duration, delay)
         self._ended.append(ended)
         self._something.set()

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database.clock import SharedClock
 from app.database.engines import is_sqlite, prefer_indexes
 from app.database.pace import Pace
 from app.database.surviving import surviving
@@ -52,6 +53,7 @@ class Worker:
         url: The database's URL.
         destinations: The configured destinations.
         enrich: Whether the orders of notifications without payload are fetched.
+        clock: Hears the shared time while the worker runs.
         spans: Where it records what it does.
         meter: Where it counts what it does.
     """
@@ -63,6 +65,7 @@ class Worker:
         destinations: Mapping[str, DestinationSettings],
         *,
         enrich: bool = False,
+        clock: SharedClock | None = None,
         spans: Spans | None = None,
         meter: Meter | None = None,
     ) -> None:
@@ -83,6 +86,7 @@ class Worker:
         self._ending = False
         self._pace = Pace(one_writer=is_sqlite(url))
         self._watch = Watch()
+        self._clock = clock or SharedClock()
         self._tasks: list[asyncio.Task[None]] = []
         self._senders: dict[str, Sender] = {}
         self._paused: frozenset[str] = frozenset()
@@ -92,13 +96,15 @@ class Worker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Works. At the end, attempts under way have `DRAIN` to finish."""
-        await register_in_parts(self._engine, self._senders, now=datetime.now(UTC))
+        async with self._engine.connect() as connection:
+            await self._clock.look(connection)
+        await register_in_parts(self._engine, self._senders, now=self._clock.now())
         async with writing(self._engine) as connection:
-            await self._dispatcher.begin(connection, now=datetime.now(UTC))
+            await self._dispatcher.begin(connection, now=self._clock.now())
             await set_unusable(connection, list(self._senders), reason=None)
             await forget_certificates(connection, self._without_tls)
             if is_sqlite(self._url):  # which has only one worker
-                await take_back(connection, now=datetime.now(UTC))
+                await take_back(connection, now=self._clock.now())
         async with waking(self._url, events=self._stored, deliveries=self._wake):
             self._start(self._dispatch)
             self._start(self._look)
@@ -129,6 +135,7 @@ class Worker:
             limits,
             kind,
             worker=self.name,
+            clock=self._clock,
             pace=self._pace,
             spans=self._spans,
             meter=self._meter,
@@ -157,7 +164,7 @@ class Worker:
     async def _dispatch(self) -> None:
         while not self._ending:
             self._arrived.clear()
-            now = datetime.now(UTC)
+            now = self._clock.now()
             events = await self._dispatch_some(now)
             # In a transaction of its own: each takes its locks in the same order, but one for both could deadlock.
             replayed = await self._advance(now)
@@ -194,7 +201,7 @@ class Worker:
             self._tell_of_pauses(found)
             if any(outlook.url is not None and not outlook.pending for outlook in found):
                 await self._forget_replays()
-            now = datetime.now(UTC)
+            now = self._clock.now()
             for outlook in found:
                 self._open_for_replay(outlook)
                 if outlook.at is not None and outlook.at <= now and outlook.name in self._senders:
@@ -204,16 +211,17 @@ class Worker:
 
     async def _outlooks(self) -> Sequence[Outlook]:
         async with self._engine.connect() as connection:
-            return await outlooks(connection, now=datetime.now(UTC))
+            await self._clock.look(connection)
+            return await outlooks(connection, now=self._clock.now())
 
     async def _set_right(self, found: Sequence[Outlook]) -> bool:
         """Corrects times that a clock that was ahead has set, and returns whether there were any."""
         elapsed = timedelta(seconds=asyncio.get_running_loop().time())
-        longest = timedelta(0) if self._watch.set_back(datetime.now(UTC), elapsed=elapsed) else LONGEST_DELAY
+        longest = timedelta(0) if self._watch.set_back(self._clock.now(), elapsed=elapsed) else LONGEST_DELAY
         wrong = [outlook.name for outlook in found if outlook.ahead or (outlook.pending and not longest)]
         for name in wrong:
             async with writing(self._engine, pace=self._pace) as connection:
-                mended = await set_right(connection, name, now=datetime.now(UTC), longest=longest)
+                mended = await set_right(connection, name, now=self._clock.now(), longest=longest)
             logger.warning("times_ahead", extra={"fields": {"destination": name, "deliveries": mended}})
         return bool(wrong)
 

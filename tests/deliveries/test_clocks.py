@@ -1,10 +1,15 @@
 """After a clock that was ahead is set right, nothing waits for a time that only the wrong clock could set."""
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
+from app.database.clock import SharedClock, shared_time
+from app.database.writing import writing
 from app.deliveries.clocks import LONGEST_CLAIM, Watch
+from app.deliveries.queue import lock_for_turn
 from app.deliveries.retry import FAILURES_TO_OPEN, LONGEST_DELAY
 from tests.deliveries.workers import NOON, Workers
 
@@ -138,3 +143,33 @@ async def test_after_the_clock_was_set_back_nothing_waits_for_the_time_that_was(
     assert await workers.look() == 0
     assert await workers.look(longest=timedelta(0)) == 1
     assert [claim.attempt for claim in (await workers.turn()).claims] == [2]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_all_workers_go_by_the_clock_of_the_database_as_it_is_when_they_have_its_lock(workers):
+    clock = SharedClock()
+    clock.hear(NOON)
+    async with writing(workers.engine) as other:
+
+        async def turn():
+            async with writing(workers.engine) as connection:
+                await lock_for_turn(connection, "erp", clock)
+
+        await lock_for_turn(other, "erp", SharedClock())
+        waiting = asyncio.create_task(turn())
+        async with workers.engine.connect() as connection:
+            while not await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        released = await shared_time(other)
+    await waiting
+    async with workers.engine.connect() as connection:
+        assert released <= clock.now() <= await shared_time(connection)
+
+
+async def test_until_it_is_heard_the_shared_time_is_that_of_this_host(engine):
+    clock = SharedClock()
+    before = datetime.now(UTC)
+    assert before <= clock.now() <= datetime.now(UTC)
+    async with engine.connect() as connection:
+        await clock.look(connection)
+        assert abs(clock.now() - await shared_time(connection)) < timedelta(seconds=1)

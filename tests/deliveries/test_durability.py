@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.database.clock import SharedClock
 from app.database.engines import engine_for
 from app.database.sqlite import SQLiteFile
 from app.database.writing import writing
@@ -29,7 +30,7 @@ async def test_on_postgresql_only_a_turn_and_dispatch_may_be_lost_and_their_conn
         await Workers(engine).register()
         async with engine.connect() as connection:
             for work, expected in [
-                (lock_for_turn(connection, "erp"), "off"),
+                (lock_for_turn(connection, "erp", SharedClock()), "off"),
                 (dispatch(connection, ALL, most=9, now=NOON), "off"),
                 (lock(connection, "erp"), "on"),
             ]:

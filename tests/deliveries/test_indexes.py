@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database.clock import SharedClock
 from app.database.writing import writing
 from app.deliveries.counts import count_states
 from app.deliveries.outlook import outlooks
@@ -133,7 +134,7 @@ async def test_a_turn_finds_claims_by_their_index_however_few_there_seem_to_be(f
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("VACUUM ANALYZE claims"))
     async with writing(full.engine) as connection:
-        await lock_for_turn(connection, "erp")
+        await lock_for_turn(connection, "erp", SharedClock())
         rows = (await connection.execute(text("EXPLAIN SELECT * FROM claims WHERE destination = 'erp'"))).all()
     assert "pk_claims" in "\n".join(str(row[0]) for row in rows)
 

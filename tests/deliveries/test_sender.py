@@ -1,10 +1,11 @@
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
+from app.deliveries import sender as senders
 from app.deliveries.claims import Claim
 from app.deliveries.results import Outcome
 from app.deliveries.sender import Sender
@@ -20,7 +21,7 @@ class Prompt:
     """A consumer that answers at once, but not all requests in the same moment."""
 
     def __init__(self) -> None:
-        self._came = 0
+        self.came = 0
 
     async def open(self) -> None:
         pass
@@ -29,8 +30,8 @@ class Prompt:
         pass
 
     async def send(self, claim: Claim, *, now: datetime) -> Outcome:
-        self._came += 1
-        for _ in range(3 * (self._came % MOST_IN_FLIGHT)):
+        self.came += 1
+        for _ in range(3 * (self.came % MOST_IN_FLIGHT)):
             await asyncio.sleep(0)
         return Outcome(AttemptResult.DELIVERED, status=200)
 
@@ -58,3 +59,26 @@ async def test_one_transaction_is_for_all_attempts_that_a_prompt_consumer_is_abo
     sender.end()
     await running
     assert turns < 1.5 * MANY / MOST_IN_FLIGHT
+
+
+async def test_an_attempt_that_would_begin_too_late_for_its_claim_is_not_made(engine, monkeypatch):
+    monkeypatch.setattr(senders, "MARGIN", timedelta(seconds=-1))  # as if it had been frozen after its turn
+    workers = Workers(engine)
+    await workers.register()
+    await workers.store("A")
+    await workers.dispatch()
+    kind = Prompt()
+
+    async def ended():
+        return bool(await workers.attempts())
+
+    sender = Sender(engine, workers.limits, kind, worker="one")
+    running = asyncio.create_task(sender.run())
+    await until(ended)
+    sender.end()
+    await running
+    assert kind.came == 0
+    (attempt,) = await workers.attempts()
+    assert (attempt.result, attempt.error) == ("timed_out", senders.HELD_UP)
+    (delivery,) = await workers.deliveries()
+    assert (delivery.status, delivery.attempts, delivery.attempts_before) == ("pending", 1, 1)

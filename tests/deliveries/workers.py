@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database.clock import SharedClock
 from app.database.writing import writing
 from app.deliveries import replays as replay
 from app.deliveries import turns
@@ -78,7 +79,7 @@ class Workers:
 
     async def turn(self, *ended: Ended, worker: str = "one", limits: Limits | None = None) -> Turn:
         async with writing(self.engine) as connection:
-            state = await lock_for_turn(connection, "erp")
+            state = await lock_for_turn(connection, "erp", SharedClock())
             turn = await turns.take_turn(connection, limits or self.limits, state, ended, worker=worker, now=self.now)
         self.news = list(turn.news)
         return turn
