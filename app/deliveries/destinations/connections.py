@@ -6,7 +6,9 @@
 """
 
 import asyncio
+import socket
 import ssl
+import struct
 from asyncio import TimerHandle, Transport
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,11 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 
 KEEP_ALIVE = timedelta(seconds=2)
 """Shorter than that of common servers. Otherwise they would close a connection just when the next attempt uses it."""
+
+DISCARDING, FINISHING = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+"""Values of SO_LINGER. With the first, the kernel discards what is still to be sent when a connection is closed, also
+by the end of the process. Otherwise it would go on trying for minutes: a request that was given up would arrive, after
+the network is back, behind later events of its order."""
 
 
 class Answer(NamedTuple):
@@ -90,6 +97,9 @@ class Connections:
     async def _exchange(
         self, connection: "_Connection", head: bytes, body: bytes, *, until: float, timeout: float
     ) -> Answer:
+        if asyncio.get_running_loop().time() > until:  # the process was held up: its claim may have run out
+            connection.close()
+            raise TimedOut(f"It could not be asked within {timeout:g} seconds.")
         try:
             async with asyncio.timeout_at(until):
                 reader = await connection.exchange(head, body)
@@ -119,6 +129,7 @@ class Connections:
         try:
             async with asyncio.timeout_at(connect_until):
                 opened = await self._lookup.connected()
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, DISCARDING)
                 name = self._target.host if self._tls else None
                 transport, connection = await loop.create_connection(
                     _Connection, sock=opened, ssl=self._tls, server_hostname=name
@@ -171,8 +182,11 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Closes the connection at once, even if something is still to be sent."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._transport is None:
+            return
+        if self.reader.status is not None:  # the other end has the request, and gets an end instead of a reset
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, FINISHING)
+        self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport."""

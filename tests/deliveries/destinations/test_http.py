@@ -584,6 +584,22 @@ async def test_after_an_answer_whose_end_is_uncertain_its_connection_is_not_used
     assert seen.connections == 2
 
 
+async def test_nothing_more_of_a_request_is_sent_after_it_was_given_up():
+    body = bytes(64 * 1024)  # the kernel takes all of it, and this consumer's end little
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/in"
+        outcome = await send(url, timeout=0.5, claim=new_claim(body=body))
+        assert outcome.result is AttemptResult.TIMED_OUT
+        taken, _ = listener.accept()
+        with taken:
+            taken.recv(len(body) + 4096, socket.MSG_WAITALL)  # what had arrived
+            with pytest.raises(ConnectionResetError):
+                taken.recv(1)
+
+
 async def test_a_kept_connection_is_closed_after_a_while(monkeypatch):
     monkeypatch.setattr(connections, "KEEP_ALIVE", timedelta(0))
     async with kept_consumer(KEPT, KEPT) as seen:
