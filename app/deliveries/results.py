@@ -64,12 +64,20 @@ async def record(
         The attempts whose deliveries are now dead, and the claims that are left.
     """
     held = {(claim.delivery_id, claim.attempt) for claim in claims if claim.worker == worker}
-    # After its claim has run out, another worker may have claimed it; then only a success counts, and ends that claim.
-    counting = [each for each in ended if _key(each) in held or _delivers(each)]
+    # Of an attempt whose claim has run out only a success counts; and not yet, while the delivery is being sent again:
+    # the next one of its reference must not overtake it.
+    again = {claim.delivery_id for claim in claims if claim.ends_at > now}
+    counting = [
+        each for each in ended if _key(each) in held or (_delivers(each) and each.claim.delivery_id not in again)
+    ]
+    earlier = await _delivered_before(connection, counting)
     begun = {claim.delivery_id: claim.attempt for claim in claims}
     over = {attempt.claim.delivery_id for attempt in counting}
     await release(connection, limits.name, over & begun.keys())
-    changes = [(attempt, _became(attempt, now=now)) for attempt in counting]
+    changes = [
+        (attempt, delivered(now=now) if attempt.claim.delivery_id in earlier else _became(attempt, now=now))
+        for attempt in counting
+    ]
     values = [_values(attempt, change, begun.get(attempt.claim.delivery_id, 0)) for attempt, change in changes]
     first = {_key(attempt) for attempt in counting if attempt.claim.attempt == 1 and _delivers(attempt)} & held
     if changes:
@@ -116,6 +124,15 @@ async def _keep(connection: AsyncConnection, attempts: Sequence[dict[str, Any]])
     key = (Attempt.delivery_id, Attempt.number)
     late = insert.on_conflict_do_update(index_elements=key, set_=known, where=Attempt.duration_ms.is_(None))
     await connection.execute(late, attempts)
+
+
+async def _delivered_before(connection: AsyncConnection, ended: Sequence[Ended]) -> set[UUID]:
+    """The deliveries of failed attempts that an earlier attempt delivered, as became known after its claim ran out."""
+    failed = {each.claim.delivery_id for each in ended if each.claim.attempt > 1 and not _delivers(each)}
+    if not failed:
+        return set()
+    known = (Attempt.delivery_id.in_(failed), Attempt.result == AttemptResult.DELIVERED.value)
+    return set(await connection.scalars(select(Attempt.delivery_id).where(*known)))
 
 
 async def _erased(connection: AsyncConnection, late: Sequence[Ended]) -> set[UUID]:

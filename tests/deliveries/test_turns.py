@@ -380,10 +380,33 @@ async def test_a_success_of_a_claim_that_ran_out_still_counts(workers):
     workers.wait(30)
     again = await until_claimed(workers, worker="two")
     await workers.turn(workers.ended(late), worker="one")
-    assert await statuses(workers) == ["delivered"]
     await workers.turn(workers.ended(again, 500), worker="two")
     assert await statuses(workers) == ["delivered"]
     assert [(each.number, each.status) for each in await workers.attempts()] == [(1, 200), (2, 500)]
+
+
+@pytest.mark.parametrize("again", ["two", "one"], ids=["another worker's", "its own"])
+async def test_a_success_of_a_claim_that_ran_out_lets_the_next_event_wait_for_the_attempt_under_way(workers, again):
+    for _ in range(2):
+        await workers.store("A")
+    await workers.dispatch()
+    (late,) = (await workers.turn(worker="one")).claims
+    workers.wait(30)
+    under_way = await until_claimed(workers, worker=again)
+    assert (await workers.turn(workers.ended(late), worker="one")).claims == []
+    assert (await workers.turn(worker="three")).claims == []
+    (second,) = (await workers.turn(workers.ended(under_way), worker=again)).claims
+    assert (await statuses(workers), second.attempt) == (["delivered", "pending"], 1)
+
+
+async def test_a_success_of_a_claim_that_ran_out_counts_at_once_if_nobody_sends_it_again(workers):
+    await workers.store("A")
+    await workers.dispatch()
+    (late,) = (await workers.turn(worker="one")).claims
+    workers.wait(30)
+    await workers.turn(worker="two")
+    await workers.turn(workers.ended(late), worker="one")
+    assert await statuses(workers) == ["delivered"]
 
 
 @pytest.mark.parametrize("again", ["two", "one"], ids=["another worker's", "its own"])
