@@ -115,14 +115,23 @@ async def readiness(client: httpx2.AsyncClient, status: int) -> httpx2.Response:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="attack and measure for minutes instead of seconds")
+    parser.addoption("--record", action="store_true", help="write the tables of faults into their pages of docs/")
+    parser.addoption("--seed", type=int, help="the seed of the faults in tests/e2e/test_soak.py; a new one by default")
+    parser.addoption("--minutes", type=float, default=30, help="how long that test lasts with --long")
     parser.addoption("--screenshots", metavar="FOLDER", help="write a picture of each page of the console there")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks tests as slow that need processes: a PostgreSQL server, or what tests/e2e starts.
+
+    Those marked as long are left out, unless `--long` is given.
 
     They come first, those of tests/e2e before the others: many short ones at the end keep all workers busy.
     """
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         callspec = getattr(item, "callspec", None)
         fixtures = set(getattr(item, "fixturenames", ()))

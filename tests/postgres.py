@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -23,24 +23,36 @@ class Server:
     """A PostgreSQL server in a folder of its own, which can be killed and started again."""
 
     def __init__(
-        self, folder: Path, options: Mapping[str, str], environment: Mapping[str, str], data: Path | None = None
+        self,
+        folder: Path,
+        options: Mapping[str, str],
+        environment: Mapping[str, str],
+        *,
+        data: Path | None = None,
+        address: str = "127.0.0.1",
+        there: Callable[..., list[str]] | None = None,
     ) -> None:
         self._binaries = Path(POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)])
         self._data = data or folder / "data"
         self._log = folder / "log"
         self._options = options
         self._environment = {**os.environ, **environment}
-        self._user = _unprivileged() if os.geteuid() == 0 else None
+        self._user = unprivileged() if os.geteuid() == 0 else None
+        self._there = there
+        self.address = address
         self.port = _free_port()
         if self._user:
             shutil.chown(folder, self._user)
             if data:
                 shutil.chown(data, self._user)
-            self._make_reachable(folder)
+            self._binaries = readable(self._binaries, folder, self._user)
         self._run("initdb", "-D", str(self._data), "-U", "priohook", "--auth=trust", "-E", "UTF8", "--no-sync")
+        if there:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql://priohook@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://priohook@{self.address}:{self.port}/{database}"
 
     @property
     def pid(self) -> int:
@@ -49,7 +61,7 @@ class Server:
     def start(self) -> None:
         options = {
             "port": str(self.port),
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.address,
             "unix_socket_directories": "",
             **self._options,
         }
@@ -88,21 +100,13 @@ class Server:
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
 
-    def _make_reachable(self, folder: Path) -> None:
-        """Copies the programs if the server's user cannot read them: the virtual environment may belong to root."""
-        try:
-            subprocess.run(
-                [self._binaries / "initdb", "--version"], user=self._user, cwd="/", capture_output=True, check=True
-            )
-        except PermissionError:
-            copy = folder / "programs"
-            shutil.copytree(self._binaries.parent, copy, symlinks=True)
-            self._binaries = copy / self._binaries.name
-
     def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._binaries / program), *arguments]
+        if self._there and self._user:  # only root may go there
+            command = self._there("setpriv", "--reuid", self._user, "--clear-groups", "--", *command)
         done = subprocess.run(
-            [str(self._binaries / program), *arguments],
-            user=self._user,
+            command,
+            user=None if self._there else self._user,
             cwd="/",
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -117,15 +121,25 @@ class Server:
 
 @contextmanager
 def server(
-    *, durable: bool = False, environment: Mapping[str, str] | None = None, data: Path | None = None
+    *,
+    durable: bool = False,
+    environment: Mapping[str, str] | None = None,
+    data: Path | None = None,
+    address: str = "127.0.0.1",
+    there: Callable[..., list[str]] | None = None,
 ) -> Iterator[Server]:
     """A running server, which is removed at the end. Unless it is `durable`, it does not fsync.
 
-    `data` is an empty folder for its files, such as a small disk.
+    Args:
+        durable: Whether it waits for the disk.
+        environment: More of its environment.
+        data: An empty folder for its files, such as a small disk.
+        address: Where it listens.
+        there: Gives the command line that runs a command on its host, if that is another one.
     """
     with tempfile.TemporaryDirectory(prefix="priohook-postgres-") as folder:
         options = {} if durable else {"fsync": "off"}
-        running = Server(Path(folder), options, environment or {}, data)
+        running = Server(Path(folder), options, environment or {}, data=data, address=address, there=there)
         running.start()
         try:
             yield running
@@ -134,8 +148,20 @@ def server(
                 running.stop("immediate")
 
 
-def _unprivileged() -> str:
+def unprivileged() -> str:
+    """The user who runs PostgreSQL for root."""
     return next(name for name in ("postgres", "nobody") if _exists(name))
+
+
+def readable(programs: Path, folder: Path, user: str) -> Path:
+    """The programs, copied to the folder if the user cannot read them: the virtual environment may belong to root."""
+    try:
+        subprocess.run([programs / "initdb", "--version"], user=user, cwd="/", capture_output=True, check=True)
+    except PermissionError:
+        copy = folder / "programs"
+        shutil.copytree(programs.parent, copy, symlinks=True)
+        return copy / programs.name
+    return programs
 
 
 def _exists(name: str) -> bool:

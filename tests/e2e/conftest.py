@@ -21,6 +21,8 @@ import pytest
 
 from app.database import engines, migrations, schema
 from tests.conftest import CLIENTS, WEBHOOK, basic_header
+from tests.e2e.faults import CannotRun
+from tests.e2e.tables import TABLES
 
 LISTENS = "priohook listens at "
 SIMULATED = "The simulated Prioticket answers at "
@@ -78,6 +80,10 @@ class Served:
         """What it has written to standard error so far."""
         self._stderr.seek(0)
         return self._stderr.read()
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
 
     def end_of_banner(self) -> None:
         """Reads standard output until the credentials were printed."""
@@ -210,9 +216,13 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def new_event() -> bytes:
+def new_event(reference: str = "P1") -> bytes:
     """The body of an event that no other test sends."""
-    notification = {"notification_id": str(uuid4()), "notification_event": "ORDER_CREATE", "notification_item_id": "P1"}
+    notification = {
+        "notification_id": str(uuid4()),
+        "notification_event": "ORDER_CREATE",
+        "notification_item_id": reference,
+    }
     return json.dumps({"api_version": "3.8", "data": {"kind": "notification", "notification": notification}}).encode()
 
 
@@ -329,10 +339,10 @@ def simulated(tmp_path: Path) -> Iterator[Callable[..., Simulated]]:
 
 
 @contextmanager
-def empty_database(server_url: str) -> Iterator[str]:
-    """A new database without tables, dropped at the end."""
+def empty_database(server_url: str, *, like: str = "template1") -> Iterator[str]:
+    """A new database with the tables and rows of another one, by default none, dropped at the end."""
     name = f"priohook_{uuid4().hex}"
-    asyncio.run(_execute(server_url, f"CREATE DATABASE {name}"))
+    asyncio.run(_execute(server_url, f"CREATE DATABASE {name} TEMPLATE {like}"))
     yield server_url.rpartition("/")[0] + "/" + name
     asyncio.run(_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)"))
 
@@ -341,6 +351,16 @@ async def _execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(statement)
     await connection.close()
+
+
+@contextmanager
+def unless_it_cannot(record_property: Callable[[str, object], None], table: str, **row: str) -> Iterator[None]:
+    """Notes in a table that this machine cannot make the fault."""
+    try:
+        yield
+    except CannotRun as reason:
+        record_property(table, {**row, "not run": str(reason)})
+        pytest.skip(f"not run: {reason}")
 
 
 @pytest.fixture
@@ -357,41 +377,19 @@ def migrate(url: str) -> None:
     asyncio.run(run())
 
 
-COLUMNS = {
-    "fault": "fault",
-    "database": "database",
-    "requests": "requests",
-    "acknowledged": "acknowledged",
-    "lost": "lost",
-    "duplicated": "duplicated rows",
-    "copies": "retries of stored events",
-    "recovery": "seconds to recover",
-}
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the table of faults from what the tests recorded, whether they passed or not."""
+    """Prints the tables of faults from what the tests recorded, whether they passed or not."""
     found = terminalreporter.stats.values()
-    reports = [report for reports in found for report in reports if hasattr(report, "when")]
-    rows = [
-        value
+    properties = [
+        recorded
+        for reports in found
         for report in reports
-        if report.when == "call"
-        for name, value in report.user_properties
-        if name == "durability"
+        if getattr(report, "when", None) == "call"
+        for recorded in report.user_properties
     ]
-    if not rows:
-        return
-    terminalreporter.section("what dies, and nothing is lost")
-    table = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
-    widths = [max(len(row[place]) for row in table) for place in range(len(COLUMNS))]
-    for row, source in zip(table, [{}, *rows], strict=True):
-        reason = f"  not run: {source['not run']}" if "not run" in source else ""
-        terminalreporter.write_line(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + reason
-        )
-
-
-def _cell(row: dict[str, Any], key: str) -> str:
-    value = row.get(key, "")
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    for name, table in TABLES.items():
+        if rows := [row for kind, row in properties if kind == name]:
+            terminalreporter.section(table.title)
+            terminalreporter.write("".join(f"{line}\n" for line in table.lines(rows)))
+            if terminalreporter.config.getoption("--record") and table.page:
+                table.record(rows)

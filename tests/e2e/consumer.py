@@ -1,8 +1,9 @@
 """A consumer of events that fails when it is told to, and remembers the requests it got."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from threading import Thread
 from time import monotonic, sleep, time
@@ -42,13 +43,17 @@ class Consumer:
 
     answer: "Callable[[str, int], int | str]" = lambda reference, number: 200  # noqa: ARG005
     port: int = 0
+    address: str = "127.0.0.1"
+    inside: "Callable[[], AbstractContextManager[None]]" = nullcontext
+    """In which it makes its socket: on a host of its own."""
+
     seen: list[Seen] = field(default_factory=list)
     _loop: "asyncio.AbstractEventLoop | None" = None
     _runner: "web.AppRunner | None" = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/in"
+        return f"http://{self.address}:{self.port}/in"
 
     def delivered(self) -> list[Seen]:
         """The requests that were answered 200, in order."""
@@ -92,8 +97,10 @@ class Consumer:
         app.router.add_post("/in", self._take)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-        self.port = self._runner.addresses[0][1]
+        with self.inside():
+            listener = socket.create_server((self.address, self.port))
+        await web.SockSite(self._runner, listener).start()
+        self.port = listener.getsockname()[1]
 
     async def _stop(self) -> None:
         if self._runner:

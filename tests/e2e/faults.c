@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ int fdatasync(int file) {
     return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(file);
 }
 
-/* How many seconds the file FAULT_CLOCK sets the clock back. */
+/* How many seconds the file FAULT_CLOCK sets the clock back; fewer than none are ahead. */
 static long set_back(void) {
     const char *path = getenv("FAULT_CLOCK");
     char digits[21] = {0};
@@ -50,5 +51,15 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
         now->tv_sec -= set_back();
         errno = before;
     }
+    return failed;
+}
+
+/* PostgreSQL's clock. */
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec exact;
+    (void)zone;
+    int failed = clock_gettime(CLOCK_REALTIME, &exact);
+    now->tv_sec = exact.tv_sec;
+    now->tv_usec = exact.tv_nsec / 1000;
     return failed;
 }

@@ -43,6 +43,13 @@ class Preloaded:
         finally:
             self._fsync.unlink()
 
+    def ahead(self, seconds: int) -> dict[str, str]:
+        """The environment of a process whose clock is ahead by so much, or behind if it is negative."""
+        clock = self._clock.with_name(f"clock{seconds:+d}")
+        clock.write_text(str(-seconds))
+        clock.chmod(0o644)
+        return self.environment | {"FAULT_CLOCK": str(clock)}
+
     @contextmanager
     def clock_set_back(self, seconds: int) -> Iterator[None]:
         prepared = self._clock.with_suffix(".new")

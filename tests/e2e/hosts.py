@@ -1,13 +1,14 @@
 """Hosts of a network that a test makes for itself: namespaces on one bridge, each with an address of its own."""
 
+import ctypes
 import os
 import random
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import NamedTuple
 
 from tests.e2e.faults import CannotRun
@@ -30,6 +31,27 @@ class Host(NamedTuple):
         """The command line that runs this command on the host."""
         return ["ip", "netns", "exec", self.name, *map(str, command)]
 
+    @property
+    def outside(self) -> str:
+        """The address at which this host reaches the test's own process."""
+        return self.address.rpartition(".")[0] + ".1"
+
+    def ask(self, name_server: str) -> None:
+        """Lets what is started here from now on ask a name server."""
+        folder = CONFIGURATIONS / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "resolv.conf").write_text(f"nameserver {name_server}\n")
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The sockets that this thread makes are the host's, and stay so. Nothing may be awaited meanwhile."""
+        with Path("/proc/thread-self/ns/net").open() as before, Path("/run/netns", self.name).open() as here:
+            _enter(here.fileno())
+            try:
+                yield
+            finally:
+                _enter(before.fileno())
+
     def unplug(self) -> None:
         """Lets nobody reach it any more, without telling anybody."""
         _ip("link", "set", self.cable, "down")
@@ -50,8 +72,27 @@ class Host(NamedTuple):
 
     def kill(self) -> None:
         """Ends all processes that run there, as a loss of power would."""
-        for process in _ip("netns", "pids", self.name).split():
-            os.kill(int(process), SIGKILL)
+        self._signal(SIGKILL)
+
+    def freeze(self) -> None:
+        """Stops all processes that run there. Their connections stay, and the kernel still accepts new ones."""
+        self._signal(SIGSTOP)
+
+    def thaw(self) -> None:
+        """Ends `freeze`."""
+        self._signal(SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        signalled: set[str] = set()
+        while new := set(_ip("netns", "pids", self.name).split()) - signalled:  # one may have begun another meanwhile
+            for process in new:
+                with suppress(ProcessLookupError):
+                    os.kill(int(process), number)
+            signalled |= new
+
+
+CONFIGURATIONS = Path("/etc/netns")
+"""What is in the folder of a host's name there takes the place of files in /etc (ip-netns(8))."""
 
 
 @contextmanager
@@ -77,6 +118,7 @@ def network(*names: str) -> Iterator[list[Host]]:
             host = Host(f"{bridge}-{name}", f"{net}.{number}", f"{bridge}-{number}")
             _ip("netns", "add", host.name)
             stack.callback(_ip, "netns", "del", host.name)
+            stack.callback(shutil.rmtree, CONFIGURATIONS / host.name, ignore_errors=True)
             stack.callback(host.kill)
             _ip("link", "add", host.cable, "type", "veth", "peer", "name", "eth0", "netns", host.name)
             _ip("link", "set", host.cable, "master", bridge, "up")
@@ -87,6 +129,11 @@ def network(*names: str) -> Iterator[list[Host]]:
             _ip("-n", host.name, "rule", "del", "priority", "0")  # so that a rule of `part` can come before it
             hosts.append(host)
         yield hosts
+
+
+def _enter(namespace: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, 0):
+        raise OSError(ctypes.get_errno(), "setns failed")
 
 
 def _both_ways(host: Host, others: tuple[Host, ...]) -> Iterator[tuple[Host, Host]]:

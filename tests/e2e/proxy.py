@@ -1,4 +1,4 @@
-"""A TCP proxy between the receiver and PostgreSQL that makes faults."""
+"""A TCP proxy that makes faults, such as those between a receiver and PostgreSQL."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ class Proxy:
     """Passes bytes on; use as `async with Proxy(port).running()`.
 
     Attributes:
-        port: Where it listens on 127.0.0.1.
+        port: Where it listens.
         delay: Seconds that every answer is held back.
         refusing: Whether new connections are reset at once.
         losing_answers: Whether the answer to a batch is dropped and its connection reset. The server has committed, but
@@ -28,8 +28,9 @@ class Proxy:
         cut: How many batches were cut so far.
     """
 
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+    def __init__(self, target_port: int, *, target: str = "127.0.0.1", address: str = "127.0.0.1") -> None:
+        self._target = (target, target_port)
+        self.address = address
         self._open: set[asyncio.StreamWriter] = set()
         self._passing = asyncio.Event()
         self._passing.set()
@@ -43,7 +44,7 @@ class Proxy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connected, self.address, 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -80,7 +81,7 @@ class Proxy:
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target_port)
+            from_server, to_server = await asyncio.open_connection(*self._target)
         except ConnectionError:
             return
         self._open.add(to_server)

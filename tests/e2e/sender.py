@@ -1,9 +1,11 @@
 """A busy sender that behaves as Prioticket does, and what became of its events."""
 
 import asyncio
+import json
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from secrets import token_hex
 from time import monotonic
@@ -25,22 +27,38 @@ PATIENCE = 600.0  # seconds; a bound for a slow machine, never waited for
 class Sender:
     """Sends new events on all connections, each with the same bytes until it gets a 200.
 
+    Each connection sends events of one order, one after another.
+
     Attributes:
-        address: Where the receiver listens; may change while it runs.
-        accepted: The `Event-Id` that came with the 200 of each body.
+        addresses: Where receivers listen; may change while it runs. After a failure, a connection takes the next one.
+        accepted: The `Event-Id` that came with the 200 of each body, in the order of the answers.
+        accepted_at: When each 200 came, by `monotonic`.
         sent: Every body that was sent.
         answers: How often each status was seen.
         broken: How many requests got no answer.
         recoveries: Seconds from the end of each fault to the next 200.
     """
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.address = address
+    def __init__(
+        self,
+        *addresses: tuple[str, int],
+        connections: int = CONNECTIONS,
+        rest: float = 0.0,
+        stays: bool = False,
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`stays` keeps each connection with its receiver; sockets are made in `inside`, on a host of their own."""
+        self.addresses = addresses
         self.accepted: dict[bytes, str] = {}
+        self.accepted_at: list[float] = []
         self.sent: set[bytes] = set()
         self.answers: Counter[int] = Counter()
         self.broken = 0
         self.recoveries: list[float] = []
+        self._connections = connections
+        self._rest = rest  # seconds between a 200 and the next event
+        self._stays = stays
+        self._inside = inside
         self._ending = False
         self._changed = asyncio.Event()
 
@@ -51,7 +69,8 @@ class Sender:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Sends. At the end, sends no new events and waits until each event has got its 200."""
-        connections = [asyncio.create_task(self._send()) for _ in range(CONNECTIONS)]
+        self._ending = False
+        connections = [asyncio.create_task(self._send(place)) for place in range(self._connections)]
         try:
             yield self
             self._ending = True
@@ -80,27 +99,34 @@ class Sender:
         await self.more(200)
         self.recoveries.append(monotonic() - ended)
 
-    async def _send(self) -> None:
-        connection = Connection()
+    async def _send(self, place: int) -> None:
+        connection = Connection(self._inside)
+        failures = place
         try:
             while not self._ending:
-                body = _event(len(self.sent))
+                body = _event(len(self.sent), f"P{place}")
                 self.sent.add(body)
-                while not await self._accepted(connection, body):  # noqa: ASYNC110 - it does not look, it sends
+                while not await self._accepted(connection, body, failures):
+                    if len(self.addresses) > 1 and not self._stays:
+                        failures += 1
+                        connection.close()
                     await asyncio.sleep(PAUSE)
+                await asyncio.sleep(self._rest)
         finally:
             connection.close()
 
-    async def _accepted(self, connection: "Connection", body: bytes) -> bool:
+    async def _accepted(self, connection: "Connection", body: bytes, failures: int) -> bool:
+        address = self.addresses[failures % len(self.addresses)]
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                status, event_id = await connection.post(self.address, body)
-        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+                status, event_id = await connection.post(address, body)
+        except (OSError, asyncio.IncompleteReadError):
             connection.close()
             self.broken += 1
             return False
         if status == 200:
             self.accepted[body] = event_id
+            self.accepted_at.append(monotonic())
         self.answers[status] += 1
         self._changed.set()
         return status == 200
@@ -109,13 +135,22 @@ class Sender:
 class Connection:
     """A connection to the receiver, which is opened again after an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, inside: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._inside = inside
         self._opened: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, address: tuple[str, int], body: bytes) -> tuple[int, str]:
         """The status of the answer, and the event's id if there is one."""
         if self._opened is None:
-            self._opened = await asyncio.open_connection(*address)
+            with self._inside():
+                made = socket.socket()
+            made.setblocking(False)
+            try:
+                await asyncio.get_running_loop().sock_connect(made, address)
+            except BaseException:
+                made.close()
+                raise
+            self._opened = await asyncio.open_connection(sock=made)
         reader, writer = self._opened
         writer.write(request(body))
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
@@ -180,7 +215,12 @@ async def outcome_of(sender: Sender, url: str, *, by_id: bool = True) -> Outcome
     )
 
 
-def _event(number: int) -> bytes:
+def reference_of(body: bytes) -> str:
+    """The reference of an event that a sender sent."""
+    return str(json.loads(body)["data"]["notification"]["notification_item_id"])
+
+
+def _event(number: int, reference: str) -> bytes:
     """A new event, between the size of a notification and that of a large order."""
     size = number * 997 % LARGEST_BODY_BYTES
-    return new_event()[:-1] + b', "extra": "\xc3\xa9' + token_hex(size // 2).encode() + b'"}\n'
+    return new_event(reference)[:-1] + b', "extra": "\xc3\xa9' + token_hex(size // 2).encode() + b'"}\n'

@@ -10,7 +10,8 @@ import pytest
 
 from tests.e2e.conftest import configured, dial, environment_for, migrate, new_event, request
 from tests.e2e.consumer import Consumer
-from tests.e2e.test_deliveries import Working, send
+from tests.e2e.test_deliveries import send
+from tests.e2e.working import Working
 
 PATIENCE = 180.0  # seconds
 

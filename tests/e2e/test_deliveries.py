@@ -3,12 +3,10 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
 from time import monotonic, sleep
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,52 +22,10 @@ from app.deliveries.tables import Delivery
 from tests.conftest import WEBHOOK
 from tests.e2e.conftest import ENDS_WITHIN, Served, configured, dial, environment_for, request
 from tests.e2e.consumer import PATIENCE, Consumer
+from tests.e2e.working import Working
 
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LOST_WAIT = 180.0  # seconds; a delivery that lost three workers in a row may be put off by 5, 15 and 45 of them
-
-
-class Working:
-    """A `priohook worker` in a process of its own."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._log = (folder / f"worker-{uuid4().hex}").open("w+")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "app", "worker"], cwd=folder, env=environment, stderr=self._log, text=True
-        )
-        self.pid = self._process.pid
-
-    @property
-    def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
-
-    def until_started(self) -> None:
-        ends = monotonic() + ENDS_WITHIN
-        while "worker_started" not in self.log:
-            assert self._process.poll() is None, self.log
-            assert monotonic() < ends, self.log
-            sleep(0.01)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def tell(self) -> None:
-        """Tells it to end, and does not wait."""
-        self._process.send_signal(SIGTERM)
-
-    def end(self) -> int:
-        if self._process.poll() is None:
-            self.tell()
-        return self._process.wait(ENDS_WITHIN)
-
-    def wait(self) -> int:
-        return self._process.wait(ENDS_WITHIN)
-
-    def close(self) -> None:
-        self.end()
-        self._log.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +26,18 @@ from app.database import engines
 from app.database.engines import is_sqlite, sqlite_path
 from app.events.tables import Event
 from tests import postgres
-from tests.e2e.conftest import Served, configured, dial, empty_database, environment_for, migrate, new_event, request
-from tests.e2e.faults import CannotRun, Preloaded, preloaded, small_disk
+from tests.e2e.conftest import (
+    Served,
+    configured,
+    dial,
+    empty_database,
+    environment_for,
+    migrate,
+    new_event,
+    request,
+    unless_it_cannot,
+)
+from tests.e2e.faults import Preloaded, preloaded, small_disk
 from tests.e2e.load import allow_open_files, post_until_it_ends, stored
 from tests.e2e.proxy import Proxy
 from tests.e2e.sender import PATIENCE, Sender, outcome_of
@@ -72,7 +82,7 @@ class Trial:
 
     async def restart(self) -> None:
         await asyncio.to_thread(self.receiver.start)
-        self.sender.address = self.receiver.served.address
+        self.sender.addresses = (self.receiver.served.address,)
 
     async def kill_receiver(self) -> None:
         """A fault that lasts from the death to the end of the restart."""
@@ -135,15 +145,7 @@ def trial(tmp_path: Path, record_property: Callable[[str, object], None]):
 def not_run(record_property: Callable[[str, object], None]):
     """`with not_run("full disk", "SQLite"):` notes in the table that this machine cannot make the fault."""
 
-    @contextmanager
-    def not_run(fault: str, kind: str) -> Iterator[None]:
-        try:
-            yield
-        except CannotRun as reason:
-            record_property("durability", {"fault": fault, "database": kind, "not run": str(reason)})
-            pytest.skip(f"not run: {reason}")
-
-    return not_run
+    return lambda fault, kind: unless_it_cannot(record_property, "durability", fault=fault, database=kind)
 
 
 @pytest.fixture(scope="module")

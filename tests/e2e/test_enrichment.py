@@ -26,7 +26,8 @@ from app.simulator.faults import parse_fault
 from app.simulator.registered import Registered
 from tests.e2e.conftest import configured, environment_for
 from tests.e2e.consumer import PATIENCE, Consumer
-from tests.e2e.test_deliveries import Working, send
+from tests.e2e.test_deliveries import send
+from tests.e2e.working import Working
 
 ORDERS, COPIES = 100, 10
 API_SECRET = "not-a-real-secret-of-the-api"

@@ -22,7 +22,8 @@ from app.database import engines
 from app.events.tables import Event as StoredEvent
 from tests.e2e.conftest import ENDS_WITHIN, Served, configured, dial, environment_for, request
 from tests.e2e.consumer import Consumer
-from tests.e2e.test_deliveries import Working, delivering, everything_arrived, stored
+from tests.e2e.test_deliveries import delivering, everything_arrived, stored
+from tests.e2e.working import Working
 
 SENDERS = 4
 ORDERS = 20

@@ -31,9 +31,10 @@ from tests.e2e.consumer import Consumer
 from tests.e2e.faults import CannotRun
 from tests.e2e.load import stored
 from tests.e2e.sender import ANSWER_WITHIN, PATIENCE, PAUSE, Connection
-from tests.e2e.test_deliveries import Working, delivering, in_order
+from tests.e2e.test_deliveries import delivering, in_order
 from tests.e2e.test_deliveries import stored as rows_of
 from tests.e2e.test_durability import not_run, readiness  # noqa: F401
+from tests.e2e.working import Working
 
 PREVIOUS = "cd316b2bdb7d878286c228dbc3f28dd1c1611aa1"
 """The last commit of the release before this one: the newest of `main` whose migrations end with `ENDED_WITH`."""
