@@ -81,7 +81,11 @@ def test_the_api_knows_each_field(each):
 def test_all_files_are_used():
     used = {*KUSTOMIZATION["resources"], *KUSTOMIZATION["configMapGenerator"][0]["files"]}
     assert used | {"kustomization.yaml", "secret.example.yaml"} == {path.name for path in FOLDER.iterdir()}
-    assert {each["metadata"]["namespace"] for each in OBJECTS.values() if each["kind"] != "Namespace"} <= {"priohook"}
+    assert (
+        KUSTOMIZATION["namespace"]
+        == EXAMPLE["metadata"]["namespace"]
+        == OBJECTS["Namespace priohook"]["metadata"]["name"]
+    )
 
 
 def test_the_image_is_of_this_version():

@@ -53,6 +53,7 @@ def test_the_unit_leaves_little_of_the_system_to_whoever_breaks_in(installed):
     done = analyze("security", "--offline=yes", "--json=short", f"--threshold={MOST_EXPOSED * 10:.0f}", installed)
     exposed = [each for each in json.loads(done.stdout) if float(each["exposure"] or 0) > 0.1]
     assert done.returncode == 0, exposed
+    assert f"less than {MOST_EXPOSED}," in DOCS
 
 
 @pytest.mark.parametrize("instance", INSTANCES)

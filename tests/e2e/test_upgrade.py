@@ -43,7 +43,7 @@ ENDED_WITH = "0021"
 ORDERS = 8
 GAP = 0.1  # seconds between two events of an order, so that the load is bounded
 WARM = 40  # events before and after each step
-ROUNDS, LONG_ROUNDS = 1, 10
+ROUNDS, LONG_ROUNDS = 1, 5
 
 
 class Release(NamedTuple):
