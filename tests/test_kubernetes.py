@@ -25,8 +25,8 @@ from tests.test_application import application
 
 FOLDER = PROJECT / "deploy" / "kubernetes"
 DOCS = page("operating").partition("## Kubernetes\n")[2].partition("\n## ")[0]
-API_VERSION = "1.34"
-"""Of the API whose schema the objects are checked with."""
+API_VERSIONS = ["1.32", "1.37"]
+"""Of Kubernetes: the oldest and the newest that the objects are checked with."""
 
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 EXAMPLE = yaml.safe_load((FOLDER / "secret.example.yaml").read_text())
@@ -74,8 +74,9 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 
 
 @pytest.mark.parametrize("each", [*OBJECTS.values(), EXAMPLE], ids=[*OBJECTS, "Secret"])
-def test_the_api_knows_each_field(each):
-    kubernetes_validate.validate(each, API_VERSION, strict=True)
+@pytest.mark.parametrize("version", API_VERSIONS)
+def test_the_api_knows_each_field(each, version):
+    kubernetes_validate.validate(each, version, strict=True)
 
 
 def test_all_files_are_used():
@@ -227,6 +228,7 @@ def test_receivers_and_workers_have_the_same_settings_and_one_of_each_may_be_awa
 
 
 def test_the_page_names_what_is_there():
+    assert f"Kubernetes {' and '.join(API_VERSIONS)}," in DOCS
     assert set(re.findall(r"deploy/kubernetes/([\w.-]+)", DOCS)) <= {path.name for path in FOLDER.iterdir()}
     assert set(re.findall(r"component=(\w+)", DOCS)) <= {labels(pod)["app.kubernetes.io/component"] for pod in PODS}
     assert set(re.findall(r"job/([\w-]+)", DOCS)) == {"priohook-migrate"}

@@ -11,10 +11,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database import schema
+from app.database.postgres import DatabaseProblem
 
 LOCK_TIMEOUT = timedelta(seconds=1)
 """While a migration waits for a lock, everybody else waits for the migration: a receiver answers 503 after five."""
@@ -33,6 +34,10 @@ MIGRATION_LOCK = 7_092_717_263
 LOOK_EVERY = 0.2  # seconds
 
 
+class MigrationStopped(DatabaseProblem):
+    """A migration could not be finished; what it had not begun is as before."""
+
+
 async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
     """Brings the schema to a revision, newer or older.
 
@@ -40,7 +45,7 @@ async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
     wait while the next one reads all deliveries.
 
     Raises:
-        DBAPIError: a lock was not to be had for a minute, for example because a backup reads the table.
+        MigrationStopped: others used a table all the time, for example a backup; or the connection was lost.
     """
     if engine.dialect.name == "sqlite":
         while await _move_sqlite(engine, revision):
@@ -61,8 +66,8 @@ async def _move_sqlite(engine: AsyncEngine, revision: str) -> bool:
 async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
     """Lets no other process migrate meanwhile.
 
-    The lock is the session's, since CREATE INDEX CONCURRENTLY needs to be outside of a transaction. Who waits for it
-    does not wait inside of a statement: that index would wait for the statement, and the statement for this lock.
+    The lock is the session's, since CREATE INDEX CONCURRENTLY must not be in a transaction. Others ask for it again and
+    again: that index would wait for a statement that waits for the lock.
     """
     lock = {"lock": MIGRATION_LOCK}
     while not await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), lock):
@@ -85,8 +90,18 @@ async def _move_patiently(connection: AsyncConnection, revision: str) -> bool:
         try:
             return await connection.run_sync(lambda each: _move(each, revision))
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE or monotonic() > gives_up:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
                 raise
+            if monotonic() > gives_up:
+                raise MigrationStopped(
+                    "A migration needs a table for a moment, and others, such as a backup, used it for "
+                    f"{PATIENCE.total_seconds():.0f} seconds. pg_stat_activity shows their transactions. Run "
+                    "`priohook migrate` again when they have ended."
+                ) from error
+        except PendingRollbackError as error:  # Alembic's, when it goes on after an index that was not finished
+            raise MigrationStopped(
+                "The connection was lost during a migration. Run `priohook migrate` again: it goes on where it was."
+            ) from error
         await asyncio.sleep(REST.total_seconds())
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import Connection, event, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import migrations, schema
 from app.database.engines import engine_for
-from app.database.migrations import migrate
+from app.database.migrations import MigrationStopped, migrate
 from tests.e2e.conftest import empty_database
 from tests.events.stores import new_event, running
 
@@ -140,7 +139,7 @@ async def test_a_migration_that_was_interrupted_while_it_made_an_index_is_finish
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'virtualxid'"
             )
-            with pytest.raises(SQLAlchemyError):
+            with pytest.raises(MigrationStopped, match="Run `priohook migrate` again"):
                 await interrupted
             assert await connection.fetchval(STATE) is False
     async with engine_for(url) as again, connected(url) as connection:
