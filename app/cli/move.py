@@ -103,8 +103,8 @@ async def _move(settings: Settings, url: str, reason: str | None) -> None:
                 raise TransferProblem(f"The SQLite file was moved to another database: {moved.target}.")
             async with engine_for(url) as new:
                 await leaving.complete(new)
-                await _await_receivers(new, receivers)
-            source.forget_url()
+                if await _have_followed(new, receivers):
+                    source.forget_url()
     await _record(url, shown, reason, step="ended")
     say(f"All is in {shown} now. {sqlite_path(settings.database_url)} takes no changes any more: keep it as a backup.")
     _say_what_to_set(settings)
@@ -234,8 +234,8 @@ async def _resting(source: Source, path: Path) -> AsyncIterator[None]:
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def _await_receivers(new: AsyncEngine, wanted: int) -> None:
-    """Waits until as many receivers use PostgreSQL as used the file."""
+async def _have_followed(new: AsyncEngine, wanted: int) -> bool:
+    """Waits until as many receivers use PostgreSQL as used the file; False if they do not in time."""
     ends = monotonic() + FOLLOW_WITHIN.total_seconds()
     while wanted:
         async with new.connect() as connection:
@@ -243,11 +243,12 @@ async def _await_receivers(new: AsyncEngine, wanted: int) -> None:
         found = sum(each.kind == "receiver" for each in running)
         if found >= wanted:
             say(f"{found} receiver{'s use' if found > 1 else ' uses'} the new database.")
-            return
+            return True
         if monotonic() > ends:
             say(f"Only {found} of {wanted} receivers use the new database. Restart the others with it.", err=True)
-            return
+            return False
         await asyncio.sleep(LOOK_EVERY)
+    return True
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class Handover:
         waiting, self._waiting = self._waiting, []
         self._next = store
         self._refused.set()
-        store.take_over(each for each in waiting if not each.stored.done())
+        store.take_over(each for each in waiting if each.stored.cancelled() or not each.stored.done())
         self.url, self.resting = url, False
 
     def expire(self) -> None:
@@ -111,6 +111,7 @@ class Handover:
     async def _rest(self, seconds: float) -> None:
         """Waits, but not once the file has refused a commit."""
         if self._refused.is_set():
+            self.expire()
             await asyncio.sleep(LOOK_OFTEN / 10)
             return
         with suppress(TimeoutError):

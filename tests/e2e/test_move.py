@@ -5,14 +5,17 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from random import Random
 from signal import SIGINT, SIGKILL, Signals
 from threading import Event, Thread
 from time import monotonic, sleep
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -20,6 +23,7 @@ import pytest
 from app.audit.chain import verify
 from app.database import engines
 from app.events.tables import Event as StoredEvent
+from tests.conftest import TOKEN_KEY, bearer_header
 from tests.e2e.conftest import ENDS_WITHIN, Served, configured, dial, environment_for, request
 from tests.e2e.consumer import Consumer
 from tests.e2e.test_deliveries import delivering, everything_arrived, stored
@@ -29,6 +33,7 @@ SENDERS = 4
 ORDERS = 20
 ENOUGH = 100  # events
 SEED = 16
+SHOWN = 20  # events of a list
 
 
 @pytest.fixture
@@ -88,6 +93,55 @@ class Load:
             sleep(0.01)
 
 
+class Followed:
+    """The stream of events of a server, which is resumed whenever it ends, until `ended` is set.
+
+    Attributes:
+        ids: The ids of its events, in order.
+        streams: How often it was opened.
+    """
+
+    def __init__(self, server: Served) -> None:
+        self.ids: list[str] = []
+        self.streams = 0
+        self.ended = Event()
+        self._address = server.address
+        self._last = ""
+        self._thread = Thread(target=self._follow)
+        self._thread.start()
+
+    def until(self, ids: Collection[str]) -> None:
+        """Waits until as many events have come as there are ids, and ends."""
+        ends = monotonic() + ENDS_WITHIN
+        while len(self.ids) < len(ids) and monotonic() < ends:
+            sleep(0.01)
+        self.ended.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        since = quote((datetime.now(UTC) - timedelta(hours=1)).isoformat())
+        while not self.ended.is_set():
+            connection = HTTPConnection(*self._address, timeout=1)
+            with closing(connection), suppress(OSError, HTTPException):
+                resumed = {"Last-Event-ID": self._last} if self._last else {}
+                connection.request("GET", f"/api/events/stream?since={since}", headers=bearer_header() | resumed)
+                response = connection.getresponse()
+                self.streams += 1
+                self._read(response)
+
+    def _read(self, response: HTTPResponse) -> None:
+        place = ""
+        for line in response:
+            name, _, value = line.decode().strip().partition(":")
+            if name == "id":
+                place = value.strip()
+            elif name == "data" and place:
+                self.ids.append(json.loads(value)["id"])
+                self._last = place
+            if self.ended.is_set():
+                return
+
+
 class Moving:
     """A `priohook move` in a process of its own."""
 
@@ -136,8 +190,10 @@ def test_everything_moves_under_load_though_the_move_is_killed_again_and_again( 
     sqlite_url, empty_postgres_url, serve, priohook, move, consumer, long, record_property
 ):
     settings = delivering(sqlite_url, consumer, timeout=60)  # however busy the machine is, no attempt is repeated
+    settings["token_keys"] = json.dumps([TOKEN_KEY])
     server = serve(with_worker=True, **settings)
     load, random = Load(), Random(SEED)  # noqa: S311 - points in time are no secret
+    followed = Followed(server)
     with load.running(server):
         load.more()
         for number in range(20 if long else 2):
@@ -161,6 +217,9 @@ def test_everything_moves_under_load_though_the_move_is_killed_again_and_again( 
     with dial(server) as wire:
         again = wire.send(request(body)).reply()
     assert (again.status, again.headers["event-id"]) == (200, first)
+    assert Counter(listed(server)) == Counter(sorted(load.ids.values())[-SHOWN:])
+    followed.until(list(load.ids.values()))
+    assert Counter(followed.ids) == Counter(load.ids.values())
     consumer.until(everything_arrived(consumer, list(load.ids.values())))
     assert set(Counter(each.event_id for each in consumer.seen).values()) == {1}
     asyncio.run(chain_holds(empty_postgres_url))
@@ -192,6 +251,14 @@ def test_a_worker_of_its_own_ends_before_the_switch(  # noqa: PLR0917 - fixtures
     with dial(server) as wire:
         assert wire.send(request(notification("PRI1"))).reply().status == 200
     assert len(asyncio.run(stored(empty_postgres_url, StoredEvent))) == 1
+
+
+def listed(server: Served) -> list[str]:
+    """The ids of the newest events over the API."""
+    with dial(server) as wire:
+        token = "Authorization: " + bearer_header()["Authorization"]
+        reply = wire.send(request(method="GET", target=f"/api/events?limit={SHOWN}", authorization=token)).reply()
+    return [event["id"] for event in json.loads(reply.body)["events"]]
 
 
 async def chain_holds(url: str) -> None:

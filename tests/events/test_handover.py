@@ -1,0 +1,169 @@
+"""A receiver on SQLite whose file is moved to PostgreSQL; here the next database is another SQLite file."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.database.columns import Base
+from app.database.engines import engine_for, sqlite_path
+from app.database.health import Health
+from app.database.leaving import FRESH, Move, Phase
+from app.events.handover import Handover
+from app.events.store import EventStore, StoreFull, StoreUnavailable
+from app.transfer.columns import moving_tables
+from app.transfer.source import Source
+from tests.events.stores import TIMEOUT, new_event, running, writer_for
+
+MOST = 5
+
+
+@pytest.fixture
+def handover() -> Handover:
+    return Handover(most=MOST, timeout=TIMEOUT)
+
+
+@pytest.fixture
+def next_url(tmp_path: Path, migrated_sqlite: Path) -> str:
+    shutil.copy(migrated_sqlite, tmp_path / "next.db")
+    return f"sqlite+aiosqlite:///{tmp_path / 'next.db'}"
+
+
+@asynccontextmanager
+async def leaving(url: str, handover: Handover | None, health: Health | None = None) -> AsyncIterator[EventStore]:
+    store = EventStore(
+        writer_for(url),
+        max_batch=2,
+        max_waiting=100,
+        max_waiting_bytes=1_000_000,
+        timeout=TIMEOUT,
+        successor=handover,
+        health=health,
+    )
+    async with store.running():
+        yield store
+
+
+@pytest.fixture
+def source(sqlite_url: str) -> Any:
+    with closing(Source(sqlite_url, moving_tables(Base.metadata))) as source:
+        source.begin("a-move", target="postgresql://host/db", url="postgresql://nobody@127.0.0.1:1/db")
+        yield source
+
+
+@pytest.fixture
+def moved(source: Source) -> Callable[[], None]:
+    def moved() -> None:
+        with source.writing():
+            source.mark_moved()
+
+    return moved
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110 - another task's doing
+            await asyncio.sleep(0.01)
+
+
+async def test_events_that_come_after_the_switch_wait_and_go_to_the_next_database(
+    sqlite_url, next_url, handover, moved
+):
+    health = Health()
+    async with leaving(sqlite_url, handover, health) as store:
+        await store.append(new_event("before"))
+        moved()
+        events = [new_event(f"after-{number}") for number in range(4)]
+        waiting = [asyncio.create_task(store.append(event)) for event in events]
+        await until(lambda: handover.active)
+        last = new_event("last")
+        waiting.append(asyncio.create_task(store.append(last)))
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in waiting)
+        async with running(next_url) as following:
+            handover.follow(following, next_url)
+            stored = await asyncio.gather(*waiting)
+            later = await store.append(new_event("later"))
+    assert [each.id for each in stored] == [event.id for event in (*events, last)]
+    assert health.problem is None
+    with closing(sqlite3.connect(sqlite_path(next_url))) as connection:
+        assert len(connection.execute("SELECT id FROM events").fetchall()) == len(stored) + 1
+        assert connection.execute("SELECT count(*) FROM events WHERE id = ?", (later.id.bytes,)).fetchone() == (1,)
+
+
+async def test_a_receiver_without_events_notices_the_switch_too(sqlite_url, handover, moved):
+    async with leaving(sqlite_url, handover, Health()):
+        moved()
+        await until(lambda: handover.active)
+
+
+async def test_a_store_that_closes_still_hands_on_what_comes_late(sqlite_url, next_url, handover, moved):
+    async with running(next_url) as following:
+        async with leaving(sqlite_url, handover) as store:
+            moved()
+            handover.follow(following, next_url)
+        event = new_event("late")
+        assert (await store.append(event)).id == event.id
+
+
+async def test_too_many_do_not_wait(handover):
+    handover.take([])
+    waiting = [asyncio.create_task(handover.append(new_event(str(number)))) for number in range(MOST)]
+    await asyncio.sleep(0)
+    with pytest.raises(StoreFull):
+        await handover.append(new_event("one more"))
+    for each in waiting:
+        each.cancel()
+
+
+async def test_who_waits_too_long_is_told():
+    handover = Handover(most=MOST, timeout=timedelta(0))
+    handover.take([])
+    waiting = asyncio.create_task(handover.append(new_event("late")))
+    await asyncio.sleep(0)
+    handover.expire()
+    with pytest.raises(StoreUnavailable):
+        await waiting
+
+
+async def test_without_a_next_database_events_are_refused_and_readiness_says_why(sqlite_url, moved):
+    health = Health()
+    async with leaving(sqlite_url, None, health) as store:
+        moved()
+        with pytest.raises(StoreUnavailable):
+            await store.append(new_event("after"))
+        assert health.problem == "All that was in this SQLite file was moved to PostgreSQL."
+
+
+async def test_a_receiver_that_cannot_use_the_next_database_says_so_while_deliveries_rest(sqlite_url, handover, source):
+    handover.name = "a-receiver"
+    async with engine_for(sqlite_url) as engine:
+        following = asyncio.create_task(handover.until_moved(engine))
+        source.rest(resting=True)
+        with closing(sqlite3.connect(sqlite_path(sqlite_url))) as connection:
+
+            def said() -> list[Any]:
+                return connection.execute("SELECT * FROM priohook_move_receivers").fetchall()
+
+            await until(lambda: bool(said()))
+            ((name, problem),) = said()
+        assert name == "a-receiver"
+        assert "CannotConnect" in problem
+        assert handover.resting
+        source.rest(resting=False)
+        await until(lambda: not handover.resting)
+        following.cancel()
+        await asyncio.wait([following])
+
+
+def test_deliveries_rest_no_longer_than_the_command_lives():
+    move = Move("a-move", "postgresql://host/db", None, Phase.RESTING, beat_at=1000.0)
+    assert move.rests(now=lambda: 1000.0 + FRESH / 2)
+    assert not move.rests(now=lambda: 1000.0 + FRESH)
+    assert not move.rests(now=lambda: 1000.0 - FRESH)
