@@ -26,6 +26,7 @@ from sqlalchemy import text
 from app.database import engines
 from app.database.schema import PACKAGE, known_revisions
 from app.deliveries.tables import Delivery
+from app.server.server import SAME_SIGNAL
 from tests.e2e.conftest import ENDS_WITHIN, Served, environment_for
 from tests.e2e.consumer import Consumer
 from tests.e2e.faults import CannotRun
@@ -34,6 +35,7 @@ from tests.e2e.sender import ANSWER_WITHIN, PATIENCE, PAUSE, Connection
 from tests.e2e.test_deliveries import delivering, in_order
 from tests.e2e.test_deliveries import stored as rows_of
 from tests.e2e.test_durability import not_run, readiness  # noqa: F401
+from tests.e2e.test_worker_beside import until
 from tests.e2e.working import Working
 
 PREVIOUS = "cd316b2bdb7d878286c228dbc3f28dd1c1611aa1"
@@ -41,6 +43,7 @@ PREVIOUS = "cd316b2bdb7d878286c228dbc3f28dd1c1611aa1"
 
 ENDED_WITH = "0021"
 ORDERS = 8
+DELAY = "600"  # seconds, which no test waits for
 GAP = 0.1  # seconds between two events of an order, so that the load is bounded
 WARM = 40  # events before and after each step
 ROUNDS, LONG_ROUNDS = 1, 5
@@ -80,6 +83,12 @@ class Serving:
         if self._worker is not None:
             await asyncio.to_thread(self._worker.until_started)
         return self
+
+    async def leave(self) -> None:
+        """Tells the receiver to end after its delay, which the next signal ends."""
+        self.receiver.signal(SIGTERM)
+        await asyncio.to_thread(until, lambda: readiness(self.receiver) == 503)
+        await asyncio.sleep(2 * SAME_SIGNAL)
 
     async def end(self) -> None:
         """Ends both in good order."""
@@ -268,6 +277,7 @@ async def test_on_postgresql_two_releases_serve_beside_each_other_there_and_back
 ):
     row = {"fault": "upgrade and rollback, both releases at once", "database": "PostgreSQL"}
     old, new = releases(empty_postgres_url, row)
+    new = new._replace(settings=new.settings | {"shutdown_delay": DELAY})
     await old.migrate()
     assert await revision_of(empty_postgres_url) == ENDED_WITH
     with ExitStack() as stack:
@@ -281,6 +291,9 @@ async def test_on_postgresql_two_releases_serve_beside_each_other_there_and_back
                 after = await started(stack, release)
                 orders.use(before.receiver, after.receiver)
                 await orders.more()
+                if release is old:  # the new one ends, and has told its balancer
+                    await before.leave()
+                    await orders.more()
                 orders.use(after.receiver)
                 await before.end()
                 await orders.more()
