@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 PLACE = re.compile(r"\{(\w*)\}")
 PLACES = ("type", "reference")
@@ -13,6 +13,7 @@ PLACES = ("type", "reference")
 LONGEST_NAME = 249
 """Characters: the most of a topic of Kafka's. AMQP's routing keys may have 255, and NATS advises no more."""
 
+SASL = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LONGEST_VALUE = 80  # characters of a type or a reference in a name
 
 
@@ -30,7 +31,8 @@ class Broker(NamedTuple):
 
 NATS = Broker("NATS", "nats", "nats", ("subject",))
 AMQP = Broker("AMQP", "amqp", "aiormq", ("exchange", "routing_key"))
-BROKERS = (NATS, AMQP)
+KAFKA = Broker("Kafka", "kafka", "aiokafka", ("topic",))
+BROKERS = (NATS, AMQP, KAFKA)
 OPTIONS = tuple(option for broker in BROKERS for option in broker.options)
 
 
@@ -47,6 +49,8 @@ SCHEMES: Mapping[str, Scheme] = {
     "tls": Scheme(NATS, tls=True, usual_port=4222),
     "amqp": Scheme(AMQP, tls=False, usual_port=5672),
     "amqps": Scheme(AMQP, tls=True, usual_port=5671),
+    "kafka": Scheme(KAFKA, tls=False, usual_port=9092),
+    "kafka+ssl": Scheme(KAFKA, tls=True, usual_port=9093),
 }
 
 
@@ -61,6 +65,8 @@ class BrokerTarget(NamedTuple):
     password: str | None
     path: str
     """What follows the host: the virtual host of AMQP."""
+    sasl: str
+    """How Kafka is told the password."""
 
 
 def broker_target(url: str) -> BrokerTarget:
@@ -76,8 +82,12 @@ def broker_target(url: str) -> BrokerTarget:
     name, colon, password = credentials.partition(":")
     parts = urlsplit(f"//host{rest[len(authority) :]}")
     path = unquote(parts.path.removeprefix("/"))
-    if parts.query or parts.fragment or (path and broker is not AMQP):
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    sasl = query.pop("sasl", SASL[0]) if broker is KAFKA else SASL[0]
+    if query or parts.fragment or (path and broker is not AMQP):
         raise ValueError(f"has a part after the host that means nothing to {broker.name}: remove it")
+    if sasl not in SASL:
+        raise ValueError(f"has an unknown sasl: use {', '.join(SASL)}")
     if broker is not NATS and at and not colon:  # a token alone is of NATS
         raise ValueError("must have a password after the user, as in user:password@host")
     return BrokerTarget(
@@ -87,6 +97,7 @@ def broker_target(url: str) -> BrokerTarget:
         username=unquote(name) if at else None,
         password=unquote(password) if colon else None,
         path=path,
+        sasl=sasl,
     )
 
 
@@ -118,18 +129,19 @@ def fit_broker(url: str, options: Mapping[str, str | None]) -> None:
         raise ValueError(MISSING[broker.extra])
     for name, value in given.items():
         if value is not None:
-            _fit_name(name, value, broker, of_its_own=name == "subject" or not given.get("exchange"))
+            _fit_name(name, value, broker, of_its_own=not given.get("exchange"))
 
 
 MISSING = {
     "nats": 'needs a subject, such as subject = "prioticket.{type}.{reference}"',
     "amqp": 'needs an exchange, or the name of a queue as routing_key, such as routing_key = "prioticket"',
+    "kafka": 'needs a topic, such as topic = "prioticket"',
 }
 
 
 def _fit_name(option: str, template: str, broker: Broker, *, of_its_own: bool) -> None:
     """Checks a template. If it is `of_its_own`, a sender could choose any name by what it begins with."""
-    allowed = () if option == "exchange" else PLACES
+    allowed = {"exchange": (), "topic": ("type",)}.get(option, PLACES)
     places = PLACE.findall(template)
     fixed = PLACE.sub("", template)
     if "{" in fixed or "}" in fixed or not set(places) <= set(allowed):
@@ -139,6 +151,8 @@ def _fit_name(option: str, template: str, broker: Broker, *, of_its_own: bool) -
         )
     if not fixed.isascii() or not fixed.isprintable():
         raise ValueError(f"{option} must be plain ASCII")
+    if broker is KAFKA and not re.fullmatch(r"[A-Za-z0-9._-]*", fixed):
+        raise ValueError(f"{option} must be of letters, digits, dots, dashes and underscores")
     if of_its_own and template.startswith("{"):
         raise ValueError(f"{option} must begin with a name of its own, such as prioticket.")
     if broker is NATS and (re.search(r"[ *>]", fixed) or "" in PLACE.sub("_", template).split(".")):

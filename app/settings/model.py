@@ -52,7 +52,7 @@ from app.settings.values import (
     words,
 )
 
-DESTINATION_URL = r"^((https?|nats|tls|amqps?)://[^\s/]+|python:[\w.]+:\w+$)"
+DESTINATION_URL = r"^((https?|nats|tls|amqps?|kafka(\+ssl)?)://[^\s/]+|python:[\w.]+:\w+$)"
 
 
 class SettingsProblem(Exception):
@@ -83,6 +83,8 @@ class DestinationSettings(BaseModel):
     """Of AMQP; by default the exchange without a name, where a routing key is the name of a queue."""
     routing_key: str | None = None
     """At AMQP: where messages go, with the event's `{type}` and `{reference}`."""
+    topic: str | None = None
+    """At Kafka: where records go, with the event's `{type}`; the reference is their key."""
 
     @field_validator("url")
     @classmethod

@@ -41,7 +41,7 @@ def test_a_list_of_events_imports_neither_the_server_nor_the_receiver_nor_alembi
 
 @pytest.mark.slow
 def test_a_worker_imports_no_library_of_a_broker_unless_a_destination_needs_it():
-    code = "import sys, app.cli.worker; print(set(sys.modules) & {'nats', 'aiormq'})"
+    code = "import sys, app.cli.worker; print(set(sys.modules) & {'nats', 'aiormq', 'aiokafka'})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "set()\n"
 

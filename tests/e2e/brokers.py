@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -141,6 +142,41 @@ class RabbitMQ:
         self._mapper.wait()
 
 
+class MockKafka:
+    """librdkafka's cluster of three brokers, in a process of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.mock_kafka"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.servers = self._read()
+        self.url = f"kafka://{self.servers}"
+
+    def do(self, *command: str | int) -> None:
+        """Does what `mock_kafka` understands."""
+        assert self._process.stdin
+        print(*command, file=self._process.stdin, flush=True)
+        assert self._read() == "done"
+
+    def freeze(self) -> None:
+        _freeze(self._process)
+
+    def thaw(self) -> None:
+        self._process.send_signal(SIGCONT)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _read(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+
 @asynccontextmanager
 async def sending(url: str, **settings: Any) -> AsyncIterator[Callable[..., Any]]:
     """`async with sending("nats://…", subject="…") as send`: `await send(reference="P1")` makes one attempt."""
@@ -180,7 +216,7 @@ def in_order(arrived: Iterable[tuple[str, str]], sent: Iterable[tuple[str, str]]
     assert firsts == expected
 
 
-def _freeze(process: subprocess.Popen[bytes]) -> None:
+def _freeze(process: subprocess.Popen[Any]) -> None:
     process.send_signal(SIGSTOP)
     until(lambda: set(_states(process.pid)) == {"T"})
 

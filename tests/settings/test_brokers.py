@@ -26,6 +26,8 @@ def test_a_url_says_where_a_broker_is_and_who_signs_in():
         ("tls://host", True, 4222),
         ("amqp://host", False, 5672),
         ("amqps://host", True, 5671),
+        ("kafka://host", False, 9092),
+        ("kafka+ssl://host", True, 9093),
     ],
 )
 def test_the_scheme_says_whether_tls_is_used_and_which_port(url, tls, port):
@@ -65,6 +67,13 @@ def test_what_means_nothing_to_a_broker_is_refused_without_the_password(url):
         ({"url": "nats://host", "subject": "orders..new"}, "must have names between its dots"),
         ({"url": "nats://host", "subject": ".orders"}, "must have names between its dots"),
         ({"url": "nats://host", "subject": "{type}.{reference}"}, "must begin with a name of its own"),
+        ({"url": "kafka://host"}, "needs a topic"),
+        ({"url": "kafka://host", "topic": "orders.{reference}"}, "topic may have {type}, and no other braces"),
+        ({"url": "kafka://host", "topic": "orders new"}, "must be of letters, digits, dots, dashes and underscores"),
+        ({"url": "kafka://host", "topic": "{type}"}, "must begin with a name of its own"),
+        ({"url": "kafka://me:secret@host?sasl=MD5", "topic": "orders"}, "has an unknown sasl"),
+        ({"url": "kafka://host/orders", "topic": "orders"}, "means nothing to Kafka"),
+        ({"url": "https://host", "topic": "orders"}, "topic is only for a destination at kafka:// or kafka+ssl://"),
         ({"url": "amqp://host"}, "needs an exchange, or the name of a queue as routing_key"),
         ({"url": "amqp://host", "subject": "orders"}, "subject is only for a destination at nats:// or tls://"),
         ({"url": "nats://host", "exchange": "orders"}, "exchange is only for a destination at amqp:// or amqps://"),

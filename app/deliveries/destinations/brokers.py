@@ -34,7 +34,15 @@ CLOSES_WITHIN = 1.0  # seconds
 
 
 class Refused(Exception):
-    """The broker answered, but does not take the message or the connection; the text says why and what to do."""
+    """The broker answered, but does not take the message or the connection; the text says why and what to do.
+
+    Attributes:
+        spent: Whether the connection takes no other message after this one.
+    """
+
+    def __init__(self, why: str, *, spent: bool = False) -> None:
+        super().__init__(why)
+        self.spent = spent
 
 
 class Link(Protocol):
@@ -151,7 +159,8 @@ class BrokerDestination:
         line.attempts += 1
         try:
             return await self._confirmed(line.link, publishing, left)
-        except Refused:
+        except Refused as refusal:
+            line.retired = line.retired or refusal.spent
             raise
         except BaseException:
             self._retire(line)  # another attempt on this connection could wait behind what is stuck in it

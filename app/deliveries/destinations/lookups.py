@@ -36,14 +36,18 @@ class Lookup:
             OSError: the host has no address, nobody could be asked for one, or none of them could be connected to.
         """
         return await aiohappyeyeballs.start_connection(
-            await self._addresses(),
+            await self.addresses(),
             happy_eyeballs_delay=NEXT_ADDRESS_AFTER,
             interleave=1,
             loop=asyncio.get_running_loop(),
         )
 
-    async def _addresses(self) -> Addresses:
-        """The addresses, at most `ADDRESSES_KEPT` old."""
+    async def addresses(self) -> Addresses:
+        """The addresses, at most `ADDRESSES_KEPT` old.
+
+        Raises:
+            OSError: the host has none, or nobody could be asked.
+        """
         loop = asyncio.get_running_loop()
         found = self._found
         stale = loop.time() - self._begun_at > ADDRESSES_KEPT.total_seconds()
