@@ -34,7 +34,7 @@ from tests.e2e.load import stored
 from tests.e2e.sender import ANSWER_WITHIN, PATIENCE, PAUSE, Connection
 from tests.e2e.test_deliveries import delivering, in_order
 from tests.e2e.test_deliveries import stored as rows_of
-from tests.e2e.test_durability import readiness
+from tests.e2e.test_durability import not_run, readiness  # noqa: F401
 from tests.e2e.test_worker_beside import until
 from tests.e2e.working import Working
 
@@ -261,7 +261,7 @@ async def all_delivered(url: str) -> None:
 
 
 @pytest.fixture
-def releases(tmp_path, consumer, previous, not_run) -> Callable[[str, dict[str, str]], list[Release]]:
+def releases(tmp_path, consumer, previous, not_run) -> Callable[[str, dict[str, str]], list[Release]]:  # noqa: F811
     """`releases(url, row)` are the previous release and this one, which use the same database and consumer."""
 
     def of(url: str, row: dict[str, str]) -> list[Release]:
