@@ -1,14 +1,16 @@
 """Migrations: Alembic, on a connection of ours."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
@@ -47,19 +49,22 @@ async def migrate(engine: AsyncEngine, *, revision: str = "head") -> None:
     Raises:
         MigrationStopped: others used a table all the time, for example a backup; or the connection was lost.
     """
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS).replace("%", "%%"))  # % begins an interpolation
+    move = partial(_move, config=config, scripts=ScriptDirectory.from_config(config), revision=revision)
     if engine.dialect.name == "sqlite":
-        while await _move_sqlite(engine, revision):
+        while await _move_sqlite(engine, move):
             pass
         return
     async with engine.connect() as connection, _alone(connection):
-        while await _move_patiently(connection, revision):
+        while await _move_patiently(connection, move):
             pass
 
 
-async def _move_sqlite(engine: AsyncEngine, revision: str) -> bool:
+async def _move_sqlite(engine: AsyncEngine, move: Callable[[Connection], bool]) -> bool:
     async with engine.begin() as connection:
         await connection.execute(text("BEGIN IMMEDIATE"))  # the driver begins no transaction before CREATE TABLE
-        return await connection.run_sync(lambda each: _move(each, revision))
+        return await connection.run_sync(move)
 
 
 @asynccontextmanager
@@ -83,12 +88,12 @@ async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
     await connection.commit()
 
 
-async def _move_patiently(connection: AsyncConnection, revision: str) -> bool:
+async def _move_patiently(connection: AsyncConnection, move: Callable[[Connection], bool]) -> bool:
     """Tries again if a lock was not to be had."""
     gives_up = monotonic() + PATIENCE.total_seconds()
     while True:
         try:
-            return await connection.run_sync(lambda each: _move(each, revision))
+            return await connection.run_sync(move)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
                 raise
@@ -105,12 +110,9 @@ async def _move_patiently(connection: AsyncConnection, revision: str) -> bool:
         await asyncio.sleep(REST.total_seconds())
 
 
-def _move(connection: Connection, revision: str) -> bool:
+def _move(connection: Connection, *, config: Config, scripts: ScriptDirectory, revision: str) -> bool:
     """Takes one step; whether there may be more to do."""
-    config = Config()
-    config.set_main_option("script_location", str(schema.MIGRATIONS).replace("%", "%%"))  # % begins an interpolation
     config.attributes["connection"] = connection
-    scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
     if connection.dialect.name == "postgresql":
         connection.rollback()  # the read's transaction: a migration begins its own
@@ -123,7 +125,10 @@ def _move(connection: Connection, revision: str) -> bool:
         command.downgrade(config, revision)
         return False
     target = scripts.get_revision(revision).revision
-    steps = [script.revision for script in scripts.iterate_revisions(target, current or "base")]
-    if steps:
-        command.upgrade(config, steps[-1])
-    return bool(steps)
+    missing = list(scripts.iterate_revisions(target, current or "base"))
+    if missing:
+        step = MigrationStep.upgrade_from_script(scripts.revision_map, missing[-1])
+        # As `command.upgrade` does, which would read all migrations again for each.
+        with EnvironmentContext(config, scripts, fn=lambda *_: [step]):
+            scripts.run_env()
+    return bool(missing)
