@@ -154,10 +154,17 @@ def durable() -> Iterator[postgres.Server]:
         yield running
 
 
-@pytest.fixture
-def durable_url(durable: postgres.Server) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def migrated(durable: postgres.Server) -> Iterator[str]:
+    """The name of a database that is migrated."""
     with empty_database(durable.url()) as url:
         migrate(url)
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture
+def durable_url(durable: postgres.Server, migrated: str) -> Iterator[str]:
+    with empty_database(durable.url(), like=migrated) as url:
         yield url
 
 
