@@ -56,6 +56,7 @@ class Chromium:
         self._browser = browser
         self._open: list[BrowserContext] = []
         self._signed_in: dict[str, Any] = {}
+        self._readers: dict[tuple[int, bool], Page] = {}
 
     def visitor(
         self, client: str | None = "desk", *, width: int = WIDE, scheme: Any = "light", script: bool = True
@@ -83,6 +84,18 @@ class Chromium:
         context.on("response", self._answered)
         return context.new_page()
 
+    def reader(self, *, width: int = WIDE, script: bool = True) -> Page:
+        """A page of someone who is signed in and changes nothing: the same one in all tests.
+
+        A new context is a new process of the browser, which takes longer than to read a page.
+        """
+        if (width, script) not in self._readers:
+            self._readers[width, script] = self.visitor(width=width, script=script)
+            self._open.pop()
+        page = self._readers[width, script]
+        page.emulate_media(color_scheme="light")
+        return page
+
     def sign_in(self, page: Page, client: str, secret: str = SECRET) -> None:
         """Fills in the page to sign in."""
         page.goto("/console/sign-in")
@@ -97,6 +110,9 @@ class Chromium:
     def close_all(self) -> None:
         for context in self._open:
             context.close()
+        for page in self._readers.values():
+            if page.url != "about:blank":
+                page.goto("about:blank")
         self._open, self.wrong, self.forgiven = [], [], ()
 
     def _said(self, message: ConsoleMessage) -> None:

@@ -214,7 +214,7 @@ def shots(pytestconfig: pytest.Config) -> Path | None:
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("name", PAGES)
 def test_everybody_can_use_the_page(house, browser, shots, name, width):
-    page = browser.visitor(None if name == "sign-in" else "desk", width=width)
+    page = browser.visitor(None, width=width) if name == "sign-in" else browser.reader(width=width)
     page.goto(PAGES[name].format(**house.known))
     assert page.get_by_role("heading", level=1).count() == 1
     assert too_wide(page) == []
@@ -232,7 +232,7 @@ def test_everybody_can_use_the_page(house, browser, shots, name, width):
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "sign-in"])
 def test_the_page_says_the_same_without_script(house, browser, name):
-    with_script, without = browser.visitor(), browser.visitor(script=False)
+    with_script, without = browser.reader(), browser.reader(script=False)
     headings = []
     for page in (with_script, without):
         page.goto(PAGES[name].format(**house.known))
@@ -342,7 +342,7 @@ def known_of_hostile(house: House) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "sign-in"])
 def test_hostile_text_stays_text(browser, known_of_hostile, name):
-    page = browser.visitor("desk", width=NARROW)
+    page = browser.reader(width=NARROW)
     page.goto(PAGES[name].format(**known_of_hostile))
     assert page.locator("img[src=x], main b, main script").count() == 0
     assert page.title() != "owned"
@@ -511,7 +511,7 @@ def test_a_list_goes_on_by_itself_when_the_receiver_is_back(house, browser, desk
     expect(desk.locator(".notice")).to_contain_text("Not connected since")
     house.start()
     sent = [f"/console/events/{house.send(event_of(f'PRI-BACK-{number}'))}" for number in range(3)]
-    expect(desk.get_by_role("button", name="3 new events")).to_be_visible()
+    expect(desk.get_by_role("button", name="3 new events")).to_be_visible(timeout=LIVE)
     expect(desk.locator(".notice")).to_have_count(0)
     assert desk.evaluate(links) == before
     desk.get_by_role("button", name="3 new events").click()
