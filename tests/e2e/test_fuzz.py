@@ -44,6 +44,7 @@ from tests.e2e.conftest import (
 from tests.e2e.load import allow_open_files
 
 SERVED_WITHIN = 30.0  # seconds, for a good request in the midst of an attack, on a machine with much else to do
+BETWEEN = 0.02  # seconds between two good requests in the midst of an attack
 LARGEST_GROWTH = 48 * 1024 * 1024
 """Bytes that a flood may leave behind or hold; each of the floods below sends more than this, or stands for it."""
 
@@ -100,7 +101,8 @@ def others_are_served(server) -> Iterator[None]:
 
     def send() -> None:
         try:
-            while not over.is_set():
+            assert_serves(server)
+            while not over.wait(BETWEEN):
                 assert_serves(server)
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that can fail the test
             failed.append(error)
