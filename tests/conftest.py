@@ -55,8 +55,27 @@ NEEDED = {
 }
 """Tests that need a package of Debian, which `.ci/run` installs: the package, and whether it is there."""
 
-TOGETHER = ("test_rabbitmq.py", "test_wheel.py")
-"""Modules whose fixtures take many seconds: a server to start, a wheel to build and install."""
+TOGETHER = (
+    "auth/test_timing.py",
+    "database/test_postgres.py",
+    "e2e/test_check.py",
+    "e2e/test_console.py",
+    "e2e/test_durability.py",
+    "e2e/test_fuzz.py",
+    "e2e/test_nats.py",
+    "e2e/test_rabbitmq.py",
+    "e2e/test_rewriting.py",
+    "e2e/test_spool.py",
+    "e2e/test_upgrade.py",
+    "e2e/test_wheel.py",
+    "e2e/test_wire.py",
+    "events/test_spool.py",
+    "events/test_store.py",
+)
+"""Modules with fixtures of their own that take seconds: a server or a browser to start, a wheel to build and install.
+
+Each process would make them anew, and again after each test of another module.
+"""
 
 # Else pytest and each process that a test starts would compile their modules anew.
 sys.dont_write_bytecode = False
@@ -126,7 +145,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Those marked as long are left out, unless `--long` is given.
 
-    They come first, those of tests/e2e before the others: many short ones at the end keep all workers busy.
+    They come first, those of tests/e2e before the others: many short ones at the end keep all workers busy. Of several
+    workers never all should wait, so those of tests/e2e, which mostly wait, are spread among others, which compute.
     """
     if not config.getoption("--long"):
         left_out = [item for item in items if item.get_closest_marker("long")]
@@ -141,6 +161,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if on_postgres or item.path.is_relative_to(E2E) or item.path.is_relative_to(PROMETHEUS):
             item.add_marker("slow")
     items.sort(key=lambda item: (not item.path.is_relative_to(E2E), item.get_closest_marker("slow") is None))
+    if hasattr(config, "workerinput"):  # of xdist
+        items[:] = _spread(items)
+
+
+def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Tests of tests/e2e evenly among the first three quarters of the others."""
+    count = sum(item.path.is_relative_to(E2E) for item in items)
+    places = [0.75 * n / count for n in range(count)] + [n / (len(items) - count) for n in range(len(items) - count)]
+    order = sorted(range(len(items)), key=places.__getitem__)
+    return [items[n] for n in order]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
