@@ -38,14 +38,14 @@ def failing(circuit: Circuit, *, times: int, over: timedelta, start: datetime = 
     return circuit, now
 
 
-@pytest.mark.parametrize("status", range(100, 600))
-def test_2xx_is_delivered_410_is_gone_and_all_else_has_failed(status):
-    expected = AttemptResult.REFUSED
-    if status // 100 == 2:
-        expected = AttemptResult.DELIVERED
-    if status == 410:
-        expected = AttemptResult.GONE
-    assert judge(status) is expected
+def test_2xx_is_delivered_410_is_gone_and_all_else_has_failed():
+    for status in range(100, 600):
+        expected = AttemptResult.REFUSED
+        if status // 100 == 2:
+            expected = AttemptResult.DELIVERED
+        if status == 410:
+            expected = AttemptResult.GONE
+        assert judge(status) is expected, status
 
 
 def test_the_delays_between_all_attempts_are_46_hours_in_the_mean_and_93_at_most():
