@@ -54,6 +54,7 @@ def _rules(alarms: AlarmSettings) -> tuple[Rule, ...]:
         receiving.no_receiver,
         receiving.not_acknowledged,
         receiving.sender_refused,
+        running.standbys,
         running.disk,
         receiving.spool,
         receiving.silence if silence is None else partial(receiving.quiet, alarm=silence),

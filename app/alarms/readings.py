@@ -13,6 +13,7 @@ from app.alarms.kept import firing_alarms, untold_notices
 from app.alarms.places import Disk, SpoolFolder, disks, spool_folder
 from app.audit.queries import first_entry_at
 from app.database.schema import SchemaTooNew, check_revision, known_revisions, newer
+from app.database.standbys import Standbys, read_standbys
 from app.deliveries.standings import Backlog, RunningReplay, Standing, running_replays, standings, undispatched
 from app.events.arrivals import (
     LastAccepted,
@@ -162,6 +163,8 @@ class Readings:
     """When a receiver last gave a sign of life, also one that has ended; None if none did within a day."""
     first_action_at: datetime | None = None
     """When the oldest action was done that the audit keeps. The first start of a program is one."""
+    standbys: Standbys | None = None
+    """Of PostgreSQL; None on SQLite."""
 
 
 async def read(connection: AsyncConnection, settings: Settings, *, now: datetime) -> Readings:
@@ -219,6 +222,7 @@ async def _read(connection: AsyncConnection, settings: Settings, schema: str, *,
         untold=await untold_notices(connection),
         receiver_at=await last_beat(connection, "receiver"),
         first_action_at=await first_entry_at(connection),
+        standbys=await read_standbys(connection),
     )
 
 

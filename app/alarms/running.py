@@ -24,6 +24,16 @@ def schema(now: Readings) -> Iterator[Finding]:
         yield warning(name="schema", what=newer(now.schema), command="priohook --version")
 
 
+def standbys(now: Readings) -> Iterator[Finding]:
+    """PostgreSQL commits nothing that it should confirm, because synchronous standbys are missing."""
+    if now.standbys is not None and now.standbys.are_missing:
+        waited_for = counted(now.standbys.wanted, "synchronous standby", "synchronous standbys")
+        there = counted(now.standbys.synchronous, "is", "are") if now.standbys.synchronous else "none is"
+        what = f"PostgreSQL waits for {waited_for}, and {there} there: no commit returns."
+        command = 'psql -c "SELECT application_name, state, sync_state FROM pg_stat_replication"'
+        yield critical(name="standby_missing", what=what, command=command)
+
+
 def disk(now: Readings, least: int = LEAST_FREE, few_days: int = FEW_DAYS) -> Iterator[Finding]:
     """A disk is nearly full."""
     for each in now.disks:

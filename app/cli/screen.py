@@ -11,6 +11,7 @@ from app.alarms.forecast import days_left
 from app.alarms.readings import EXPIRES_SOON, ProcessSeen, Readings
 from app.alarms.words import counted, lasting, number, size
 from app.cli.output import short_id
+from app.database.standbys import promised
 from app.deliveries.met import met
 from app.deliveries.standings import Standing, State
 from app.deliveries.stuck import Stuck
@@ -69,6 +70,8 @@ def _wrapped(text: str, width: int, *, first: str = "", indent: str = "") -> lis
 
 def _rows(now: Readings) -> Iterator[tuple[str, str]]:
     yield "priohook", f"{now.version} on {now.database}, {_size(now)}, schema {now.schema}"
+    if now.standbys is not None:
+        yield "standbys", promised(now.standbys)
     yield "processes", _processes(now)
     yield "received", _received(now)
     if now.last_events:

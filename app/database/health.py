@@ -15,6 +15,7 @@ from app.database.engines import weaknesses
 from app.database.leaving import Moved
 from app.database.postgres import DatabaseProblem
 from app.database.schema import SchemaNotCurrent, check_schema
+from app.database.standbys import Standbys, promised, read_standbys
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Health:
         self.leaving = False
         """Whether the process was told to end, and accepts events for a last few seconds."""
 
+        self._standbys: Standbys | None = None
         self._problems: dict[str, str] = {}
         self._lost_at = 0.0
         self._refused = False  # since the database was lost
@@ -104,6 +106,18 @@ class Health:
                 logger.warning("promise_weakened", extra={"fields": {"reason": warning}})
         self.warnings = warnings
 
+    def follow(self, standbys: Standbys | None) -> None:
+        """Logs what the standbys promise, at first and whenever it changes."""
+        if standbys is not None and standbys != self._standbys:
+            fields = {
+                "wanted": standbys.wanted,
+                "synchronous": standbys.synchronous,
+                "promise": promised(standbys),
+            }
+            missing = standbys.are_missing
+            logger.log(logging.WARNING if missing else logging.INFO, "standbys", extra={"fields": fields})
+        self._standbys = standbys
+
 
 @asynccontextmanager
 async def watching(
@@ -134,7 +148,7 @@ async def _watch(engine: AsyncEngine, health: Health, *, commits: bool, every: f
             async with asyncio.timeout(LOOK_WITHIN):
                 await check_schema(engine)
                 behind = False
-                health.warn(*await weaknesses(engine))
+                await _look(engine, health, commits=commits)
         except SchemaNotCurrent as error:
             if not behind:
                 logger.warning("schema_behind", extra={"fields": {"reason": str(error)}})
@@ -151,6 +165,13 @@ async def _watch(engine: AsyncEngine, health: Health, *, commits: bool, every: f
         else:
             health.works("schema")
         await asyncio.sleep(every)
+
+
+async def _look(engine: AsyncEngine, health: Health, *, commits: bool) -> None:
+    health.warn(*await weaknesses(engine))
+    if commits:
+        async with engine.connect() as connection:
+            health.follow(await read_standbys(connection))
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from app.alarms.judgement import judge
 from app.alarms.places import Disk, SpoolFolder
 from app.alarms.readings import ClientUse, Expiry, ProcessSeen, Readings, Refused
 from app.database.schema import newer
+from app.database.standbys import Standbys
 from app.deliveries.standings import Backlog, Standing, State
 from app.deliveries.stuck import Stuck
 from app.events.arrivals import LastAccepted, LastEvent, Numbers, Refusal
@@ -108,6 +109,7 @@ WELL = Readings(
     spool=None,
     credentials=(),
     receiver_at=NOW,
+    standbys=Standbys(1, 1),
 )
 NOBODY: dict[str, Any] = {"processes": (WORKER,), "receiver_at": None}
 
@@ -185,6 +187,18 @@ INCIDENTS = {
         "not_acknowledging",
         "3 webhooks were answered 503 in the last 10 min: the database was slower than commit_timeout.",
         "priohook refusals list",
+    ),
+    "a synchronous standby is missing": (
+        {"standbys": Standbys(1, 0)},
+        "standby_missing",
+        "PostgreSQL waits for 1 synchronous standby, and none is there: no commit returns.",
+        'psql -c "SELECT application_name, state, sync_state FROM pg_stat_replication"',
+    ),
+    "one of two synchronous standbys is missing": (
+        {"standbys": Standbys(2, 1)},
+        "standby_missing",
+        "PostgreSQL waits for 2 synchronous standbys, and 1 is there: no commit returns.",
+        'psql -c "SELECT application_name, state, sync_state FROM pg_stat_replication"',
     ),
     "a poison order": (
         erp(state=State.FAILING, failing=1, held_back=1, stuck=(STUCK,)),

@@ -56,6 +56,7 @@ def test_what_was_read_is_told_in_words():
     text = " ".join(" ".join(shown(destinations=(stuck,), refused_last_hour=refused())).split())
     for told in (
         "priohook 0.1.0 on PostgreSQL 17.2, 1 GB and 90 MB a day, schema 0012",
+        "standbys 1 synchronous: an acknowledged event survives the loss of any machine",
         "processes 1 receiver, 1 worker, beat 0 s ago; version 0.1.0, settings abc",
         "received last 60 s ago; 60 in 10 min, 412 in 1 h (same hour of last week 398)",
         "ORDER_CREATE 60 s ago",
