@@ -1,5 +1,11 @@
-"""Writes events into PostgreSQL: one statement of constant text and one round trip for each batch."""
+"""Writes events into PostgreSQL: one statement of constant text and one round trip for each batch.
 
+A statement that does not return in time is left, and never cancelled: PostgreSQL commits a transaction on its own disk,
+then waits for the synchronous standby before anyone sees it. A cancellation ends that wait. Workers would deliver the
+event, a fail-over would lose it, and its sender, who got no 200, would send it again under another id.
+"""
+
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -10,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from app.database.away import is_away, is_of_row, named
-from app.database.postgres import DURABLE, DatabaseProblem, close, connect_postgres, not_durable
+from app.database.postgres import DURABLE, MARGIN, DatabaseProblem, close, connect_postgres, not_durable
 from app.events.ids import new_id
 from app.events.rows import COLUMNS, NewEvent, Row, outlived_keys
 from app.events.store import BadRow
@@ -84,6 +90,13 @@ RETURNING gone.dedup_key, gone.event_id, current_setting('synchronous_commit')
 """  # noqa: S608
 """The copies of events that were deleted. A row with the same id is not a copy: the spool moves it a second time."""
 
+COMMITS_WAIT = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE wait_event = 'SyncRep' AND usename = current_user AND query_start < clock_timestamp() - $1::interval
+)
+"""
+
 FREE_KEYS = f"""
 UPDATE events SET dedup_key = uuid_send(events.id) FROM (
     SELECT id FROM events JOIN unnest($1::bytea[], $2::timestamptz[]) AS new (dedup_key, before)
@@ -106,6 +119,7 @@ class PostgresWriter:
         self._timeout = timeout
         self._connection: asyncpg.Connection | None = None
         self._unreplicated = False
+        self._has_left = False  # a statement that may still wait for a standby
 
     async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
         """Implements `Writer.write`. The INSERT is a transaction of its own and commits before it returns.
@@ -119,22 +133,22 @@ class PostgresWriter:
         left = rows
         async with self._connected() as connection:
             if outlived:
-                await connection.execute(FREE_KEYS, *outlived)
+                await self._fetch(connection, FREE_KEYS, *outlived)
             for _ in range(2):
-                stored = await connection.fetch(INSERT, *zip(*(row.values() for row in left), strict=True))
+                stored = await self._fetch(connection, INSERT, *zip(*(row.values() for row in left), strict=True))
                 if len(stored) < len(left):
                     new = {row[0] for row in stored}
                     copies = [
                         (key, row.copies, row.last_copy_at) for row in left if (key := row.event.dedup_key) not in new
                     ]
-                    counted = await connection.fetch(COUNT_OLD, *zip(*copies, strict=True))
+                    counted = await self._fetch(connection, COUNT_OLD, *zip(*copies, strict=True))
                     found = {row[0] for row in counted}
                     known = [
                         (key, row.copies, row.last_copy_at, row.event.id)
                         for row in left
                         if (key := row.event.dedup_key) not in new | found
                     ]
-                    gone = await connection.fetch(COUNT_DELETED, *zip(*known, strict=True)) if known else []
+                    gone = await self._fetch(connection, COUNT_DELETED, *zip(*known, strict=True)) if known else []
                 else:
                     counted = gone = []
                 for row in (*stored[:1], *counted[:1], *gone[:1]):
@@ -196,10 +210,10 @@ class PostgresWriter:
     async def holds(self, event_id: UUID) -> bool:
         """Whether the event is stored; if it is, it has been committed durably."""
         async with self._connected() as connection:
-            durability = await connection.fetchval(TOUCH, event_id)
-            if durability is not None and durability not in DURABLE:
-                raise not_durable(durability)
-        return durability is not None
+            touched = await self._fetch(connection, TOUCH, event_id)
+            if touched and touched[0][0] not in DURABLE:
+                raise not_durable(touched[0][0])
+        return bool(touched)
 
     async def probe(self, *, thorough: bool) -> None:
         """Implements `Writer.probe`. Even without rows, the INSERT needs the table, rights on it and a writable server.
@@ -233,6 +247,7 @@ class PostgresWriter:
             self._connection.add_log_listener(self._note)
             # What is planned while few events are stored is kept while they become millions.
             await self._connection.execute("SET enable_seqscan = off")
+            await self._check_standby(self._connection)
         self._unreplicated = False
         try:
             yield self._connection
@@ -245,6 +260,28 @@ class PostgresWriter:
                 raise BadRow(named(error)) from None  # no cause: PostgreSQL's DETAIL quotes the row
             await self._discard()
             raise
+
+    async def _check_standby(self, connection: asyncpg.Connection) -> None:
+        """Raises while a statement that was left may still wait: each further one would take one more connection."""
+        if self._has_left and await connection.fetchval(COMMITS_WAIT, self._timeout):
+            await self._discard()
+            raise DatabaseProblem("Commits wait for a synchronous standby that does not confirm them.")
+        self._has_left = False
+
+    async def _fetch(self, connection: asyncpg.Connection, query: str, *values: object) -> list[asyncpg.Record]:
+        """The rows of a statement that commits. If it takes too long, the connection is dropped."""
+
+        def leave() -> None:
+            self._has_left = True
+            connection.terminate()
+
+        within = self._timeout + MARGIN  # the server cancels a statement earlier, but not a commit
+        deadline = asyncio.get_running_loop().call_later(within.total_seconds(), leave)
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *values, timeout=2 * within.total_seconds())
+        finally:
+            deadline.cancel()
+        return rows
 
     def _note(self, _: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
         """Notes the server's warning that a COMMIT returned before the synchronous standby confirmed it."""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from app.database import migrations
 from app.database.engines import engine_for
 from app.database.postgres import CannotConnect, DatabaseProblem, connect_postgres
+from app.database.standbys import Standbys, read_standbys
 from app.events.store import StoreUnavailable
 from tests import postgres
 from tests.e2e.proxy import Proxy
@@ -174,6 +175,50 @@ async def test_a_commit_whose_wait_for_the_standby_was_ended_is_not_acknowledged
             await watch.execute("SELECT pg_reload_conf()")
             await watch.close()
         assert (await store.append(new_event("after"))).duplicate is False
+
+
+@asynccontextmanager
+async def without_standby(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """The server's commits wait for a standby that does not exist. Gives a connection that looks on."""
+    watch = await asyncpg.connect(url)
+    await watch.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    await watch.execute("SELECT pg_reload_conf()")
+    await until(lambda: shows(url, "synchronous_standby_names", "nobody"))
+    try:
+        yield watch
+    finally:
+        await watch.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await watch.execute("SELECT pg_reload_conf()")
+        await watch.close()
+
+
+async def test_nobody_sees_an_event_before_the_standby_has_it_and_few_connections_wait(own_server):
+    url = own_server.url()
+    async with running(url, timeout=BRIEF) as store:
+        known = (await store.append(new_event("known"))).id
+        async with without_standby(url) as watch:
+            for place in range(4):
+                with pytest.raises(StoreUnavailable):
+                    await store.append(new_event(f"unseen {place}"))
+                await asyncio.sleep(2 * BRIEF.total_seconds())  # the statement under way has its own time
+            assert await watch.fetchval("SELECT id FROM events ORDER BY id DESC LIMIT 1") == known
+            assert await watch.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == 1
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(StoreUnavailable):
+                    await store.append(new_event("known later"))
+                    break
+
+
+@pytest.mark.parametrize("seen_by", ["priohook", "plain"])
+async def test_the_standbys_that_commits_wait_for_are_counted(own_server, seen_by):
+    url = own_server.url()
+    await execute(url, "DROP ROLE IF EXISTS plain", "CREATE ROLE plain LOGIN")
+    async with engine_for(url.replace("priohook@", f"{seen_by}@")) as engine:
+        async with engine.connect() as connection:
+            assert await read_standbys(connection) == Standbys(0, 0)
+        async with without_standby(url), engine.connect() as connection:
+            assert await read_standbys(connection) == Standbys(1, 0)
 
 
 # What has an end
