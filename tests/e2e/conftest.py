@@ -95,6 +95,10 @@ class Served:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def kill(self) -> None:
+        self._process.kill()
+        self.wait()
+
     def end(self) -> int:
         """Ends it with SIGTERM if it still runs, and returns its exit status."""
         if self._process.poll() is None:

@@ -70,6 +70,7 @@ class Sender:
     async def running(self) -> AsyncIterator[Self]:
         """Sends. At the end, sends no new events and waits until each event has got its 200."""
         self._ending = False
+        self._changed = asyncio.Event()  # of this event loop
         connections = [asyncio.create_task(self._send(place)) for place in range(self._connections)]
         try:
             yield self
