@@ -1,6 +1,6 @@
 """How destinations stand: their queues, their last attempts and their settings, with no secret of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
 from uuid import UUID
@@ -22,6 +22,7 @@ from app.deliveries.recent import Performance, RecentAttempt, performance, recen
 from app.deliveries.standings import Backlog, Standing, standings, undispatched
 from app.deliveries.tables import AttemptResult, DeliveryStatus
 from app.deliveries.trial import Trial, send_test
+from app.settings.brokers import OPTIONS
 from app.settings.model import DestinationSettings
 from app.settings.values import masked
 from app.web.problems import Problem, Unavailable
@@ -48,6 +49,8 @@ class Shown(NamedTuple):
     """The settings of a destination as they may be shown."""
 
     url: str
+    names: Mapping[str, str]
+    """At a broker: the subject, or what it has instead."""
     is_function: bool
     events: Sequence[str]
     secrets: int
@@ -198,6 +201,7 @@ def _shown(settings: DestinationSettings | None) -> Shown | None:
         return None
     return Shown(
         url=masked(settings.url),
+        names={option: value for option in OPTIONS if (value := getattr(settings, option))},
         is_function=settings.url.startswith("python:"),
         events=settings.events,
         secrets=len(settings.secret),

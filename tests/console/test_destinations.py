@@ -168,6 +168,17 @@ async def test_a_function_is_tested_beside_its_worker(database_url, start):
         assert "priohook destinations test" in refused.text
 
 
+async def test_the_names_at_a_broker_are_shown(database_url, start):
+    url, exchange, key = "amqp://me:pass-word@broker.example/shop", "orders", "prioticket.{type}"
+    destinations = {"erp": DestinationSettings(url=url, exchange=exchange, routing_key=key)}
+    async with start(database_url, destinations=destinations) as client:
+        await sign_in(client, "onlooker")
+        page = await Browser(client).see("/console/destinations/erp")
+    assert "<dt>Routing key</dt><dd><bdi>prioticket.{type}</bdi></dd>" in page
+    assert "amqp://me:***@broker.example/***" in page
+    assert "pass-word" not in page
+
+
 async def test_without_a_destination_the_page_says_how_to_add_one(database_url, start):
     async with start(database_url) as client:
         await sign_in(client, "onlooker")
