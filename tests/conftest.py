@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +55,6 @@ NEEDED = {
     HERE / "test_systemd.py": ("systemd", bool(shutil.which("systemd-analyze"))),
 }
 """Tests that need a package of Debian, which `.ci/run` installs: the package, and whether it is there."""
-
-TOGETHER = (
-    "auth/test_timing.py",
-    "database/test_postgres.py",
-    "e2e/test_check.py",
-    "e2e/test_console.py",
-    "e2e/test_durability.py",
-    "e2e/test_failover.py",
-    "e2e/test_fuzz.py",
-    "e2e/test_nats.py",
-    "e2e/test_rabbitmq.py",
-    "e2e/test_rewriting.py",
-    "e2e/test_spool.py",
-    "e2e/test_upgrade.py",
-    "e2e/test_wheel.py",
-    "e2e/test_wire.py",
-    "events/test_spool.py",
-    "events/test_store.py",
-)
-"""Modules with fixtures of their own that take seconds, such as a cluster, a server, a browser or a wheel.
-
-Each process would make them anew, and again after each test of another module.
-"""
 
 # Else pytest and each process that a test starts would compile their modules anew.
 sys.dont_write_bytecode = False
@@ -189,14 +167,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupSch
 
 
 class _Together(LoadGroupScheduling):  # type: ignore[misc] # xdist has no types
-    """Runs the tests of some modules in one process, so that what they share is made once.
+    """Runs the tests of a module in one process if they share a fixture, such as a server, a browser or a wheel.
 
-    The mark for this, `xdist_group`, has no effect with pytest 9.2 and pytest-xdist 3.8, and nobody is told.
+    Each process would make it anew, and again after each test of another module. The mark for this, `xdist_group`, has
+    no effect with pytest 9.2 and pytest-xdist 3.8, and nobody is told.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return module if module.endswith(TOGETHER) else nodeid
+        return module if _shares_a_fixture(module) else nodeid
+
+
+@cache
+def _shares_a_fixture(module: str) -> bool:
+    return 'scope="module"' in (HERE.parent / module).read_text()
 
 
 def pytest_report_header() -> list[str]:
