@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.cli.serve import LAST
 from app.server.beside import ENDS_WITHIN
 from app.server.server import ends_within
 from app.settings import sources
+from app.settings.digest import digest_of
 from app.settings.model import Settings
 from app.settings.values import host_and_port
 from tests.conftest import SECRET, TOKEN_KEY
@@ -63,14 +65,27 @@ def labels(pod: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    """Of a pod, with the example of the secrets filled in."""
+def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Settings]:
+    """`settings_of("worker")` are those that the pod reads, with the example of the secrets filled in."""
     filled = {"token_keys": TOKEN_KEY, "secret": SECRET}
-    for name, value in EXAMPLE["stringData"].items():
-        (tmp_path / name).write_text(value or filled[name.removeprefix("priohook_").rpartition("__")[2]])
-    monkeypatch.setattr(sources, "SECRETS_FOLDER", tmp_path)
-    monkeypatch.setenv("PRIOHOOK_CONFIG", str(FOLDER / "priohook.toml"))
-    return Settings.load()
+
+    def load(pod: str) -> Settings:
+        (secrets,) = [each["secret"] for each in PODS[pod]["spec"]["volumes"] if each["name"] == "secrets"]
+        keys = [each["key"] for each in secrets["items"]] if "items" in secrets else EXAMPLE["stringData"]
+        for key in keys:
+            value = EXAMPLE["stringData"][key] or filled[key.removeprefix("priohook_").rpartition("__")[2]]
+            (tmp_path / key).write_text(value)
+        monkeypatch.setattr(sources, "SECRETS_FOLDER", tmp_path)
+        for variable in container(pod).get("env", []):
+            monkeypatch.setenv(variable["name"], str(FOLDER / Path(variable["value"]).name))
+        return Settings.load()
+
+    return load
+
+
+@pytest.fixture
+def settings(settings_of: Callable[[str], Settings]) -> Settings:
+    return settings_of("receiver")
 
 
 @pytest.mark.parametrize("each", [*OBJECTS.values(), EXAMPLE], ids=[*OBJECTS, "Secret"])
@@ -117,8 +132,18 @@ def test_the_command_line_knows_what_a_pod_runs(pod):
     command.make_context(name, arguments)
 
 
+def test_each_pod_can_use_the_settings_that_it_gets(settings_of):
+    receiver, worker = settings_of("receiver"), settings_of("worker")
+    assert digest_of(receiver) == digest_of(worker)  # else the status says that they differ
+    assert set(receiver.clients) == {"prioticket", "admin"}
+
+
+def test_the_job_that_migrates_gets_no_secret_but_the_database(settings_of):
+    assert settings_of("priohook-migrate").model_fields_set == {"database_url"}
+
+
 @pytest.mark.parametrize("pod", PODS)
-def test_each_volume_of_a_pod_is_there(pod, settings):
+def test_each_volume_of_a_pod_is_there(pod):
     claims = OBJECTS["StatefulSet receiver"]["spec"]["volumeClaimTemplates"] if pod == "receiver" else []
     volumes = {each["name"] for each in PODS[pod]["spec"]["volumes"]} | {each["metadata"]["name"] for each in claims}
     mounts = {each["mountPath"]: each["name"] for each in container(pod)["volumeMounts"]}
