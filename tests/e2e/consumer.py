@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -47,7 +48,12 @@ class Consumer:
     inside: "Callable[[], AbstractContextManager[None]]" = nullcontext
     """In which it makes its socket: on a host of its own."""
 
+    takes: float = 0.0  # seconds for an answer
+    at_once: int = 0
+    """How many requests arrived while another attempt for the same reference was being answered."""
+
     seen: list[Seen] = field(default_factory=list)
+    _taking: "dict[str, list[tuple[str, str]]]" = field(default_factory=lambda: defaultdict(list))
     _loop: "asyncio.AbstractEventLoop | None" = None
     _runner: "web.AppRunner | None" = None
 
@@ -110,7 +116,15 @@ class Consumer:
     async def _take(self, request: web.Request) -> web.Response:
         body = await request.read()
         answer = self.answer(request.headers.get("Priohook-Reference", ""), len(self.seen))
-        self.seen.append(Seen(time(), dict(request.headers), body, answer))
+        seen = Seen(time(), dict(request.headers), body, answer)
+        self.seen.append(seen)
+        attempt, taking = (seen.event_id, seen.headers["Priohook-Attempt"]), self._taking[seen.reference]
+        self.at_once += bool(seen.reference and any(other != attempt for other in taking))
+        taking.append(attempt)
+        try:
+            await asyncio.sleep(self.takes)
+        finally:
+            taking.remove(attempt)
         if answer == "stall":
             await asyncio.sleep(STALL)
         if answer == "reset" and request.transport:

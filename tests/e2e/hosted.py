@@ -18,7 +18,9 @@ from tests.e2e.names import Names
 from tests.e2e.working import Working
 
 PORT = 8000
+ATTEMPT = '"event":"attempt"'
 LINES = 40  # of a log that are shown
+TAKES = 0.1  # seconds of the consumer for an answer, so that something is always under way
 TIMEOUT = 1  # seconds for one attempt, so that a claim lasts for six
 DATABASE, CONSUMER = "database.test", "consumer.test"
 
@@ -124,6 +126,16 @@ class Hosted:
         statuses = await asyncio.gather(*(asyncio.to_thread(process.end) for process in self.running.values()))
         return {host.name for host, status in zip(self.running, statuses, strict=True) if status}
 
+    async def busiest(self) -> Host:
+        """The host of the worker that now makes the most attempts: often one makes all of them."""
+        before = self._attempts()
+        while (after := self._attempts()) == before:  # noqa: ASYNC110 - it reads logs
+            await asyncio.sleep(0.5)
+        return max(after, key=lambda host: after[host] - before.get(host, 0))
+
+    def _attempts(self) -> dict[Host, int]:
+        return {host: _log_of(self.running[host]).count(ATTEMPT) for host in self.hosts.workers if host in self.running}
+
     def close(self) -> None:
         for process in (*self.running.values(), *self._ended):
             process.close()
@@ -158,7 +170,7 @@ def settings_for(database: str, consumer: str) -> dict[str, str]:
 @contextmanager
 def prepared(on: Hosts) -> Iterator[Hosted]:
     """priohook with an empty database of its own and a consumer that listens; nothing is started."""
-    consumer = Consumer(address=on.consumer.address, inside=on.consumer.entered)
+    consumer = Consumer(address=on.consumer.address, inside=on.consumer.entered, takes=TAKES)
     with (
         tempfile.TemporaryDirectory(prefix="priohook-hosted-") as folder,
         empty_database(on.server.url(), like=on.migrated) as url,

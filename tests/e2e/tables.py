@@ -87,6 +87,7 @@ TABLES = {
             "arrivals": "arrivals",
             "repeats": "repeats",
             "back": "went back",
+            "at_once": "two of an order at once",
             "unexplained": "unexplained",
             "undelivered": "undelivered",
             "recovery": "seconds to the next 200",
