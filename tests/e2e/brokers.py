@@ -16,7 +16,7 @@ from typing import Any
 
 from app.deliveries.destinations.kinds import open_destination
 from app.deliveries.results import Outcome
-from app.deliveries.tables import Delivery
+from app.deliveries.tables import AttemptResult, Delivery
 from app.settings.model import DestinationSettings
 from tests.deliveries.claims import new_claim
 from tests.e2e.consumer import PATIENCE
@@ -189,6 +189,13 @@ async def sending(url: str, **settings: Any) -> AsyncIterator[Callable[..., Any]
         yield send
     finally:
         await destination.close()
+
+
+async def arrives(send: Callable[..., Any], **changes: Any) -> None:
+    """Makes attempts until one is delivered: the machine may be too slow for a short timeout."""
+    ends = monotonic() + STARTS_WITHIN
+    while (outcome := await send(**changes)).result is not AttemptResult.DELIVERED:
+        assert monotonic() < ends, outcome
 
 
 def until_delivered(
