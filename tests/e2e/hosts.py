@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
+from time import monotonic, sleep
 from typing import NamedTuple
 
 from tests.e2e.faults import CannotRun
+
+GONE_WITHIN = 60.0  # seconds; a bound for a slow machine, never waited for
 
 
 class Host(NamedTuple):
@@ -71,8 +74,11 @@ class Host(NamedTuple):
             _ip("-n", here.name, "rule", "del", "priority", "50", "from", there.address)
 
     def kill(self) -> None:
-        """Ends all processes that run there, as a loss of power would."""
+        """Ends all processes that run there, as a loss of power would, and waits until they are gone."""
         self._signal(SIGKILL)
+        until = monotonic() + GONE_WITHIN
+        while _ip("netns", "pids", self.name) and monotonic() < until:
+            sleep(0.01)
 
     def freeze(self) -> None:
         """Stops all processes that run there. Their connections stay, and the kernel still accepts new ones."""
