@@ -1,11 +1,12 @@
 """Deliveries over Kafka's protocol, to the cluster that librdkafka has for its own tests, read by librdkafka.
 
-No package brings a real Kafka. So what happens when one dies is not tested here, nor is signing in.
+No package brings a real Kafka. So what happens when one dies is not tested here, nor is a sign-in that succeeds.
 """
 
 import asyncio
 import json
 import ssl
+import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -192,6 +193,32 @@ async def test_the_certificate_is_verified():
             outcome = await send()
     assert outcome.result is AttemptResult.UNREACHABLE
     assert "certificate verify failed" in outcome.error
+
+
+async def test_a_wrong_password_is_refused_without_being_told():
+    heard: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A broker that lets nobody in: ApiVersions, then SaslHandshake, then SaslAuthenticate, each in its frame."""
+        versions = struct.pack(">hi" + "hhh" * 3, 0, 3, 18, 0, 0, 17, 0, 1, 36, 0, 0)
+        mechanisms = struct.pack(">hih", 0, 1, 5) + b"PLAIN"
+        refusal = struct.pack(">hh", 58, 7) + b"go away" + struct.pack(">i", 0)
+        for body in (versions, mechanisms, refusal):
+            request = await reader.readexactly(int.from_bytes(await reader.readexactly(4)))
+            heard.append(request)
+            frame = request[4:8] + body
+            writer.write(len(frame).to_bytes(4) + frame)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with sending(f"kafka://me:p%40ss@127.0.0.1:{port}", topic="orders") as send:
+            outcome = await send()
+    assert outcome.result is AttemptResult.REFUSED
+    assert outcome.error.startswith("It does not accept the user and password of the URL: ")
+    assert "p@ss" not in outcome.error
+    assert heard[-1].endswith(b"\0me\0p@ss")
 
 
 async def test_a_test_event_says_where_it_went(shared, topic):
