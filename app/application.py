@@ -395,9 +395,8 @@ async def _following(
                         await complete(engine)
                     state = await stack.enter_async_context(opened(new))
                     break
-                except TROUBLE as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, events wait for it to end
                     logger.warning("move_waits", extra={"fields": {"error": first_line(error)}})
-                    handover.expire()
                     await asyncio.sleep(OPEN_AGAIN)
             handover.follow(state["events"], url)
             for tell in told:

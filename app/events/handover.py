@@ -52,7 +52,7 @@ class Handover:
         self.url: str | None = None
         self._most = most
         self._timeout = timeout
-        self._waiting: list[Waiting] = []
+        self._waiting: dict[int, Waiting] = {}
         self._next: EventStore | None = None
         self._refused = asyncio.Event()
         self._said = False  # since it rests
@@ -69,12 +69,13 @@ class Handover:
         if len(self._waiting) >= self._most:
             raise StoreFull("Too many events are waiting to be stored.")
         stored: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Waiting(event, stored, monotonic()))
+        self._keep(Waiting(event, stored, monotonic()))
         return await stored
 
     def take(self, waiting: Iterable[Waiting]) -> None:
         """Implements `Successor.take`."""
-        self._waiting.extend(waiting)
+        for each in waiting:
+            self._keep(each)
         self._refused.set()
 
     async def until_moved(self, engine: AsyncEngine) -> str:
@@ -93,25 +94,24 @@ class Handover:
 
     def follow(self, store: EventStore, url: str) -> None:
         """From now on, events go to the store of the new database."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = list(self._waiting.values()), {}
         self._next = store
         self._refused.set()
         store.take_over(each for each in waiting if each.stored.cancelled() or not each.stored.done())
         self.url, self.resting = url, False
 
-    def expire(self) -> None:
-        """Gives up what has waited too long for the new database."""
-        latest = monotonic() - self._timeout.total_seconds()
-        late = [each for each in self._waiting if each.since <= latest]
-        self._waiting = [each for each in self._waiting if each.since > latest]
-        for each in late:
-            with suppress(asyncio.InvalidStateError):  # its caller may be gone
-                each.stored.set_exception(StoreUnavailable("The event could not be stored."))
+    def _keep(self, waiting: Waiting) -> None:
+        self._waiting[id(waiting)] = waiting
+        asyncio.get_running_loop().call_later(self._timeout.total_seconds(), self._give_up, id(waiting))
+
+    def _give_up(self, number: int) -> None:
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None and not waiting.stored.done():
+            waiting.stored.set_exception(StoreUnavailable("The event could not be stored."))
 
     async def _rest(self, seconds: float) -> None:
         """Waits, but not once the file has refused a commit."""
         if self._refused.is_set():
-            self.expire()
             await asyncio.sleep(LOOK_OFTEN / 10)
             return
         with suppress(TimeoutError):
