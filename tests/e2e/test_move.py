@@ -165,13 +165,20 @@ class Moving:
     def end(self, number: Signals) -> str:
         """Ends it, and returns what it has said since."""
         self._process.send_signal(number)
-        return self._process.communicate(timeout=ENDS_WITHIN)[0]
+        return self._rest()
 
     def done(self) -> str:
         """What it has said, once it has ended with status 0."""
-        said, _ = self._process.communicate(timeout=ENDS_WITHIN)
+        said = self._rest()
         assert self._process.returncode == 0, said
         return said
+
+    def _rest(self) -> str:
+        assert self._process.stdout
+        with self._process.stdout as said:
+            rest = said.read()
+        self._process.wait(ENDS_WITHIN)
+        return rest
 
 
 @pytest.fixture
