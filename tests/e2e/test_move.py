@@ -204,6 +204,7 @@ def test_everything_moves_under_load_though_the_move_is_killed_again_and_again( 
         for number in range(20 if long else 2):
             moving = move(empty_postgres_url, settings)
             if not moving.until(random.choice(["Copying", "copied and compared", "Deliveries rest"])):
+                moving.done()
                 break  # the last one was killed after the switch
             sleep(random.uniform(0, 0.3))
             ended = moving.end(SIGINT if number % 2 else SIGKILL)
