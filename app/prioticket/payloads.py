@@ -48,7 +48,7 @@ class NoEnvelope(ValueError):
 
 
 class Payload(NamedTuple):
-    """The values of the columns with the same names, and when the notification was created, which has no column."""
+    """When the notification was created, which has no column; and the values of columns, in the order of `NewEvent`."""
 
     notification_created: datetime | None
     type: str

@@ -112,7 +112,8 @@ class Receiver:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stores the event, then answers 200; a sender that saw 200 need never retry."""
         self._last = monotonic()
-        headers = _by_name(scope["headers"], scope["state"]["headers"])
+        state = scope["state"]
+        headers = _by_name(scope["headers"], state["headers"])
         if not accepts_json(headers.get(b"accept", b"")):
             raise NotAcceptable("Every answer here is application/json.", "Send Accept: application/json, or none.")
         declared = declared_length(headers.get(b"content-length"))
@@ -122,10 +123,9 @@ class Receiver:
             )
         except ClientGone:
             return
-        line = scope["state"]["line"]
+        line, client = state["line"], state["client"]
         line["bytes"] = body.size
-        client = scope["state"]["client"]
-        store: EventStore = scope["state"]["events"]
+        store: EventStore = state["events"]
         refusal: Problem | None = None
         try:
             content = judge(body, headers, limit=self._limit)
@@ -137,7 +137,7 @@ class Receiver:
             event = quarantined(problem, body, scope, client, declared=declared, keep=self._keep)
         line["type"] = event.type
         line["reference"] = event.reference
-        asked = scope["state"]["asked"] = perf_counter()
+        asked = state["asked"] = perf_counter()
         try:
             stored = await store.append(event)
         except StoreRefused:

