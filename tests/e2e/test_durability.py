@@ -10,7 +10,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +48,7 @@ WARM = 150  # events before a fault, and after it
 SPOOLED = 500  # events that go to the spool while PostgreSQL is away
 COMMIT_TIMEOUT = "1"  # seconds; the default of 5 only makes the tests longer
 DAY = 24 * 60 * 60  # seconds
+RECOVERS_WITHIN = 30.0  # seconds
 SOAK = 6.0  # seconds of random faults on each database
 LONG_SOAK = 300.0
 
@@ -709,9 +710,20 @@ async def take_every_connection(url: str) -> list[asyncpg.Connection]:
 
 
 async def revive(server: postgres.Server) -> None:
-    """Starts PostgreSQL again if the fault also broke its recovery."""
-    if not server.runs():
-        await asyncio.to_thread(server.start)
+    """Starts PostgreSQL again if the fault also broke its recovery, after which it ends, or stays and never goes on."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(RECOVERS_WITHIN):
+            while server.runs():
+                try:
+                    connection = await asyncpg.connect(server.url())
+                except (OSError, asyncpg.PostgresError):
+                    await asyncio.sleep(0.1)
+                else:
+                    await connection.close()
+                    return
+    if server.runs():
+        await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
 
 
 async def spread_of_arrivals(url: str) -> float:
