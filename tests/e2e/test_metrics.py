@@ -30,7 +30,7 @@ def started(served, number=1):
 
 
 def text(url):
-    with urlopen(url, timeout=20) as reply:  # noqa: S310 - our own
+    with urlopen(url, timeout=PATIENCE) as reply:  # noqa: S310 - our own
         return reply.read().decode()
 
 
@@ -119,7 +119,7 @@ def test_the_public_port_has_no_metrics_and_the_page_has_nothing_else(serve, sql
     url = started(served)
     for other in (served.url + "/metrics", url.replace("/metrics", "/"), url.replace("/metrics", "/api/events")):
         with pytest.raises(HTTPError) as error:
-            urlopen(other, timeout=20)  # noqa: S310
+            urlopen(other, timeout=PATIENCE)  # noqa: S310
         with error.value:  # which holds the connection
             assert error.value.code == 404
 
