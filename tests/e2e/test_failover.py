@@ -5,8 +5,9 @@ faults are made.
 """
 
 import asyncio
-import json
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from tests.e2e.conftest import Served, configured, environment_for, migrate
 from tests.e2e.consumer import Consumer
 from tests.e2e.faults import CannotRun
 from tests.e2e.hosts import Host
-from tests.e2e.sender import PATIENCE, Sender, outcome_of
+from tests.e2e.sender import PATIENCE, Outcome, Sender, outcome_of, reference_of
 from tests.e2e.test_deliveries import delivering
 from tests.e2e.working import Working
 from tests.pages import page
@@ -31,6 +32,8 @@ CONNECTIONS = 16
 REST = 0.1  # seconds; a fault lasts some seconds, and each event is delivered by the end
 WARM = 100  # events before a fault and after it; more than are under way at one moment
 COMMIT_TIMEOUT = "1"  # seconds; less than Patroni takes to end a primary that is cut off, as with its defaults
+
+ZEROS = ("lost", "duplicated", "strangers", "out_of_order")
 
 Heal = Callable[[], None]
 
@@ -123,32 +126,35 @@ class Company:
         addresses = [receiver.address for receiver in self.receivers]
         self.sender = Sender(*addresses, connections=CONNECTIONS, rest=REST)
 
-    def until_delivered(self) -> None:
-        """Waits until each event is delivered that has its 200 by now."""
-        wanted, until = set(self.sender.accepted.values()), monotonic() + PATIENCE
-        while missing := wanted - {request.event_id for request in self.consumer.delivered()}:
-            assert monotonic() < until, f"{len(missing)} are not delivered:\n{self.workers[0].log[-3000:]}"
-            sleep(0.2)
-
-    def out_of_order(self) -> int:
-        """How many orders were not delivered in the order in which their events got their 200."""
-        wanted: dict[str, list[str]] = defaultdict(list)
-        for body, event_id in self.sender.accepted.items():
-            wanted[json.loads(body)["data"]["notification"]["notification_item_id"]].append(event_id)
-        accepted = set(self.sender.accepted.values())
-        first: dict[str, dict[str, None]] = defaultdict(dict)
-        for request in self.consumer.delivered():
-            if request.event_id in accepted:
-                first[request.reference].setdefault(request.event_id)
-        return sum(list(first[reference]) != ids for reference, ids in wanted.items())
-
-    def strangers(self) -> int:
-        """How many events were delivered that never got a 200 under this id."""
-        return len({request.event_id for request in self.consumer.delivered()} - set(self.sender.accepted.values()))
-
     def runs(self) -> bool:
         """Whether all processes are those that were started."""
         return all(process.runs for process in self._processes)
+
+
+def until_delivered(sender: Sender, consumer: Consumer) -> None:
+    """Waits until each event is delivered that has its 200 by now."""
+    wanted, until = set(sender.accepted.values()), monotonic() + PATIENCE
+    while missing := wanted - {request.event_id for request in consumer.delivered()}:
+        assert monotonic() < until, f"{len(missing)} are not delivered"
+        sleep(0.2)
+
+
+def out_of_order(sender: Sender, consumer: Consumer) -> int:
+    """How many orders were not delivered in the order in which their events got their 200."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for body, event_id in sender.accepted.items():
+        wanted[reference_of(body)].append(event_id)
+    accepted = set(sender.accepted.values())
+    first: dict[str, dict[str, None]] = defaultdict(dict)
+    for request in consumer.delivered():
+        if request.event_id in accepted:
+            first[request.reference].setdefault(request.event_id)
+    return sum(list(first[reference]) != ids for reference, ids in wanted.items())
+
+
+def strangers(sender: Sender, consumer: Consumer) -> int:
+    """How many events were delivered that never got a 200 under this id."""
+    return len({request.event_id for request in consumer.delivered()} - set(sender.accepted.values()))
 
 
 @pytest.fixture(scope="module")
@@ -174,21 +180,20 @@ def hosts(made: Cluster | CannotRun, record_property: Callable[[str, object], No
 @pytest.fixture(scope="module")
 def company(made: Cluster | CannotRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company | None]:
     with ExitStack() as stack:
-        yield (
-            None
-            if isinstance(made, CannotRun)
-            else Company(stack, tmp_path_factory.mktemp("company"), new_database(made, "synchronous"))
-        )
+        if isinstance(made, CannotRun):
+            yield None
+        else:
+            url = new_database(made, "synchronous")
+            migrate(url)
+            yield Company(stack, tmp_path_factory.mktemp("company"), url)
 
 
 def new_database(cluster: Cluster, name: str) -> str:
-    """The URL of a migrated database, whose role may see the standbys."""
+    """The URL of a new database, whose role may see the standbys."""
     cluster.execute(
         f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' IN ROLE pg_monitor", f"CREATE DATABASE {name} OWNER {name}"
     )
-    url = cluster.url(name, user=name)
-    migrate(url)
-    return url
+    return cluster.url(name, user=name)
 
 
 def test_the_page_sets_up_a_host_as_this_test_does():
@@ -201,6 +206,18 @@ def test_the_page_sets_up_a_host_as_this_test_does():
     assert {name: value for name, value in written if value[0] not in "/…"}.items() <= tested.items()
 
 
+def judged(outcome: Outcome, sender: Sender, consumer: Consumer) -> dict[str, object]:
+    """A line of the table."""
+    return {
+        "replication": "synchronous",
+        "acknowledged": outcome.acknowledged,
+        "lost": outcome.lost,
+        "duplicated": outcome.duplicated,
+        "strangers": strangers(sender, consumer),
+        "out_of_order": out_of_order(sender, consumer),
+    }
+
+
 def longest(times: list[float], *, since: float, until: float) -> float:
     """The longest time without any, in seconds."""
     within = [since, *(each for each in times if since < each < until), until]
@@ -208,41 +225,79 @@ def longest(times: list[float], *, since: float, until: float) -> float:
 
 
 async def test_an_acknowledged_event_survives(fault, hosts, company, long, record_property):
-    sender, known = company.sender, len(company.sender.accepted)
+    sender, consumer, known = company.sender, company.consumer, len(company.sender.accepted)
     await asyncio.to_thread(hosts.until_well)
     async with sender.running():
         await sender.more(200, WARM)
-        await asyncio.to_thread(company.until_delivered)
+        await asyncio.to_thread(until_delivered, sender, consumer)
         since, clock = monotonic(), time() - monotonic()
         heal = await asyncio.to_thread(FAULTS[fault], hosts)
         await sender.more(200, WARM)
-        await asyncio.to_thread(company.until_delivered)
+        await asyncio.to_thread(until_delivered, sender, consumer)
         await asyncio.to_thread(heal)
         if long:
             await asyncio.to_thread(hosts.until_well)
         await sender.more(200, WARM)
         until = monotonic()
-    await asyncio.to_thread(company.until_delivered)
-    delivered = [request.at - clock for request in company.consumer.delivered()]
+    await asyncio.to_thread(until_delivered, sender, consumer)
     outcome = await outcome_of(sender, company.url)
     row = {
+        **judged(outcome, sender, consumer),
         "fault": fault,
-        "replication": "synchronous",
         "acknowledged": len(sender.accepted) - known,
-        "lost": outcome.lost,
-        "duplicated": outcome.duplicated,
-        "strangers": company.strangers(),
-        "out_of_order": company.out_of_order(),
         "without_200": longest(sender.accepted_at, since=since, until=until),
-        "without_delivery": longest(delivered, since=since, until=until),
+        "without_delivery": longest([request.at - clock for request in consumer.delivered()], since=since, until=until),
     }
     record_property("failover", row)
-    assert (outcome.lost, outcome.duplicated, outcome.strangers) == (0, 0, 0)
+    assert {name: row[name] for name in ZEROS} == dict.fromkeys(ZEROS, 0)
+    assert outcome.strangers == 0
     assert sender.accepted.keys() == sender.sent
-    assert (company.out_of_order(), company.strangers()) == (0, 0)
     assert set(sender.answers) <= {200, 503}
     assert sender.broken == 0
     assert company.runs()
+    told = ["survives the loss of any machine", *(("database_lost", "database_back") if fault in SHORT else ())]
+    assert [words for words in told for receiver in company.receivers if words not in receiver.stderr] == []
+
+
+@pytest.mark.long
+async def test_nothing_is_lost_on_the_way_from_sqlite_to_three_hosts(hosts, tmp_path, record_property):
+    with ExitStack() as stack:
+        consumer = stack.enter_context(Consumer().running())
+        settings = delivering("sqlite+aiosqlite:///priohook.db", consumer)
+
+        def serve(**settings: str) -> Served:
+            served = Served(tmp_path, ("--port", "0"), environment_for(**settings), with_worker=True)
+            stack.callback(served.close)
+            return served
+
+        first = await asyncio.to_thread(serve, **settings)
+        sender = Sender(first.address, connections=CONNECTIONS, rest=REST)
+        async with sender.running():
+            await sender.more(200, WARM)
+            await asyncio.to_thread(hosts.until_well)
+            url = await asyncio.to_thread(new_database, hosts, "moved")
+            move = [sys.executable, "-m", "app", "move", url]
+            env = environment_for(**settings)
+            assert await asyncio.to_thread(subprocess.call, move, cwd=tmp_path, env=env, timeout=PATIENCE) == 0
+            await sender.more(200, WARM)
+            second = await asyncio.to_thread(serve, **delivering(url, consumer))
+            sender.addresses = (first.address, second.address)
+            await sender.more(200, WARM)
+            refused = sender.answers.total() - sender.answers[200] + sender.broken
+            bring_back = await asyncio.to_thread(lose, hosts, "leader")
+            await sender.more(200, WARM)
+            await asyncio.to_thread(bring_back)
+            await asyncio.to_thread(hosts.until_well)
+            await sender.more(200, WARM)
+        await asyncio.to_thread(until_delivered, sender, consumer)
+        outcome = await outcome_of(sender, url)
+        row = judged(outcome, sender, consumer) | {
+            "fault": "`priohook move` from SQLite, one more receiver, then the primary's host loses its power"
+        }
+        record_property("failover", row)
+        assert {name: row[name] for name in ZEROS} == dict.fromkeys(ZEROS, 0)
+        assert (outcome.strangers, refused) == (0, 0)
+        assert sender.accepted.keys() == sender.sent
 
 
 async def test_with_asynchronous_replication_the_same_loses_events(hosts, tmp_path, record_property):
@@ -250,6 +305,7 @@ async def test_with_asynchronous_replication_the_same_loses_events(hosts, tmp_pa
     await asyncio.to_thread(hosts.change, synchronous_mode=False)
     await asyncio.to_thread(hosts.until_well, count=2, synchronous=False)
     url = await asyncio.to_thread(new_database, hosts, "asynchronous")
+    await asyncio.to_thread(migrate, url)
     receiver = await asyncio.to_thread(
         Served, tmp_path, ("--port", "0"), environment_for(**configured(url, commit_timeout=COMMIT_TIMEOUT))
     )
