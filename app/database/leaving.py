@@ -33,7 +33,10 @@ PLACES = ("host", "hostaddr", "port")
 """Parameters of a URL that say where the database is."""
 
 MOVED_FILE = 0x7072_6D76
-"""The `application_id` of a SQLite file that everything has left. It is read with each commit, which costs little."""
+"""The `application_id` of a SQLite file that everything has left."""
+
+REFUSED = "priohook: all was moved to PostgreSQL"
+"""What the triggers of such a file say."""
 
 _IS_THERE = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
 _READ = text(f"SELECT token, target, url, phase, beat_at FROM {TABLE}")  # noqa: S608

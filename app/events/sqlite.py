@@ -14,7 +14,7 @@ from uuid import UUID
 
 from app.database.columns import sqlite_instant
 from app.database.engines import open_sqlite
-from app.database.leaving import MOVED_FILE, Moved
+from app.database.leaving import MOVED_FILE, REFUSED, Moved
 from app.database.postgres import DatabaseProblem
 from app.database.sqlite import SQLITE_BUSY, DamagedFile, SQLiteFile, busy_timeout
 from app.events.rows import COLUMNS, NewEvent, Row, old_keys, outlived_keys
@@ -54,6 +54,8 @@ COUNT_COPIES = (
 FREE_KEY = "UPDATE events SET dedup_key = ? WHERE id = ? AND received_at < ?"
 NAMES = ", ".join(COLUMNS)
 PROBE = f"INSERT INTO events ({NAMES}) SELECT {NAMES} FROM events WHERE 0"  # noqa: S608
+
+MOVED = "All that was in this SQLite file was moved to PostgreSQL."
 
 BETWEEN_TIMES = slice(NewEvent._fields.index("received_at") + 1, NewEvent._fields.index("order_modified"))
 BEHIND_TIMES = slice(NewEvent._fields.index("order_modified") + 1, None)
@@ -118,6 +120,9 @@ class SQLiteWriter:
     def _probe(self, thorough: bool) -> None:  # noqa: FBT001 - an executor passes by position
         self._look()
         with self._transaction() as connection:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            if application == MOVED_FILE:  # no trigger fires without a row
+                raise Moved(MOVED)
             connection.execute(PROBE)
             if thorough or self._is_nearly_full():
                 connection.execute("UPDATE alembic_version SET version_num = version_num")
@@ -133,9 +138,6 @@ class SQLiteWriter:
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             try:
-                (application,) = connection.execute("PRAGMA application_id").fetchone()
-                if application == MOVED_FILE:
-                    raise Moved("All that was in this SQLite file was moved to PostgreSQL.")
                 yield connection
                 self._file.check()
                 connection.execute("COMMIT")
@@ -143,6 +145,8 @@ class SQLiteWriter:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
         except sqlite3.DatabaseError as error:
+            if str(error) == REFUSED:
+                raise Moved(MOVED) from None
             self._damage = self._file.damage(error)
             if self._damage is not None:
                 raise self._damage from error

@@ -15,7 +15,6 @@ from app.database.leaving import Phase
 from app.transfer.columns import Moving, Values
 
 FORGET_AT_ONCE = 5000
-REFUSED = "priohook: all was moved to PostgreSQL"
 
 Key = tuple[Any, ...]
 """Of a row, as SQLite holds it."""
@@ -180,7 +179,7 @@ class Source:
             for change in ("INSERT", "UPDATE", "DELETE"):
                 self._connection.execute(
                     f'CREATE TRIGGER priohook_moved_{table.name}_{change} BEFORE {change} ON "{table.name}" '
-                    f"BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END"
+                    f"BEGIN SELECT RAISE(ABORT, '{leaving.REFUSED}'); END"
                 )
         self._connection.execute(f"UPDATE {leaving.TABLE} SET phase = ?", (Phase.MOVED.value,))  # noqa: S608
         self._connection.execute(f"PRAGMA application_id = {leaving.MOVED_FILE}")

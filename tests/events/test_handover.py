@@ -97,6 +97,17 @@ async def test_events_that_come_after_the_switch_wait_and_go_to_the_next_databas
         assert connection.execute("SELECT count(*) FROM events WHERE id = ?", (later.id.bytes,)).fetchone() == (1,)
 
 
+async def test_a_copy_that_comes_after_the_switch_goes_to_the_next_database_too(sqlite_url, next_url, handover, moved):
+    async with leaving(sqlite_url, handover) as store:
+        await store.append(new_event("again"))
+        moved()
+        waiting = asyncio.create_task(store.append(new_event("again")))
+        await until(lambda: handover.active)
+        async with running(next_url) as following:
+            handover.follow(following, next_url)
+            assert not (await waiting).duplicate  # here nothing was copied
+
+
 async def test_a_receiver_without_events_notices_the_switch_too(sqlite_url, handover, moved):
     async with leaving(sqlite_url, handover, Health()):
         moved()
