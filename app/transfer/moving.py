@@ -5,9 +5,9 @@ since is brought up to date, then more rows are copied or compared. So what was 
 moment, and neither a unique index nor a comparison meets rows of two. A step that was interrupted has done nothing.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from time import monotonic
 
 import asyncpg
 
@@ -97,18 +97,17 @@ class Transfer:
         Raises:
             TooSlow: it took longer than `within` seconds, or another process held the file's lock.
         """
-        began = monotonic()
         try:
             with self._source.writing():
-                async with self._connection.transaction():
+                async with self._connection.transaction(), asyncio.timeout(within):  # not its COMMIT
                     for table in self._tables:
                         if last := self._source.last_change(table):
                             await self._apply(table, last, up_to=None)
                     await target.set_triggers(self._connection, self._tables, on=True)
                     await target.number_on(self._connection)
-                    if monotonic() - began > within:
-                        raise TooSlow
                 self._source.mark_moved()
+        except TimeoutError as error:
+            raise TooSlow from error
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise

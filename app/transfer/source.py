@@ -87,7 +87,7 @@ class Source:
     def rest(self, *, resting: bool) -> None:
         """Tells workers to end and receivers to prepare, or all to go on as before; call it every second meanwhile."""
         phase = Phase.RESTING if resting else Phase.COPYING
-        with self.writing():
+        with self.writing(durable=False):
             self._connection.execute(
                 f"UPDATE {leaving.TABLE} SET phase = ?, beat_at = ?",  # noqa: S608
                 (phase.value, time()),
@@ -113,9 +113,13 @@ class Source:
             self._connection.execute("ROLLBACK")
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """The only transaction that writes, which commits at the end."""
+    def writing(self, *, durable: bool = True) -> Iterator[None]:
+        """The only transaction that writes, which commits at the end.
+
+        If it need not be durable, others do not wait for the disk meanwhile.
+        """
         self._file.check()
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -168,7 +172,7 @@ class Source:
         some = f"SELECT n FROM {_log(table)} WHERE n <= ? ORDER BY n LIMIT {FORGET_AT_ONCE}"  # noqa: S608
         deleted = FORGET_AT_ONCE
         while deleted == FORGET_AT_ONCE:
-            with self.writing():
+            with self.writing(durable=False):  # what is forgotten too late is only copied again
                 deleted = self._connection.execute(f"DELETE FROM {_log(table)} WHERE n IN ({some})", (until,)).rowcount  # noqa: S608
 
     def mark_moved(self) -> None:
