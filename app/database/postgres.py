@@ -29,8 +29,15 @@ SESSION = {
     "idle_in_transaction_session_timeout": "30s",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
 }
-"""Set in each session, whatever the server's, the database's and the role's defaults are, if the server knows it."""
+"""Set in each session, whatever the server's, the database's and the role's defaults are, if the server knows it.
+
+With the last three the server notices within half a minute that a host lost its power, and ends what it left. If that
+host was about to send the rest of a statement, no other timeout applies: its locks would stay for two hours.
+"""
 
 SET = """
 SELECT set_config(name, value, false) FROM pg_settings

@@ -280,6 +280,13 @@ async def test_the_kernel_asks_whether_the_peer_is_still_there(postgres_url):
 # Which host
 
 
+async def test_the_server_asks_whether_this_host_is_still_there(postgres_url):
+    connection = await connect_postgres(postgres_url)
+    shown = [await connection.fetchval(f"SHOW tcp_keepalives_{name}") for name in ("idle", "interval", "count")]
+    await connection.close()
+    assert shown == ["10", "5", "3"]
+
+
 async def test_a_store_goes_on_where_writes_are_taken_when_its_host_takes_none_any_more(
     own_server, postgres_server_url
 ):
