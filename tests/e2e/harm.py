@@ -156,7 +156,8 @@ async def without_power(running: Trial, *hosts: Host, gone: Host | None = None) 
     if hosted.hosts.database in hosts:
         running.crashes.append(time())
         await asyncio.to_thread(hosted.hosts.server.start)
-    await hosted.start(*(host for host in hosts if host != gone))
+    if again := [host for host in hosts if host != gone]:
+        await hosted.start(*again)
 
 
 class Planned(NamedTuple):
