@@ -75,6 +75,12 @@ class Server:
         """Stops the server; the mode `immediate` is like a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
 
+    def become_standby(self) -> None:
+        """Starts again as a standby that has lost its primary."""
+        self.stop()
+        (self._data / "standby.signal").touch()
+        self.start()
+
     def kill(self) -> None:
         """Kills the postmaster and its children with -9, and waits until they are gone."""
         children = _children(self.pid)

@@ -25,7 +25,11 @@ def schema(now: Readings) -> Iterator[Finding]:
 
 
 def standbys(now: Readings) -> Iterator[Finding]:
-    """PostgreSQL commits nothing that it should confirm, because synchronous standbys are missing."""
+    """PostgreSQL commits nothing, because the primary or synchronous standbys are missing."""
+    if now.standbys is not None and now.standbys.no_primary:
+        what = "PostgreSQL has no primary: only a standby answers, and it stores no events."
+        command = 'psql -c "SELECT sender_host, status FROM pg_stat_wal_receiver"'
+        yield critical(name="primary_missing", what=what, command=command)
     if now.standbys is not None and now.standbys.are_missing:
         waited_for = counted(now.standbys.wanted, "synchronous standby", "synchronous standbys")
         there = counted(now.standbys.synchronous, "is", "are") if now.standbys.synchronous else "none is"

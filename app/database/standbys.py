@@ -12,7 +12,7 @@ https://www.postgresql.org/docs/current/runtime-config-replication.html#GUC-SYNC
 
 LOOK = text("""
 SELECT current_setting('synchronous_standby_names') AS names, count(pid) AS connected, count(sync_state) AS seen,
-    count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) AS synchronous
+    count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) AS synchronous, pg_is_in_recovery() AS in_recovery
 FROM pg_stat_replication
 """)
 
@@ -25,19 +25,21 @@ class Standbys:
     """How many must have a commit before it returns."""
     synchronous: int | None
     """How many there are; None if this role may not see it, as it is not in `pg_monitor`."""
+    no_primary: bool = False
+    """Whether only a standby answers. It does not know for whom the primary waits, or waited."""
 
     @property
     def are_missing(self) -> bool:
         """Whether commits wait, because there are too few."""
-        return self.synchronous is not None and self.synchronous < self.wanted
+        return not self.no_primary and self.synchronous is not None and self.synchronous < self.wanted
 
 
 async def read_standbys(connection: AsyncConnection) -> Standbys | None:
     """The standbys; None for SQLite."""
     if connection.dialect.name == "sqlite":
         return None
-    names, connected, seen, synchronous = (await connection.execute(LOOK)).one()
-    return Standbys(wanted(names), synchronous if seen or not connected else None)
+    names, connected, seen, synchronous, in_recovery = (await connection.execute(LOOK)).one()
+    return Standbys(wanted(names), synchronous if seen or not connected else None, no_primary=in_recovery)
 
 
 def wanted(names: str) -> int:
@@ -50,6 +52,8 @@ def wanted(names: str) -> int:
 def promised(standbys: Standbys) -> str:
     """What they promise, in words."""
     machines = "machine" if standbys.wanted == 1 else f"{standbys.wanted} machines"
+    if standbys.no_primary:
+        return "unknown: no primary answers, and this is read from a standby"
     if not standbys.wanted:
         return "none is synchronous: with PostgreSQL's machine, acknowledged events can be lost"
     if standbys.synchronous is None:

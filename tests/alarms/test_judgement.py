@@ -188,6 +188,12 @@ INCIDENTS = {
         "3 webhooks were answered 503 in the last 10 min: the database was slower than commit_timeout.",
         "priohook refusals list",
     ),
+    "the primary is lost": (
+        {"standbys": Standbys(1, 0, no_primary=True)},
+        "primary_missing",
+        "PostgreSQL has no primary: only a standby answers, and it stores no events.",
+        'psql -c "SELECT sender_host, status FROM pg_stat_wal_receiver"',
+    ),
     "a synchronous standby is missing": (
         {"standbys": Standbys(1, 0)},
         "standby_missing",

@@ -221,6 +221,16 @@ async def test_the_standbys_that_commits_wait_for_are_counted(own_server, seen_b
             assert await read_standbys(connection) == Standbys(1, 0)
 
 
+async def test_a_standby_that_answers_alone_is_not_taken_for_a_primary_that_waits():
+    with postgres.server() as server:
+        await execute(server.url(), "ALTER SYSTEM SET synchronous_standby_names = '*'")
+        server.become_standby()
+        async with engine_for(server.url(), writes=False) as engine, engine.connect() as connection:
+            standbys = await read_standbys(connection)
+    assert standbys == Standbys(1, 0, no_primary=True)
+    assert not standbys.are_missing
+
+
 # What has an end
 
 

@@ -30,6 +30,7 @@ def test_the_number_of_standbys_is_read_from_their_names(names, count):
         (Standbys(1, 2), "2 synchronous: an acknowledged event survives the loss of any machine"),
         (Standbys(2, 2), "2 synchronous: an acknowledged event survives the loss of any 2 machines"),
         (Standbys(2, 1), "COMMITS WAIT for 2 synchronous, but there are 1"),
+        (Standbys(1, 0, no_primary=True), "unknown: no primary answers, and this is read from a standby"),
         (Standbys(1, 0), "COMMITS WAIT for 1 synchronous, but there are 0"),
         (
             Standbys(1, None),
