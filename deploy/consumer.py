@@ -13,7 +13,8 @@ class Consumer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Takes an event."""
         self.rfile.read(int(self.headers["Content-Length"]))
-        print(*(self.headers.get(name, "-") for name in SHOWN), flush=True)  # noqa: T201 - it is all that it does
+        line = " ".join(self.headers.get(name, "-") for name in SHOWN)
+        print(f"{line}\n", end="", flush=True)  # noqa: T201 - in one piece, since others print at the same time
         self.send_response(204)
         self.end_headers()
 
