@@ -157,7 +157,7 @@ class Cluster:
     def url(self, database: str, *, user: str = "postgres") -> str:
         """As in `database_url`: it names all hosts."""
         hosts = ",".join(node.host.address for node in self.nodes)
-        return f"postgresql://{user}:{PASSWORD}@/{database}?host={hosts}&target_session_attrs=read-write&tcp_user_timeout=5000"
+        return f"postgresql://{user}:{PASSWORD}@/{database}?host={hosts}&tcp_user_timeout=5000"
 
     def start(self, *nodes: Node) -> None:
         for node in nodes or self.nodes:
