@@ -20,7 +20,8 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, known.OF_MIGRATIONS):
         return f"The schema was not changed: {first_line(error)}."
     if isinstance(error, (ConnectionError, TimeoutError, *known.OF_DATABASES)):
-        return f"The database could not be used: {first_line(error)}. Check database_url, and that the database runs."
+        check = "Check database_url, that the database runs, and what its role may do."
+        return f"The database could not be used: {first_line(error)}. {check}"
     return f"The system refused what priohook needs: {first_line(error)}." if isinstance(error, OSError) else None
 
 
