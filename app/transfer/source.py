@@ -168,12 +168,16 @@ class Source:
         )
 
     def forget_changes(self, table: Moving, until: int) -> None:
-        """Forgets changes up to this number, a few at a time: others write meanwhile."""
-        some = f"SELECT n FROM {_log(table)} WHERE n <= ? ORDER BY n LIMIT {FORGET_AT_ONCE}"  # noqa: S608
-        deleted = FORGET_AT_ONCE
-        while deleted == FORGET_AT_ONCE:
+        """Forgets changes up to this number, a few at a time: others write meanwhile.
+
+        Nothing is deleted after the last one of them: if the table is empty then, SQLite numbers new ones from 1.
+        """
+        query = f"SELECT coalesce(min(n) - 1, ?) FROM {_log(table)}"  # noqa: S608
+        (forgotten,) = self._connection.execute(query, (until,)).fetchone()
+        while forgotten < until:
+            forgotten = min(forgotten + FORGET_AT_ONCE, until)
             with self.writing(durable=False):  # what is forgotten too late is only copied again
-                deleted = self._connection.execute(f"DELETE FROM {_log(table)} WHERE n IN ({some})", (until,)).rowcount  # noqa: S608
+                self._connection.execute(f"DELETE FROM {_log(table)} WHERE n <= ?", (forgotten,))  # noqa: S608
 
     def mark_moved(self) -> None:
         """Refuses every change from now on; call it in `writing`."""

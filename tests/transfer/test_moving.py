@@ -1,6 +1,6 @@
 import asyncio
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import asyncpg
@@ -18,6 +18,7 @@ from app.events.positions import newest
 from app.events.sqlite import SQLiteWriter
 from app.events.tables import Event
 from app.transfer import moving, target
+from app.transfer import source as source_module
 from app.transfer.moving import Differs, TooSlow
 from app.transfer.source import Source
 from app.transfer.target import TransferProblem
@@ -281,3 +282,27 @@ def test_a_move_that_is_given_up_leaves_nothing_in_the_file(filled_url):
         assert made() != before
         source.give_up()
     assert made() == before
+
+
+async def test_a_change_that_is_made_while_others_are_forgotten_stays_noted(filled_url, change, monkeypatch):
+    monkeypatch.setattr(source_module, "FORGET_AT_ONCE", ROWS)
+    events = next(table for table in TABLES if table.name == "events")
+    late = ["UPDATE events SET duplicates = 2"]
+
+    class Busy(Source):
+        @contextmanager
+        def writing(self):
+            with super().writing():
+                yield
+            if noted and late:
+                change(late.pop())
+
+    noted = False
+    with closing(Busy(filled_url, TABLES)) as source:
+        source.begin("a-move", target="postgresql://***", url="")
+        change("UPDATE events SET duplicates = 1")
+        noted = True
+        source.forget_changes(events, source.last_change(events))
+        last = source.last_change(events)
+        assert not late
+        assert len(list(source.changed_keys(events, last))) == ROWS
