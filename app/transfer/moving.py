@@ -8,6 +8,7 @@ moment, and neither a unique index nor a comparison meets rows of two. A step th
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 
 import asyncpg
 
@@ -18,6 +19,8 @@ from app.transfer.source import Key, Source
 from app.transfer.target import TransferProblem, batches
 
 ROWS_AT_ONCE = 10_000
+SPARE = 1.0
+"""Seconds that PostgreSQL may take to answer, beyond what a switch should take."""
 
 Progress = Callable[[int], None]
 """Gets the number of rows of each step."""
@@ -96,7 +99,12 @@ class Transfer:
 
         Raises:
             TooSlow: it took longer than `within` seconds, or another process held the file's lock.
+            TransferProblem: PostgreSQL did not answer.
         """
+        began = monotonic()
+        # A COMMIT may wait for ever for a standby, and a ROLLBACK for a host that is gone. Nobody can write meanwhile.
+        latest = within + SPARE
+        gives_up = asyncio.get_running_loop().call_later(latest, self._connection.terminate)
         try:
             with self._source.writing():
                 async with self._connection.transaction(), asyncio.timeout(within):  # not its COMMIT
@@ -112,6 +120,15 @@ class Transfer:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             raise TooSlow from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if monotonic() - began < latest:
+                raise
+            raise TransferProblem(
+                f"PostgreSQL did not answer within {latest:g} seconds: does a commit wait for a standby there? Nothing was "
+                "switched. Run the command again when it answers."
+            ) from error
+        finally:
+            gives_up.cancel()
 
     async def _copy_more(self, table: Moving, progress: Progress) -> bool:
         """Copies the next rows; whether all are copied."""

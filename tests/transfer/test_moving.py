@@ -1,11 +1,12 @@
 import asyncio
 import sqlite3
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
 from app.audit.actors import at_shell
 from app.audit.chain import Act, record, verify
@@ -19,7 +20,7 @@ from app.events.sqlite import SQLiteWriter
 from app.events.tables import Event
 from app.transfer import moving, target
 from app.transfer import source as source_module
-from app.transfer.moving import Differs, TooSlow
+from app.transfer.moving import Differs, TooSlow, Transfer
 from app.transfer.source import Source
 from app.transfer.target import TransferProblem
 from tests.events.stores import new_event, running, writer_for
@@ -27,6 +28,7 @@ from tests.transfer.conftest import TABLES
 from tests.transfer.rows import ROWS, fill
 
 LONG = 600.0  # seconds; a bound that is never met
+LITTLE = 5.0  # seconds; enough for a few rows
 
 
 def nothing(_: int) -> None:
@@ -291,8 +293,8 @@ async def test_a_change_that_is_made_while_others_are_forgotten_stays_noted(fill
 
     class Busy(Source):
         @contextmanager
-        def writing(self):
-            with super().writing():
+        def writing(self, *, durable=True):
+            with super().writing(durable=durable):
                 yield
             if noted and late:
                 change(late.pop())
@@ -306,3 +308,50 @@ async def test_a_change_that_is_made_while_others_are_forgotten_stays_noted(fill
         last = source.last_change(events)
         assert not late
         assert len(list(source.changed_keys(events, last))) == ROWS
+
+
+@asynccontextmanager
+async def frozen_at_commit(url: str) -> AsyncIterator[str]:
+    """The URL of a way to PostgreSQL on which no COMMIT gets through, and nothing after it."""
+    parsed = make_url(url)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with closing(sink):
+            while some := await source.read(65536):
+                if b"COMMIT" in some:
+                    await asyncio.Event().wait()
+                sink.write(some)
+                await sink.drain()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to_there = await asyncio.open_connection(parsed.host, parsed.port)
+        tasks.update({asyncio.create_task(carry(reader, to_there)), asyncio.create_task(carry(there, writer))})
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield parsed.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_a_commit_that_never_returns_does_not_keep_others_from_writing(filled_url, postgres_url, began, change):
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        await transfer.verify(nothing)
+    change("UPDATE events SET duplicates = 9")
+    async with (
+        asyncio.timeout(60),
+        frozen_at_commit(postgres_url) as frozen_url,
+        target.connected(frozen_url) as connection,
+    ):
+        with closing(Source(filled_url, TABLES)) as source:
+            with pytest.raises(TransferProblem, match=r"did not answer .* Nothing was switched"):
+                await Transfer(source, connection, TABLES).switch(within=LITTLE)
+            change("UPDATE events SET duplicates = 10")
+    await moved(began)
+    assert await everything(postgres_url) == await everything(filled_url)
