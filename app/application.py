@@ -184,7 +184,7 @@ def create_app(
                 async with (
                     _publishing(publisher, state, log),
                     _following(
-                        handover, settings, opened, before=stack, told=(state.update, application.replace_state)
+                        handover, settings, opened, known, before=stack, told=(state.update, application.replace_state)
                     ),
                 ):
                     yield state
@@ -366,6 +366,7 @@ async def _following(
     handover: Handover | None,
     settings: Settings,
     opened: Callable[[Settings], AbstractAsyncContextManager[State]],
+    known: Health,
     *,
     before: AsyncExitStack,
     told: Sequence[Callable[[State], None]],
@@ -376,6 +377,7 @@ async def _following(
         handover: Gets the store of the new database.
         settings: With the SQLite file.
         opened: Opens a database.
+        known: Is told while it cannot be opened.
         before: Holds what uses the file, and is closed once PostgreSQL is open.
         told: Are called with the new state.
     """
@@ -397,6 +399,8 @@ async def _following(
                     break
                 except Exception as error:  # noqa: BLE001 - whatever it is, events wait for it to end
                     logger.warning("move_waits", extra={"fields": {"error": first_line(error)}})
+                    why = "The database to which all was moved cannot be opened; the log says why."
+                    known.fails("commits", why, error=error)  # until the first trial there
                     await asyncio.sleep(OPEN_AGAIN)
             handover.follow(state["events"], url)
             for tell in told:

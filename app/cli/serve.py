@@ -144,7 +144,9 @@ def _handover(settings: Settings) -> Handover | None:
     """Lets a receiver on SQLite go on with PostgreSQL when its file is moved there."""
     if not engines.is_sqlite(settings.database_url):
         return None
-    return Handover(most=settings.max_waiting_events, timeout=settings.commit_timeout)
+    return Handover(
+        most=settings.max_waiting_events, most_bytes=settings.max_waiting_bytes, timeout=settings.commit_timeout
+    )
 
 
 @contextmanager

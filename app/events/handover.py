@@ -38,6 +38,7 @@ class Handover:
 
     Args:
         most: How many events may wait.
+        most_bytes: How many bytes of their bodies.
         timeout: How long an event may wait.
 
     Attributes:
@@ -46,13 +47,15 @@ class Handover:
         url: The new database's, once this process uses it.
     """
 
-    def __init__(self, *, most: int, timeout: timedelta) -> None:
+    def __init__(self, *, most: int, most_bytes: int, timeout: timedelta) -> None:
         self.name = ""
         self.resting = False
         self.url: str | None = None
         self._most = most
+        self._most_bytes = most_bytes
         self._timeout = timeout
         self._waiting: dict[int, Waiting] = {}
+        self._waiting_bytes = 0
         self._next: EventStore | None = None
         self._refused = asyncio.Event()
         self._said = False  # since it rests
@@ -66,7 +69,8 @@ class Handover:
         """Implements `Successor.append`."""
         if self._next is not None:
             return await self._next.append(event)
-        if len(self._waiting) >= self._most:
+        size = len(event.body)
+        if len(self._waiting) >= self._most or (self._waiting and self._waiting_bytes + size > self._most_bytes):
             raise StoreFull("Too many events are waiting to be stored.")
         stored: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         self._keep(Waiting(event, stored, monotonic()))
@@ -74,6 +78,9 @@ class Handover:
 
     def take(self, waiting: Iterable[Waiting]) -> None:
         """Implements `Successor.take`."""
+        if self._next is not None:  # the file's store found out later than this did
+            self._next.take_over(waiting)
+            return
         for each in waiting:
             self._keep(each)
         self._refused.set()
@@ -102,11 +109,15 @@ class Handover:
 
     def _keep(self, waiting: Waiting) -> None:
         self._waiting[id(waiting)] = waiting
+        self._waiting_bytes += len(waiting.event.body)
         asyncio.get_running_loop().call_later(self._timeout.total_seconds(), self._give_up, id(waiting))
 
     def _give_up(self, number: int) -> None:
         waiting = self._waiting.pop(number, None)
-        if waiting is not None and not waiting.stored.done():
+        if waiting is None:
+            return
+        self._waiting_bytes -= len(waiting.event.body)
+        if not waiting.stored.done():
             waiting.stored.set_exception(StoreUnavailable("The event could not be stored."))
 
     async def _rest(self, seconds: float) -> None:

@@ -124,8 +124,8 @@ class Transfer:
             if monotonic() - began < latest:
                 raise
             raise TransferProblem(
-                f"PostgreSQL did not answer within {latest:g} seconds: does a commit wait for a standby there? Nothing was "
-                "switched. Run the command again when it answers."
+                f"PostgreSQL did not answer within {latest:g} seconds: does a commit wait for a standby there? "
+                "Nothing was switched. Run the command again when it answers."
             ) from error
         finally:
             gives_up.cancel()

@@ -1,6 +1,7 @@
 """A receiver on SQLite whose file is moved to PostgreSQL; here the next database is another SQLite file."""
 
 import asyncio
+import io
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -11,22 +12,26 @@ from typing import Any
 
 import pytest
 
+from app.application import create_app
 from app.database.columns import Base
 from app.database.engines import engine_for, sqlite_path
 from app.database.health import Health
 from app.database.leaving import FRESH, Move, Phase
 from app.events.handover import Handover
 from app.events.store import EventStore, StoreFull, StoreUnavailable
+from app.settings.model import Settings
+from app.telemetry.logs import LogWriter
 from app.transfer.columns import moving_tables
 from app.transfer.source import Source
+from tests.conftest import CLIENTS
 from tests.events.stores import TIMEOUT, new_event, running, writer_for
 
-MOST = 5
+MOST, MOST_BYTES = 5, 100_000
 
 
 @pytest.fixture
 def handover() -> Handover:
-    return Handover(most=MOST, timeout=TIMEOUT)
+    return Handover(most=MOST, most_bytes=MOST_BYTES, timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -123,6 +128,20 @@ async def test_a_store_that_closes_still_hands_on_what_comes_late(sqlite_url, ne
         assert (await store.append(event)).id == event.id
 
 
+async def test_what_the_store_of_the_file_finds_out_late_goes_to_the_next_database(
+    sqlite_url, next_url, handover, moved
+):
+    async with running(next_url) as following, leaving(sqlite_url, handover) as store:
+        store.hold()
+        event = new_event("late")
+        waiting = asyncio.create_task(store.append(event))
+        await asyncio.sleep(0)
+        moved()
+        handover.follow(following, next_url)
+        store.resume()
+        assert (await waiting).id == event.id
+
+
 async def test_too_many_do_not_wait(handover):
     handover.take([])
     waiting = [asyncio.create_task(handover.append(new_event(str(number)))) for number in range(MOST)]
@@ -133,8 +152,29 @@ async def test_too_many_do_not_wait(handover):
         each.cancel()
 
 
+async def test_too_many_bytes_do_not_wait(handover):
+    handover.take([])
+    large = new_event("large")._replace(body=b"x" * MOST_BYTES)
+    waiting = asyncio.create_task(handover.append(large))
+    await asyncio.sleep(0)
+    with pytest.raises(StoreFull):
+        await handover.append(new_event("one more"))
+    waiting.cancel()
+
+
+async def test_a_receiver_that_cannot_open_the_next_database_is_not_ready(sqlite_url, handover, moved):
+    health = Health()
+    settings = Settings.model_validate({"database_url": sqlite_url, "clients": CLIENTS})
+    app = create_app(settings, log=LogWriter(io.StringIO(), style="json"), known=health, handover=handover)
+    async with app.lifespan_context(app):
+        assert health.is_ready
+        moved()
+        await until(lambda: not health.is_ready)
+        assert "cannot be opened" in str(health.problem)
+
+
 async def test_who_waits_too_long_is_told():
-    handover = Handover(most=MOST, timeout=timedelta(0))
+    handover = Handover(most=MOST, most_bytes=MOST_BYTES, timeout=timedelta(0))
     handover.take([])
     with pytest.raises(StoreUnavailable):
         await handover.append(new_event("late"))
