@@ -25,10 +25,8 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 KEEP_ALIVE = timedelta(seconds=2)
 """Shorter than that of common servers. Otherwise they would close a connection just when the next attempt uses it."""
 
-DISCARDING, FINISHING = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
-"""Values of SO_LINGER. With the first, the kernel discards what is still to be sent when a connection is closed, also
-by the end of the process. Otherwise it would go on trying for minutes: a request that was given up would arrive, after
-the network is back, behind later events of its order."""
+FINISHING = struct.pack("ii", 0, 0)
+"""The usual value of SO_LINGER: what is still to be sent is sent, also after the connection was closed."""
 
 
 class Answer(NamedTuple):
@@ -129,7 +127,6 @@ class Connections:
         try:
             async with asyncio.timeout_at(connect_until):
                 opened = await self._lookup.connected()
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, DISCARDING)
                 name = self._target.host if self._tls else None
                 transport, connection = await loop.create_connection(
                     _Connection, sock=opened, ssl=self._tls, server_hostname=name

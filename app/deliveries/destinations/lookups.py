@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from contextlib import suppress
 from datetime import timedelta
 from threading import Thread
@@ -11,6 +12,11 @@ import aiohappyeyeballs
 
 ADDRESSES_KEPT = timedelta(seconds=10)
 NEXT_ADDRESS_AFTER = 0.25  # seconds; RFC 8305, section 5
+
+DISCARDING = struct.pack("ii", 1, 0)
+"""A value of SO_LINGER: the kernel discards what is still to be sent when a connection is closed, also by the end of
+the process. Otherwise it would go on trying for minutes: an event that was given up would arrive, after the network is
+back, behind later ones of its order."""
 
 Addresses = list[tuple[Any, ...]]
 """As `getaddrinfo` gives them."""
@@ -30,17 +36,19 @@ class Lookup:
         self._begun_at = 0.0
 
     async def connected(self) -> socket.socket:
-        """A connection to the first of the addresses that answers.
+        """A connection to the first of the addresses that answers; see `DISCARDING`.
 
         Raises:
             OSError: the host has no address, nobody could be asked for one, or none of them could be connected to.
         """
-        return await aiohappyeyeballs.start_connection(
+        opened = await aiohappyeyeballs.start_connection(
             await self.addresses(),
             happy_eyeballs_delay=NEXT_ADDRESS_AFTER,
             interleave=1,
             loop=asyncio.get_running_loop(),
         )
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, DISCARDING)
+        return opened
 
     async def addresses(self) -> Addresses:
         """The addresses, at most `ADDRESSES_KEPT` old.
