@@ -80,6 +80,7 @@ class Node:
             "ETCD_LISTEN_CLIENT_URLS": f"http://{address}:2379",
             "ETCD_INITIAL_ADVERTISE_PEER_URLS": f"http://{address}:2380",
             "ETCD_ADVERTISE_CLIENT_URLS": f"http://{address}:2379",
+            "ETCD_ENABLE_V2": "true",
             "ETCD_INITIAL_CLUSTER": ",".join(f"{peer.name}=http://{peer.host.address}:2380" for peer in peers),
         }
 
@@ -88,7 +89,7 @@ class Node:
         address = self.host.address
         return {
             "PATRONI_NAME": self.name,
-            "PATRONI_ETCD3_HOSTS": ",".join(f"{peer.host.address}:2379" for peer in peers),
+            "PATRONI_ETCD_HOSTS": ",".join(f"{peer.host.address}:2379" for peer in peers),
             "PATRONI_RESTAPI_LISTEN": f"{address}:8008",
             "PATRONI_RESTAPI_CONNECT_ADDRESS": f"{address}:8008",
             "PATRONI_POSTGRESQL_LISTEN": f"{address}:5432",
