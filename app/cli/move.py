@@ -101,6 +101,8 @@ async def _move(settings: Settings, url: str, reason: str | None) -> None:
                 receivers = await _switch(settings, source, transfer)
             elif moved.token != (await target.token_of(connection) or moved.token):
                 raise TransferProblem(f"The SQLite file was moved to another database: {moved.target}.")
+            elif moved.url is not None:  # it was interrupted after the switch: some may still need the URL
+                receivers = len(source.receivers(since=_lately(datetime.fromtimestamp(moved.beat_at, UTC))))
             async with engine_for(url) as new:
                 await leaving.complete(new)
                 if await _have_followed(new, receivers):
@@ -262,8 +264,8 @@ def _only_one(path: Path) -> Iterator[None]:
         raise click.ClickException(f"{path.name} cannot be used: {error}.") from None
 
 
-def _lately() -> str:
-    return sqlite_instant(datetime.now(UTC) - SILENT)
+def _lately(now: datetime | None = None) -> str:
+    return sqlite_instant((now or datetime.now(UTC)) - SILENT)
 
 
 def _say_what_to_set(settings: Settings) -> None:

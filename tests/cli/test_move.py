@@ -120,6 +120,20 @@ def test_a_receiver_that_does_not_answer_keeps_all_as_it_is(source, new_url, run
         assert connection.execute("SELECT phase FROM priohook_move").fetchall() == [("copying",)]
 
 
+def test_the_url_stays_in_the_file_while_a_receiver_has_not_followed_though_the_command_was_killed(
+    source, new_url, run: Run, receives, monkeypatch
+):
+    assert run("move", new_url).status == 0
+    receives()
+    with closing(sqlite3.connect(source)) as connection, connection:
+        connection.execute("UPDATE priohook_move SET url = ?", (new_url,))  # as it was before the end
+    monkeypatch.setattr(move, "FOLLOW_WITHIN", timedelta(0))
+    again = run("move", new_url)
+    assert (again.status, "Only 0 of 1 receivers use the new database." in again.errors) == (0, True)
+    with closing(sqlite3.connect(source)) as connection:
+        assert connection.execute("SELECT url FROM priohook_move").fetchall() == [(new_url,)]
+
+
 def test_a_worker_that_does_not_end_keeps_all_as_it_is(source, new_url, run: Run, monkeypatch):
     monkeypatch.setattr(move, "READY_WITHIN", timedelta(0))
     with locked_file(source.with_name(f"{source.name}-worker")):
