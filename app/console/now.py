@@ -25,6 +25,8 @@ PLACES = {
     "backup_old": "#storage",
     "schema": f"{CONSOLE}/settings",
     "database": f"{CONSOLE}/settings",
+    "primary_missing": f"{CONSOLE}/settings",
+    "standby_missing": f"{CONSOLE}/settings",
     "no_receiver": "#processes",
     "no_worker": "#processes",
     "few_workers": "#processes",

@@ -32,6 +32,8 @@ SECTIONS = {
     "disk": "PriohookDiskFull",
     "schema": "PriohookSchemaBehind",
     "database": "PriohookDatabaseAway",
+    "primary_missing": "PriohookDatabaseAway",
+    "standby_missing": "PriohookDatabaseAway",
     "no_receiver": "PriohookNoReceiver",
     "no_worker": "PriohookNoWorker",
     "few_workers": "PriohookNoWorker",

@@ -115,6 +115,7 @@ AUDITED_COMMANDS = {
 TESTED_ELSEWHERE = {
     "backup": "tests/cli/test_backup.py",
     "destinations test": "tests/cli/test_destinations.py",
+    "move": "tests/cli/test_move.py",
     "restore": "tests/cli/test_backup.py",
     "serve": "tests/audit/test_starts.py",
     "worker": "tests/audit/test_starts.py",

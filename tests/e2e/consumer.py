@@ -118,7 +118,7 @@ class Consumer:
         answer = self.answer(request.headers.get("Priohook-Reference", ""), len(self.seen))
         seen = Seen(time(), dict(request.headers), body, answer)
         self.seen.append(seen)
-        attempt, taking = (seen.event_id, seen.headers["Priohook-Attempt"]), self._taking[seen.reference]
+        attempt, taking = (seen.event_id, seen.headers.get("Priohook-Attempt", "")), self._taking[seen.reference]
         self.at_once += bool(seen.reference and any(other != attempt for other in taking))
         taking.append(attempt)
         try:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from time import monotonic, sleep
@@ -97,6 +98,8 @@ class Host(NamedTuple):
             signalled |= new
 
 
+NUMBERS = count()
+
 CONFIGURATIONS = Path("/etc/netns")
 """What is in the folder of a host's name there takes the place of files in /etc (ip-netns(8))."""
 
@@ -112,7 +115,7 @@ def network(*names: str) -> Iterator[list[Host]]:
         CannotRun: only root may make network namespaces, and not in every container.
     """
     net = f"10.{random.randrange(128, 255)}.{random.randrange(256)}"  # noqa: S311 - tests run side by side
-    bridge = f"pb{os.getpid()}"
+    bridge = f"pb{os.getpid()}.{next(NUMBERS)}"  # a new one each time: the kernel removes a host's cable later
     with ExitStack() as stack:
         if os.geteuid() != 0 or shutil.which("ip") is None or not _makes("link", "add", bridge, "type", "bridge"):
             raise CannotRun("only root can make network namespaces, and not in every container")
