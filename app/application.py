@@ -1,10 +1,9 @@
 """The application: one table of URLs, the door of each, and what lives as long as the process."""
 
-import asyncio
 import logging
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -63,15 +62,15 @@ from app.console.door import SIGN_IN, OpenDoor, SessionDoor
 from app.console.pages import Page
 from app.database.away import is_away
 from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
-from app.database.health import Health, first_line, watching
-from app.database.leaving import complete, shown
+from app.database.health import Health, watching
 from app.database.schema import check_schema
 from app.deliveries.registering import register_in_parts
 from app.deliveries.wake import Notifier, waking
 from app.events.feed import Feed
-from app.events.handover import TROUBLE, Handover
+from app.events.handover import Handover
 from app.events.store import EventStore
 from app.receiver import endpoint as receiver
+from app.receiver.following import following
 from app.receiver.storing import store_for
 from app.settings.clients import Scope
 from app.settings.digest import digest_of
@@ -90,8 +89,6 @@ from app.web.openapi.page import Description
 from app.web.problems import MethodNotAllowed
 
 logger = logging.getLogger(__name__)
-
-OPEN_AGAIN = 0.2  # seconds between attempts to open the database that a SQLite file was moved to
 
 
 class State(receiver.State, health.State, api.State):
@@ -183,7 +180,7 @@ def create_app(
                 state = await stack.enter_async_context(opened(settings, handover))
                 async with (
                     _publishing(publisher, state, log),
-                    _following(
+                    following(
                         handover, settings, opened, known, before=stack, told=(state.update, application.replace_state)
                     ),
                 ):
@@ -359,66 +356,6 @@ def create_app(
         Page("GET", "/console/{path:path}", pages.nothing, door=looking),
     ]
     return Application([*routes, *console], lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)
-
-
-@asynccontextmanager
-async def _following(
-    handover: Handover | None,
-    settings: Settings,
-    opened: Callable[[Settings], AbstractAsyncContextManager[State]],
-    known: Health,
-    *,
-    before: AsyncExitStack,
-    told: Sequence[Callable[[State], None]],
-) -> AsyncIterator[None]:
-    """Goes on with PostgreSQL when the SQLite file is moved there. No connection of a client notices.
-
-    Args:
-        handover: Gets the store of the new database.
-        settings: With the SQLite file.
-        opened: Opens a database.
-        known: Is told while it cannot be opened.
-        before: Holds what uses the file, and is closed once PostgreSQL is open.
-        told: Are called with the new state.
-    """
-    if handover is None:
-        yield
-        return
-    ending = asyncio.Event()
-
-    async def follow() -> None:
-        async with engine_for(settings.database_url) as engine:
-            url = await handover.until_moved(engine)
-        new = settings.model_copy(update={"database_url": url})
-        async with AsyncExitStack() as stack:
-            while True:
-                try:
-                    async with engine_for(url, within=STATEMENT) as engine:
-                        await complete(engine)
-                    state = await stack.enter_async_context(opened(new))
-                    break
-                except Exception as error:  # noqa: BLE001 - whatever it is, events wait for it to end
-                    logger.warning("move_waits", extra={"fields": {"error": first_line(error)}})
-                    why = "The database to which all was moved cannot be opened; the log says why."
-                    known.fails("commits", why, error=error)  # until the first trial there
-                    await asyncio.sleep(OPEN_AGAIN)
-            handover.follow(state["events"], url)
-            for tell in told:
-                tell(state)
-            logger.warning("moved", extra={"fields": {"target": shown(url)}})
-            with suppress(*TROUBLE):  # the file takes no more
-                await before.aclose()
-            await ending.wait()
-
-    task = asyncio.create_task(follow())
-    try:
-        yield
-    finally:
-        ending.set()
-        if handover.url is None:
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Gauges]:

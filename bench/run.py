@@ -43,7 +43,7 @@ class Run:
     Attributes:
         folder: Where the SQLite files are.
         server: PostgreSQL's.
-        say: Tells whoever waits what is measured now.
+        say: Called with what is measured now, for people to read.
     """
 
     plan: Plan

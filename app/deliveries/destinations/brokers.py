@@ -120,7 +120,7 @@ class BrokerDestination:
             await asyncio.wait(self._closing)
 
     async def _open_line(self, until: float) -> "_Line":
-        """The connection; a new one if there is none that can be used."""
+        """The connection that can be used, or else a new one."""
         if self._opening is not None and (line := _opened(self._opening)) is not None and line.link.lost.done():
             self._retire(line)
         if self._opening is None or (
