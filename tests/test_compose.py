@@ -19,9 +19,9 @@ COMPOSE = PyOptions(apply_merge=True).from_yaml(TEXT)  # refuses names and value
 SPECIFICATION: dict[str, Any] = COMPOSE.to_dict()
 SERVICES: dict[str, dict[str, Any]] = SPECIFICATION["services"]
 README = README_PAGE.read_text().partition("## With compose\n")[2].partition("\n## ")[0]
-OPERATING = page("operating").partition("## Compose\n")[2].partition("\n## ")[0]
+PAGE = page("deploying").partition("## Compose\n")[2].partition("\n## ")[0]
 VARIABLE = re.compile(r"\$\{(\w+):\?([^}]+)\}")
-COMMANDS = re.findall(r"docker compose ([^`\n]+)", README + OPERATING)
+COMMANDS = re.findall(r"docker compose ([^`\n]+)", README + PAGE)
 OURS = [name for name, service in SERVICES.items() if service["image"] == "priohook"]
 
 
@@ -124,10 +124,10 @@ def test_only_the_balancer_and_what_observes_can_be_reached_and_only_from_this_m
         "prometheus": ["127.0.0.1:9090:9090"],
         "grafana": ["127.0.0.1:3000:3000"],
     }
-    for text in (OPERATING, page("metrics")):
+    for text in (PAGE, page("metrics")):
         assert "`http://127.0.0.1:9090`" in text
         assert "`http://127.0.0.1:3000`" in text
-    assert "`http://127.0.0.1:8000`" in OPERATING
+    assert "`http://127.0.0.1:8000`" in PAGE
 
 
 @pytest.mark.parametrize("service", OURS)

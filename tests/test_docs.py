@@ -69,8 +69,8 @@ def test_the_console_page_describes_each_page_of_the_console():
     assert {path for path in shown if f"`{path}" not in page("console")} == {"/console/find", "/console/stream"}
 
 
-def test_the_operating_page_has_each_log_event_with_its_levels_and_fields():
-    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| ([`\w ]+) \| .+ \|$", page("operating"), re.MULTILINE)
+def test_the_page_of_logs_has_each_log_event_with_its_levels_and_fields():
+    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| ([`\w ]+) \| .+ \|$", page("logs"), re.MULTILINE)
     documented = {
         name: LogEvent(set(levels.split(" or ")), set(fields[1:-1].split("` `"))) for name, levels, fields in rows
     }

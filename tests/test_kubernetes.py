@@ -26,7 +26,7 @@ from tests.pages import PROJECT, page
 from tests.test_application import application
 
 FOLDER = PROJECT / "deploy" / "kubernetes"
-DOCS = page("operating").partition("## Kubernetes\n")[2].partition("\n## ")[0]
+DOCS = page("deploying").partition("## Kubernetes\n")[2].partition("\n## ")[0]
 API_VERSIONS = ["1.32", "1.37"]
 """Of Kubernetes: the oldest and the newest that the objects are checked with."""
 

@@ -19,7 +19,7 @@ from app.settings.sources import CONFIG_VARIABLE
 from tests.pages import PROJECT, page
 
 UNIT = PROJECT / "deploy" / "systemd" / "priohook@.service"
-DOCS = page("operating").partition("## systemd\n")[2].partition("\n## ")[0]
+DOCS = page("deploying").partition("## systemd\n")[2].partition("\n## ")[0]
 PROGRAM = "/opt/priohook/bin/priohook"
 MOST_EXPOSED = 1.5  # of 10, where 10 is a service without any protection
 INSTANCES = ["serve", "worker"]

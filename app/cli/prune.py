@@ -132,7 +132,7 @@ def _require_room(url: str) -> None:
     if not is_sqlite(url):
         raise click.UsageError(
             "--vacuum is for SQLite. On PostgreSQL autovacuum makes the space of deleted rows free for new ones; "
-            "docs/operating.md says how to give it back to the disk."
+            "docs/retention.md says how to give it back to the disk."
         )
     path = sqlite_path(url)
     if not path.exists():

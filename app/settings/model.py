@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         default=None,
         description=(
             'How long what is stored is kept, a table of ages such as "90d"; without it everything is kept. See '
-            "docs/operating.md."
+            "docs/retention.md."
         ),
     )
     alarms: AlarmSettings | None = Field(

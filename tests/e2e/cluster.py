@@ -1,4 +1,4 @@
-"""PostgreSQL on three hosts, with Patroni and etcd on each: set up as docs/operating.md says."""
+"""PostgreSQL on three hosts, with Patroni and etcd on each: set up as docs/failover.md says."""
 
 import asyncio
 import json

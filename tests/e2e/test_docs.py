@@ -57,7 +57,7 @@ def answer(port: int, *secrets: str, at: datetime, sent: bytes = b"{'a': 1}") ->
 
 
 def test_the_backup_of_the_docs_has_what_was_committed_last(serve, priohook, sqlite_url, tmp_path):
-    (arguments,) = re.findall(r"^priohook (backup /.*)$", page("operating"), re.MULTILINE)
+    (arguments,) = re.findall(r"^priohook (backup /.*)$", page("sqlite"), re.MULTILINE)
     settings = configured(sqlite_url)
     with dial(serve(**settings)) as wire:
         assert wire.send(request(new_event())).reply().status == 200

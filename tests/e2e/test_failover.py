@@ -200,7 +200,7 @@ def test_the_page_sets_up_a_host_as_this_test_does():
     hosts = [Host(name, f"10.0.0.{number}", "") for number, name in enumerate(NAMES, 2)]
     files = Files(Path("/own"), Path("/own/patroni.yml"), Path("/programs"), "postgres")
     nodes = [Node(host, host.name, files) for host in hosts]
-    written = re.findall(r"^ +((?:ETCD|PATRONI)_\w+)=(.+)$", page("operating"), re.MULTILINE)
+    written = re.findall(r"^ +((?:ETCD|PATRONI)_\w+)=(.+)$", page("failover"), re.MULTILINE)
     tested = nodes[0].etcd(nodes) | nodes[0].environment(nodes)
     assert [name for name, _ in written] == list(tested)
     assert {name: value for name, value in written if value[0] not in "/…"}.items() <= tested.items()
