@@ -15,6 +15,7 @@ import yaml
 
 from app.cli.main import priohook
 from app.cli.serve import LAST
+from app.database.libpq import target
 from app.server.beside import ENDS_WITHIN
 from app.server.server import ends_within
 from app.settings import sources
@@ -143,6 +144,13 @@ def test_the_job_that_migrates_gets_no_secret_but_the_database(settings_of):
 
 
 @pytest.mark.parametrize("pod", PODS)
+def test_each_file_that_the_url_of_the_database_names_is_among_the_secrets_of_the_pod(pod, settings_of, tmp_path):
+    files = target(settings_of(pod).database_url).files
+    assert {Path(each).parent for each in files} == {Path("/run/secrets")}
+    assert {Path(each).name for each in files} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("pod", PODS)
 def test_each_volume_of_a_pod_is_there(pod):
     claims = OBJECTS["StatefulSet receiver"]["spec"]["volumeClaimTemplates"] if pod == "receiver" else []
     volumes = {each["name"] for each in PODS[pod]["spec"]["volumes"]} | {each["metadata"]["name"] for each in claims}
@@ -248,6 +256,7 @@ def test_receivers_and_workers_have_the_same_settings_and_one_of_each_may_be_awa
     assert config[0] == config[1]
     for name in ("receiver", "worker"):
         assert OBJECTS[f"PodDisruptionBudget {name}"]["spec"]["maxUnavailable"] == 1
+        assert OBJECTS[f"PodDisruptionBudget {name}"]["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     replicas = (OBJECTS["StatefulSet receiver"]["spec"]["replicas"], OBJECTS["Deployment worker"]["spec"]["replicas"])
     assert min(replicas) > 1
 
