@@ -1,20 +1,9 @@
-"""The application: one table of URLs, the door of each, and what lives as long as the process."""
+"""The application: one table of URLs, and the door of each. What lives as long as the process is in `lifespan`."""
 
-import logging
-from asyncio import Semaphore
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route as AnyRoute
-from starlette.routing import Router
-from starlette.types import ASGIApp, Receive, Send
-from starlette.types import Scope as ASGIScope
 
 from app.api import (
     alarms,
@@ -33,15 +22,12 @@ from app.api import (
     status,
     stream,
 )
-from app.api import state as api
-from app.api.overview import Overviews
 from app.api.turns import InTurn, TooManyRequests, Turns
 from app.auth.basic import PROBLEMS as BASIC_PROBLEMS
 from app.auth.basic import BasicDoor
 from app.auth.bearer import PROBLEMS as BEARER_PROBLEMS
 from app.auth.bearer import BearerDoor
-from app.auth.clients import clients_from
-from app.auth.expiry import telling_of_expiry
+from app.auth.clients import Clients, clients_from
 from app.auth.keys import token_keys
 from app.auth.limits import FAILURES, Limit
 from app.auth.token_endpoint import TokenEndpoint
@@ -60,89 +46,20 @@ from app.console import replays as replay_pages
 from app.console import settings as settings_pages
 from app.console.door import SIGN_IN, OpenDoor, SessionDoor
 from app.console.pages import Page
-from app.database.away import is_away
-from app.database.engines import STATEMENT, engine_for, is_sqlite, tell_ignored
-from app.database.health import Health, watching
-from app.database.schema import check_schema
-from app.deliveries.registering import register_in_parts
-from app.deliveries.wake import Notifier, waking
-from app.events.feed import Feed
+from app.database.health import Health
 from app.events.handover import Handover
-from app.events.store import EventStore
-from app.receiver import endpoint as receiver
-from app.receiver.following import following
-from app.receiver.storing import store_for
+from app.lifespan import Lifespan
+from app.receiver.endpoint import Receiver
 from app.settings.clients import Scope
-from app.settings.digest import digest_of
 from app.settings.model import Settings, SettingsProblem
-from app.telemetry.logs import LogWriter, logging_to
-from app.telemetry.meter import Meter
+from app.telemetry.logs import LogWriter
 from app.telemetry.middleware import RequestLine
-from app.telemetry.processes import Gauges, Identity, new_name
-from app.telemetry.reporting import Reporter
-from app.telemetry.snapshots import Gauges as Measured
-from app.telemetry.snapshots import Publisher, connections_of
+from app.telemetry.snapshots import Publisher
 from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
 from app.web.openapi.operations import Door, Route
 from app.web.openapi.page import Description
-from app.web.problems import MethodNotAllowed
-
-logger = logging.getLogger(__name__)
-
-
-class State(receiver.State, health.State, api.State):
-    """What the lifespan gives to every request."""
-
-
-class Application(Router):
-    """The URL table, and one middleware around it.
-
-    Starlette's own application has three more, and its router tries one pattern after another: together a quarter of
-    what a request costs. Here a path without parameters is looked up in a dictionary.
-    """
-
-    def __init__(
-        self,
-        routes: Sequence[AnyRoute],
-        *,
-        lifespan: Callable[["Application"], AbstractAsyncContextManager[State]],
-        log: LogWriter,
-        tally: Tally,
-        spans: Spans,
-        meter: Meter | None = None,
-    ) -> None:
-        # A webhook that is redirected is not answered 200, and is retried for seven days.
-        super().__init__(
-            routes,
-            redirect_slashes=False,
-            lifespan=lifespan,
-            middleware=[Middleware(RequestLine, log=log, tally=tally, spans=spans, meter=meter)],
-        )
-        self._state: MutableMapping[str, Any] = {}
-        self._by_path: dict[str, dict[str, ASGIApp]] = {}
-        for route in routes:
-            if "{" not in route.path:
-                self._by_path.setdefault(route.path, {}).update(dict.fromkeys(route.methods or (), route.app))
-
-    async def lifespan(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Remembers the state that the server copies for each request."""
-        self._state = scope.get("state", {})
-        await super().lifespan(scope, receive, send)
-
-    def replace_state(self, state: State) -> None:
-        """Gives another state to every request from now on."""
-        self._state.update(state)
-
-    def app(self, scope: ASGIScope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override] # awaited
-        """Calls the handler of the route."""
-        scope["app"] = self
-        by_method = self._by_path.get(scope.get("path", ""))
-        if by_method is None or scope["type"] != "http":
-            return super().app(scope, receive, send)
-        if (endpoint := by_method.get(scope["method"])) is not None:
-            return endpoint(scope, receive, send)
-        raise HTTPException(MethodNotAllowed.status, headers={"Allow": ", ".join(by_method)})
+from app.web.router import Router
 
 
 def create_app(
@@ -152,7 +69,7 @@ def create_app(
     publisher: Publisher | None = None,
     known: Health | None = None,
     handover: Handover | None = None,
-) -> Application:
+) -> Router:
     """The application of one process; nothing is opened before its lifespan starts.
 
     Args:
@@ -165,92 +82,17 @@ def create_app(
     Raises:
         SettingsProblem: no client is configured, or two clients have the same credentials.
     """
-    clients, keys = clients_from(settings.clients), token_keys(settings)
-    tally, spans, known = Tally(), Spans(), known or Health()
-    meter = publisher.meter if publisher else None
+    clients, keys, failures = clients_from(settings.clients), token_keys(settings), Limit(FAILURES)
     if not clients:
         raise SettingsProblem(
             "No client is configured: `priohook clients new prioticket` prints an entry for `clients`."
         )
-
-    @asynccontextmanager
-    async def lifespan(application: Application) -> AsyncIterator[State]:
-        with log.running(), logging_to(log):
-            async with spans.running(), telling_of_expiry(clients), AsyncExitStack() as stack:
-                state = await stack.enter_async_context(opened(settings, handover))
-                async with (
-                    _publishing(publisher, state, log),
-                    following(
-                        handover, settings, opened, known, before=stack, told=(state.update, application.replace_state)
-                    ),
-                ):
-                    yield state
-
-    @asynccontextmanager
-    async def opened(settings: Settings, handover: Handover | None = None) -> AsyncIterator[State]:
-        """All that uses the database."""
-        now = datetime.now(UTC)
-        identity = Identity.of_this_process("receiver", name=new_name(), settings=digest_of(settings), now=now)
-        if handover is not None:
-            handover.name = identity.name
-        # Even if the API uses all its connections, a balancer must not take the receiver for dead. The stream must
-        # not read a standby.
-        url = settings.database_url
-        async with (
-            engine_for(url, within=STATEMENT, writes=False) as engine,
-            engine_for(url, within=STATEMENT) as looking,
-            engine_for(url, within=STATEMENT) as followed,
-        ):
-            tell_ignored(url)
-            before = partial(_check, engine, settings)
-            checked = await can_start(before(), settings)
-            async with (
-                watching(looking, known, commits=True),
-                Feed(followed, waking=partial(_waking, url)).running() as feed,
-                _notifier(url, feed) as stored,
-                store_for(
-                    settings, stored, known, before=None if checked else before, meter=meter, handover=handover
-                ).running() as store,
-                Reporter(looking, identity, tally=tally, gauges=_gauges(store, known, log)).running(),
-                Overviews(engine, settings).running() as overviews,
-            ):
-                yield {
-                    "events": store,
-                    "engine": engine,
-                    "health": known,
-                    "body_timeout": settings.body_timeout,
-                    "max_released_bytes": settings.max_released_bytes,
-                    "settings": settings,
-                    "destinations": settings.destinations,
-                    "spool": settings.spool,
-                    "usernames": clients.usernames,
-                    "plans": Semaphore(plans.MOST_PLANS),
-                    "waits": Semaphore(replay.MOST_WAITING),
-                    "feed": feed,
-                    "overviews": overviews,
-                    "turns": turns,
-                }
-
-    failures = Limit(FAILURES)
-
-    def basic(scope: Scope) -> Door:
-        door = Middleware(BasicDoor, clients=clients, failures=failures, scope=scope)
-        return Door(scheme="basic", scope=scope, problems=BASIC_PROBLEMS, middleware=door)
-
-    receive = receiver.Receiver(
+    receive = Receiver(
         max_body_bytes=settings.max_body_bytes,
         max_quarantined_bytes=settings.max_quarantined_bytes,
         body_timeout=settings.body_timeout,
         on_unprocessable=settings.on_unprocessable,
     )
-    turns = Turns(receiving=receive.is_busy)
-    in_turn = Middleware(InTurn, turns=turns)
-
-    def bearer(scope: Scope) -> Door:
-        door = Middleware(BearerDoor, keys=keys, clients=clients, failures=failures, scope=scope)
-        problems = (*BEARER_PROBLEMS, TooManyRequests)
-        return Door(scheme="bearer", scope=scope, problems=problems, middleware=door, behind=in_turn)
-
     token = TokenEndpoint(
         keys=keys,
         clients=clients,
@@ -258,13 +100,6 @@ def create_app(
         lifetime=settings.token_lifetime,
         body_timeout=settings.body_timeout,
     )
-    asking = Door(scheme="basic", middleware=Middleware(TokenDoor), errors=TokenError)
-    read, replaying = bearer(Scope.READ), bearer(Scope.REPLAY)
-
-    def session(scope: Scope) -> Door:
-        door = Middleware(SessionDoor, keys=keys, clients=clients, scope=scope, public_url=settings.public_url)
-        return Door(scheme="session", scope=scope, middleware=door, behind=in_turn)
-
     signs = signing.Signing(
         keys=keys,
         clients=clients,
@@ -272,14 +107,35 @@ def create_app(
         body_timeout=settings.body_timeout,
         public_url=settings.public_url,
     )
-    looking = session(Scope.CONSOLE)
-    acting = session(Scope.REPLAY)
-    anyone = Door(scheme="session", middleware=Middleware(OpenDoor))
-    routes: list[Route] = []
-    description = Description(routes)
-    routes += [
-        Route("POST", "/webhooks/prioticket", receive, door=basic(Scope.SEND)),
-        Route("POST", "/oauth2/token", token, door=asking),
+    turns = Turns(receiving=receive.is_busy)
+    doors = _Doors(clients=clients, keys=keys, failures=failures, turns=turns, public_url=settings.public_url)
+    urls: list[Route] = []
+    table = _urls(doors, receive, token, Description(urls))
+    urls += [route for route in table if route.path not in settings.closed_urls]
+
+    tally, spans = Tally(), Spans()
+    lifespan = Lifespan(
+        settings=settings,
+        clients=clients,
+        log=log,
+        tally=tally,
+        spans=spans,
+        turns=turns,
+        known=known or Health(),
+        publisher=publisher,
+        handover=handover,
+    )
+    meter = publisher.meter if publisher else None
+    line = Middleware(RequestLine, log=log, tally=tally, spans=spans, meter=meter)
+    return Router([*urls, *_pages(doors, signs)], lifespan=lifespan.running, middleware=line)
+
+
+def _urls(doors: "_Doors", receive: Receiver, token: TokenEndpoint, description: Description) -> list[Route]:
+    """What programs ask for."""
+    read, replaying = doors.bearer(Scope.READ), doors.bearer(Scope.REPLAY)
+    return [
+        Route("POST", "/webhooks/prioticket", receive, door=doors.basic(Scope.SEND)),
+        Route("POST", "/oauth2/token", token, door=TOKEN_DOOR),
         Route("GET", "/api/events", events.list_page, door=read),
         Route("GET", "/api/events/stream", stream.stream, door=read),
         Route("GET", "/api/events/{event_id}", events.show, door=read),
@@ -303,17 +159,21 @@ def create_app(
         Route("POST", "/api/replays/{replay_id}/cancel", replays.cancel, door=replaying),
         Route("GET", "/api/status", status.show, door=read),
         Route("GET", "/api/alarms", alarms.show_all, door=read),
-        Route("POST", "/api/erasures", erasures.erase_events, door=bearer(Scope.ERASE)),
+        Route("POST", "/api/erasures", erasures.erase_events, door=doors.bearer(Scope.ERASE)),
         Route("GET", "/api/audit", audit.list_page, door=read),
         Route("GET", "/healthz", health.healthz),
         Route("GET", "/readyz", health.readyz),
         Route("GET", "/openapi.json", description.document),
         Route("GET", "/docs", description.page),
     ]
-    routes[:] = [route for route in routes if route.path not in settings.closed_urls]
-    console = [
-        Page("GET", SIGN_IN, signs.ask, door=anyone),
-        Page("POST", SIGN_IN, signs.sign_in, door=anyone),
+
+
+def _pages(doors: "_Doors", signs: signing.Signing) -> list[Page]:
+    """What people look at."""
+    looking, acting = doors.session(Scope.CONSOLE), doors.session(Scope.REPLAY)
+    return [
+        Page("GET", SIGN_IN, signs.ask, door=OPEN_DOOR),
+        Page("POST", SIGN_IN, signs.sign_in, door=OPEN_DOOR),
         Page("POST", "/console/sign-out", signing.sign_out, door=looking),
         Page("GET", "/console/static/{digest}/{name}", pages.asset),
         Page("GET", "/console", now.show, door=looking),
@@ -335,11 +195,11 @@ def create_app(
         Page("GET", "/console/settings", settings_pages.show, door=looking),
         Page("GET", "/console/runbooks", runbooks.show, door=looking),
         Page("GET", "/console/events/{event_id}", event_pages.show, door=looking),
-        Page("GET", "/console/events/{event_id}/body", events.body, door=session(Scope.READ)),
+        Page("GET", "/console/events/{event_id}/body", events.body, door=doors.session(Scope.READ)),
         Page("POST", "/console/events/{event_id}/replay", event_pages.replay, door=acting),
         Page("POST", "/console/events/{event_id}/release", refused_pages.release, door=acting),
         Page("POST", "/console/quarantine", refused_pages.release_alike, door=acting),
-        Page("POST", "/console/erasures", erasure_pages.erase, door=session(Scope.ERASE)),
+        Page("POST", "/console/erasures", erasure_pages.erase, door=doors.session(Scope.ERASE)),
         Page("GET", "/console/deliveries", delivery_pages.list_page, door=looking),
         Page("GET", "/console/deliveries/groups", group_pages.list_page, door=looking),
         Page("GET", "/console/deliveries/group", group_pages.show, door=looking),
@@ -355,81 +215,41 @@ def create_app(
         Page("POST", "/console/destinations/{name:path}/test", destination_pages.test, door=acting),
         Page("GET", "/console/{path:path}", pages.nothing, door=looking),
     ]
-    return Application([*routes, *console], lifespan=lifespan, log=log, tally=tally, spans=spans, meter=meter)
 
 
-def _gauges(store: EventStore, known: Health, log: LogWriter) -> Callable[[], Gauges]:
-    """What a receiver says of itself every few seconds."""
+TOKEN_DOOR = Door(scheme="basic", middleware=Middleware(TokenDoor), errors=TokenError)
+"""Says in the words of OAuth what is wrong. The endpoint checks the credential itself."""
 
-    def gauges() -> Gauges:
-        spool = known.spool
-        return Gauges(
-            waiting_events=store.events,
-            spooled_events=spool.events if spool else None,
-            spooled_bytes=spool.size if spool else None,
-            log_lines_dropped=log.dropped,
-        )
-
-    return gauges
+OPEN_DOOR = Door(scheme="session", middleware=Middleware(OpenDoor))
+"""For anyone, to sign in."""
 
 
-@asynccontextmanager
-async def _publishing(publisher: Publisher | None, state: State, log: LogWriter) -> AsyncIterator[None]:
-    """Publishes what a receiver counts, if it does; `state` may be replaced meanwhile."""
-    if publisher is None:
-        yield
-        return
+@dataclass(frozen=True, kw_only=True)
+class _Doors:
+    """Makes the doors: who comes in with a credential that has a scope."""
 
-    def measured() -> Measured:
-        now = _gauges(state["events"], state["health"], log)()
-        publisher.meter.dropped(now.log_lines_dropped or 0)
-        connections = connections_of(state["engine"].pool)
-        return {
-            ("priohook_waiting_events", ()): now.waiting_events or 0,
-            ("priohook_spooled_events", ()): now.spooled_events or 0,
-            ("priohook_spooled_bytes", ()): now.spooled_bytes or 0,
-        } | {("priohook_database_connections", (publisher.process, of)): n for of, n in connections.items()}
+    clients: Clients
+    keys: Sequence[bytes]
+    failures: Limit
+    turns: Turns
+    public_url: str | None
 
-    async with publisher.running(measured):
-        yield
+    def basic(self, scope: Scope) -> Door:
+        """With username and password."""
+        door = Middleware(BasicDoor, clients=self.clients, failures=self.failures, scope=scope)
+        return Door(scheme="basic", scope=scope, problems=BASIC_PROBLEMS, middleware=door)
 
+    def bearer(self, scope: Scope) -> Door:
+        """With a token."""
+        door = Middleware(BearerDoor, keys=self.keys, clients=self.clients, failures=self.failures, scope=scope)
+        problems = (*BEARER_PROBLEMS, TooManyRequests)
+        return Door(scheme="bearer", scope=scope, problems=problems, middleware=door, behind=self._in_turn)
 
-@asynccontextmanager
-async def _notifier(url: str, feed: Feed) -> AsyncIterator[Callable[[int], None]]:
-    """What to call after each commit, so that workers and the stream look for events."""
-    notifier = Notifier(url)
+    def session(self, scope: Scope) -> Door:
+        """With the cookie of the console."""
+        door = Middleware(SessionDoor, keys=self.keys, clients=self.clients, scope=scope, public_url=self.public_url)
+        return Door(scheme="session", scope=scope, middleware=door, behind=self._in_turn)
 
-    def stored(waiting: int) -> None:
-        notifier.stored(waiting)
-        feed.wake()
-
-    try:
-        yield stored
-    finally:
-        await notifier.close()
-
-
-def _waking(url: str, wake: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-    """Calls `wake` when another process stored events. The bell of a SQLite file rings for its worker only."""
-    return nullcontext() if is_sqlite(url) else waking(url, events=lambda _: wake(), deliveries=wake)
-
-
-async def can_start(check: Awaitable[None], settings: Settings) -> bool:
-    """Whether the check of the database succeeded. If not, the database is away, and events go to the spool.
-
-    Raises:
-        Exception: what the check raised, if there is no spool, or if waiting will not mend the database.
-    """
-    try:
-        await check
-    except Exception as error:
-        if settings.spool is None or not is_away(error):
-            raise
-        return False
-    return True
-
-
-async def _check(engine: AsyncEngine, settings: Settings) -> None:
-    await check_schema(engine)
-    if settings.spool is not None:  # `serve` may not have been able to
-        await register_in_parts(engine, settings.destinations, now=datetime.now(UTC))
+    @property
+    def _in_turn(self) -> Middleware:
+        return Middleware(InTurn, turns=self.turns)

@@ -32,7 +32,6 @@ from starlette.routing import Route
 from uvicorn.server import ServerState
 
 from app.alarms.gauges import TYPES
-from app.application import Application
 from app.auth.basic import BasicDoor
 from app.auth.clients import clients_from
 from app.auth.limits import FAILURES, Limit
@@ -44,8 +43,10 @@ from app.settings.clients import Scope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
 from app.telemetry.meter import Meter
+from app.telemetry.middleware import RequestLine
 from app.telemetry.spans import Spans
 from app.telemetry.tally import Tally
+from app.web.router import Router
 from bench.load import KINDS, PASSWORD, PATH, PROJECT, USERNAME, request_for
 from bench.targets import PLAIN, Bare, NoStore, plain
 
@@ -214,7 +215,8 @@ def _server(layer: str, settings: Settings, log: LogWriter) -> uvicorn.Config:
         middleware=[door] if depth >= LAYERS.index(DOOR) else [],
     )
     meter = Meter(types=TYPES) if layer == METRICS else None
-    app = Application([route], lifespan=None, log=log, tally=Tally(), spans=Spans(), meter=meter)  # type: ignore[arg-type] # it is not begun
+    line = Middleware(RequestLine, log=log, tally=Tally(), spans=Spans(), meter=meter)
+    app = Router([route], lifespan=None, middleware=line)  # type: ignore[arg-type] # it is not begun
     config = server_for(app, settings, log=log, started=lambda _: None, meter=meter).config
     if layer == CONNECTION:
         config.app = Bare()

@@ -8,25 +8,25 @@ import pytest
 from sqlalchemy import text
 from starlette.requests import Request
 
-from app.application import Application, State, create_app
+from app.application import create_app
 from app.auth.basic import CHALLENGE as BASIC_CHALLENGE
 from app.auth.bearer import CHALLENGE as BEARER_CHALLENGE
 from app.console.pages import Page
-from app.database.schema import SchemaNotCurrent
+from app.lifespan import State
 from app.settings.model import Settings, SettingsProblem
 from app.telemetry.logs import LogWriter
 from app.web.openapi.operations import Route
-from tests.conftest import CLIENTS, WEBHOOK, basic_header, readiness
+from app.web.router import Router
+from tests.conftest import CLIENTS, basic_header, readiness
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}
 OPEN_PAGES = {"/console/sign-in", "/console/static/{digest}/{name}"}
 TOKEN = "/oauth2/token"
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 UNDEFINED_METHODS = ["PROPFIND", "BREW", "PURGE", "QUERY", "POSTS"]
 
 
-def application(**changes) -> Application:
+def application(**changes) -> Router:
     settings = Settings.model_validate({"clients": CLIENTS, **changes})
     return create_app(settings, log=LogWriter(io.StringIO(), style="json"))
 
@@ -87,55 +87,12 @@ def test_the_open_urls_are_all_there():
     assert {route.path for route in application().routes} >= OPEN  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/", "/nothing", "/webhooks", WEBHOOK + "/", WEBHOOK.upper(), "/" + WEBHOOK, WEBHOOK + "/1", "/healthz/"],
-)
-@pytest.mark.parametrize("method", ["GET", "POST", "BREW"])
-async def test_an_unknown_path_is_404_whatever_the_method(start, sqlite_url, path, method):
-    async with start(sqlite_url) as client:
-        reply = await client.request(method, "http://priohook" + path, headers=basic_header())
-    assert (reply.status_code, reply.json()["error"]) == (404, "NOT_FOUND")
-
-
-@pytest.mark.parametrize(
-    ("path", "allowed"), [(WEBHOOK, {"POST"}), ("/healthz", {"GET", "HEAD"}), ("/readyz", {"GET", "HEAD"})]
-)
-async def test_a_method_that_the_path_does_not_have_is_405_with_those_that_it_has(start, sqlite_url, path, allowed):
-    async with start(sqlite_url) as client:
-        replies = [await client.request(method, path) for method in METHODS if method not in allowed]
-    assert {reply.status_code for reply in replies} == {405}
-    assert all(set(reply.headers["Allow"].split(", ")) == allowed for reply in replies)
-
-
-async def test_405_says_so_in_an_error_model(start, sqlite_url):
-    async with start(sqlite_url) as client:
-        reply = await client.get(WEBHOOK)
-    assert reply.json()["error"] == "METHOD_NOT_ALLOWED"
-    assert reply.json()["error_description"] == "It takes POST."
-
-
 @pytest.mark.parametrize("method", UNDEFINED_METHODS)
 async def test_a_method_that_http_does_not_define_is_501(start, sqlite_url, method):
     paths = {re.sub(r"\{.*?\}", "1", route.path) for route in application().routes if isinstance(route, Route)}
     async with start(sqlite_url) as client:
         replies = [await client.request(method, path, headers=basic_header()) for path in paths]
     assert {(reply.status_code, reply.json()["error"]) for reply in replies} == {(501, "NOT_IMPLEMENTED")}
-
-
-@pytest.mark.parametrize(("method", "status"), [("PUT", 405), ("BREW", 501)])
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic !"}, basic_header()], ids=["none", "wrong", "right"])
-async def test_the_method_is_judged_before_the_credential(start, sqlite_url, method, status, headers):
-    async with start(sqlite_url) as client:
-        reply = await client.request(method, WEBHOOK, headers=headers)
-    assert reply.status_code == status
-
-
-@pytest.mark.parametrize("host", ["evil.example", "priohook/healthz?", "[::1]", ""])
-async def test_the_host_header_changes_no_path(start, sqlite_url, host):
-    async with start(sqlite_url) as client:
-        reply = await client.post(WEBHOOK, headers={"Host": host})
-    assert reply.status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -195,21 +152,3 @@ async def test_a_newer_release_may_have_migrated_already(client, revision):
 async def test_an_application_without_clients_is_refused():
     with pytest.raises(SettingsProblem, match="No client is configured"):
         create_app(Settings(), log=LogWriter(io.StringIO(), style="json"))
-
-
-async def test_an_application_does_not_start_on_a_schema_that_is_not_current(tmp_path):
-    app = application(database_url=f"sqlite:///{tmp_path}/empty.db")
-    with pytest.raises(SchemaNotCurrent, match="priohook migrate"):
-        async with app.lifespan_context(app):
-            pass
-
-
-async def test_making_an_application_opens_nothing(tmp_path):
-    application(database_url=f"sqlite:///{tmp_path}/untouched.db")
-    assert not (tmp_path / "untouched.db").exists()
-
-
-async def test_an_application_can_be_started_again(start, sqlite_url):
-    for _ in range(2):
-        async with start(sqlite_url) as client:
-            assert (await client.get("/readyz")).status_code == 200

@@ -14,7 +14,7 @@ from socket import socket
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application import can_start, create_app
+from app.application import create_app
 from app.audit.starts import note_settings
 from app.auth.first_clients import FirstClients, first_clients
 from app.auth.first_start import complete
@@ -29,6 +29,7 @@ from app.database.health import Health
 from app.database.leaving import check_not_leaving
 from app.deliveries.registering import register_in_parts
 from app.events.handover import Handover
+from app.receiver.starting import can_start
 from app.server.beside import Beside, PageBeside
 from app.server.processes import end_within, ended_children, exit_when_told, run_processes
 from app.server.server import ends_within, listen, server_for, url_of

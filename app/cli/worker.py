@@ -254,15 +254,11 @@ async def _enriching(
 ) -> AsyncIterator[None]:
     clients = with_kept_clients(settings).clients
     usernames = {name: each.username or name for name, each in clients.items()}
-    notifier = Notifier(settings.database_url)
-    enricher = Enricher(
-        engine, settings.database_url, client, account, usernames=usernames, stored=notifier.stored, now=clock.now
-    )
-    try:
+    url = settings.database_url
+    async with Notifier(url).running() as notifier:
+        enricher = Enricher(engine, url, client, account, usernames=usernames, stored=notifier.stored, now=clock.now)
         async with enricher.running():
             yield
-    finally:
-        await notifier.close()
 
 
 @contextmanager

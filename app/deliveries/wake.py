@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 from sqlalchemy import text
@@ -57,6 +57,11 @@ async def waking(url: str, *, events: Callable[[int], None], deliveries: Callabl
             await hearing
 
 
+def waking_readers(url: str, wake: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    """Calls `wake` when another process stored events. The bell of a SQLite file rings for its worker only."""
+    return nullcontext() if is_sqlite(url) else waking(url, events=lambda _: wake(), deliveries=wake)
+
+
 class Notifier:
     """Tells workers that events were stored, and how many more wait in this receiver.
 
@@ -70,6 +75,19 @@ class Notifier:
         self._waiting = 0
         self._again = False
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Ends it at the end. Workers find events that were not notified when they look by themselves."""
+        try:
+            yield self
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._task
+            if self._connection is not None:
+                self._connection.terminate()
+
     def stored(self, waiting: int) -> None:
         """Notifies at once, or within `NOTIFY_EVERY` if it has just notified.
 
@@ -81,15 +99,6 @@ class Notifier:
         self._again = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._notify())
-
-    async def close(self) -> None:
-        """Ends it. Workers find events that were not notified when they look by themselves."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        if self._connection is not None:
-            self._connection.terminate()
 
     async def _notify(self) -> None:
         while self._again:

@@ -49,17 +49,17 @@ async def test_whatever_makes_work_for_workers_tells_them_by_itself(workers, dat
 async def test_workers_are_told_of_events_and_of_how_many_more_wait(database_url):
     heard: asyncio.Queue[int] = asyncio.Queue()
     listens = asyncio.Event()
-    notifier = Notifier(database_url)
-    try:
-        async with asyncio.timeout(PATIENCE), waking(database_url, events=heard.put_nowait, deliveries=listens.set):
-            await listens.wait()
-            notifier.stored(37)
-            assert await heard.get() == 37
-            for waiting in (1, 2, 0):  # while it waits before it tells again
-                notifier.stored(waiting)
-            assert await heard.get() == 2
-    finally:
-        await notifier.close()
+    async with (
+        asyncio.timeout(PATIENCE),
+        Notifier(database_url).running() as notifier,
+        waking(database_url, events=heard.put_nowait, deliveries=listens.set),
+    ):
+        await listens.wait()
+        notifier.stored(37)
+        assert await heard.get() == 37
+        for waiting in (1, 2, 0):  # while it waits before it tells again
+            notifier.stored(waiting)
+        assert await heard.get() == 2
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
