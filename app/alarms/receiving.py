@@ -203,7 +203,7 @@ def reconciled(now: Readings, more_than: int = 0) -> Iterator[Finding]:
         yield warning(name="reconcile_interrupted", what=what, since=run.started_at, command="priohook reconcile")
     if run.missing > more_than:
         orders = counted(run.missing, "state of an order", "states of orders")
-        what = f"priohook reconcile missed {orders} that never arrived, and fetched {run.fetched}."
+        what = f"priohook reconcile found {orders} that had never arrived, and fetched {run.fetched}."
         yield warning(
             name="reconcile_found_missing", what=what, since=run.started_at, command="priohook prioticket webhooks list"
         )

@@ -287,7 +287,7 @@ INCIDENTS = {
     "webhooks that never arrived": (
         {"reconciliation": Outcome(ID, NOW - 60 * MINUTE, NOW, 500, 3, 2, 1, None)},
         "reconcile_found_missing",
-        "priohook reconcile missed 3 states of orders that never arrived, and fetched 2.",
+        "priohook reconcile found 3 states of orders that had never arrived, and fetched 2.",
         "priohook prioticket webhooks list",
     ),
     "a reconcile that was interrupted": (
