@@ -99,7 +99,7 @@ async def _move(settings: Settings, url: str, reason: str | None) -> None:
                 await _record(settings.database_url, shown, reason, step="begins")
                 await _copy(source, transfer, tables, shown)
                 receivers = await _switch(settings, source, transfer)
-            elif moved.token != (await target.token_of(connection) or moved.token):
+            elif not await _is_there(moved, connection, shown):
                 raise TransferProblem(f"The SQLite file was moved to another database: {moved.target}.")
             elif moved.url is not None:  # it was interrupted after the switch: some may still need the URL
                 receivers = len(source.receivers(since=_lately(datetime.fromtimestamp(moved.beat_at, UTC))))
@@ -141,6 +141,12 @@ async def _state(engine: AsyncEngine, settings: Settings) -> Move | None:
     return None
 
 
+async def _is_there(moved: Move, connection: asyncpg.Connection, shown: str) -> bool:
+    """Whether all was moved to this database. Once it is complete, only its URL tells."""
+    token = await target.token_of(connection)
+    return moved.target == shown if token is None else moved.token == token
+
+
 async def _record(url: str, shown: str, reason: str | None, *, step: str) -> None:
     act = Act(action=Action.MOVE, kind=Kind.DATABASE, target=shown, reason=reason, details={"step": step})
     async with engine_for(url) as engine, acting(engine, act):
@@ -154,9 +160,7 @@ async def _begin(
     token, filled = source.token(), await target.token_of(connection)
     if filled is None:
         await target.require_empty(connection, Base.metadata)
-        token = uuid4().hex
-        source.begin(token, target=shown, url=url)
-        await target.begin(connection, url, tables, token)
+        token = filled = uuid4().hex
     elif filled != token:
         raise TransferProblem(
             f"{shown} holds a part of another SQLite file, or of this one before the move was given up. Name an empty "
@@ -164,7 +168,8 @@ async def _begin(
         )
     else:
         say("Going on where the move was interrupted.")
-        source.begin(token, target=shown, url=url)
+    source.begin(filled, target=shown, url=url)
+    await target.begin(connection, url, tables, filled)
     await target.set_triggers(connection, tables, on=False)
     return Transfer(source, connection, tables)
 

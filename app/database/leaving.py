@@ -38,6 +38,8 @@ MOVED_FILE = 0x7072_6D76
 REFUSED = "priohook: all was moved to PostgreSQL"
 """What the triggers of such a file say."""
 
+MOVED = "All that was in this SQLite file was moved to PostgreSQL."
+
 _IS_THERE = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
 _READ = text(f"SELECT token, target, url, phase, beat_at FROM {TABLE}")  # noqa: S608
 _IS_COPIED = text(f"SELECT to_regclass('{TABLE}') IS NOT NULL")

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 
+from app.database.leaving import MOVED, REFUSED, Moved
 from app.database.postgres import DatabaseProblem
 
 SQLITE_BUSY = timedelta(seconds=5)
@@ -105,7 +106,8 @@ class SQLiteFile:
                 path.unlink(missing_ok=True)
 
     def _named(self, context: ExceptionContext) -> Exception | None:
-        return self.damage(context.original_exception)
+        error = context.original_exception
+        return Moved(MOVED) if str(error) == REFUSED else self.damage(error)
 
 
 def is_damage(error: BaseException | None) -> bool:

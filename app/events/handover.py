@@ -58,7 +58,7 @@ class Handover:
         self._waiting_bytes = 0
         self._next: EventStore | None = None
         self._refused = asyncio.Event()
-        self._said = False  # since it rests
+        self._said: str | None = None  # the URL that it has tried since it rests
 
     @property
     def active(self) -> bool:
@@ -86,7 +86,11 @@ class Handover:
         self._refused.set()
 
     async def until_moved(self, engine: AsyncEngine) -> str:
-        """Returns the URL of the new database once the file says that all has left it."""
+        """Returns the URL of the new database once the file says that all has left it.
+
+        Raises:
+            Moved: the file says so, and has the URL no more.
+        """
         while True:
             try:
                 async with engine.connect() as connection:
@@ -94,7 +98,9 @@ class Handover:
             except TROUBLE:  # the file is locked or replaced: the store tells
                 await self._rest(LOOK_OFTEN)
                 continue
-            if move is not None and move.phase == Phase.MOVED and move.url is not None:
+            if move is not None and move.phase == Phase.MOVED:
+                if move.url is None:
+                    raise move.refusal()
                 return move.url
             await self._prepare(engine, move)
             await self._rest(LOOK_EVERY if move is None else LOOK_OFTEN)
@@ -139,9 +145,9 @@ class Handover:
             logger.warning("move_resumed", extra={"fields": {"reason": why}})
         self.resting = rests or self._refused.is_set()
         if not rests or move is None or move.url is None:
-            self._said = False
+            self._said = None
             return
-        if self._said:
+        if self._said == move.url:
             return
         problem = None
         try:
@@ -150,4 +156,4 @@ class Handover:
             problem = first_line(error)
         with suppress(*TROUBLE):  # it is tried again
             await say_ready(engine, self.name, problem)
-            self._said = True
+            self._said = move.url

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from app.database.columns import sqlite_instant
 from app.database.engines import open_sqlite
-from app.database.leaving import MOVED_FILE, REFUSED, Moved
+from app.database.leaving import MOVED, MOVED_FILE, REFUSED, Moved
 from app.database.postgres import DatabaseProblem
 from app.database.sqlite import SQLITE_BUSY, DamagedFile, SQLiteFile, busy_timeout
 from app.events.rows import COLUMNS, NewEvent, Row, old_keys, outlived_keys
@@ -54,8 +54,6 @@ COUNT_COPIES = (
 FREE_KEY = "UPDATE events SET dedup_key = ? WHERE id = ? AND received_at < ?"
 NAMES = ", ".join(COLUMNS)
 PROBE = f"INSERT INTO events ({NAMES}) SELECT {NAMES} FROM events WHERE 0"  # noqa: S608
-
-MOVED = "All that was in this SQLite file was moved to PostgreSQL."
 
 BETWEEN_TIMES = slice(NewEvent._fields.index("received_at") + 1, NewEvent._fields.index("order_modified"))
 BEHIND_TIMES = slice(NewEvent._fields.index("order_modified") + 1, None)

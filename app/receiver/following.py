@@ -8,13 +8,17 @@ from typing import TypeVar
 
 from app.database.engines import STATEMENT, engine_for
 from app.database.health import Health, first_line
-from app.database.leaving import complete, shown
+from app.database.leaving import Moved, complete, shown
 from app.events.handover import TROUBLE, Handover
 from app.receiver.endpoint import State
 from app.settings.model import Settings
 
 logger = logging.getLogger(__name__)
 
+MISSED = (
+    "All that was in this SQLite file was moved to PostgreSQL while this receiver did not answer. Restart it with "
+    "database_url naming that database."
+)
 OPEN_AGAIN = 0.2  # seconds between attempts to open the database that a SQLite file was moved to
 
 S = TypeVar("S", bound=State)
@@ -47,7 +51,11 @@ async def following(
 
     async def follow() -> None:
         async with engine_for(settings.database_url) as engine:
-            url = await handover.until_moved(engine)
+            try:
+                url = await handover.until_moved(engine)
+            except Moved as error:
+                known.fails("commits", MISSED, error=error)
+                return
         new = settings.model_copy(update={"database_url": url})
         async with AsyncExitStack() as stack:
             while True:

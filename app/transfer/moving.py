@@ -8,7 +8,7 @@ moment, and neither a unique index nor a comparison meets rows of two. A step th
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from time import monotonic
+from contextlib import contextmanager
 
 import asyncpg
 
@@ -21,6 +21,9 @@ from app.transfer.target import TransferProblem, batches
 ROWS_AT_ONCE = 10_000
 SPARE = 1.0
 """Seconds that PostgreSQL may take to answer, beyond what a switch should take."""
+
+NO_VALUE = (ValueError, OverflowError, TypeError, AttributeError)
+"""What a value raises that is not of its column's type. SQLite lets another program write such."""
 
 Progress = Callable[[int], None]
 """Gets the number of rows of each step."""
@@ -60,6 +63,7 @@ class Transfer:
             copied = False
             while not copied:
                 copied = await self._copy_more(table, progress)
+                await self.catch_up(more_than=ROWS_AT_ONCE)
 
     async def verify(self, progress: Progress) -> None:
         """Compares every row, by each of its values or their SHA-256, and the number of rows.
@@ -72,23 +76,29 @@ class Transfer:
             ended = False
             while not ended:
                 key, ended = await self._verify_more(table, key, progress)
+                await self.catch_up(more_than=ROWS_AT_ONCE)
 
     async def analyze(self) -> None:
         """Lets PostgreSQL know what the tables hold, as it plans by that."""
         for table in self._tables:
             await self._connection.execute(f'ANALYZE "{table.name}"')
 
-    async def catch_up(self) -> int:
-        """Brings every table up to date; the number of changes there were."""
+    async def catch_up(self, *, more_than: int = 0) -> int:
+        """Brings every table up to date, as far as it is copied, of which so many changes are noted; their number.
+
+        What is noted does not grow with the time that the other tables take.
+        """
         changes = 0
         for table in self._tables:
+            if self._source.noted(table) <= more_than:
+                continue
+            key, copied = await target.place_of(self._connection, table)
             with self._source.reading():
                 last = self._source.last_change(table)
-                if last:
+                if copied or key is not None:
                     async with self._connection.transaction():
-                        changes += await self._apply(table, last, up_to=None)
-            if last:
-                self._source.forget_changes(table, last)
+                        changes += await self._apply(table, last, up_to=None if copied else key)
+            self._source.forget_changes(table, last)
         return changes
 
     async def switch(self, *, within: float) -> None:
@@ -101,12 +111,10 @@ class Transfer:
             TooSlow: it took longer than `within` seconds, or another process held the file's lock.
             TransferProblem: PostgreSQL did not answer.
         """
-        began = monotonic()
-        # A COMMIT may wait for ever for a standby, and a ROLLBACK for a host that is gone. Nobody can write meanwhile.
         latest = within + SPARE
-        gives_up = asyncio.get_running_loop().call_later(latest, self._connection.terminate)
         try:
-            with self._source.writing():
+            with self._source.writing(), self._given_up_after(latest):
+                self._require_same_rows()
                 async with self._connection.transaction(), asyncio.timeout(within):  # not its COMMIT
                     for table in self._tables:
                         if last := self._source.last_change(table):
@@ -120,15 +128,43 @@ class Transfer:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             raise TooSlow from error
+
+    @contextmanager
+    def _given_up_after(self, seconds: float) -> Iterator[None]:
+        """Ends the connection if it takes longer: nobody can write meanwhile.
+
+        A COMMIT may wait for ever for a standby, and a ROLLBACK for a host that is gone.
+        """
+        ended: list[float] = []
+
+        def give_up() -> None:
+            ended.append(seconds)
+            self._connection.terminate()
+
+        gives_up = asyncio.get_running_loop().call_later(seconds, give_up)
+        try:
+            yield
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            if monotonic() - began < latest:
+            if not ended:
                 raise
             raise TransferProblem(
-                f"PostgreSQL did not answer within {latest:g} seconds: does a commit wait for a standby there? "
+                f"PostgreSQL did not answer within {seconds:g} seconds: does a commit wait for a standby there? "
                 "Nothing was switched. Run the command again when it answers."
             ) from error
         finally:
             gives_up.cancel()
+
+    def _require_same_rows(self) -> None:
+        """Returns if the file's rows still have the numbers and columns that they had when the move began or went on.
+
+        Raises:
+            TransferProblem: they may not have.
+        """
+        if self._source.is_rewritten():
+            raise TransferProblem(
+                "The SQLite file was vacuumed or migrated meanwhile. Nothing was switched: the file is whole, and "
+                "counts. Run the command again: it compares all rows anew."
+            )
 
     async def _copy_more(self, table: Moving, progress: Progress) -> bool:
         """Copies the next rows; whether all are copied."""
@@ -136,6 +172,7 @@ class Transfer:
         if copied:
             return True
         with self._source.reading():
+            self._require_same_rows()
             last = self._source.last_change(table)
             async with self._connection.transaction():
                 if key is not None:
@@ -151,6 +188,7 @@ class Transfer:
     async def _verify_more(self, table: Moving, key: Key | None, progress: Progress) -> tuple[Key | None, bool]:
         """Compares the next rows; the last of their keys, and whether all were compared."""
         with self._source.reading():
+            self._require_same_rows()
             last = self._source.last_change(table)
             async with self._connection.transaction():
                 await self._apply(table, last, up_to=None)
@@ -180,8 +218,10 @@ class Transfer:
     async def _insert(self, table: Moving, rows: Iterator[Values]) -> None:
         try:
             await target.insert(self._connection, table, rows)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OverflowError) as error:
-            if not isinstance(error, ValueError) and is_away(error):  # the driver's own errors of a value are of both
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.OperationalError, *NO_VALUE) as error:
+            if not isinstance(error, NO_VALUE) and is_away(error):  # the driver's own errors of a value are of both
+                raise
+            if hasattr(error, "sqlite_errorcode"):  # only text that is not UTF-8 has none
                 raise
             # No cause: its message may quote the row.
             raise TransferProblem(

@@ -40,6 +40,7 @@ class Source:
         self._file = open_sqlite(url)
         self._connection = self._file.connect()
         self._tables = tables
+        self._schema = self._schema_version()
 
     def close(self) -> None:
         """Closes the file."""
@@ -69,8 +70,12 @@ class Source:
             self._connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {leaving.READY} (name TEXT PRIMARY KEY, problem TEXT)"
             )
+            self._connection.execute(
+                f"DELETE FROM {leaving.READY} WHERE problem IS NOT NULL "  # noqa: S608
+                f"OR NOT EXISTS (SELECT 1 FROM {leaving.TABLE} WHERE url = ?)",
+                (url,),
+            )
             self._connection.execute(f"DELETE FROM {leaving.TABLE}")  # noqa: S608
-            self._connection.execute(f"DELETE FROM {leaving.READY} WHERE problem IS NOT NULL")  # noqa: S608
             self._connection.execute(
                 f"INSERT INTO {leaving.TABLE} VALUES (?, ?, ?, ?, ?)",  # noqa: S608
                 (token, target, url, Phase.COPYING.value, time()),
@@ -78,6 +83,11 @@ class Source:
             for table in self._tables:
                 for statement in _noting(table):
                     self._connection.execute(statement)
+        self._schema = self._schema_version()
+
+    def is_rewritten(self) -> bool:
+        """Whether the schema has changed since `begin`, or VACUUM may have numbered the rows anew: both count it up."""
+        return self._schema_version() != self._schema
 
     def give_up(self) -> None:
         """Takes away all that `begin` made."""
@@ -148,6 +158,13 @@ class Source:
         (number,) = self._connection.execute(f"SELECT coalesce(max(n), 0) FROM {_log(table)}").fetchone()  # noqa: S608
         return int(number)
 
+    def noted(self, table: Moving) -> int:
+        """About how many changes are noted, no less."""
+        log = _log(table)
+        query = f"SELECT coalesce((SELECT max(n) FROM {log}) - (SELECT min(n) FROM {log}) + 1, 0)"  # noqa: S608
+        (number,) = self._connection.execute(query).fetchone()
+        return int(number)
+
     def changed_keys(self, table: Moving, until: int) -> Iterator[Key]:
         """The keys that changed, up to the number of a change."""
         names = ", ".join(table.key)
@@ -204,6 +221,10 @@ class Source:
                 self._connection.execute(statement)
         for name in (leaving.TABLE, leaving.READY):
             self._connection.execute(f"DROP TABLE IF EXISTS {name}")
+
+    def _schema_version(self) -> int:
+        (version,) = self._connection.execute("PRAGMA schema_version").fetchone()
+        return int(version)
 
     def _has(self, name: str) -> bool:
         query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"

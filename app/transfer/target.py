@@ -68,7 +68,7 @@ async def require_empty(connection: asyncpg.Connection, metadata: MetaData) -> N
 
 
 async def begin(connection: asyncpg.Connection, url: str, tables: Sequence[Moving], token: str) -> None:
-    """Migrates an empty database, and notes that it is filled.
+    """Migrates the database, and notes that it is filled. A move may go on with a newer release than it began with.
 
     Raises:
         TransferProblem: a newer release has migrated it.
@@ -80,11 +80,11 @@ async def begin(connection: asyncpg.Connection, url: str, tables: Sequence[Movin
         raise TransferProblem(newer(revision))
     async with connection.transaction():
         await connection.execute(
-            f"CREATE TABLE {leaving.TABLE} "
+            f"CREATE TABLE IF NOT EXISTS {leaving.TABLE} "
             "(name text PRIMARY KEY, token text NOT NULL, key text, copied bool NOT NULL DEFAULT false)"
         )
         await connection.executemany(
-            f"INSERT INTO {leaving.TABLE} (name, token) VALUES ($1, $2)",  # noqa: S608
+            f"INSERT INTO {leaving.TABLE} (name, token) VALUES ($1, $2) ON CONFLICT DO NOTHING",  # noqa: S608
             [(table.name, token) for table in tables],
         )
 

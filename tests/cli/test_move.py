@@ -134,6 +134,15 @@ def test_the_url_stays_in_the_file_while_a_receiver_has_not_followed_though_the_
         assert connection.execute("SELECT url FROM priohook_move").fetchall() == [(new_url,)]
 
 
+def test_a_file_that_was_moved_to_another_database_is_not_said_to_be_in_this_one(
+    source, new_url, postgres_url, run: Run
+):
+    assert run("move", new_url).status == 0
+    refused = run("move", postgres_url)
+    assert (refused.status, f"was moved to another database: {new_url}." in refused.errors) == (1, True)
+    assert run("move", with_password(new_url)).status == 0
+
+
 def test_a_worker_that_does_not_end_keeps_all_as_it_is(source, new_url, run: Run, monkeypatch):
     monkeypatch.setattr(move, "READY_WITHIN", timedelta(0))
     with locked_file(source.with_name(f"{source.name}-worker")):

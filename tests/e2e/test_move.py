@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -94,7 +94,7 @@ class Load:
 
 
 class Followed:
-    """The stream of events of a server, which is resumed whenever it ends, until `ended` is set.
+    """The stream of events of a server, which is resumed whenever it ends, until `end`.
 
     Attributes:
         ids: The ids of its events, in order.
@@ -104,7 +104,7 @@ class Followed:
     def __init__(self, server: Served) -> None:
         self.ids: list[str] = []
         self.streams = 0
-        self.ended = Event()
+        self._ended = Event()
         self._address = server.address
         self._last = ""
         self._thread = Thread(target=self._follow)
@@ -115,12 +115,15 @@ class Followed:
         ends = monotonic() + ENDS_WITHIN
         while len(self.ids) < len(ids) and monotonic() < ends:
             sleep(0.01)
-        self.ended.set()
+        self.end()
+
+    def end(self) -> None:
+        self._ended.set()
         self._thread.join()
 
     def _follow(self) -> None:
         since = quote((datetime.now(UTC) - timedelta(hours=1)).isoformat())
-        while not self.ended.is_set():
+        while not self._ended.is_set():
             connection = HTTPConnection(*self._address, timeout=1)
             with closing(connection), suppress(OSError, HTTPException):
                 resumed = {"Last-Event-ID": self._last} if self._last else {}
@@ -138,7 +141,7 @@ class Followed:
             elif name == "data" and place:
                 self.ids.append(json.loads(value)["id"])
                 self._last = place
-            if self.ended.is_set():
+            if self._ended.is_set():
                 return
 
 
@@ -180,6 +183,19 @@ class Moving:
 
 
 @pytest.fixture
+def follow() -> Iterator[Callable[[Served], Followed]]:
+    """`follow(server)` follows its stream, at most until the test ends."""
+    with ExitStack() as stack:
+
+        def follow(server: Served) -> Followed:
+            followed = Followed(server)
+            stack.callback(followed.end)
+            return followed
+
+        yield follow
+
+
+@pytest.fixture
 def move(tmp_path: Path) -> Callable[..., Moving]:
     """`move(url, settings)` starts a move."""
     return lambda url, settings: Moving(tmp_path, url, settings)
@@ -192,13 +208,13 @@ def notification(reference: str) -> bytes:
 
 
 def test_everything_moves_under_load_though_the_move_is_killed_again_and_again(  # noqa: PLR0917 - fixtures
-    sqlite_url, empty_postgres_url, serve, priohook, move, consumer, long, record_property
+    sqlite_url, empty_postgres_url, serve, priohook, move, follow, consumer, long, record_property
 ):
     settings = delivering(sqlite_url, consumer, timeout=60)  # however busy the machine is, no attempt is repeated
     settings["token_keys"] = json.dumps([TOKEN_KEY])
     server = serve(with_worker=True, **settings)
     load, random = Load(), Random(SEED)  # noqa: S311 - points in time are no secret
-    followed = Followed(server)
+    followed = follow(server)
     with load.running(server):
         load.more()
         for number in range(20 if long else 2):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from app.application import create_app
@@ -19,11 +20,12 @@ from app.database.health import Health
 from app.database.leaving import FRESH, Move, Phase
 from app.events.handover import Handover
 from app.events.store import EventStore, StoreFull, StoreUnavailable
+from app.settings.clients import Scope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
 from app.transfer.columns import moving_tables
 from app.transfer.source import Source
-from tests.conftest import CLIENTS
+from tests.conftest import CLIENTS, TOKEN_KEY, WEBHOOK, basic_header, bearer_header, payload
 from tests.events.stores import TIMEOUT, new_event, running, writer_for
 
 MOST, MOST_BYTES = 5, 100_000
@@ -69,6 +71,28 @@ def moved(source: Source) -> Callable[[], None]:
             source.mark_moved()
 
     return moved
+
+
+@asynccontextmanager
+async def receiving(url: str, handover: Handover, health: Health) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a receiver on this file."""
+    settings = Settings.model_validate(
+        {
+            "database_url": url,
+            "clients": CLIENTS,
+            "token_keys": [TOKEN_KEY],
+            "destinations": {"erp": {"url": "http://127.0.0.1:1/"}},
+        }
+    )
+    app = create_app(settings, log=LogWriter(io.StringIO(), style="json"), known=health, handover=handover)
+    async with app.lifespan_context(app) as state:
+
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": dict(state or {})}, receive, send)
+
+        transport = httpx2.ASGITransport(with_state)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://priohook") as client:
+            yield client
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -164,13 +188,40 @@ async def test_too_many_bytes_do_not_wait(handover):
 
 async def test_a_receiver_that_cannot_open_the_next_database_is_not_ready(sqlite_url, handover, moved):
     health = Health()
-    settings = Settings.model_validate({"database_url": sqlite_url, "clients": CLIENTS})
-    app = create_app(settings, log=LogWriter(io.StringIO(), style="json"), known=health, handover=handover)
-    async with app.lifespan_context(app):
+    async with receiving(sqlite_url, handover, health) as client:
         assert health.is_ready
         moved()
         await until(lambda: not health.is_ready)
         assert "cannot be opened" in str(health.problem)
+        token = bearer_header("operator", Scope.READ, Scope.REPLAY)
+        refused = await client.post("/api/destinations/erp/pause", headers=token, json={})
+        assert (refused.status_code, "moved to PostgreSQL" in refused.text) == (503, True)
+
+
+async def test_a_receiver_goes_on_with_the_new_database(sqlite_url, postgres_url, handover):
+    with closing(Source(sqlite_url, moving_tables(Base.metadata))) as source:
+        source.begin("a-move", target="postgresql://host/db", url=postgres_url)
+        async with asyncio.timeout(60), receiving(sqlite_url, handover, Health()) as client:
+            with source.writing():
+                source.mark_moved()
+            reply = await client.post(WEBHOOK, content=payload("01-notification-order-create"), headers=basic_header())
+            assert reply.status_code == 200
+            assert handover.url == postgres_url
+            listed = await client.get("/api/events", headers=bearer_header())
+            assert [event["id"] for event in listed.json()["events"]] == [reply.headers["Event-Id"]]
+
+
+async def test_a_receiver_that_comes_too_late_for_the_url_of_the_new_database_is_not_ready(
+    sqlite_url, handover, source, moved
+):
+    health = Health()
+    async with receiving(sqlite_url, handover, health) as client:
+        moved()
+        source.forget_url()
+        await until(lambda: not health.is_ready)
+        reply = await client.get("/readyz")
+        assert "Restart it" in reply.text
+        assert "host" not in reply.text
 
 
 async def test_who_waits_too_long_is_told():
@@ -206,6 +257,26 @@ async def test_a_receiver_that_cannot_use_the_next_database_says_so_while_delive
         assert handover.resting
         source.rest(resting=False)
         await until(lambda: not handover.resting)
+        following.cancel()
+        await asyncio.wait([following])
+
+
+async def test_a_receiver_tries_each_url_though_it_could_use_the_one_before(sqlite_url, postgres_url, handover, source):
+    async with engine_for(sqlite_url) as engine:
+        following = asyncio.create_task(handover.until_moved(engine))
+
+        def said() -> set[str | None]:
+            with closing(sqlite3.connect(sqlite_path(sqlite_url))) as connection:
+                return {problem for (problem,) in connection.execute("SELECT problem FROM priohook_move_receivers")}
+
+        source.begin("a-move", target="postgresql://host/db", url=postgres_url)
+        source.rest(resting=True)
+        await until(lambda: said() == {None})
+        source.begin("a-move", target="postgresql://host/db", url=postgres_url)
+        assert said() == {None}
+        source.begin("a-move", target="postgresql://host/db", url="postgresql://nobody@127.0.0.1:1/db")
+        source.rest(resting=True)
+        await until(lambda: bool(said() - {None}))
         following.cancel()
         await asyncio.wait([following])
 

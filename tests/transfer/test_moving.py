@@ -3,10 +3,11 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
+from threading import Timer
 
 import asyncpg
 import pytest
-from sqlalchemy import func, make_url, select
+from sqlalchemy import delete, func, make_url, select
 
 from app.audit.actors import at_shell
 from app.audit.chain import Act, record, verify
@@ -15,6 +16,7 @@ from app.database.columns import Base
 from app.database.engines import engine_for, sqlite_path
 from app.database.leaving import Moved, NotComplete, complete
 from app.database.schema import check_schema
+from app.database.writing import writing
 from app.events.positions import newest
 from app.events.sqlite import SQLiteWriter
 from app.events.tables import Event
@@ -24,7 +26,7 @@ from app.transfer.moving import Differs, TooSlow, Transfer
 from app.transfer.source import Source
 from app.transfer.target import TransferProblem
 from tests.events.stores import new_event, running, writer_for
-from tests.transfer.conftest import TABLES
+from tests.transfer.conftest import TABLES, TOKEN
 from tests.transfer.rows import ROWS, fill
 
 LONG = 600.0  # seconds; a bound that is never met
@@ -130,6 +132,17 @@ async def test_a_move_that_is_interrupted_anywhere_goes_on(filled_url, postgres_
     assert await everything(postgres_url) == await everything(filled_url)
 
 
+async def test_a_move_goes_on_with_a_release_that_has_one_table_more(filled_url, postgres_url, began, tamper):
+    async with began() as transfer:
+        await transfer.copy(nothing)
+    await tamper("DELETE FROM priohook_move WHERE name = 'attempts'")
+    await tamper("DELETE FROM attempts")
+    async with target.connected(postgres_url) as connection:
+        await target.begin(connection, postgres_url, TABLES, TOKEN)
+    await moved(began)
+    assert await everything(postgres_url) == await everything(filled_url)
+
+
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
@@ -170,6 +183,16 @@ async def test_a_value_that_postgresql_cannot_hold_is_named_by_its_table(began, 
             await transfer.copy(nothing)
 
 
+@pytest.mark.parametrize("value", ["CAST(x'61ff' AS TEXT)", "x'6161'"])
+async def test_a_value_that_is_no_text_is_named_by_its_table_and_not_quoted(began, change, value):
+    change(f"UPDATE events SET reference = {value}")  # noqa: S608
+    async with began() as transfer:
+        with pytest.raises(TransferProblem, match="a row of events") as raised:
+            await transfer.copy(nothing)
+    assert raised.value.__cause__ is None
+    assert "aa" not in str(raised.value)
+
+
 async def test_afterwards_the_file_takes_nothing_and_says_where_all_is(filled_url, began, change):
     await moved(began)
     with pytest.raises(sqlite3.IntegrityError, match="moved to PostgreSQL"):
@@ -177,6 +200,9 @@ async def test_afterwards_the_file_takes_nothing_and_says_where_all_is(filled_ur
     async with engine_for(filled_url) as engine:
         with pytest.raises(Moved, match="was moved to postgresql://"):
             await check_schema(engine)
+        with pytest.raises(Moved):
+            async with writing(engine) as connection:
+                await connection.execute(delete(Event))
     writer = SQLiteWriter(filled_url)
     with pytest.raises(Moved):
         await writer.probe(thorough=False)
@@ -223,6 +249,59 @@ async def test_a_switch_that_takes_too_long_leaves_the_file_as_it_was(filled_url
         async with engine_for(filled_url) as engine:
             await check_schema(engine)
         await transfer.switch(within=LONG)
+
+
+async def test_waiting_for_the_lock_of_the_file_does_not_count_as_silence_of_postgresql(filled_url, began, monkeypatch):
+    monkeypatch.setattr(moving, "SPARE", 1.0 - LITTLE)
+    path = sqlite_path(filled_url)
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            ends = Timer(1.5, other.execute, ["ROLLBACK"])
+            ends.start()
+            await transfer.switch(within=LITTLE)
+            ends.join()
+
+
+@pytest.mark.parametrize("statement", ["VACUUM", "ALTER TABLE events ADD COLUMN later TEXT"])
+async def test_a_file_whose_rows_may_have_other_numbers_or_columns_by_now_is_compared_anew(
+    filled_url, postgres_url, began, statement
+):
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        await transfer.verify(nothing)
+        with closing(sqlite3.connect(sqlite_path(filled_url), isolation_level=None)) as other:
+            other.execute(statement)
+        with pytest.raises(TransferProblem, match="Run the command again"):
+            await transfer.switch(within=LONG)
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        await transfer.verify(nothing)
+        await transfer.switch(within=LONG)
+    assert await everything(postgres_url) == await everything(filled_url)
+
+
+async def test_what_is_noted_of_one_table_does_not_grow_while_others_are_copied_and_compared(
+    filled_url, postgres_url, began, change, monkeypatch
+):
+    monkeypatch.setattr(moving, "ROWS_AT_ONCE", 2)
+    noted = []
+
+    def busy(_: int) -> None:
+        change("UPDATE events SET duplicates = duplicates - 1")
+        change("UPDATE replays SET made = made - 1")
+        with closing(sqlite3.connect(sqlite_path(filled_url))) as connection:
+            noted.extend(connection.execute("SELECT count(*) FROM priohook_move_of_events").fetchone())
+            noted.extend(connection.execute("SELECT count(*) FROM priohook_move_of_replays").fetchone())
+
+    async with began() as transfer:
+        await transfer.copy(busy)
+        await transfer.verify(busy)
+        await transfer.switch(within=LONG)
+    assert len(noted) > 10 * ROWS
+    assert max(noted) <= 3 * ROWS
+    assert await everything(postgres_url) == await everything(filled_url)
 
 
 async def test_a_copy_of_an_event_from_before_is_the_same_event_afterwards(filled_url, postgres_url, began):
