@@ -182,7 +182,8 @@ async def get_summary(connection: AsyncConnection, event_id: UUID) -> Summarized
 
 async def kept_bytes(connection: AsyncConnection, event_id: UUID) -> KeptBytes | None:
     """An event's headers, the beginning of its body, and two sizes: `body_bytes` arrived, `kept` are stored."""
-    beginning = func.substr(Event.body, 1, SLICE_BYTES, type_=LargeBinary).label("beginning")
+    first = func.substr(Event.body, 1, SLICE_BYTES, type_=LargeBinary)
+    beginning = func.coalesce(first, b"", type_=LargeBinary).label("beginning")  # SQLite's substr(x'') is NULL
     query = select(Event.headers, Event.body_bytes, func.length(Event.body).label("kept"), beginning)
     query = query.add_columns(Event.reference, Event.erased_at)
     return await read_one(connection, query.where(Event.id == event_id), KeptBytes)

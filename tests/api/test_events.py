@@ -261,6 +261,14 @@ async def test_the_size_of_a_body_that_was_cut_is_said(client, engine):
     assert (reply.content, reply.headers["Priohook-Body-Bytes"]) == (b"begin", "70000")
 
 
+async def test_an_empty_body_is_downloaded(client):
+    assert (await client.post(WEBHOOK, content=b"", headers=basic_header())).status_code == 400
+    (event,) = (await client.get("/api/events", headers=READER)).json()["events"]
+    for method in ("HEAD", "GET"):
+        reply = await client.request(method, f"/api/events/{event['id']}/body", headers=READER)
+        assert (reply.status_code, reply.content, reply.headers["Content-Length"]) == (200, b"", "0")
+
+
 async def test_head_says_the_size_and_reads_no_body(client, some):
     reply = await client.head(f"/api/events/{some[0]}/body", headers=READER)
     whole = await client.get(f"/api/events/{some[0]}/body", headers=READER)
