@@ -143,6 +143,19 @@ def test_an_event_waits_while_the_program_is_away_and_a_refusal_is_shown(serve, 
             assert re.fullmatch(r"\d\d:\d\d:\d\d\t503\t\d+ ms\t.*\n", process.stdout.readline())
 
 
+def test_events_come_also_where_their_place_cannot_be_kept(serve, database_url, tmp_path):
+    server = serve(**configured(database_url, token_keys=json.dumps([TOKEN_KEY])))
+    (tmp_path / "priohook").touch()  # where the folder should be
+    bodies = [new_event() for _ in range(2)]
+    with consumer() as (url, got), listening(tmp_path, url, server.url) as process:
+        post(server, *bodies)
+        assert process.stderr
+        assert "cannot be kept for --since last" in process.stderr.readline()
+        assert [got.get(timeout=ENDS_WITHIN)[1] for _ in bodies] == bodies
+        process.terminate()
+        assert process.stderr.read() == ""
+
+
 def test_on_a_terminal_r_posts_the_last_event_again(serve, database_url, tmp_path):
     server = serve(**configured(database_url, token_keys=json.dumps([TOKEN_KEY])))
     environment = environment_for() | {"LISTEN_USER": f"reader:{SECRET}", "XDG_STATE_HOME": str(tmp_path)}
