@@ -17,6 +17,9 @@ from app.api.metrics import create_page
 from app.auth.first_start import complete
 from app.cli.streams import outlive_output
 from app.server.beside import ENDS_WITHIN
+from app.server.connection import Protocol
+from app.server.connections import Connections
+from app.server.head import LARGEST_HEAD_BYTES
 from app.server.heartbeat import beating
 from app.server.processes import ending_with, exit_when_told
 from app.server.server import Server, listen
@@ -27,8 +30,8 @@ from app.telemetry.meter import Meter
 from app.telemetry.snapshots import Publisher
 
 NICENESS = 10
-MOST_AT_ONCE = 16
-"""Requests; more are answered 503."""
+MOST_CONNECTIONS = 16
+"""If a new one needs room, the one that has waited longest is dropped; without one that waits, the new one gets 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,20 @@ def main(line: int, listener: int, folder: Path) -> None:
     os.nice(NICENESS)
     log = stderr_writer(settings.log_format)
     page = create_page(settings, folder)
+    attributes = {
+        "paths": (),
+        "log": log,
+        "most_bytes": LARGEST_HEAD_BYTES,
+        "open": Connections(most=MOST_CONNECTIONS, most_of_address=MOST_CONNECTIONS),
+    }
     config = uvicorn.Config(
         _beating(page, line),
+        http=type("PageProtocol", (Protocol,), attributes),
         lifespan="on",
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=MOST_AT_ONCE,
         timeout_graceful_shutdown=1,
     )
     with log.running(), logging_to(log):

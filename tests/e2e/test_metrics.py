@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from urllib.error import HTTPError
@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from app.cli.page import MOST_CONNECTIONS
 from tests.e2e.conftest import configured, dial, migrate, new_event, request
 
 PATIENCE = 60.0  # seconds; a bound for a slow machine
@@ -97,6 +98,15 @@ def test_a_page_that_is_killed_is_started_again_at_the_same_address(serve, sqlit
     assert children(served.pid) != [page]
     assert '"event":"metrics_ended","status":"SIGKILL"' in served.stderr
     assert served.end() == 0
+
+
+def test_connections_that_send_nothing_keep_nobody_from_the_page(serve, sqlite_url):
+    url = started(serve(**configured(sqlite_url, metrics="127.0.0.1:0")))
+    host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+    with ExitStack() as stack:
+        for _ in range(2 * MOST_CONNECTIONS):
+            stack.enter_context(socket.create_connection((host, int(port)))).sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert "priohook_database_up 1.0" in text(url)
 
 
 def test_an_acknowledgement_takes_from_the_first_byte_of_the_head(serve, sqlite_url):
