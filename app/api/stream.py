@@ -190,7 +190,7 @@ class EventStream(Response):
     async def _page(self) -> bytes:
         """The next page of what was stored before the client came."""
         place, narrowed, head = self._place, self._query.narrowed(), self._feed.head
-        async with self._feed.paging, self._turns.turn(), reading(self._feed.engine) as connection:
+        async with self._feed.paging, self._turns.turn(self._client.name), reading(self._feed.engine) as connection:
             if not place.older:
                 rows = await stored_after(connection, place.position, limit=PAGE, until=head.position)
             else:

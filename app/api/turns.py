@@ -1,6 +1,7 @@
 """Limits what the API's reads take from the receiver in the same process: one at a time, with rests."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -17,10 +18,12 @@ LONGEST_TURN = timedelta(seconds=1)
 """After this the next one may begin: a longer one waits for the database, and the others should not wait with it."""
 
 MOST_WAITING = 64
+MOST_OF_CLIENT = 32
+"""How many of one client may wait, so that the others, people at the console above all, are not kept out."""
 
 
 class TooManyRequests(Unavailable):
-    """Too many requests of the API wait for their turn."""
+    """Too many requests of the API wait for their turn, of all clients or of this one."""
 
 
 class Turns:
@@ -33,22 +36,24 @@ class Turns:
     def __init__(self, *, receiving: Callable[[], bool]) -> None:
         self._receiving = receiving
         self._lock = asyncio.Lock()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._free_at = 0.0  # on the loop's clock
 
-    async def begin(self) -> Callable[[], None]:
-        """Waits for a turn, and returns the function that ends it, which may be called more than once.
+    async def begin(self, client: str) -> Callable[[], None]:
+        """Waits for a turn of this client, and returns the function that ends it, which may be called more than once.
 
         Raises:
             TooManyRequests: too many wait already.
         """
-        if self._waiting >= MOST_WAITING:
+        if self._waiting.total() >= MOST_WAITING:
             raise TooManyRequests("Too many requests wait here.")
-        self._waiting += 1
+        if self._waiting[client] >= MOST_OF_CLIENT:
+            raise TooManyRequests("Too many requests of this client wait here.")
+        self._waiting[client] += 1
         try:
             await self._lock.acquire()
         finally:
-            self._waiting -= 1
+            self._waiting[client] -= 1
         loop = asyncio.get_running_loop()
         try:
             if self._receiving():
@@ -73,13 +78,13 @@ class Turns:
         return end
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """One turn.
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """One turn of this client.
 
         Raises:
             TooManyRequests: too many wait already.
         """
-        end = await self.begin()
+        end = await self.begin(client)
         try:
             yield
         finally:
@@ -97,7 +102,7 @@ class InTurn:
         if scope["method"] not in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        end = await self._turns.begin()
+        end = await self._turns.begin(scope["state"]["client"].name)
 
         async def send_and_end(message: Message) -> None:
             end()  # its client may read slowly

@@ -4,8 +4,12 @@ import pytest
 
 from app.api import turns as api_turns
 from app.api.turns import InTurn, TooManyRequests, Turns
+from app.auth.clients import Client, digest
+from app.settings.clients import Scope
+from tests.conftest import SECRET
 
-GET = {"type": "http", "method": "GET"}
+READER = Client(name="reader", username="reader", digest=digest("reader", SECRET), scopes=frozenset([Scope.READ]))
+GET = {"type": "http", "method": "GET", "state": {"client": READER}}
 PATIENCE = 20.0  # seconds; a bound for a slow machine, never waited for
 
 
@@ -76,12 +80,12 @@ async def test_a_request_that_fails_or_is_cancelled_ends_its_turn():
     for task in reversed(tasks):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    (await turns.begin())()
+    (await turns.begin("reader"))()
 
 
 async def test_a_request_that_changes_something_waits_for_no_turn():
     turns = idle()
-    await turns.begin()
+    await turns.begin("reader")
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start"})
@@ -92,10 +96,10 @@ async def test_a_request_that_changes_something_waits_for_no_turn():
 async def test_a_request_that_takes_very_long_does_not_keep_the_others(monkeypatch):
     monkeypatch.setattr(api_turns, "LONGEST_TURN", api_turns.LONGEST_TURN / 100)
     turns = idle()
-    end = await turns.begin()
-    second = await turns.begin()
+    end = await turns.begin("reader")
+    second = await turns.begin("reader")
     end()
-    third = asyncio.create_task(turns.begin())
+    third = asyncio.create_task(turns.begin("reader"))
     await asyncio.sleep(0)
     second()
     (await third)()
@@ -103,12 +107,25 @@ async def test_a_request_that_takes_very_long_does_not_keep_the_others(monkeypat
 
 async def test_one_too_many_that_wait_is_503():
     turns = idle()
-    end = await turns.begin()
-    waiting = [asyncio.create_task(turns.begin()) for _ in range(api_turns.MOST_WAITING)]
+    end = await turns.begin("reader")
+    waiting = [asyncio.create_task(turns.begin(str(client))) for client in range(api_turns.MOST_WAITING)]
     await asyncio.sleep(0)
     with pytest.raises(TooManyRequests) as refused:
-        await turns.begin()
+        await turns.begin("reader")
     assert refused.value.status == 503
+    end()
+    for each in waiting:
+        (await each)()
+
+
+async def test_one_client_cannot_keep_the_others_out():
+    turns = idle()
+    end = await turns.begin("greedy")
+    waiting = [asyncio.create_task(turns.begin("greedy")) for _ in range(api_turns.MOST_OF_CLIENT)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyRequests):
+        await turns.begin("greedy")
+    waiting.append(asyncio.create_task(turns.begin("reader")))
     end()
     for each in waiting:
         (await each)()
@@ -118,10 +135,10 @@ async def test_one_too_many_that_wait_is_503():
 async def test_the_api_rests_three_times_as_long_as_it_worked_while_webhooks_arrive(receiving, least):
     turns, loop = Turns(receiving=lambda: receiving), asyncio.get_running_loop()
     began = loop.time()
-    end = await turns.begin()
+    end = await turns.begin("reader")
     await asyncio.sleep(0.02)
     end()
     before = loop.time()
-    (await turns.begin())()
+    (await turns.begin("reader"))()
     assert loop.time() - began >= least
     assert receiving or loop.time() - before < loop.time() - began
