@@ -24,7 +24,7 @@ from app.telemetry.printing import printable
 from app.web.etags import has_current
 from app.web.openapi.operations import Door
 from app.web.openapi.page import base_styles, marked
-from app.web.problems import NotFound, Problem
+from app.web.problems import NotFound, NotReadable, Problem
 
 CONSOLE = "/console"
 MEDIA_TYPES = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -34,6 +34,11 @@ POLICY = (
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
 """Pages hold guests' names: nobody but the browser's open tab keeps them."""
+
+LISTS = frozenset(
+    f"{CONSOLE}/{name}" for name in ("events", "deliveries", "deliveries/groups", "replays", "replays/new", "audit")
+)
+"""Pages with filters, all of which may be left out."""
 
 DASH = Markup("&ndash;")
 
@@ -96,7 +101,16 @@ def page(request: Request[State], template: str, *, status: int = 200, **values:
 
 def problem_page(request: Request[State], problem: Problem, request_id: str) -> Response:
     """A problem as a page; its status and headers are those of the problem."""
-    answer = page(request, "problem.html", status=problem.status, problem=problem, request_id=request_id)
+    path = request.scope["path"]
+    of_filters = problem.status == NotReadable.status and path in LISTS and request.scope["query_string"]
+    answer = page(
+        request,
+        "problem.html",
+        status=problem.status,
+        problem=problem,
+        request_id=request_id,
+        unfiltered=path if of_filters else None,
+    )
     answer.headers.update(problem.headers)
     return answer
 

@@ -48,9 +48,26 @@ async def test_filters_say_that_their_times_are_utc_for_those_in_lists_are_local
     assert "until (utc)" in shown
 
 
-@pytest.mark.parametrize("query", ["since=soon", "status=odd", "cursor=x", "limit=0"])
-async def test_a_filter_that_makes_no_sense_is_400_and_a_page(desk, query):
-    assert "parameter" in await desk.see(f"/console/events?{query}", status=400)
+@pytest.mark.parametrize(
+    ("page", "query", "said"),
+    [
+        ("events", "since=soon", "write 2026-08-12"),
+        ("events", "status=odd", "accepted"),
+        ("events", "cursor=x", "leave"),
+        ("deliveries", "limit=0", "greater than"),
+        ("audit", "nonsense=1", "Known: "),
+        ("replays/new", "rate=fast", "number"),
+    ],
+)
+async def test_a_filter_that_makes_no_sense_is_400_and_a_page_that_says_what_does(desk, page, query, said):
+    shown = await desk.see(f"/console/{page}?{query}", status=400)
+    assert query.partition("=")[0] in shown
+    assert said in shown
+    assert f'<a href="/console/{page}">begin without filters</a>' in shown
+
+
+async def test_a_page_that_needs_its_filters_does_not_offer_to_begin_without(desk):
+    assert "begin without" not in await desk.see("/console/deliveries/group?destination=erp&answer=x", status=400)
 
 
 async def test_an_event_shows_where_it_came_from_and_where_it_stands(desk, stored):

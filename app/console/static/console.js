@@ -1,4 +1,5 @@
-// All pages work without this: it shows times in the viewer's zone, moves by keys, and brings what is new.
+// All pages work without this: it shows times in the viewer's zone, moves by keys, keeps a form from being sent twice,
+// and brings what is new.
 
 const main = document.querySelector("#main");
 
@@ -35,6 +36,22 @@ document.addEventListener("keydown", (event) => {
   }
   event.preventDefault();
 });
+
+// A second click would do the same again, or show only that it was already done. Who stopped the first may try again.
+const AGAIN = 30000; // milliseconds
+let sent = null;
+let sentAt = 0;
+
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  if (event.target === sent && performance.now() - sentAt < AGAIN) {
+    event.preventDefault();
+    return;
+  }
+  sent = event.target;
+  sentAt = performance.now();
+});
+window.addEventListener("pageshow", () => (sent = null));
 
 // Live: what a page marks is fetched anew from the page's own address, soon after an event and otherwise every five
 // seconds, while the tab is seen and something is marked. What has changed of `data-live` is put in its place. In a list
