@@ -10,7 +10,7 @@ from typing import Protocol
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database.away import AWAY, is_away
+from app.database.away import is_away
 from app.database.engines import weaknesses
 from app.database.leaving import Moved
 from app.database.postgres import DatabaseProblem
@@ -159,7 +159,7 @@ async def _watch(engine: AsyncEngine, health: Health, *, commits: bool, every: f
                 health.fails("schema", str(error))
         except DatabaseProblem as error:
             health.fails("schema", str(error))
-        except AWAY as error:
+        except Exception as error:  # noqa: BLE001 - a driver may raise anything at bytes that are not PostgreSQL's
             if not commits:
                 health.fails("schema", "The database does not answer.", error=error)
         else:

@@ -192,9 +192,10 @@ class Feed:
                 async with self._waking(self.wake):
                     await self._follow()
                 told = False
-            except TROUBLE as error:
+            except Exception as error:  # else nobody would be told of an event any more
                 if not told:
-                    logger.warning("stream_waits", extra={"fields": {"error": first_line(error)}})
+                    unforeseen = not isinstance(error, TROUBLE)
+                    logger.warning("stream_waits", extra={"fields": {"error": first_line(error)}}, exc_info=unforeseen)
                 told = True
                 await asyncio.sleep(TRY_AGAIN)
 

@@ -122,9 +122,10 @@ class Reporter:
     async def _try(self, *, ended: bool) -> None:
         try:
             await self.report(now=self._clock(), ended=ended)
-        except AWAY as error:
+        except Exception as error:  # else this process would be taken for dead
             if not self._failed:  # while the database is lost, every attempt fails
-                logger.info("report_failed", extra={"fields": {"error": first_line(error)}})
+                unforeseen = not isinstance(error, AWAY)
+                logger.info("report_failed", extra={"fields": {"error": first_line(error)}}, exc_info=unforeseen)
             self._failed = True
         else:
             self._failed = False

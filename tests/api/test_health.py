@@ -14,6 +14,7 @@ from app.database.schema import known_revisions
 from app.events.rows import Row
 from app.events.store import EventStore, StoreUnavailable
 from tests.conftest import WEBHOOK, basic_header, payload, readiness
+from tests.e2e.proxy import GARBAGE, through_proxy
 from tests.events.stores import locked, new_event, writer_for
 
 ORDER = payload("01-notification-order-create")
@@ -214,6 +215,22 @@ async def test_a_worker_tells_once_that_its_database_is_lost_and_back(database_u
         while health.problem is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert events_of(caplog) == ["database_lost", "database_back"]
+
+
+async def test_a_worker_looks_again_after_answers_that_are_not_postgresqls(postgres_url):
+    health = Health()
+    async with (
+        asyncio.timeout(60),
+        through_proxy(postgres_url) as (url, proxy),
+        engine_for(url) as engine,
+        watching(engine, health, commits=False, every=0.05),
+    ):
+        proxy.garbling = GARBAGE
+        while health.problem is None:  # noqa: ASYNC110 - another task's doing
+            await asyncio.sleep(0.05)
+        proxy.garbling = b""
+        while health.problem is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 async def test_a_schema_that_lacks_migrations_is_told_of_once(database_url, caplog):

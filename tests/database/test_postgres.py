@@ -18,7 +18,7 @@ from app.database.postgres import CannotConnect, DatabaseProblem, connect_postgr
 from app.database.standbys import Standbys, read_standbys
 from app.events.store import StoreUnavailable
 from tests import postgres
-from tests.e2e.proxy import Proxy
+from tests.e2e.proxy import through_proxy
 from tests.events.stores import locked, new_event, running
 
 pytestmark = pytest.mark.slow
@@ -250,15 +250,8 @@ async def test_a_locked_table_costs_no_further_connection(postgres_url):
         assert await backends(postgres_url) <= before + 1
 
 
-@asynccontextmanager
-async def silent(url: str) -> AsyncIterator[tuple[str, Proxy]]:
-    """A URL through a proxy that can fall silent."""
-    async with Proxy(port_of(url)).running() as proxy:
-        yield url.replace(str(port_of(url)), str(proxy.port)), proxy
-
-
 async def test_a_connection_that_falls_silent_is_given_up_and_the_next_one_works(postgres_url):
-    async with silent(postgres_url) as (url, proxy), engine_for(url, within=BRIEF) as engine:
+    async with through_proxy(postgres_url) as (url, proxy), engine_for(url, within=BRIEF) as engine:
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
             proxy.stall()

@@ -8,6 +8,7 @@ from app.database.writing import writing
 from app.deliveries import operations, wake
 from app.deliveries.tables import ReplayStatus
 from app.deliveries.wake import EVENTS, Notifier, waking
+from tests.e2e.proxy import GARBAGE, through_proxy
 
 PATIENCE = 60  # seconds; a busy machine may need some of them
 
@@ -83,3 +84,28 @@ async def test_a_receiver_of_the_previous_release_which_tells_no_number_wakes_wo
         async with engine.begin() as connection:
             await connection.execute(text(f"NOTIFY {EVENTS}"))
         assert await heard.get() == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_workers_are_told_again_after_answers_that_are_not_postgresqls(database_url, caplog):
+    heard: asyncio.Queue[int] = asyncio.Queue()
+    listens = asyncio.Event()
+    async with (
+        asyncio.timeout(PATIENCE),
+        through_proxy(database_url) as (url, proxy),
+        Notifier(url).running() as notifier,
+        waking(url, events=heard.put_nowait, deliveries=listens.set),
+    ):
+        await listens.wait()
+        listens.clear()
+        notifier.stored(1)
+        assert await heard.get() == 1
+        proxy.garbling = GARBAGE
+        while "listen_failed" not in caplog.messages:
+            notifier.stored(2)
+            await asyncio.sleep(0.05)
+        proxy.garbling = b""
+        await listens.wait()
+        notifier.stored(3)
+        while await heard.get() != 3:
+            pass

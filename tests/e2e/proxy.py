@@ -14,6 +14,18 @@ BIND = re.compile(rb"B.{4}[^\0]*\0([^\0]*)\0", re.DOTALL)
 """The message with the values for a named statement. The command to execute it is sent along."""
 
 
+GARBAGE = b"Z\x00\x00\x00\x05I" * 3
+"""Messages that say that a server is ready, where none was asked."""
+
+
+@asynccontextmanager
+async def through_proxy(url: str) -> AsyncIterator[tuple[str, "Proxy"]]:
+    """A PostgreSQL URL through a proxy."""
+    port = url.rpartition("/")[0].rpartition(":")[2]
+    async with Proxy(int(port)).running() as proxy:
+        yield url.replace(f":{port}/", f":{proxy.port}/"), proxy
+
+
 class Proxy:
     """Passes bytes on; use as `async with Proxy(port).running()`.
 
@@ -23,6 +35,7 @@ class Proxy:
         refusing: Whether new connections are reset at once.
         losing_answers: Whether the answer to a batch is dropped and its connection reset. The server has committed, but
             the client cannot know.
+        garbling: Bytes that are put before every answer, as a network or pooler does that mixes up answers.
         cutting_batches: Whether only half of a batch is passed on before its connection is reset.
         lost: How many answers were dropped so far.
         cut: How many batches were cut so far.
@@ -38,6 +51,7 @@ class Proxy:
         self.delay = 0.0
         self.refusing = False
         self.losing_answers = False
+        self.garbling = b""
         self.cutting_batches = False
         self.lost = 0
         self.cut = 0
@@ -125,5 +139,5 @@ class Proxy:
                 batch.clear()
                 await asyncio.sleep(self.delay)
                 await self._passing.wait()
-                writer.write(part)
+                writer.write(self.garbling + part)
                 await writer.drain()

@@ -7,16 +7,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.engines import engine_for
-from app.telemetry import processes, refusals
+from app.telemetry import processes, refusals, reporting
 from app.telemetry.processes import SILENT, Gauges, Identity, list_processes, new_name, running_processes
 from app.telemetry.refusals import list_refusals, sum_refusals
 from app.telemetry.reporting import Reporter
 from app.telemetry.tally import Tally
 from app.telemetry.uses import client_uses
+from tests.e2e.proxy import GARBAGE, through_proxy
 from tests.telemetry.test_tally import NOON, Clock, line
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
+PATIENCE = 30.0  # seconds; a bound for a slow machine, never waited for
 EVER = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -179,6 +181,21 @@ async def test_a_database_that_cannot_be_used_is_logged_once_and_stops_nothing(t
     async with engine_for(url) as away, Reporter(away, identity()).running():
         await asyncio.sleep(0)
     assert [record.message for record in caplog.records] == ["report_failed"]
+
+
+async def test_a_process_reports_again_after_answers_that_are_not_postgresqls(postgres_url, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(reporting, "EVERY", timedelta(seconds=0.05))
+    async with asyncio.timeout(PATIENCE), through_proxy(postgres_url) as (url, proxy), engine_for(url) as engine:
+        async with engine.connect():
+            pass
+        proxy.garbling = GARBAGE
+        async with Reporter(engine, identity()).running():
+            while "report_failed" not in caplog.messages:  # noqa: ASYNC110 - another task's doing
+                await asyncio.sleep(0.05)
+            proxy.garbling = b""
+            while not await read(engine, list_processes, since=EVER):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
 
 async def test_a_reporter_that_ends_says_so(engine):
