@@ -27,6 +27,7 @@ from app.settings.retention import RetentionSettings
 
 VACUUM_BYTES_PER_SECOND = 50_000_000  # of a disk that is not fast
 MEGA = 1_000_000
+NOTHING = "Nothing is ever deleted: the settings have no table retention."
 
 NAMES = {
     Kind.ATTEMPTS: "failed attempts",
@@ -50,13 +51,15 @@ def prune_(*, dry_run: bool, fast: bool, vacuum: bool, yes: bool, reason: str | 
     """Delete what is older than the setting retention says, as a worker does hourly, and show the space on disk."""
     settings = load_settings()
     ages = settings.retention
-    if ages is None and not vacuum:
-        raise click.UsageError("Nothing is ever deleted: the settings have no table retention.")
+    if ages is None and not (vacuum or dry_run):
+        raise click.UsageError(f"{NOTHING} Set it, or see the space on disk with --dry-run.")
     if vacuum:
         _require_room(settings.database_url)
     planned = asyncio.run(_plan(ages)) if ages is not None else {}
     if not as_json:
         _print_plan(planned)
+        if ages is None:
+            say(NOTHING)
     deleted: dict[Kind, int] | None = None
     if not dry_run:
         if vacuum and not yes:

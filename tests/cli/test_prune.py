@@ -59,6 +59,13 @@ def test_without_ages_nothing_can_be_deleted(run, old):
     assert listed(run) == set(old)
 
 
+def test_a_dry_run_without_ages_says_so_and_shows_the_space(run, old):
+    done = run("prune", "--dry-run")
+    assert done.status == 0
+    assert "no table retention" in done.text
+    assert " MB" in done.text
+
+
 def test_vacuum_writes_a_sqlite_file_anew_and_asks_before(run, old, database_url):
     done = run("prune", "--vacuum")
     assert done.status == 2
