@@ -30,6 +30,7 @@ MOST_ANSWER = 64 * 1024  # bytes that are read of an answer
 MOST_BODY = 64 * 1024 * 1024  # bytes
 MOST_PLACES = 50
 NOT_SENT_ON = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "expect", "te", "upgrade"}
+NOT_SENT_ON |= {"webhook-id"}  # the sender must not choose it: the program knows repetitions by ours
 STREAM = "text/event-stream"
 LAST = "last"
 GONE = (404, 410)

@@ -14,6 +14,7 @@ from queue import Queue
 from signal import SIGTERM
 from threading import Thread
 from time import monotonic
+from uuid import UUID
 
 import pytest
 
@@ -117,7 +118,8 @@ def test_the_bytes_and_headers_are_those_that_arrived(serve, database_url, tmp_p
     server = serve(**configured(database_url, token_keys=json.dumps([TOKEN_KEY])))
     body = b'{"data": {"x": "\\u00e9\xc3\xa9"}}  \n'
     with consumer() as (url, got), listening(tmp_path, url, server.url):
-        sent = request(body, "X-Guest: Zo\xc3\xab", "Accept: */*", content_type="content-type: Application/JSON; v=1")
+        theirs = ("X-Guest: Zo\xc3\xab", "Accept: */*", "webhook-id: theirs")
+        sent = request(body, *theirs, content_type="content-type: Application/JSON; v=1")
         with dial(server) as wire:
             assert wire.send(sent).reply().status == 200
         headers, posted = got.get(timeout=ENDS_WITHIN)
@@ -125,6 +127,7 @@ def test_the_bytes_and_headers_are_those_that_arrived(serve, database_url, tmp_p
     assert headers["content-type"] == "Application/JSON; v=1"
     assert headers["x-guest"].encode("latin-1") == b"Zo\xc3\xab"
     assert headers["accept"] == "*/*"
+    assert UUID(headers["webhook-id"])
     assert not {"authorization", "User-Agent", "Accept-Encoding"} & set(headers)
 
 
