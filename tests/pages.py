@@ -29,6 +29,15 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def shown_commands(text: str) -> list[list[str]]:
+    """The words after `priohook` of each command line in code, inline or in a block. Output in a block is left out."""
+    inline = re.findall(r"`(?:\S*/)?priohook ([^`\n]+)`", text)
+    code = "".join(re.split(r"^ *```.*\n", text, flags=re.MULTILINE)[1::2])
+    lines = re.findall(r"^ *(?:\$ )?(?:docker compose exec \S+ )?(?:\S*/)?priohook (.+)$", code, re.MULTILINE)
+    known = {name.split()[1] for name, _ in commands()}
+    return [line.split() for line in inline + [line for line in lines if line.split()[0] in known]]
+
+
 def settings_table() -> str:
     rows = ["| setting | default | unit | |", "| --- | --- | --- | --- |"]
     for name, field in Settings.model_fields.items():

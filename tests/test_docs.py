@@ -10,7 +10,7 @@ from app.settings.model import Settings
 from app.web.openapi.document import describe
 from app.web.openapi.operations import Route
 from tests.logcalls import LogEvent, log_events
-from tests.pages import DOCS, GENERATED, PAGES, PROJECT, README, blocks, page, written
+from tests.pages import DOCS, GENERATED, PAGES, PROJECT, README, blocks, commands, page, shown_commands, written
 from tests.test_application import application
 from tests.web.openapi.test_document import ROUTES
 
@@ -35,6 +35,21 @@ def test_every_link_of_a_page_leads_somewhere(path):
         file = path.parent / target if target else path
         assert file.is_file(), target
         assert not anchor or anchor in anchors(file.read_text()), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_command_line_of_a_page_is_a_command_with_its_options(path):
+    options = {
+        name: {each for option in context.command.params for each in (*option.opts, "--help")}
+        for name, context in commands()
+    }
+    for words in shown_commands(path.read_text()):
+        names = [" ".join(["priohook", *words[:count]]).partition("|")[0] for count in (1, 2, 3)]
+        known = [name for name in names if name in options]
+        group = names[-1] == names[0] and any(name.startswith(f"{names[0]} ") for name in options)
+        assert known or group or words[0] in {"--help", "--version"}, words
+        given = {word for word in words if re.fullmatch("--[a-z-]+", word)}
+        assert not known or given <= options[known[0]], words
 
 
 def test_the_readme_leads_to_every_page():
