@@ -24,6 +24,8 @@ from tests.e2e.test_deliveries import stored
 
 STARTS_WITHIN = 120.0  # seconds; a bound for a slow machine, never waited for
 
+LARGE = 32 << 20  # bytes; more than the buffers of both ends hold
+
 NATS = """
 listen: 127.0.0.1:{port}
 max_payload: {max_payload}
@@ -32,7 +34,27 @@ jetstream {{ store_dir: "{folder}/jetstream" }}
 """
 
 
-class NATSServer:
+class Server:
+    """A broker as a child process."""
+
+    _process: subprocess.Popen[Any]
+
+    def freeze(self) -> None:
+        _freeze(self._process)
+
+    def thaw(self) -> None:
+        self._process.send_signal(SIGCONT)
+
+    def kill(self) -> None:
+        self._process.send_signal(SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+
+
+class NATSServer(Server):
     """A nats-server with JetStream, whose streams are files.
 
     Args:
@@ -55,20 +77,6 @@ class NATSServer:
             self._process = subprocess.Popen(["nats-server", "-c", self._config], stdout=log, stderr=log)  # noqa: S607
         until(lambda: listens(self.port), self._log)
 
-    def freeze(self) -> None:
-        _freeze(self._process)
-
-    def thaw(self) -> None:
-        self._process.send_signal(SIGCONT)
-
-    def kill(self) -> None:
-        self._process.send_signal(SIGKILL)
-        self._process.wait()
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self.kill()
-
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Not the one in PATH, which becomes another user."""
@@ -86,7 +94,7 @@ ssl_options.keyfile = {certificate}
 """
 
 
-class RabbitMQ:
+class RabbitMQ(Server):
     """A rabbitmq-server with a port mapper of its own, as otherwise one would stay behind."""
 
     def __init__(self, folder: Path, *, certificate: Path) -> None:
@@ -125,25 +133,16 @@ class RabbitMQ:
             [RABBITMQ.with_name("rabbitmqctl"), *arguments], env=self._environment, check=True, capture_output=True
         )
 
-    def freeze(self) -> None:
-        _freeze(self._process)
-
-    def thaw(self) -> None:
-        self._process.send_signal(SIGCONT)
-
-    def kill(self) -> None:
-        self._process.send_signal(SIGKILL)
-        self._process.wait()
-
     def close(self) -> None:
-        if self._process.poll() is None:
-            self.kill()
+        super().close()
         self._mapper.kill()
         self._mapper.wait()
 
 
-class MockKafka:
+class MockKafka(Server):
     """librdkafka's cluster of three brokers, in a process of its own."""
+
+    _process: subprocess.Popen[str]
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -162,14 +161,8 @@ class MockKafka:
         print(*command, file=self._process.stdin, flush=True)
         assert self._read() == "done"
 
-    def freeze(self) -> None:
-        _freeze(self._process)
-
-    def thaw(self) -> None:
-        self._process.send_signal(SIGCONT)
-
     def close(self) -> None:
-        self._process.kill()
+        super().close()
         self._process.communicate()
 
     def _read(self) -> str:
@@ -196,6 +189,27 @@ async def arrives(send: Callable[..., Any], **changes: Any) -> None:
     ends = monotonic() + STARTS_WITHIN
     while (outcome := await send(**changes)).result is not AttemptResult.DELIVERED:
         assert monotonic() < ends, outcome
+
+
+async def given_up(server: Server, send: Callable[..., Any]) -> None:
+    """Gives up a message of `LARGE` bytes, most of which are still in our buffers, and thaws the server at once."""
+    await arrives(send)
+    server.freeze()
+    large = asyncio.create_task(send(body=bytes(LARGE)))
+    await asyncio.sleep(0.5)  # longer than a library may take to give up
+    beside = await send()
+    assert (await large).result is AttemptResult.TIMED_OUT
+    server.thaw()
+    assert beside.result is AttemptResult.UNREACHABLE
+    assert beside.error.startswith("It did not confirm the message: ")
+    await arrives(send)
+
+
+@asynccontextmanager
+async def hanging_up() -> AsyncIterator[int]:
+    """The port of a server that closes each connection at once, as a balancer does that has nobody behind it."""
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
 
 
 def until_delivered(

@@ -5,10 +5,13 @@ No package brings a real Kafka. So what happens when one dies is not tested here
 
 import asyncio
 import json
+import socket
 import ssl
 import struct
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
@@ -22,8 +25,9 @@ from app.deliveries.results import Outcome
 from app.deliveries.tables import AttemptResult
 from app.deliveries.trial import send_test
 from app.settings.model import DestinationSettings
-from tests.e2e.brokers import MockKafka, arrives, free_port, in_order, sending, until_delivered
+from tests.e2e.brokers import LARGE, MockKafka, arrives, free_port, given_up, in_order, sending, until_delivered
 from tests.e2e.conftest import configured
+from tests.e2e.proxy import Proxy
 from tests.e2e.test_deliveries import SIGNING, send
 
 CERTIFICATE = Path(__file__).with_name("untrusted.pem")
@@ -173,6 +177,58 @@ async def test_a_frozen_cluster_costs_the_timeout_and_what_is_sent_later_arrives
                 await asyncio.sleep(0.05)
     finally:
         cluster.close()
+
+
+async def test_a_record_that_was_given_up_is_not_sent_once_the_cluster_goes_on():
+    cluster = MockKafka()
+    try:
+        cluster.do("create", "orders", PARTITIONS)
+        async with sending(cluster.url, topic="orders", timeout=1.5) as send:
+            await given_up(cluster, send)
+        found = await asyncio.to_thread(records, cluster, "orders")
+        assert max(len(record.value) for record in found) < LARGE
+    finally:
+        cluster.close()
+
+
+async def test_a_record_that_was_given_up_is_not_sent_on_a_new_connection_either(shared, topic, monkeypatch):
+    """Only the broker of the record's partition is silent: the library learns that from the others, and tries again."""
+    real, proxies = socket.getaddrinfo, {}
+    async with AsyncExitStack() as running:
+        for server in shared.servers.split(","):
+            port = int(server.rpartition(":")[2])
+            proxies[port] = await running.enter_async_context(Proxy(port).running())
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **more: real(host, proxies[port].port, **more))
+        async with sending(shared.url, topic=topic, timeout=2.5) as send:
+            await arrives(send)
+            silent = proxies[await asyncio.to_thread(leader, shared, topic)]
+            silent.stall()
+            assert (await send(body=bytes(LARGE // 2))).result is AttemptResult.TIMED_OUT
+            silent.resume()
+            await arrives(send)
+    assert max(len(record.value) for record in await asyncio.to_thread(records, shared, topic)) < LARGE // 2
+
+
+def leader(cluster: MockKafka, topic: str) -> int:
+    """The port of the broker of the only partition of a topic that has records."""
+    (partition,) = {record.partition for record in records(cluster, topic)}
+    consumer = Consumer({"bootstrap.servers": cluster.servers, "group.id": "tests"})
+    known = consumer.list_topics(topic, READ_WITHIN)
+    consumer.close()
+    return int(known.brokers[known.topics[topic].partitions[partition].leader].port)
+
+
+async def test_a_silent_name_server_takes_none_of_the_threads_that_others_need(shared, topic, monkeypatch):
+    real, threads = socket.getaddrinfo, set()
+
+    def look_up(*arguments: Any, **options: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with sending(shared.url.replace("127.0.0.1", "localhost"), topic=topic) as send:
+        assert (await send()).result is AttemptResult.DELIVERED
+    assert threads == {"name-lookup"}
 
 
 async def test_of_several_hosts_one_that_answers_is_used(shared, topic):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, RawStreamMsg
 from standardwebhooks import Webhook
 
@@ -18,7 +20,17 @@ from app.deliveries.tables import AttemptResult
 from app.deliveries.trial import send_test
 from app.events.ids import new_id
 from app.settings.model import DestinationSettings
-from tests.e2e.brokers import NATSServer, arrives, free_port, in_order, sending, until_delivered
+from tests.e2e.brokers import (
+    LARGE,
+    NATSServer,
+    arrives,
+    free_port,
+    given_up,
+    hanging_up,
+    in_order,
+    sending,
+    until_delivered,
+)
 from tests.e2e.conftest import configured
 from tests.e2e.test_deliveries import SIGNING, send
 
@@ -190,6 +202,27 @@ async def test_a_frozen_server_costs_the_timeout_and_what_is_sent_later_arrives(
         assert len(await messages(context)) == 2
 
 
+async def test_a_message_that_was_given_up_is_not_sent_once_the_server_goes_on(start):
+    server = start(max_payload=LARGE + 4096)
+    async with await nats.connect(server.url) as client:
+        context = client.jetstream()
+        await context.add_stream(name="ORDERS", subjects=["prioticket.>"])
+        async with sending(server.url, timeout=1.5, subject=SUBJECT) as send:
+            await given_up(server, send)
+        assert max(len(each.data or b"") for each in await messages(context)) < LARGE
+
+
+async def test_a_worker_that_was_held_up_sends_nothing(shared, streams):
+    await streams.add_stream(name="ORDERS", subjects=["prioticket.>"])
+    async with sending(shared.url, timeout=0.5, subject=SUBJECT) as send:
+        await arrives(send)
+        sent = len(await messages(streams))
+        asyncio.get_running_loop().call_soon(time.sleep, 0.6)
+        outcome = await send()
+    assert outcome == Outcome(AttemptResult.TIMED_OUT, error="It could not be asked within 0.5 seconds.")
+    assert len(await messages(streams)) == sent
+
+
 async def test_a_server_that_dies_is_noticed_before_the_timeout_and_the_next_attempt_finds_it_again(start):
     server = start()
     async with sending(server.url, timeout=120, subject=SUBJECT) as send:
@@ -224,6 +257,34 @@ async def test_of_several_hosts_one_that_answers_is_used(shared, streams):
     url = f"nats://127.0.0.1:{free_port()},127.0.0.1:{shared.port}"
     async with sending(url, subject=SUBJECT) as send:
         assert (await send()).result is AttemptResult.DELIVERED
+
+
+async def test_a_host_that_hangs_up_or_refuses_costs_the_others_no_event(start, shared, streams):
+    await streams.add_stream(name="ORDERS", subjects=["prioticket.>"])
+    async with hanging_up() as port, sending(f"nats://127.0.0.1:{port}", subject=SUBJECT) as send:
+        assert await send() == Outcome(AttemptResult.UNREACHABLE, error="It closed the connection.")
+        both = f"nats://127.0.0.1:{port},127.0.0.1:{shared.port}"
+        async with sending(both, subject=SUBJECT) as send_to_both:
+            assert (await send_to_both()).result is AttemptResult.DELIVERED
+    refuses = start(more=USERS).port
+    async with sending(f"nats://me:wrong@127.0.0.1:{refuses},127.0.0.1:{shared.port}", subject=SUBJECT) as send:
+        outcomes = [await send(), await send()]
+    assert [each.result for each in outcomes] == [AttemptResult.REFUSED, AttemptResult.DELIVERED]
+
+
+async def test_an_answer_that_is_not_jetstreams_delivers_nothing(shared):
+    answers = [b"", b"thanks", b"{}", b"[]", b"7", b"\xff", b'{"error": "no"}', b'{"error": {}}']
+    async with await nats.connect(shared.url) as client, sending(shared.url, subject=SUBJECT) as send:
+        left = iter(answers)
+
+        async def answer(message: Msg) -> None:
+            await message.respond(next(left))
+
+        await client.subscribe("prioticket.>", cb=answer)
+        await client.flush()
+        outcomes = [await send() for _ in answers]
+    why = "Something other than JetStream answers at the subject prioticket.ORDER_UPDATE.PRI1."
+    assert outcomes == [Outcome(AttemptResult.REFUSED, error=why)] * len(answers)
 
 
 async def test_tls_is_verified(start, monkeypatch):

@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
+from time import monotonic
 from typing import Any
 
 import aiormq
@@ -17,7 +21,7 @@ from app.deliveries.tables import AttemptResult
 from app.deliveries.trial import send_test
 from app.events.ids import new_id
 from app.settings.model import DestinationSettings
-from tests.e2e.brokers import RabbitMQ, arrives, in_order, sending, until_delivered
+from tests.e2e.brokers import LARGE, RabbitMQ, arrives, given_up, hanging_up, in_order, sending, until_delivered
 from tests.e2e.conftest import configured
 from tests.e2e.test_deliveries import SIGNING, send
 
@@ -151,11 +155,53 @@ async def test_a_frozen_broker_costs_the_timeout_and_what_is_sent_later_arrives(
     )
 
 
+async def test_a_message_that_was_given_up_is_not_sent_once_the_broker_goes_on(rabbitmq, channel, queue):
+    async with sending(rabbitmq.url, routing_key=queue, timeout=1.5) as send:
+        await given_up(rabbitmq, send)
+    assert max(len(each.body) for each in await messages(channel, queue)) < LARGE
+
+
+async def test_a_host_that_hangs_up_costs_the_others_no_event(rabbitmq, channel, queue):
+    async with hanging_up() as port, sending(f"amqp://127.0.0.1:{port}", routing_key=queue) as send:
+        alone = await send()
+        assert alone.result is AttemptResult.UNREACHABLE
+        assert alone.error.startswith("It could not be connected to: Server connection unexpectedly closed")
+        both = f"amqp://127.0.0.1:{port},127.0.0.1:{rabbitmq.port}"
+        async with sending(both, routing_key=queue) as send_to_both:
+            assert (await send_to_both()).result is AttemptResult.DELIVERED
+
+
+async def test_a_broker_that_is_silent_does_not_hold_up_the_end(rabbitmq, queue, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    over = Event()
+
+    def say_nothing(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True):
+            over.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = Thread(target=say_nothing, args=(listener,))
+        silent.start()
+        for port in (rabbitmq.tls_port, listener.getsockname()[1]):
+            async with sending(f"amqps://127.0.0.1:{port}", routing_key=queue, timeout=1.5) as send:
+                outcome = await send()
+                rabbitmq.freeze()
+                began = monotonic()
+            took = monotonic() - began
+            rabbitmq.thaw()
+            assert took < 15
+        assert outcome.error == "It could not be connected to within 1.5 seconds."
+        over.set()
+        silent.join()
+
+
 async def test_a_broker_that_blocks_publishers_is_told(rabbitmq, channel, queue):
     await asyncio.to_thread(rabbitmq.control, "set_vm_memory_high_watermark", "0.00001")
     async with sending(rabbitmq.url, routing_key=queue, timeout=3) as send:
-        outcome = await send()
-        assert outcome.error == "It takes nothing from anybody: free memory or disk space there."
+        why = "It takes nothing from anybody: free memory or disk space there."
+        assert await send() == Outcome(AttemptResult.TIMED_OUT, error=why)
         await asyncio.to_thread(rabbitmq.control, "set_vm_memory_high_watermark", "0.4")
         await arrives(send)
 

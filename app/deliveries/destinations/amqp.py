@@ -1,7 +1,6 @@
 """Destinations at `amqp://` and `amqps://`: AMQP 0-9-1, as RabbitMQ speaks it. Needs the extra `amqp`."""
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,6 +13,8 @@ from aiormq.exceptions import (
     AMQPChannelError,
     AMQPError,
     AuthenticationError,
+    ChannelInvalidStateError,
+    ConnectionClosed,
     DeliveryError,
     InvalidFrameError,
     ProbableAuthenticationError,
@@ -24,7 +25,7 @@ from yarl import URL
 
 from app.deliveries.claims import Claim
 from app.deliveries.destinations.brokers import Refused
-from app.deliveries.destinations.connections import Broken
+from app.deliveries.destinations.connections import Broken, TimedOut
 from app.deliveries.destinations.lookups import Lookup
 from app.deliveries.destinations.names import name
 from app.settings.brokers import BrokerTarget
@@ -35,19 +36,7 @@ MOST_SHORT = 255  # bytes of a property
 PERSISTENT = 2
 
 
-async def connect(settings: DestinationSettings, target: BrokerTarget, host: Lookup) -> "Channel":
-    """Connects to the broker at this host."""
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it logs is in the outcomes of attempts
-    link = Channel(settings, target, host)
-    try:
-        await link.connect()
-    except BaseException:
-        link.abort()
-        raise
-    return link
-
-
-class Channel:
+class Link:
     """A connection to a broker, with one channel on which it confirms what it has taken."""
 
     def __init__(self, settings: DestinationSettings, target: BrokerTarget, host: Lookup) -> None:
@@ -68,12 +57,6 @@ class Channel:
         self._channel: aiormq.abc.AbstractChannel
 
     async def connect(self) -> None:
-        """Connects and signs in.
-
-        Raises:
-            Refused: the broker does not accept us.
-            OSError: it cannot be reached.
-        """
         try:
             await self._connection.connect()
             self._channel = await self._connection.channel()
@@ -81,8 +64,10 @@ class Channel:
             raise Refused(f"It does not accept the user and password of the URL: {_said(error)}.") from None
         except InvalidFrameError:
             raise Refused(f"It does not let us into its virtual host {self._connection.vhost}.") from None
-        except AMQPError as error:
+        except (AMQPChannelError, ConnectionClosed) as error:
             raise Refused(f"It said {_said(error)}.") from None
+        except AMQPError as error:
+            raise Broken(f"It could not be connected to: {_said(error)}.") from None
         for closing in (self._connection.closing, self._channel.closing):
             closing.add_done_callback(self._lose)
 
@@ -119,11 +104,11 @@ class Channel:
             raise Refused("A queue does not take it: it is full or not available. Consume its messages.") from None
         except AMQPChannelError as error:
             raise Refused(f"It said {_said(error)}.") from None
-        except AMQPError as error:
+        except (AMQPError, ChannelInvalidStateError) as error:
             raise Broken(f"It did not confirm the message: {_said(error)}.") from None
         except TimeoutError:
             if await self._blocked():
-                raise Refused("It takes nothing from anybody: free memory or disk space there.") from None
+                raise TimedOut("It takes nothing from anybody: free memory or disk space there.") from None
             raise
         return f"{where}, routing key {routing_key}"
 

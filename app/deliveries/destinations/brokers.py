@@ -4,17 +4,17 @@ All attempts share one connection. Nothing waits in a library for a connection: 
 queue tries it again.
 
 (none) ──attempt──▶ connecting ──▶ open ──attempts, many at once──▶ open …
-                        │            └──lost, or an attempt had no answer──▶ retired: closed after its last attempt
+                        │            ├──an attempt had no answer──▶ (closed at once, for all attempts on it)
+                        │            └──spent, or lost──▶ retired: closed after its last attempt
                         └──failed──▶ (none), and the next attempt begins with another host
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.deliveries.claims import Claim
 from app.deliveries.destinations.connections import Broken, NoAnswer, TimedOut
@@ -29,7 +29,7 @@ from app.settings.values import signing_key
 CONNECT_TIMEOUT = timedelta(seconds=5)
 """For the look-up of the name, the connection, TLS and signing in together."""
 
-GRACE = 0.25  # seconds that a library may take to give up in time; with the next one less than a claim's margin
+GRACE = 0.25  # seconds that a library may take to give up in time; less than a claim's margin
 CLOSES_WITHIN = 1.0  # seconds
 
 
@@ -54,6 +54,15 @@ class Link(Protocol):
 
     lost: asyncio.Future[str]
 
+    async def connect(self) -> None:
+        """Connects and signs in. After a failure `abort` follows.
+
+        Raises:
+            Refused: the broker does not accept us.
+            NoAnswer: it does not answer as its kind does, or not in time.
+            OSError: it cannot be reached.
+        """
+
     async def publish(self, claim: Claim, sent: Mapping[str, str], *, within: float) -> str:
         """Sends one message and waits until the broker has it for good, at most `within` seconds.
 
@@ -70,18 +79,14 @@ class Link(Protocol):
         """Says good-bye. It may take long, and `abort` follows in any case."""
 
     def abort(self) -> None:
-        """Closes the connection at once."""
-
-
-Connect = Callable[[Lookup], Awaitable[Link]]
-"""Connects to a host. Raises `Refused`, `NoAnswer` or `OSError`, and then leaves nothing open."""
+        """Closes the connection at once, and sends nothing more of what is unconfirmed."""
 
 
 class BrokerDestination:
-    """A broker that takes events. `connect` is what its kind has of its own."""
+    """A broker that takes events. `link` makes what its kind has of its own: a connection to a host, not yet opened."""
 
-    def __init__(self, settings: DestinationSettings, connect: Connect) -> None:
-        self._connect = connect
+    def __init__(self, settings: DestinationSettings, link: Callable[[Lookup], Link]) -> None:
+        self._link = link
         self._headers = settings.headers
         self._keys = [signing_key(secret) for secret in settings.secret]
         self._timeout = settings.timeout.total_seconds()
@@ -141,19 +146,32 @@ class BrokerDestination:
             async with asyncio.timeout(CONNECT_TIMEOUT.total_seconds()):
                 for _ in range(len(self._hosts)):
                     try:
-                        return _Line(await self._connect(self._hosts[0]))
+                        return await self._connected()
                     except (NoAnswer, OSError) as error:
                         trouble = error
-                        self._hosts.rotate(-1)
         except TimeoutError:
-            self._hosts.rotate(-1)
             raise TimedOut(
                 f"It could not be connected to within {CONNECT_TIMEOUT.total_seconds():g} seconds."
             ) from None
         raise trouble
 
+    async def _connected(self) -> "_Line":
+        """A connection to the host whose turn it is; after a failure it is the turn of another one."""
+        link = self._link(self._hosts[0])
+        connecting = asyncio.create_task(link.connect())
+        try:
+            await asyncio.shield(connecting)
+        except BaseException:
+            link.abort()  # first: a library that is cancelled may wait for the broker's part of the end
+            connecting.cancel()
+            self._hosts.rotate(-1)
+            raise
+        return _Line(link)
+
     async def _publish(self, line: "_Line", claim: Claim, sent: Mapping[str, str], until: float) -> str:
         left = until - asyncio.get_running_loop().time()
+        if left <= 0:  # the process was held up: its claim may have run out
+            raise TimedOut(f"It could not be asked within {self._timeout:g} seconds.")
         publishing = asyncio.create_task(line.link.publish(claim, sent, within=left))
         publishing.add_done_callback(_retrieve)
         line.attempts += 1
@@ -163,7 +181,7 @@ class BrokerDestination:
             line.retired = line.retired or refusal.spent
             raise
         except BaseException:
-            self._retire(line)  # another attempt on this connection could wait behind what is stuck in it
+            _give_up(line)
             raise
         finally:
             publishing.cancel()
@@ -202,22 +220,35 @@ class _Line:
         self.closed = False
 
 
+def _give_up(line: _Line) -> None:
+    """Closes the connection at once, and so ends all attempts on it.
+
+    What was given up could be sent later otherwise, when the broker or the network is back, and would arrive behind
+    later events of its order.
+    """
+    line.retired = True
+    if not line.link.lost.done():
+        line.link.lost.set_result("the connection was closed, since another message was not confirmed on it.")
+    line.link.abort()
+
+
 def _opened(opening: asyncio.Task[_Line]) -> _Line | None:
     if not opening.done() or opening.cancelled() or opening.exception() is not None:
         return None
     return opening.result()
 
 
-def _retrieve(task: "asyncio.Task[_Line] | asyncio.Task[str]") -> None:
-    """Takes note of an exception: asyncio logs it otherwise if every attempt has stopped waiting."""
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Takes note of an exception: asyncio logs it otherwise if nobody waits for it any more."""
     if not task.cancelled():
         task.exception()
 
 
 async def _close(link: Link) -> None:
+    closing = asyncio.create_task(link.close())
+    closing.add_done_callback(_retrieve)  # whatever a library raises when it says good-bye to a broker that has gone
     try:
-        with suppress(Exception):  # whatever a library raises when it says good-bye to a broker that has gone
-            async with asyncio.timeout(CLOSES_WITHIN):
-                await link.close()
+        await asyncio.wait({closing}, timeout=CLOSES_WITHIN)
     finally:
-        link.abort()
+        link.abort()  # first, as above
+        closing.cancel()

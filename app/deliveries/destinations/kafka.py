@@ -1,13 +1,13 @@
 """Destinations at `kafka://` and `kafka+ssl://`: each event is a record of a topic. Needs the extra `kafka`."""
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
+import aiokafka.conn
 from aiokafka import AIOKafkaProducer
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
@@ -47,23 +47,12 @@ NOT_ACCEPTED = (
 )
 
 
-async def connect(settings: DestinationSettings, target: BrokerTarget, host: Lookup) -> "Producer":
-    """Connects to the cluster by this host of it."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it logs is in the outcomes of attempts
-    link = Producer(settings, target, host)
-    try:
-        await link.connect()
-    except BaseException:
-        link.abort()
-        raise
-    return link
-
-
-class Producer:
+class Link:
     """The connections to a cluster. Each record is confirmed by all replicas that are in sync."""
 
     def __init__(self, settings: DestinationSettings, target: BrokerTarget, host: Lookup) -> None:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()  # the library looks for another
+        self._given_up = False
         self._stopping: asyncio.Task[None] | None = None
         self._topic = settings.topic or ""
         self._host = host
@@ -78,6 +67,7 @@ class Producer:
             "sasl_plain_password": target.password,
         }
         named = f"[{host.host}]" if ":" in host.host else host.host
+        aiokafka.conn.AIOKafkaConnection = _Connection  # it has no argument for this, nor for the next ones
         self._producer = AIOKafkaProducer(
             bootstrap_servers=f"{named}:{host.port}",
             acks="all",
@@ -85,16 +75,11 @@ class Producer:
             max_request_size=MOST_RECORD,
             **self._options,
         )
+        self._connection_to = self._producer.client._get_conn  # noqa: SLF001
+        self._producer.client._get_conn = self._connection  # noqa: SLF001
 
     async def connect(self) -> None:
-        """Connects and signs in.
-
-        Raises:
-            Refused: the cluster does not accept us.
-            NoAnswer: it does not answer as Kafka does, or not in time.
-            OSError: it cannot be reached.
-        """
-        await self._host.addresses()  # in a thread of its own; the library takes one that all share
+        await self._host.addresses()  # at most one look-up at a time, however many attempts follow each other
         try:
             # The producer would say only that it cannot be started.
             trial = await create_conn(self._host.host, self._host.port, **self._options)
@@ -142,10 +127,19 @@ class Producer:
         await asyncio.shield(self._stop())
 
     def abort(self) -> None:
-        """Closes the connections. What the library still waits for, such as an answer, ends within its own timeouts."""
+        """Closes the connections. What the library still waits for, such as a back-off, ends without them."""
+        self._given_up = True
         self._stop()
         for connection in [*self._producer.client._conns.values()]:  # noqa: SLF001 - it has no method for this
             connection.close()
+
+    async def _connection(self, *which: Any, **more: Any) -> AIOKafkaConnection | None:
+        """What the library's method gives, but None once this was given up.
+
+        The library sends a record again until it is confirmed, also while it stops, and on new connections.
+        """
+        connection = None if self._given_up else await self._connection_to(*which, **more)
+        return None if self._given_up else connection
 
     def _stop(self) -> asyncio.Task[None]:
         if self._stopping is None:
@@ -153,6 +147,34 @@ class Producer:
             STOPPING.add(self._stopping)
             self._stopping.add_done_callback(STOPPING.discard)
         return self._stopping
+
+
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]  # the library ships no types
+    """A connection to a broker, made to the first address that answers, that sends nothing after it was closed."""
+
+    async def connect(self) -> Any:
+        self._loop = _Loop()
+        return await super().connect()
+
+    def close(self, *why: Any, **more: Any) -> Any:
+        """Closes it. The library alone would still send all that was written, also after it has given that up."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        return super().close(*why, **more)
+
+
+class _Loop:
+    """The running event loop, but with connections as `Lookup` makes them, whose look-ups take no shared thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def create_connection(self, protocol: Any, host: str, port: int, *, ssl: Any) -> Any:
+        opened = await Lookup(host, port).connected()
+        return await self._loop.create_connection(protocol, sock=opened, ssl=ssl, server_hostname=host if ssl else None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
 
 
 async def _stopped(producer: AIOKafkaProducer) -> None:

@@ -1,5 +1,6 @@
 """The kinds of destinations, by the scheme of their URL."""
 
+import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
@@ -40,7 +41,8 @@ def _broker(settings: DestinationSettings) -> Kind:
     target = broker_target(settings.url)
     # Not an import of this module: its library is an extra, and takes memory.
     module = import_module(f"app.deliveries.destinations.{target.broker.extra}")
-    return BrokerDestination(settings, partial(module.connect, settings, target))
+    logging.getLogger(target.broker.package).setLevel(logging.CRITICAL)  # what it logs is in the outcomes of attempts
+    return BrokerDestination(settings, partial(module.Link, settings, target))
 
 
 KINDS: Mapping[str, Callable[[DestinationSettings], Kind]] = {

@@ -77,6 +77,8 @@ def _look_up(host: str, port: int, loop: asyncio.AbstractEventLoop, found: "asyn
         addresses = [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except OSError as error:
         trouble = error
+    except UnicodeError as error:  # such as a label of more than 63 characters, in a name that a cluster gives
+        trouble = OSError(f"{host} is not the name of a host: {error}")
 
     def tell() -> None:
         if trouble is None:

@@ -1,8 +1,6 @@
 """Destinations at `nats://` and `tls://`: events are published to a stream of JetStream. Needs the extra `nats`."""
 
 import asyncio
-import json
-import logging
 import ssl
 from collections.abc import Mapping
 from urllib.parse import ParseResult
@@ -25,36 +23,21 @@ LONG = 3600  # seconds; deadlines of the library's own, as ours are nearer
 PING_EVERY = 20  # seconds; a connection is given up after two pings without an answer
 
 
-async def connect(settings: DestinationSettings, target: BrokerTarget, host: Lookup) -> "JetStream":
-    """Connects to the server of this host."""
-    logging.getLogger("nats").setLevel(logging.CRITICAL)  # what it logs is in the outcomes of attempts
-    link = JetStream(settings.subject or "", _Stream(host, wants_tls=target.tls))
-    try:
-        await link.connect(target, host)
-    except BaseException:
-        link.abort()
-        raise
-    return link
-
-
-class JetStream:
+class Link:
     """A connection to a NATS server with JetStream."""
 
-    def __init__(self, subject: str, stream: "_Stream") -> None:
+    def __init__(self, settings: DestinationSettings, target: BrokerTarget, host: Lookup) -> None:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._subject = subject
-        self._stream = stream
+        self._subject = settings.subject or ""
+        self._target = target
+        self._host = host
+        self._stream = _Stream(host, wants_tls=target.tls)
         self._client = Client()
-        self._client._transport = stream  # noqa: SLF001 - it has no argument for this
+        self._client._transport = self._stream  # noqa: SLF001 - it has no argument for this
         self._connected = False
 
-    async def connect(self, target: BrokerTarget, host: Lookup) -> None:
-        """Connects and signs in.
-
-        Raises:
-            Refused: the server does not accept us.
-            OSError: it cannot be reached.
-        """
+    async def connect(self) -> None:
+        host, target = self._host, self._target
         named = f"[{host.host}]" if ":" in host.host else host.host
         token = target.username if target.password is None else None
         try:
@@ -98,7 +81,7 @@ class JetStream:
             raise TimeoutError from None
         except errors.Error as error:
             raise Broken(_told(error)) from None
-        except json.JSONDecodeError:
+        except (ValueError, TypeError, AttributeError, KeyError):  # whatever its text does to the library
             raise Refused(f"Something other than JetStream answers at the subject {subject}.") from None
         return _place(ack)
 
@@ -162,7 +145,10 @@ class _Stream(Transport):
         return await self._reader.read(buffer_size)
 
     async def readline(self) -> bytes:
-        return await self._reader.readline()
+        """A line, while the client connects: it would take the end of the connection for an answer."""
+        if line := await self._reader.readline():
+            return line
+        raise Broken("It closed the connection.")
 
     async def drain(self) -> None:
         await self._open.drain()
