@@ -153,6 +153,10 @@ def test_an_alert_fires_and_no_other(name, tmp_path):
     firing(FIRES[name], tmp_path)(name)
 
 
+def test_it_is_told_that_no_process_can_be_found_any_more(tmp_path):
+    firing({'up{job="priohook",instance="one"}': "1x5 stale"}, tmp_path)("PriohookAway")
+
+
 def test_no_alert_fires_while_all_is_well(tmp_path):
     firing({}, tmp_path)()
 
