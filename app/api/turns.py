@@ -1,7 +1,11 @@
-"""Limits what the API's reads take from the receiver in the same process: one at a time, with rests."""
+"""Limits what the API's reads take from the receiver in the same process: one at a time, with rests.
+
+Clients take turns, so that one that asks without pause delays the others, people at the console above all, by no more
+than its own turn.
+"""
 
 import asyncio
-from collections import Counter
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -19,7 +23,7 @@ LONGEST_TURN = timedelta(seconds=1)
 
 MOST_WAITING = 64
 MOST_OF_CLIENT = 32
-"""How many of one client may wait, so that the others, people at the console above all, are not kept out."""
+"""How many of one client may wait, so that there is room for the others."""
 
 
 class TooManyRequests(Unavailable):
@@ -35,8 +39,8 @@ class Turns:
 
     def __init__(self, *, receiving: Callable[[], bool]) -> None:
         self._receiving = receiving
-        self._lock = asyncio.Lock()
-        self._waiting: Counter[str] = Counter()
+        self._taken = False
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by client; the first one is next
         self._free_at = 0.0  # on the loop's clock
 
     async def begin(self, client: str) -> Callable[[], None]:
@@ -45,21 +49,17 @@ class Turns:
         Raises:
             TooManyRequests: too many wait already.
         """
-        if self._waiting.total() >= MOST_WAITING:
+        if sum(map(len, self._waiting.values())) >= MOST_WAITING:
             raise TooManyRequests("Too many requests wait here.")
-        if self._waiting[client] >= MOST_OF_CLIENT:
+        if len(self._waiting.get(client, ())) >= MOST_OF_CLIENT:
             raise TooManyRequests("Too many requests of this client wait here.")
-        self._waiting[client] += 1
-        try:
-            await self._lock.acquire()
-        finally:
-            self._waiting[client] -= 1
+        await self._take(client)
         loop = asyncio.get_running_loop()
         try:
             if self._receiving():
                 await asyncio.sleep(self._free_at - loop.time())
         except BaseException:  # its client's request was cancelled
-            self._lock.release()
+            self._pass_on()
             raise
         began = loop.time()
         ended = False
@@ -72,10 +72,35 @@ class Turns:
             latest.cancel()
             took = loop.time() - began
             self._free_at = began + took + min(REST * took, LONGEST_REST.total_seconds())
-            self._lock.release()
+            self._pass_on()
 
         latest = loop.call_later(LONGEST_TURN.total_seconds(), end)
         return end
+
+    async def _take(self, client: str) -> None:
+        if not self._taken:
+            self._taken = True
+            return
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(given)
+        try:
+            await given
+        except asyncio.CancelledError:
+            if given.done() and not given.cancelled():
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            client, waiting = next(iter(self._waiting.items()))
+            given = waiting.popleft()
+            del self._waiting[client]
+            if waiting:
+                self._waiting[client] = waiting  # behind the others
+            if not given.done():
+                given.set_result(None)
+                return
+        self._taken = False
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:

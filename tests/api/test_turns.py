@@ -131,6 +131,34 @@ async def test_one_client_cannot_keep_the_others_out():
         (await each)()
 
 
+async def test_clients_take_turns():
+    turns, got = idle(), []
+    end = await turns.begin("greedy")
+
+    async def ask(client):
+        over = await turns.begin(client)
+        got.append(client)
+        over()
+
+    asked = [asyncio.create_task(ask(client)) for client in ("greedy", "greedy", "greedy", "anna", "anna", "ben")]
+    await asyncio.sleep(0)
+    end()
+    await asyncio.gather(*asked)
+    assert got == ["greedy", "anna", "ben", "greedy", "anna", "greedy"]
+
+
+async def test_who_leaves_while_waiting_keeps_nobody_waiting():
+    turns = idle()
+    end = await turns.begin("reader")
+    waiting = [asyncio.create_task(turns.begin("reader")) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    end()  # gives the turn to the second
+    waiting[1].cancel()
+    (await waiting[2])()
+    (await turns.begin("reader"))()
+
+
 @pytest.mark.parametrize(("receiving", "least"), [(True, 0.06), (False, 0.02)])
 async def test_the_api_rests_three_times_as_long_as_it_worked_while_webhooks_arrive(receiving, least):
     turns, loop = Turns(receiving=lambda: receiving), asyncio.get_running_loop()
