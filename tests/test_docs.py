@@ -123,7 +123,8 @@ def test_the_api_page_names_every_status_that_an_operation_declares():
 
 
 @pytest.mark.parametrize(
-    ("path", "names"), [(README, {"erp"}), (DOCS / "deliveries.md", {"erp", "gate", "stream", "queue", "log"})]
+    ("path", "names"),
+    [(README, {"erp"}), (DOCS / "deliveries.md", {"erp", "gate"}), (DOCS / "brokers.md", {"stream", "queue", "log"})],
 )
 def test_printed_destinations_can_be_used(path, names):
     printed = "".join(block for block in blocks(path.read_text(), "toml") if "[destinations" in block)
