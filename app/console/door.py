@@ -110,10 +110,12 @@ def _prepared(scope: Scope, receive: Receive) -> Scope:
 
 
 def _sign_in(request: Request[Any]) -> str:
-    """The page to sign in, which leads back to the page that was asked for."""
+    """The page to sign in, which leads back to the page that was asked for, or says that a form did nothing."""
+    if request.method == "POST":
+        return f"{SIGN_IN}?done=not-signed-in"
     path = quote(request.scope["path"])  # it was decoded, and a reference may hold `?` and `#`
     place = path + (f"?{query}" if (query := request.scope["query_string"].decode("latin-1")) else "")
-    wanted = request.method in ("GET", "HEAD") and len(place) <= LONGEST_PLACE and place != CONSOLE
+    wanted = len(place) <= LONGEST_PLACE and place != CONSOLE
     return f"{SIGN_IN}?next={quote(place, safe='')}" if wanted else SIGN_IN
 
 

@@ -47,6 +47,7 @@ FOREVER = "public, max-age=31536000, immutable"
 
 DONE = {
     "signed-out": "You are signed out.",
+    "not-signed-in": "You are no longer signed in, so nothing was done. Sign in, and send the form again.",
     "started": "The replay is running. You may leave this page: workers carry it out.",
     "replay-paused": "The replay is paused. What was made before is still sent.",
     "replay-resumed": "The replay goes on.",

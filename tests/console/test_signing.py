@@ -108,6 +108,13 @@ async def test_who_signs_out_is_a_stranger_again_and_the_audit_has_both(desk):
     assert found == [("sign_out", "desk", "console", "desk"), ("sign_in", "desk", "console", "desk")]
 
 
+async def test_a_form_that_is_sent_after_the_session_has_ended_did_nothing_and_says_so(desk):
+    desk.client.cookies.clear()
+    reply = await desk.client.post("/console/replays/new?to=erp", data={"events": "1"}, headers=ORIGIN)
+    assert reply.status_code == 303
+    assert "nothing was done" in (await desk.client.get(reply.headers["Location"])).text
+
+
 async def test_a_token_of_the_api_is_no_session_and_a_session_no_token(browser):
     token = issue(
         "desk",
