@@ -109,7 +109,7 @@ async def erased_now(request: Request[State], wanted: ErasureRequest) -> Receipt
         Problem: one of those of `erase_events`.
     """
     if (wanted.reference is None) == (wanted.ids is None):
-        raise Unprocessable("Send either reference or ids, not both.")
+        raise Unprocessable("Send exactly one of reference and ids.")
     engine = request.state["engine"]
     await _not_in_the_spool(request, wanted)  # first: what is moved meanwhile is in the database then
     async with reading(engine) as connection:

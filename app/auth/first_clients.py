@@ -36,19 +36,28 @@ def first_clients(settings: Settings) -> FirstClients | None:
     Raises:
         SettingsProblem: the file cannot be used, or no client is configured and the database is not SQLite.
     """
+    check_clients(settings)
     path = kept_path(settings, "clients")
-    if settings.clients and (path is None or not path.exists()):
+    if path is None or (settings.clients and not path.exists()):
         return None
-    if path is None:
-        raise SettingsProblem(
-            "No client is configured. `priohook clients new prioticket` prints an entry for the clients table in "
-            "priohook.toml; PRIOHOOK_CLIENTS or a secret file works too."
-        )
     made_now = not path.exists() and keep(path, _made())
     clients = _read(path)
     if not clients and not settings.clients:
         raise SettingsProblem(f"{path} holds no clients. Move it away to have it made again.")
     return FirstClients(clients, path, made_now)
+
+
+def check_clients(settings: Settings) -> None:
+    """Checks that there are clients, or can be.
+
+    Raises:
+        SettingsProblem: no client is configured and the database is not SQLite.
+    """
+    if not settings.clients and kept_path(settings, "clients") is None:
+        raise SettingsProblem(
+            "No client is configured. `priohook clients new prioticket` prints an entry for the clients table in "
+            "priohook.toml; PRIOHOOK_CLIENTS or a secret file works too."
+        )
 
 
 def kept_clients(settings: Settings) -> Mapping[str, ClientSettings]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from sqlalchemy import exists, select
 
+from app.alarms.words import counted
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.auth.kept import NAMES, kept_path
@@ -60,7 +61,7 @@ def backup(file: Path | None, *, reason: str | None, as_json: bool) -> None:
     if as_json:
         say_json(manifest)
         return
-    say(f"{file} holds {manifest.rows.get('events', 0):,} events, everything until {cell(manifest.made_at)}.")
+    say(f"{file} holds {counted(manifest.rows.get('events', 0), 'event')}, everything until {cell(manifest.made_at)}.")
     say(f"Its manifest is {manifest_path(file)}: keep both.")
     kept = [path for name in NAMES if (path := kept_path(settings, name)) is not None and path.exists()]
     if kept:
@@ -130,8 +131,8 @@ def _restore(settings: Settings, file: Path, *, deliver_again: bool, yes: bool) 
         copy, standstill = prepare(file, target, manifest, wanted_types, deliver_again=deliver_again, now=now)
         try:
             confirm(
-                f"Put {file} of {cell(manifest.made_at)}, with {manifest.rows.get('events', 0):,} events, in the place "
-                f"of {target}? {_what_is_held(standstill)}",
+                f"Put {file} of {cell(manifest.made_at)}, with {counted(manifest.rows.get('events', 0), 'event')}, "
+                f"in the place of {target}? {_what_is_held(standstill)}",
                 yes=yes,
             )
             return standstill, swap(copy, target, now=now)

@@ -14,7 +14,7 @@ import click
 from rich.progress import Progress
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.alarms.words import number
+from app.alarms.words import counted, number
 from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
 from app.api.groups import GroupShown
 from app.audit.chain import Act
@@ -184,7 +184,10 @@ def retry(*, ids: tuple[UUID, ...], destination: str | None, yes: bool, reason: 
         return
     if number := count(destination, "dead", alike):
         if alike != operations.ANY:
-            confirm(f"Try {number} dead deliveries to {destination}{_words(alike)} again?", yes=yes)
+            confirm(
+                f"Try {counted(number, 'dead delivery', 'dead deliveries')} to {destination}{_words(alike)} again?",
+                yes=yes,
+            )
         act = Act(action=Action.RETRY, kind=Kind.DESTINATION, target=destination, reason=reason)
         number = apply_to_all(act, partial(operations.retry_dead, alike=alike), destination, total=number)
     say(f"Dead deliveries to {destination}{_words(alike)} that are pending again: {number}.")
@@ -207,7 +210,10 @@ def drop(
         _each(Act(action=Action.DROP, kind=Kind.DELIVERY, reason=reason), operations.drop, ids, "is dropped.")
         return
     if number := count(destination, status, alike):
-        confirm(f"Drop {number} {status} deliveries to {destination}{_words(alike)}?", yes=yes)
+        confirm(
+            f"Drop {counted(number, f'{status} delivery', f'{status} deliveries')} to {destination}{_words(alike)}?",
+            yes=yes,
+        )
         operation = operations.drop_dead if status == "dead" else operations.drop_pending
         act = Act(action=Action.DROP, kind=Kind.DESTINATION, target=destination, reason=reason)
         number = apply_to_all(act, partial(operation, alike=alike), destination, total=number)

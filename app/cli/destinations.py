@@ -9,6 +9,7 @@ from typing import Any
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.alarms.words import counted
 from app.api.destinations import DestinationShown, all_destinations
 from app.api.standings import TrialShown
 from app.audit.chain import Act
@@ -121,7 +122,7 @@ def remove(name: str, *, yes: bool, reason: str | None) -> None:
     if name in load_settings().destinations:
         raise click.UsageError(f"{name} is in the settings. Remove it there first, and restart what uses them.")
     if pending := count(name, "pending"):
-        confirm(f"Drop {pending} pending deliveries to {name} and forget it?", yes=yes)
+        confirm(f"Drop {counted(pending, 'pending delivery', 'pending deliveries')} to {name} and forget it?", yes=yes)
         act = Act(action=Action.DROP, kind=Kind.DESTINATION, target=name, reason=reason)
         dropped = apply_to_all(act, operations.drop_pending, name, total=pending)
         say(f"Pending deliveries to {name} that were dropped: {dropped}.")

@@ -13,6 +13,7 @@ from uuid import UUID
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.alarms.words import counted
 from app.api.erasures import Receipt, receipt
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
@@ -102,9 +103,11 @@ def erase(
     if found.undelivered and not drop:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise click.UsageError(f"Not delivered yet: {found.undelivered}. Give --now to drop these deliveries.")
-        confirm(f"{found.undelivered} deliveries of these events are not delivered. Drop them?", yes=False)
+        confirm(
+            f"Not delivered yet: {counted(found.undelivered, 'delivery', 'deliveries')}. Drop what is left?", yes=False
+        )
         drop = True
-    confirm(f"Erase {number} events for ever?", yes=yes)
+    confirm(f"Erase {counted(number, 'event')} for ever?", yes=yes)
     act = Act(action=Action.ERASE, kind=Kind.ERASURE, target=str(new_id()), reference=reference, reason=reason)
     act.event_id = found.ids[0] if len(found.ids) == 1 else None
     done = asyncio.run(_erase(settings, wanted, found, act, drop=drop))

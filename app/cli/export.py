@@ -10,6 +10,7 @@ from uuid import UUID
 
 import click
 
+from app.alarms.words import counted
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.cli.exports import Export, NotContinued, export_file, lines_on
@@ -51,7 +52,7 @@ def export(*, output: Path | None, tar: bool, after: UUID | None, reason: str | 
     except KeyboardInterrupt:
         goes_on = f"The same command continues {output}." if output else "--after goes on after the last event."
         raise click.ClickException(f"Interrupted. {goes_on}") from None
-    say(f"{number} events exported.", err=True)
+    say(f"{counted(number, 'event')} exported.", err=True)
 
 
 @contextmanager

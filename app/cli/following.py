@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.alarms.words import counted
 from app.cli.opened import load_settings, opened, read
 from app.cli.output import cell, say
 from app.cli.progress import progress_bar
@@ -28,7 +29,8 @@ def follow(replay_id: UUID) -> None:
     except KeyboardInterrupt:
         say(f"\nReplay {replay_id} goes on without this command. {CONTROLS.format(replay_id)}", err=True)
         sys.exit(1)
-    say(f"Replay {replay_id} is {row.status}: {row.made} deliveries made, {row.dead} of them dead.", err=True)
+    made = counted(row.made, "delivery", "deliveries")
+    say(f"Replay {replay_id} is {row.status}: {made} made, {row.dead} of them dead.", err=True)
     if row.dead:
         say(f"`priohook deliveries list --replay {replay_id} --status dead` lists them.", err=True)
     if row.dead or row.status != ReplayStatus.DONE:

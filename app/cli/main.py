@@ -18,6 +18,7 @@ COMMANDS = {
         "app.cli.backup:backup",
         "Copy a SQLite database to FILE while it is in use. On PostgreSQL: check that its log is archived.",
     ),
+    "bench": ("app.cli.bench:bench", "Measure how much this machine can take, from a clone."),
     "check": ("app.cli.check:check_", "Check a deployed endpoint against everything it promises."),
     "clients": ("app.cli.clients:clients", "Make credentials for clients, and list the clients."),
     "deliveries": ("app.cli.deliveries:deliveries", "List, group, show, retry and drop deliveries."),

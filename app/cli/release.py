@@ -143,7 +143,7 @@ async def _release_once(engine: AsyncEngine, event_id: UUID, *, why: str | None)
 
 
 def _print_plan(reasons: list[Reason]) -> None:
-    say(f"{sum(reason.events for reason in reasons)} quarantined events that were not judged again")
+    say(f"{counted(sum(reason.events for reason in reasons), 'quarantined event')} not judged again yet")
     for reason in reasons:
         say(f"  {reason.events:>9}  {cell(reason.reason)}")
     if reasons:

@@ -10,6 +10,7 @@ import click
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.alarms.words import counted
 from app.api.plans import DEFAULT_RATE, FASTEST, SLOWEST, PlanShown, ReplayAnswer
 from app.api.replays import ReplayShown
 from app.audit.chain import Act
@@ -99,7 +100,7 @@ def replay(
         _print_plan(planned, name, rate)
     if dry_run or not planned.events:
         return
-    confirm(f"Replay {planned.events} events to {name}?", yes=yes)
+    confirm(f"Replay {counted(planned.events, 'event')} to {name}?", yes=yes)
     now = datetime.now(UTC)
     act = Act(action=Action.REPLAY, kind=Kind.REPLAY, reference=narrowed.reference, reason=reason)
     act.details = {"to": name, "events": planned.events}
@@ -227,16 +228,16 @@ def _set(replay_id: UUID, action: Action, status: ReplayStatus, *, reason: str |
 
 
 def _print_plan(planned: Plan, name: str, rate: float) -> None:
-    say(f"{planned.events} events to {name}")
+    say(f"{counted(planned.events, 'event')} to {name}")
     for event_type, number in planned.types.items():
         say(f"  {number:>9}  {cell(event_type)}")
     if planned.events:
         say(f"oldest   {cell(planned.oldest)}\nnewest   {cell(planned.newest)}")
         say(f"takes    {_duration(planned.events / rate)} at {rate:g} a second")
     if planned.quarantined:
-        say(f"{planned.quarantined} quarantined events match too but are left out. To replay them, release them first.")
+        say(f"Left out: {counted(planned.quarantined, 'quarantined event')}. What is released can be replayed.")
     if planned.erased:
-        say(f"{planned.erased} erased events match too but are left out. Nothing is left of them to deliver.")
+        say(f"Left out: {counted(planned.erased, 'erased event')}. Nothing is left to deliver.")
 
 
 def _duration(seconds: float) -> str:

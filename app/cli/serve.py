@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application import create_app
 from app.audit.starts import note_settings
-from app.auth.first_clients import FirstClients, first_clients
+from app.auth.first_clients import FirstClients, check_clients, first_clients
 from app.auth.first_start import complete
 from app.auth.kept import ignored_files
 from app.auth.keys import make_first_key
@@ -76,6 +76,7 @@ def serve(host: str, port: int, processes: int, *, no_worker: bool) -> None:
     """Receive and deliver webhooks until SIGTERM, then finish what was begun and exit 0."""
     configured = load_settings()
     complete(configured)  # a clash is refused before anything is begun
+    check_clients(configured)
     if processes > 1 and engines.is_sqlite(configured.database_url):
         raise click.UsageError("--processes needs PostgreSQL, as SQLite has only one writer. See database_url.")
     for name in unknown_variables(os.environ):

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from app.alarms.words import counted
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.cli.filters import giving_reason
@@ -97,7 +98,7 @@ async def move_files(settings: Settings, files: Sequence[Path], *, reason: str |
                 except SpoolProblem as problem:
                     stays = str(problem)
                 if moved or stays is None:
-                    say(f"{each}: {moved} events moved.", err=err)
+                    say(f"{each}: {counted(moved, 'event')} moved.", err=err)
                 if stays is not None:
                     say(f"{each}: {stays}", err=True)
                     all_moved = False

@@ -167,7 +167,7 @@ def _parse_odd_json(content: bytes, refusal: str) -> Any:
     except UnicodeDecodeError as error:
         raise NotJSON(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except (ValueError, RecursionError):
-        raise NotJSON(f"the body is not JSON: {refusal}") from None
+        raise NotJSON(refusal) from None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -95,7 +95,8 @@ def _spans(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _client(client: ClientSettings) -> dict[str, Any]:
-    return client.model_dump(mode="json", exclude_none=True, exclude={"sha256"})  # pydantic masks the secret
+    shown = client.model_dump(mode="json", exclude_none=True, exclude={"sha256"})  # pydantic masks the secret
+    return shown | {"scopes": sorted(client.scopes)}
 
 
 def _alarm(alarm: BaseModel) -> dict[str, Any]:

@@ -70,6 +70,7 @@ NOT_AUDITED_COMMANDS = {
     "alarms test": "it sends a message to people, and changes nothing",
     "audit list": LISTS,
     "audit verify": LISTS,
+    "bench": OUTSIDE,
     "check": OUTSIDE,
     "listen": "It asks the API, which leaves a row for each body.",
     "clients list": LISTS,

@@ -119,7 +119,7 @@ def test_one_that_left_the_settings_is_removed_with_what_is_pending(run, working
 
     working(fill)
     refused = run("destinations", "remove", "erp")
-    assert (refused.status, "Drop 1 pending deliveries to erp" in refused.errors) == (2, True)
+    assert (refused.status, "Drop 1 pending delivery to erp" in refused.errors) == (2, True)
     done = run("destinations", "remove", "--yes", "erp")
     assert done.status == 0
     assert "Pending deliveries to erp that were dropped: 1." in done.text

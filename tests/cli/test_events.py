@@ -241,7 +241,7 @@ def quarantined(fill):
 def test_release_by_filters_shows_the_plan_and_asks(run, quarantined):
     done = run("events", "release", "--status", "415")
     assert (done.status, "Judge 4 events again? There is no terminal" in done.errors) == (2, True)
-    assert done.text.startswith("4 quarantined events that were not judged again\n          4  415: The content type")
+    assert done.text.startswith("4 quarantined events not judged again yet\n          4  415: The content type")
     assert run("events", "release", "--status", "415", "--dry-run").status == 0
     assert len(listed(run("events", "list", "--json", "--status", "quarantined"))) == 4
 
@@ -252,7 +252,7 @@ def test_release_by_filters_says_what_became_of_all(run, quarantined):
     assert done.text.endswith("\nAccepted: 2. Copies of accepted ones: 1. Still refused: 1.\n")
     assert "1 event still refused: It is still refused: " in done.errors
     again = run("events", "release", "--status", "415", "--yes")
-    assert again.text.startswith("1 quarantined events")
+    assert again.text.startswith("1 quarantined event ")
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_release_by_filters_says_what_became_of_all(run, quarantined):
 )
 def test_release_narrows_to_what_its_options_say(run, quarantined, options, number):
     done = run("events", "release", *options, "--dry-run")
-    assert done.text.startswith(f"{number} quarantined events ")
+    assert done.text.startswith(f"{number} quarantined event")
 
 
 def test_release_takes_several_ids(run, quarantined):

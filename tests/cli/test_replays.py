@@ -43,7 +43,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(run, three):
         "oldest   2026-08-12T12:00:00.000+00:00",
         "newest   2026-08-12T13:00:00.000+00:00",
         "takes    0:01:40 at 0.02 a second",
-        "1 quarantined events match too but are left out. To replay them, release them first.",
+        "Left out: 1 quarantined event. What is released can be replayed.",
     ]
     assert replays(run) == []
 
@@ -208,4 +208,4 @@ def test_wait_returns_when_the_replay_has_ended_and_says_whether_all_was_deliver
     done = run("replay", "--yes", "--wait")
     working_thread.join()
     assert done.status == status
-    assert f"is done: 1 deliveries made, {status} of them dead." in done.errors
+    assert f"is done: 1 delivery made, {status} of them dead." in done.errors

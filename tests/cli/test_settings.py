@@ -50,6 +50,12 @@ def test_the_text_shows_the_same(run, shown):
     assert "body_timeout = 10.0 seconds  (default)" in text
 
 
+def test_scopes_are_shown_in_one_order(shown, monkeypatch):
+    names = ["events:replay", "webhooks:send", "console", "events:read", "events:erase"]
+    monkeypatch.setenv("PRIOHOOK_CLIENTS", json.dumps({"admin": {"secret": SECRET, "scopes": names}}))
+    assert shown()["clients"]["value"]["admin"]["scopes"] == sorted(names)
+
+
 def test_the_source_is_the_strongest_one_that_has_the_setting(shown, secrets, tmp_path, monkeypatch):
     lines = [f"{name} = 1000" for name in ("max_body_bytes", "commit_max_batch", "max_waiting_events")]
     (tmp_path / "priohook.toml").write_text("\n".join(lines))

@@ -85,7 +85,7 @@ def test_files_are_moved_and_removed(run, postgres, folder):
     left(folder, new_event("c", reference="C"))
     done = run("spool", "move", str(folder))
     assert (done.status, done.errors) == (0, "")
-    assert ["2 events moved" in line or "1 events moved" in line for line in done.text.splitlines()] == [True, True]
+    assert ["2 events moved" in line or "1 event moved" in line for line in done.text.splitlines()] == [True, True]
     assert references(postgres) == ["A", "B", "C"]
     assert list(folder.iterdir()) == []
     assert run("spool", "move", str(folder)).text == ""
@@ -110,7 +110,7 @@ def test_a_file_that_cannot_be_read_is_named(run, postgres, folder):
     path = folder / "spool-damaged.db"
     path.write_bytes(b"not a database" * 1000)
     other = left(folder, new_event("a", reference="A"))
-    for command, said in (("list", str(other)), ("move", "1 events moved")):
+    for command, said in (("list", str(other)), ("move", "1 event moved")):
         done = run("spool", command, str(folder))
         assert done.status == 1
         assert "spool-damaged.db" in done.errors

@@ -173,8 +173,8 @@ def test_a_port_in_use_ends_it_with_a_sentence_and_uses_up_no_secret(priohook, t
     assert list(tmp_path.glob("priohook*")) == []
 
 
-def test_postgresql_without_clients_is_refused_saying_how_to_configure_one(priohook, postgres_url):
-    ended = priohook("serve", "--port", "0", database_url=postgres_url)
+def test_postgresql_without_clients_is_refused_saying_how_to_configure_one(priohook, empty_postgres_url):
+    ended = priohook("serve", "--port", "0", database_url=empty_postgres_url)
     assert ended.returncode == 1
     assert "priohook clients new" in ended.stderr
     assert "Traceback" not in ended.stderr
