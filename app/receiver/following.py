@@ -9,6 +9,7 @@ from typing import TypeVar
 from app.database.engines import STATEMENT, engine_for
 from app.database.health import Health, first_line
 from app.database.leaving import Moved, complete, shown
+from app.database.surviving import Told
 from app.events.handover import TROUBLE, Handover
 from app.receiver.endpoint import State
 from app.settings.model import Settings
@@ -57,6 +58,7 @@ async def following(
                 known.fails("commits", MISSED, error=error)
                 return
         new = settings.model_copy(update={"database_url": url})
+        trouble = Told()
         async with AsyncExitStack() as stack:
             while True:
                 try:
@@ -65,7 +67,8 @@ async def following(
                     state = await stack.enter_async_context(opened(new))
                     break
                 except Exception as error:  # noqa: BLE001 - whatever it is, events wait for it to end
-                    logger.warning("move_waits", extra={"fields": {"error": first_line(error)}})
+                    if trouble.is_news(first_line(error)):
+                        logger.warning("move_waits", extra={"fields": {"error": first_line(error)}})
                     why = "The database to which all was moved cannot be opened; the log says why."
                     known.fails("commits", why, error=error)  # until the first trial there
                     await asyncio.sleep(OPEN_AGAIN)
