@@ -1,14 +1,14 @@
 """Which worker looks for alarms: one at a time, and the same one for as long as it lives."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database.writing import writing
+from app.database.writing import commit_later, writing
 
 LEADS = 7_092_717_269
 """An arbitrary number, the same in all processes."""
@@ -34,9 +34,12 @@ class Lead:
             async with self._connection.begin():
                 yield self._connection
 
-    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that writes."""
-        return writing(self._engine) if self._connection is None else self.reading()
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes. It waits for no standby: a missing one is what an alarm must tell."""
+        async with writing(self._engine) if self._connection is None else self.reading() as connection:
+            await commit_later(connection)
+            yield connection
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from app.database.away import AWAY
 from app.database.clock import ahead
 from app.database.health import first_line
 from app.database.schema import SchemaNotCurrent
-from app.database.writing import writing
+from app.database.writing import commit_later, writing
 from app.settings.alarms import AlarmSettings
 from app.settings.model import Settings
 
@@ -163,12 +163,14 @@ class AlarmWatch:
             await self._note_untold(name, notice, str(error))
         else:
             async with writing(self._engine) as connection:
+                await commit_later(connection)
                 await told(connection, notice.id, now=self._clock())
         return True
 
     async def _note_untold(self, name: str, notice: Due, why: str) -> None:
         now = self._clock()
         async with writing(self._engine) as connection:
+            await commit_later(connection)
             again_at = await untold(connection, notice, why, now=now)
         fields = {
             "alarm": str(notice.alarm.id),

@@ -11,12 +11,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.audit.actors import at_shell
 from app.audit.chain import Act, record
+from app.cli.output import first_line
 from app.database import engines, schema
+from app.database.problems import CommitsWait, DatabaseProblem
 from app.database.writing import writing
 from app.settings.model import Settings
 
 SETTINGS = "app.cli.opened.settings"
 """The key under which click's context keeps the settings of a command."""
+
+
+class Unconfirmed(DatabaseProblem):
+    """The database did not confirm a commit."""
+
+    def __init__(self, why: BaseException) -> None:
+        reason = first_line(why) if isinstance(why, Exception) else "interrupted"
+        super().__init__(
+            f"The database did not confirm what this command did ({reason}). It may have been done, or may be done "
+            "later: look before you repeat it."
+        )
 
 
 Given = ParamSpec("Given")
@@ -63,10 +76,21 @@ def read(
 
 @asynccontextmanager
 async def acting(engine: AsyncEngine, act: Act) -> AsyncIterator[AsyncConnection]:
-    """A transaction at whose end the action is recorded. If anything is raised in it, nothing was done or recorded."""
-    async with writing(engine) as connection:
-        yield connection
-        await record(connection, at_shell(), act, now=datetime.now(UTC))
+    """A transaction at whose end the action is recorded. If anything is raised in it, nothing was done or recorded.
+
+    Raises:
+        Unconfirmed: it may have been done or not, or is done later.
+    """
+    commits = False
+    try:
+        async with writing(engine) as connection:
+            yield connection
+            await record(connection, at_shell(), act, now=datetime.now(UTC))
+            commits = True
+    except (Exception, asyncio.CancelledError) as error:  # the latter after Ctrl-C, while it waits for a standby
+        if not commits or isinstance(error, CommitsWait):
+            raise
+        raise Unconfirmed(error) from error
 
 
 def change(

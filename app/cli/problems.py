@@ -4,7 +4,7 @@ import asyncpg
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database.postgres import DatabaseProblem
+from app.database.problems import DatabaseProblem
 from app.database.schema import SchemaNotCurrent
 from app.prioticket.errors import PrioticketError
 from app.server.server import CannotListen

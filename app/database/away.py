@@ -6,7 +6,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.database.postgres import CannotConnect, DatabaseProblem, ReadOnly
+from app.database.problems import CannotConnect, DatabaseProblem, ReadOnly
 
 AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What is raised when the database cannot be reached, or does not do what it should."""

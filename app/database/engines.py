@@ -14,8 +14,10 @@ from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.database.commits import Left
 from app.database.libpq import target
-from app.database.postgres import CLOSE_TIMEOUT, CannotConnect, connect_postgres, takes_writes
+from app.database.postgres import CLOSE_TIMEOUT, connect_postgres, takes_writes
+from app.database.problems import CannotConnect
 from app.database.sqlite import SQLiteFile
 
 logger = logging.getLogger(__name__)
@@ -64,9 +66,10 @@ def open_engine(
         if of_worker:
             event.listen(engine.sync_engine, "connect", _sync_later)
         return engine
+    left = Left()
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda **_: connect_postgres(url, within=within, writes=writes),
+        async_creator=lambda **_: connect_postgres(url, within=within, writes=writes, left=left),
         pool_pre_ping=not of_worker,
         hide_parameters=True,
     )

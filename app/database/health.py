@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.database.away import is_away
 from app.database.engines import weaknesses
 from app.database.leaving import Moved
-from app.database.postgres import DatabaseProblem
+from app.database.problems import DatabaseProblem
 from app.database.schema import SchemaNotCurrent, check_schema
 from app.database.standbys import Standbys, promised, read_standbys
 

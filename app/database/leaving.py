@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database.postgres import DatabaseProblem
+from app.database.problems import DatabaseProblem
 
 TABLE = "priohook_move"
 READY = "priohook_move_receivers"

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database import schema
-from app.database.postgres import DatabaseProblem
+from app.database.problems import DatabaseProblem
 
 LOCK_TIMEOUT = timedelta(seconds=1)
 """While a migration waits for a lock, everybody else waits for the migration: a receiver answers 503 after five."""

@@ -10,7 +10,9 @@ from ssl import create_default_context
 
 import asyncpg
 
+from app.database.commits import Connection, Left
 from app.database.libpq import Target, target
+from app.database.problems import CannotConnect, DatabaseProblem, ReadOnly
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 """For all hosts of a URL together, unless its `connect_timeout` says how long for each."""
@@ -39,6 +41,17 @@ With the last three the server notices within half a minute that a host lost its
 host was about to send the rest of a statement, no other timeout applies: its locks would stay for two hours.
 """
 
+FROZEN = {"tcp_user_timeout": "30s"}
+"""Set where statements have a deadline: the server ends a session that takes nothing of its answer for so long.
+
+`statement_timeout` does not apply while the server sends. A worker that is frozen while it reads bodies would hold its
+locks for as long as its kernel answers, and one whose host lost its power for a quarter of an hour.
+"""
+
+LONGEST_TRANSACTION = 60_000
+"""Milliseconds, at least. Only this ends a session whose client froze between the parts of a statement, such as the
+rows of an INSERT: no other timeout runs then. PostgreSQL has it from version 17 on."""
+
 SET = """
 SELECT set_config(name, value, false) FROM pg_settings
 JOIN unnest($1::text[], $2::text[]) AS wanted (name, value) USING (name)
@@ -57,19 +70,9 @@ READ_ONLY = (
 )
 
 
-class DatabaseProblem(ConnectionError):
-    """The database cannot be used as it is; the text says why and what to do, without any secret."""
-
-
-class CannotConnect(ConnectionError):
-    """No host answered, or a file cannot be opened; the text names it."""
-
-
-class ReadOnly(DatabaseProblem):
-    """No host takes writes."""
-
-
-async def connect_postgres(url: str, *, within: timedelta | None = None, writes: bool = True) -> asyncpg.Connection:
+async def connect_postgres(
+    url: str, *, within: timedelta | None = None, writes: bool = True, left: Left | None = None
+) -> Connection:
     """A connection that commits durably, to the first host that takes writes.
 
     Settings are made by SET and read back: a pooler refuses most of them as startup parameters, and may lose them.
@@ -78,6 +81,7 @@ async def connect_postgres(url: str, *, within: timedelta | None = None, writes:
         url: As libpq reads it; `target_session_attrs` is ignored, since only a host that takes writes is useful.
         within: How long a statement may take. The server cancels it then, and this process gives up `MARGIN` later.
         writes: Whether the host must take writes. If False, a read-only host is used when no other answers.
+        left: What is known of earlier connections' commits; a commit that takes too long is noted there.
 
     Raises:
         DatabaseProblem: the URL, or the database, cannot be used as it is.
@@ -88,12 +92,14 @@ async def connect_postgres(url: str, *, within: timedelta | None = None, writes:
         wanted = target(url)
     except ValueError as error:
         raise DatabaseProblem(f"The database could not be used: {error}. Check database_url in the settings.") from None
-    if writes:
-        return await _connect_any(wanted, within, "read-write")
     try:
-        return await _connect_any(wanted, within, "read-write")
+        connection = await _connect_any(wanted, within, "read-write")
     except ReadOnly:
-        return await _connect_any(wanted, within, "any")
+        if writes:
+            raise
+        connection = await _connect_any(wanted, within, "any")
+    connection.begin_watching(left or Left())
+    return connection
 
 
 def takes_writes(connection: asyncpg.Connection) -> bool:
@@ -108,7 +114,7 @@ async def close(connection: asyncpg.Connection) -> None:
         await connection.close(timeout=CLOSE_TIMEOUT.total_seconds())
 
 
-async def _connect_any(wanted: Target, within: timedelta | None, attributes: str) -> asyncpg.Connection:
+async def _connect_any(wanted: Target, within: timedelta | None, attributes: str) -> Connection:
     """A connection to the first host that will do."""
     _check(wanted.files)
     timeout = wanted.connect_timeout or CONNECT_TIMEOUT.total_seconds() / len(wanted.hosts)
@@ -124,11 +130,12 @@ async def _connect_any(wanted: Target, within: timedelta | None, attributes: str
 
 async def _connect(
     wanted: Target, host: str | None, port: int | None, *, timeout: float, within: timedelta | None, attributes: str
-) -> asyncpg.Connection:
+) -> Connection:
     try:
         async with asyncio.timeout(timeout):
-            connection: asyncpg.Connection = await asyncpg.connect(
+            connection: Connection = await asyncpg.connect(
                 wanted.dsn,
+                connection_class=Connection,
                 host=host,
                 port=port,
                 timeout=timeout,
@@ -176,6 +183,8 @@ async def _prepare(
         f"SET statement_timeout = {milliseconds}"
     )  # first: the role's own may be too short for the rest
     settings = {**session, **SESSION, "statement_timeout": str(milliseconds), "lock_timeout": str(milliseconds)}
+    if within:
+        settings |= {**FROZEN, "transaction_timeout": str(max(LONGEST_TRANSACTION, 3 * milliseconds))}
     try:
         await connection.execute(SET, list(settings), list(settings.values()))
     except asyncpg.PostgresError as error:

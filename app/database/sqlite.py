@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from app.database.leaving import MOVED, REFUSED, Moved
-from app.database.postgres import DatabaseProblem
+from app.database.problems import DatabaseProblem
 
 SQLITE_BUSY = timedelta(seconds=5)
 """How long a write waits for another process's write, such as `priohook events release` beside `serve`."""

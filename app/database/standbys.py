@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.database.commits import COMMITS_WAIT, LONG
+from app.database.problems import CommitsWait
+
 COUNT = re.compile(r"\s*(?:(?:first|any)\s+)?(\d+)\s*\(", re.IGNORECASE)
 """How `synchronous_standby_names` begins if it gives a number. A list alone means one of them:
 https://www.postgresql.org/docs/current/runtime-config-replication.html#GUC-SYNCHRONOUS-STANDBY-NAMES"""
 
+WAIT_LONG = text(COMMITS_WAIT.format(f"'{LONG.total_seconds():g} seconds'"))
 LOOK = text("""
 SELECT current_setting('synchronous_standby_names') AS names, count(pid) AS connected, count(sync_state) AS seen,
     count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) AS synchronous, pg_is_in_recovery() AS in_recovery
@@ -40,6 +44,16 @@ async def read_standbys(connection: AsyncConnection) -> Standbys | None:
         return None
     names, connected, seen, synchronous, in_recovery = (await connection.execute(LOOK)).one()
     return Standbys(wanted(names), synchronous if seen or not connected else None, no_primary=in_recovery)
+
+
+async def refuse_while_commits_wait(connection: AsyncConnection) -> None:
+    """Returns unless commits wait for a standby: this one would too, its locks held and its outcome unknown.
+
+    Raises:
+        CommitsWait: they do.
+    """
+    if connection.dialect.name == "postgresql" and await connection.scalar(WAIT_LONG):
+        raise CommitsWait
 
 
 def wanted(names: str) -> int:

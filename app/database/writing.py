@@ -6,7 +6,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeAlias
 
-from sqlalchemy import func, text, true
+from sqlalchemy import func, select, text, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -18,10 +18,16 @@ from app.database.pace import Pace
 Columns: TypeAlias = ReadOnlyColumnCollection[str, Any]
 
 COMMIT_LATER = func.set_config("synchronous_commit", "off", true())
-"""Selected on PostgreSQL: this transaction's COMMIT returns before it is on disk. Other transactions stay as they are.
+"""Selected on PostgreSQL: this transaction's COMMIT waits for no disk and no standby. Others stay as they are.
 
 Only for work that a worker repeats if it is lost. See docs/durability.md.
 """
+
+
+async def commit_later(connection: AsyncConnection) -> None:
+    """Lets the transaction's COMMIT return at once on PostgreSQL; see `COMMIT_LATER`."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(COMMIT_LATER))
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.clock import SharedClock
 from app.database.pace import Pace
-from app.database.writing import writing
+from app.database.writing import commit_later, writing
 from app.deliveries.claims import MARGIN, Claim, Limits
 from app.deliveries.destinations.kinds import Kind
 from app.deliveries.queue import lock_for_turn
@@ -123,6 +123,7 @@ class Sender:
             await self._kind.close()  # first, so that no other worker sends what is still being sent
         finally:
             async with writing(self._engine) as connection:
+                await commit_later(connection)  # a standby that is away must not keep the destination locked
                 await self._clock.look(connection)
                 now = self._clock.now()
                 news = await leave(connection, self.limits, self._ended, worker=self._worker, now=now)

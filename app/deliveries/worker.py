@@ -13,7 +13,7 @@ from app.database.clock import SharedClock
 from app.database.engines import is_sqlite, prefer_indexes
 from app.database.pace import Pace
 from app.database.surviving import surviving
-from app.database.writing import writing
+from app.database.writing import commit_later, writing
 from app.deliveries.claims import Limits
 from app.deliveries.clocks import Watch, set_right
 from app.deliveries.destinations.kinds import open_destination
@@ -100,6 +100,7 @@ class Worker:
             await self._clock.look(connection)
         await register_in_parts(self._engine, self._senders, now=self._clock.now())
         async with writing(self._engine) as connection:
+            await commit_later(connection)
             await self._dispatcher.begin(connection, now=self._clock.now())
             await set_unusable(connection, list(self._senders), reason=None)
             await forget_certificates(connection, self._without_tls)
@@ -187,6 +188,7 @@ class Worker:
             if not await any_running(connection):
                 return Advanced(0, None)
         async with writing(self._engine, pace=self._pace) as connection:
+            await commit_later(connection)
             advanced = await advance(connection, now=now)
         tell(advanced.news)
         return advanced
@@ -259,6 +261,7 @@ class Worker:
             fields = {"destination": sender.limits.name, "error": str(error)}
             logger.error("destination_unusable", extra={"fields": fields})  # noqa: TRY400 - the sentence says it
             async with writing(self._engine, pace=self._pace) as connection:
+                await commit_later(connection)
                 await set_unusable(connection, [sender.limits.name], reason=str(error))
 
 

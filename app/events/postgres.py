@@ -1,11 +1,9 @@
 """Writes events into PostgreSQL: one statement of constant text and one round trip for each batch.
 
-A statement that does not return in time is left, and never cancelled: PostgreSQL commits a transaction on its own disk,
-then waits for the synchronous standby before anyone sees it. A cancellation ends that wait. Workers would deliver the
-event, a fail-over would lose it, and its sender, who got no 200, would send it again under another id.
+A statement that does not return in time is left, as `app.database.commits` says. If it were cancelled, workers would
+deliver an event that a fail-over would lose, and its sender, who got no 200, would send it again under another id.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +14,9 @@ from uuid import UUID
 import asyncpg
 
 from app.database.away import is_away, is_of_row, named
-from app.database.postgres import DURABLE, MARGIN, DatabaseProblem, close, connect_postgres, not_durable
+from app.database.commits import Connection, Left
+from app.database.postgres import DURABLE, MARGIN, close, connect_postgres, not_durable
+from app.database.problems import CommitsWait
 from app.events.ids import new_id
 from app.events.rows import COLUMNS, NewEvent, Row, outlived_keys
 from app.events.store import BadRow
@@ -90,13 +90,6 @@ RETURNING gone.dedup_key, gone.event_id, current_setting('synchronous_commit')
 """  # noqa: S608
 """The copies of events that were deleted. A row with the same id is not a copy: the spool moves it a second time."""
 
-COMMITS_WAIT = """
-SELECT EXISTS (
-    SELECT FROM pg_stat_activity
-    WHERE wait_event = 'SyncRep' AND usename = current_user AND query_start < clock_timestamp() - $1::interval
-)
-"""
-
 FREE_KEYS = f"""
 UPDATE events SET dedup_key = uuid_send(events.id) FROM (
     SELECT id FROM events JOIN unnest($1::bytea[], $2::timestamptz[]) AS new (dedup_key, before)
@@ -117,9 +110,8 @@ class PostgresWriter:
     def __init__(self, url: str, *, timeout: timedelta) -> None:
         self._url = url
         self._timeout = timeout
-        self._connection: asyncpg.Connection | None = None
-        self._unreplicated = False
-        self._has_left = False  # a statement that may still wait for a standby
+        self._connection: Connection | None = None
+        self._left = Left(after=timeout)
 
     async def write(self, rows: Sequence[Row]) -> Mapping[bytes, UUID]:
         """Implements `Writer.write`. The INSERT is a transaction of its own and commits before it returns.
@@ -158,10 +150,6 @@ class PostgresWriter:
                 if len(ids) == len(rows):
                     break
                 left = [row for row in left if row.event.dedup_key not in ids]
-            if self._unreplicated:
-                raise DatabaseProblem(
-                    "The wait for the synchronous standby was cancelled: the commit may not be on it."
-                )
         return ids
 
     async def move(self, rows: Sequence[Row]) -> set[UUID]:
@@ -240,15 +228,17 @@ class PostgresWriter:
         await self._discard()
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
+    async def _connected(self) -> AsyncIterator[Connection]:
         """The connection, opened when it is needed. After an error that leaves its state in doubt, it is closed."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect_postgres(self._url, within=self._timeout)
-            self._connection.add_log_listener(self._note)
+            self._connection = await connect_postgres(self._url, within=self._timeout, left=self._left)
             # What is planned while few events are stored is kept while they become millions.
             await self._connection.execute("SET enable_seqscan = off")
-            await self._check_standby(self._connection)
-        self._unreplicated = False
+            try:
+                await self._connection.check_standby()
+            except CommitsWait:
+                await self._discard()
+                raise
         try:
             yield self._connection
         except (ValueError, OverflowError) as error:  # from asyncpg, for a value that it cannot encode
@@ -261,31 +251,12 @@ class PostgresWriter:
             await self._discard()
             raise
 
-    async def _check_standby(self, connection: asyncpg.Connection) -> None:
-        """Raises while a statement that was left may still wait: each further one would take one more connection."""
-        if self._has_left and await connection.fetchval(COMMITS_WAIT, self._timeout):
-            await self._discard()
-            raise DatabaseProblem("Commits wait for a synchronous standby that does not confirm them.")
-        self._has_left = False
-
-    async def _fetch(self, connection: asyncpg.Connection, query: str, *values: object) -> list[asyncpg.Record]:
-        """The rows of a statement that commits. If it takes too long, the connection is dropped."""
-
-        def leave() -> None:
-            self._has_left = True
-            connection.terminate()
-
+    async def _fetch(self, connection: Connection, query: str, *values: object) -> list[asyncpg.Record]:
+        """The rows of a statement that commits."""
         within = self._timeout + MARGIN  # the server cancels a statement earlier, but not a commit
-        deadline = asyncio.get_running_loop().call_later(within.total_seconds(), leave)
-        try:
-            rows: list[asyncpg.Record] = await connection.fetch(query, *values, timeout=2 * within.total_seconds())
-        finally:
-            deadline.cancel()
+        with connection.committing():
+            rows: list[asyncpg.Record] = await connection.fetch(query, *values, timeout=within.total_seconds())
         return rows
-
-    def _note(self, _: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
-        """Notes the server's warning that a COMMIT returned before the synchronous standby confirmed it."""
-        self._unreplicated |= message.server_source_function == "SyncRepWaitForLSN"
 
     async def _discard(self) -> None:
         connection, self._connection = self._connection, None

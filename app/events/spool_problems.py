@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.database.postgres import CannotConnect, DatabaseProblem
+from app.database.problems import CannotConnect, DatabaseProblem
 from app.database.sqlite import is_damage
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from app.database.columns import sqlite_instant
 from app.database.engines import open_sqlite
 from app.database.leaving import MOVED, MOVED_FILE, REFUSED, Moved
-from app.database.postgres import DatabaseProblem
+from app.database.problems import DatabaseProblem
 from app.database.sqlite import SQLITE_BUSY, DamagedFile, SQLiteFile, busy_timeout
 from app.events.rows import COLUMNS, NewEvent, Row, old_keys, outlived_keys
 from app.events.store import BadRow

@@ -23,7 +23,7 @@ import asyncpg
 from app.database.away import is_away
 from app.database.health import Health, first_line
 from app.database.leaving import Moved
-from app.database.postgres import DatabaseProblem
+from app.database.problems import DatabaseProblem
 from app.events.rows import NewEvent, Row, Stored
 from app.web.problems import Unavailable
 

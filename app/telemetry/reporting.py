@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.away import AWAY
 from app.database.clock import ahead
 from app.database.health import first_line
-from app.database.writing import COMMIT_LATER, writing
+from app.database.writing import commit_later, writing
 from app.telemetry.processes import BEAT, Gauges, Identity, beat, forget_processes
 from app.telemetry.refusals import add_refusals, forget_refusals
 from app.telemetry.tally import Counts, Tally
@@ -84,8 +83,7 @@ class Reporter:
             return
         try:
             async with writing(self._engine) as connection:
-                if connection.dialect.name == "postgresql":
-                    await connection.execute(select(COMMIT_LATER))
+                await commit_later(connection)
                 if due:
                     await self._beat(connection, now=now, ended=ended)
                 await add_refusals(connection, counts.refusals)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database.postgres import DatabaseProblem
+from app.database.problems import CommitsWait, DatabaseProblem
 from app.database.writing import writing
 from app.web.problems import Unavailable
 
@@ -23,6 +23,8 @@ DEADLINE = timedelta(seconds=5)
 
 MARGIN = timedelta(seconds=1)
 """How much later than the database this process gives up: a statement that the database ends costs no connection."""
+
+NOTHING_CHANGED = "Nothing was changed: ask again."
 
 BUGS = (ProgrammingError, DataError, IntegrityError)
 TROUBLE = (DBAPIError, NoConnection, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -41,7 +43,7 @@ async def reading(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> Async
     Raises:
         DatabaseAway: 503.
     """
-    with _trouble_is_503("Nothing was changed: ask again."):
+    with _trouble_is_503(NOTHING_CHANGED):
         async with (
             asyncio.timeout((within + MARGIN).total_seconds()),
             engine.connect() as connection,
@@ -55,9 +57,9 @@ async def changing(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> Asyn
     """A transaction that commits at the end.
 
     Raises:
-        DatabaseAway: 503; the change may have been made or not.
+        DatabaseAway: 503; the change may have been made or not, or is made later.
     """
-    with _trouble_is_503("The change may have been made or not: look before you ask again."):
+    with _trouble_is_503("The change may have been made, or may be made later: look before you ask again."):
         async with (
             asyncio.timeout((within + MARGIN).total_seconds()),
             writing(engine) as connection,
@@ -92,4 +94,4 @@ def _trouble_is_503(what_now: str) -> Iterator[None]:
         # Not a warning: `database_lost` was logged once, and until the database is back every request comes here.
         logger.info("database_away", extra={"fields": {"error": type(error).__name__}})
         what = str(error) if isinstance(error, DatabaseProblem) else "The database does not answer."
-        raise DatabaseAway(what, what_now) from error
+        raise DatabaseAway(what, NOTHING_CHANGED if isinstance(error, CommitsWait) else what_now) from error

@@ -2,22 +2,36 @@ import asyncio
 import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.alarms.leading import leading
 from app.database import migrations
+from app.database.commits import Left
 from app.database.engines import engine_for
-from app.database.postgres import CannotConnect, DatabaseProblem, connect_postgres
+from app.database.postgres import connect_postgres
+from app.database.problems import CannotConnect, CommitsWait, DatabaseProblem
 from app.database.standbys import Standbys, read_standbys
+from app.database.writing import writing
+from app.deliveries.plans import plan
+from app.deliveries.replays import start
+from app.deliveries.tables import Destination
+from app.deliveries.worker import Worker
+from app.events.queries import EventFilter
 from app.events.store import StoreUnavailable
+from app.settings.model import DestinationSettings
+from app.web.transactions import DatabaseAway, changing
 from tests import postgres
+from tests.deliveries.workers import Workers
 from tests.e2e.proxy import through_proxy
 from tests.events.stores import locked, new_event, running
 
@@ -192,6 +206,113 @@ async def without_standby(url: str) -> AsyncIterator[asyncpg.Connection]:
         await watch.close()
 
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
+async def register(connection: AsyncConnection, name: str) -> None:
+    await connection.execute(insert(Destination).values(name=name, since=datetime(2026, 8, 12, tzinfo=UTC)))
+
+
+async def knows(url: str, name: str) -> bool:
+    connection = await asyncpg.connect(url)
+    try:
+        return bool(await connection.fetchval("SELECT count(*) FROM destinations WHERE name = $1", name))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("given_up_by", ["the deadline of statements", "the deadline of a request", "whoever waits"])
+async def test_nobody_sees_a_change_before_the_standby_has_it_also_if_it_is_given_up(own_server, given_up_by):
+    url = own_server.url()
+
+    async def change(transaction: AbstractAsyncContextManager[AsyncConnection]) -> None:
+        async with transaction as connection:
+            await register(connection, given_up_by)
+
+    async with engine_for(url, within=BRIEF if given_up_by.endswith("statements") else None) as engine:
+        async with without_standby(url) as watch:
+            of_request = given_up_by.endswith("request")
+            given_up_change = change(changing(engine, within=BRIEF) if of_request else writing(engine))
+            task = asyncio.create_task(given_up_change)
+            await until(lambda: watch.fetchval(WAITING))
+            if given_up_by.startswith("whoever"):
+                task.cancel()
+            with pytest.raises((TimeoutError, DatabaseAway, asyncio.CancelledError)) as given_up:
+                await task
+            if isinstance(given_up.value, DatabaseAway):
+                assert "may be made later" in given_up.value.description
+            await watch.execute("SELECT pg_sleep(0.5)")  # a cancellation would have come
+            assert not await knows(url, given_up_by)
+            assert await watch.fetchval(WAITING) == 1
+        await until(lambda: knows(url, given_up_by))
+
+
+async def test_after_a_commit_was_left_others_are_refused_before_they_wait_too(own_server):
+    url, left = own_server.url(), Left(after=timedelta(0))
+
+    async def change(connection: asyncpg.Connection, name: str, *before: str) -> None:
+        async with connection.transaction():
+            for statement in before:
+                await connection.execute(statement)
+            await connection.execute("INSERT INTO destinations (name, since) VALUES ($1, now())", name)
+
+    async with without_standby(url) as watch:
+        connection = await connect_postgres(url, within=BRIEF, left=left)
+        with pytest.raises(TimeoutError):
+            await change(connection, "left")
+        connection = await connect_postgres(url, within=BRIEF, left=left)
+        for _ in range(2):
+            with pytest.raises(CommitsWait):
+                await change(connection, "refused")
+        await change(connection, "waits for nothing", "SET LOCAL synchronous_commit = off")
+        assert await watch.fetchval(WAITING) == 1
+    await until(lambda: knows(url, "left"))
+    await change(connection, "after")
+    await connection.close()
+    assert not await knows(url, "refused")
+    assert await knows(url, "waits for nothing")
+
+
+async def test_a_change_whose_wait_for_the_standby_was_ended_is_not_confirmed(own_server):
+    url = own_server.url()
+
+    async def change(engine: AsyncEngine) -> None:
+        async with changing(engine) as connection:
+            await register(connection, "unreplicated")
+
+    async with engine_for(url) as engine, without_standby(url) as watch:
+        task = asyncio.create_task(change(engine))
+        await until(lambda: watch.fetchval(WAITING))
+        await watch.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        with pytest.raises(DatabaseAway, match="a fail-over may undo the commit"):
+            await task
+
+
+async def test_without_the_standby_workers_start_send_and_end_and_alarms_are_kept(own_server):
+    url = own_server.url()
+    async with engine_for(url, within=BRIEF) as engine, engine_for(url, of_worker=True) as engine_of_worker:
+        workers = Workers(engine)
+        await workers.register()
+        await workers.store("A")
+        async with writing(engine) as connection:
+            planned = await plan(connection, EventFilter())
+            await start(connection, EventFilter(), destination="erp", rate=100, planned=planned, now=workers.now)
+        nobody = {"erp": DestinationSettings(url="http://127.0.0.1:1/")}
+
+        async def sent() -> bool:
+            tried = "SELECT count(DISTINCT attempts > 0 AND replay_id IS NULL) = 2 FROM deliveries"
+            return bool(await value(await asyncpg.connect(url), tried))
+
+        async with without_standby(url) as watch:
+            async with Worker(engine_of_worker, url, nobody).running():
+                await until(sent)
+            async with leading(engine) as lead:
+                assert lead is not None
+                async with lead.writing() as connection:
+                    await connection.execute(text("UPDATE destinations SET failures = 0 WHERE name = 'erp'"))
+            assert await watch.fetchval(WAITING) == 0
+
+
 async def test_nobody_sees_an_event_before_the_standby_has_it_and_few_connections_wait(own_server):
     url = own_server.url()
     async with running(url, timeout=BRIEF) as store:
@@ -288,6 +409,48 @@ async def test_the_server_asks_whether_this_host_is_still_there(postgres_url):
     shown = [await connection.fetchval(f"SHOW tcp_keepalives_{name}") for name in ("idle", "interval", "count")]
     await connection.close()
     assert shown == ["10", "5", "3"]
+
+
+async def test_the_server_ends_a_session_that_is_frozen_in_a_transaction(postgres_url):
+    names = ("idle_in_transaction_session_timeout", "tcp_user_timeout", "transaction_timeout")
+    shown = []
+    for within in (BRIEF, None):
+        connection = await connect_postgres(postgres_url, within=within)
+        shown.append([await connection.fetchval("SELECT current_setting($1, true)", name) for name in names])
+        await connection.close()
+    assert shown[0] == ["30s", "30000", "1min"]
+    assert shown[1][2] == "0"
+
+
+FREEZE = """
+import asyncio, os, signal, sys
+from datetime import timedelta
+from app.database.postgres import connect_postgres
+
+async def main():
+    connection = await connect_postgres(sys.argv[1], within=timedelta(seconds=20))
+    await connection.execute("BEGIN; LOCK TABLE destinations")
+    fetching = asyncio.create_task(connection.fetch("SELECT repeat('x', 1000000) FROM generate_series(1, 100)"))
+    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGSTOP)
+    await fetching
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.long
+async def test_a_process_that_is_frozen_while_it_reads_loses_its_locks(postgres_url):
+    """No timeout of statements ends a server that sends, and a frozen process's kernel answers."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", FREEZE, postgres_url)
+    try:
+        watch = await asyncpg.connect(postgres_url)
+        await until(lambda: watch.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"))
+        await watch.execute("SET lock_timeout = '55s'")
+        await watch.execute("BEGIN; LOCK TABLE destinations; ROLLBACK")
+        await watch.close()
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_a_store_goes_on_where_writes_are_taken_when_its_host_takes_none_any_more(

@@ -6,6 +6,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.database.engines import engine_for, is_sqlite
+from app.database.problems import CommitsWait
 from app.deliveries.tables import Destination
 from app.web.transactions import DatabaseAway, changing, reading
 
@@ -78,5 +79,18 @@ async def test_what_was_refused_changes_nothing(engine):
 
     with pytest.raises(ValueError, match="refused"):
         await refuse()
+    async with reading(engine) as connection:
+        assert await connection.scalar(select(Destination.name)) is None
+
+
+async def test_what_is_refused_since_commits_wait_for_a_standby_has_changed_nothing_and_says_so(engine):
+    async def refuse() -> None:
+        async with changing(engine) as connection:
+            await connection.execute(NEW)
+            raise CommitsWait
+
+    with pytest.raises(DatabaseAway) as refused:
+        await refuse()
+    assert refused.value.description.startswith("Nothing was changed")
     async with reading(engine) as connection:
         assert await connection.scalar(select(Destination.name)) is None
