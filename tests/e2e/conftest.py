@@ -69,7 +69,9 @@ class Served:
         while not self.stdout.startswith(LISTENS):
             line = self._line()
             if not line:
-                raise AssertionError(f"it did not start: {self.end()}\n{self.stdout}{self.stderr}")
+                why = f"it did not start: {self.end()}\n{self.stdout}{self.stderr}"
+                self.close()
+                raise AssertionError(why)
             self.stdout += line
         self.url = self.stdout.removeprefix(LISTENS).strip()
         parts = urlsplit(self.url)

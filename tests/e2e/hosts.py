@@ -61,8 +61,9 @@ class Host(NamedTuple):
         _ip("link", "set", self.cable, "down")
 
     def plug(self) -> None:
-        """Ends `unplug`."""
+        """Ends `unplug`. Its kernel looks for its neighbours anew: else it goes on for seconds failing to find them."""
         _ip("link", "set", self.cable, "up")
+        _ip("-n", self.name, "neigh", "flush", "dev", "eth0")
 
     def part(self, *others: "Host") -> None:
         """Drops what this host and the others send each other, in silence: their connections are half-open."""
