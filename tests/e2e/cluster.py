@@ -204,7 +204,7 @@ class Cluster:
     def change(self, **settings: object) -> None:
         """Changes what all nodes share, as `patronictl edit-config` does."""
         (leader,) = self.with_role("leader")
-        assert leader.ask("/config", change=settings, method="PATCH") is not None
+        self.until(lambda: leader.ask("/config", change=settings, method="PATCH") is not None)
 
     def execute(self, *statements: str, database: str = "postgres") -> None:
         """Runs statements on the primary."""
