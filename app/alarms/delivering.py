@@ -54,7 +54,10 @@ def undispatched(now: Readings, allowed: timedelta) -> Iterator[Finding]:
     if oldest is not None and now.at - oldest > allowed:
         events = number(now.undispatched.events)
         what = f"Events without deliveries: {events}. The oldest has waited for {lasting(now.at - oldest)}."
-        yield critical(name="undispatched", what=what, since=oldest, command="priohook status --worker")
+        example = str(now.undispatched.oldest)
+        yield critical(
+            name="undispatched", what=what, since=oldest, example=example, command="priohook status --worker"
+        )
 
 
 def down(erp: Standing, at: datetime, failing_for: timedelta = timedelta(0)) -> Iterator[Finding]:
@@ -93,6 +96,7 @@ def late(erp: Standing, at: datetime, older_than: timedelta) -> Iterator[Finding
             subject=erp.name,
             what=f"Deliveries to {erp.name} are {lasting(at - oldest)} late, and {_queue(erp)}.",
             since=oldest,
+            example=str(erp.oldest_due),
             command=typed("deliveries", "list", "--status", "pending", "--sort", "oldest", "--destination", erp.name),
         )
 

@@ -27,7 +27,7 @@ from app.deliveries.tables import (
     Replay,
     ReplayStatus,
 )
-from app.deliveries.transitions import HAS_TIME, WAITS, first_due
+from app.deliveries.transitions import HAS_TIME, WAITS, first_delivery, first_due
 from app.events.ids import id_floor, made_at
 from app.events.tables import Undispatched
 
@@ -87,6 +87,8 @@ class Standing:
     dead: int
     oldest_due_at: datetime | None
     """Since when the oldest delivery that nobody is sending has been due; None if none is."""
+    oldest_due: UUID | None
+    """That delivery."""
     last_success_at: datetime | None
     """None if it is not among the newest deliveries."""
     newest_dead: UUID | None
@@ -102,6 +104,8 @@ class Backlog:
 
     events: int
     oldest_at: datetime | None
+    oldest: UUID | None
+    """The event that has waited for the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,8 @@ class _Row(NamedTuple):
     dead: int
     live_at: datetime | None
     replay_at: datetime | None
+    live_first: UUID | None
+    replay_first: UUID | None
     last_success_at: datetime | None
     newest_dead: UUID | None
 
@@ -152,7 +158,7 @@ async def undispatched(connection: AsyncConnection) -> Backlog:
     """The events that have no deliveries yet."""
     number = await connection.scalar(select(counted(select(literal(1)).select_from(Undispatched))))
     oldest = await connection.scalar(select(Undispatched.event_id).order_by(Undispatched.event_id).limit(1))
-    return Backlog(number or 0, made_at(oldest) if oldest else None)
+    return Backlog(number or 0, made_at(oldest) if oldest else None, oldest)
 
 
 async def undispatched_of(connection: AsyncConnection, events: Sequence[UUID]) -> frozenset[UUID]:
@@ -176,7 +182,9 @@ def _standing(
     *,
     now: datetime,
 ) -> Standing:
-    due = [at for at in (row.live_at, row.replay_at) if at is not None and at <= now]
+    firsts = ((row.live_at, row.live_first), (row.replay_at, row.replay_first))
+    due = [(at, delivery) for at, delivery in firsts if at is not None and at <= now]
+    oldest_due_at, oldest_due = min(due, default=(None, None))
     kept = {name: getattr(row, name) for name in _Row._fields if name in Standing.__slots__}
     return Standing(
         **kept
@@ -185,7 +193,8 @@ def _standing(
             "of_replay": row.url is not None,
             "due": _bounded(row.due if row.due > counting.MOST_COUNTED else max(0, row.due - row.in_flight)),
             "later": _bounded(row.later),
-            "oldest_due_at": min(due, default=None),
+            "oldest_due_at": oldest_due_at,
+            "oldest_due": oldest_due,
             "last_success_at": row.last_success_at or earlier.get(row.name),
             "stuck": tuple(stuck),
         }
@@ -208,7 +217,7 @@ def _unseen(name: str) -> Standing:
     times = ("since", "paused_at", "failing_since", "probe_at", "oldest_due_at", "last_success_at", "certificate_until")
     counts = ("failures", "due", "later", "waiting", "in_flight", "failing", "held_back", "dead")
     nothing: dict[str, Any] = dict.fromkeys(
-        (*times, "paused_reason", "unusable_reason", "newest_dead")
+        (*times, "paused_reason", "unusable_reason", "oldest_due", "newest_dead")
     ) | dict.fromkeys(counts, 0)
     return Standing(name=name, state=State.READY, of_replay=False, stuck=(), **nothing)
 
@@ -233,6 +242,8 @@ def _look(configured: Collection[str], now: datetime) -> Select[Any]:
             _deliveries(DEAD).label("dead"),
             first_due(LIVE).label("live_at"),
             first_due(REPLAYED).label("replay_at"),
+            first_delivery(LIVE).label("live_first"),
+            first_delivery(REPLAYED).label("replay_first"),
             _last_success(of_this).label("last_success_at"),
             newest_dead.scalar_subquery().label("newest_dead"),
         )

@@ -17,6 +17,7 @@ A claim that has run out stays until somebody looks: its attempt was lost with i
 
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, String, and_, bindparam, case, exists, or_, select, update
 
@@ -41,8 +42,17 @@ def in_flight(now: datetime) -> ColumnElement[bool]:
 
 def first_due(which: ColumnElement[bool]) -> ColumnElement[datetime | None]:
     """When the first delivery of a destination that no worker has claimed is due; of live or of replayed ones."""
+    return _first(Delivery.due_at, which)
+
+
+def first_delivery(which: ColumnElement[bool]) -> ColumnElement[UUID | None]:
+    """The delivery whose time `first_due` gives."""
+    return _first(Delivery.id, which)
+
+
+def _first(column: Any, which: ColumnElement[bool]) -> ColumnElement[Any]:
     due = (Delivery.destination == Destination.name, PENDING, HAS_TIME, which, ~exists().where(OF_DELIVERY))
-    return select(Delivery.due_at).where(*due).order_by(Delivery.due_at).limit(1).scalar_subquery()
+    return select(column).where(*due).order_by(Delivery.due_at).limit(1).scalar_subquery()
 
 
 class Change(NamedTuple):

@@ -55,6 +55,7 @@ ERP = Standing(
     held_back=0,
     dead=0,
     oldest_due_at=None,
+    oldest_due=None,
     last_success_at=NOW - MINUTE,
     newest_dead=None,
     certificate_until=NOW + 90 * DAY,
@@ -101,7 +102,7 @@ WELL = Readings(
     refused_last_hour=(),
     clients=(),
     processes=(WORKER, RECEIVER),
-    undispatched=Backlog(0, None),
+    undispatched=Backlog(0, None, None),
     destinations=(ERP,),
     replays=(),
     reconciliation=None,
@@ -249,7 +250,7 @@ INCIDENTS = {
         "priohook spool list",
     ),
     "events without deliveries": (
-        {"undispatched": Backlog(100_001, NOW - 5 * MINUTE)},
+        {"undispatched": Backlog(100_001, NOW - 5 * MINUTE, ID)},
         "undispatched",
         "Events without deliveries: more than 100,000. The oldest has waited for 5 min.",
         "priohook status --worker",
@@ -384,8 +385,8 @@ def test_an_incident_is_named_with_what_to_type(incident):
         {"growth": Growth(100_000, 10_000)}
         | {"keeps_events_for": 5 * DAY, "disks": (Disk("database", "/data", 5 * 10**9, 10**11),)},
         {"last_backup": LastBackup(NOW - 7 * DAY, "/backups/weekly.db")},
-        {"undispatched": Backlog(10, NOW - MINUTE / 2)},
-        {"undispatched": Backlog(10, NOW - 5 * MINUTE)} | erp(due=1000),
+        {"undispatched": Backlog(10, NOW - MINUTE / 2, ID)},
+        {"undispatched": Backlog(10, NOW - 5 * MINUTE, ID)} | erp(due=1000),
         {"reconciliation": Outcome(ID, NOW - 2 * DAY, NOW, 500, 3, 2, 1, None)},
         {
             "credentials": (

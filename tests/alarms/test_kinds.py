@@ -54,7 +54,7 @@ def test_nothing_is_told_when_all_is_well():
         (quiet_since(ORDER_CREATE=3 * HOUR), "silence", "silence"),
         (erp(due=5, oldest_due_at=NOW - 20 * MINUTE), "backlog", "destination_late"),
         (erp(state=State.PAUSED, paused_at=NOW, oldest_due_at=NOW - 20 * MINUTE), "backlog", "destination_late"),
-        ({"undispatched": Backlog(3, NOW - 20 * MINUTE)}, "backlog", "undispatched"),
+        ({"undispatched": Backlog(3, NOW - 20 * MINUTE, ID)}, "backlog", "undispatched"),
         (erp(state=State.FAILING, failing=1, stuck=(STUCK,)), "backlog", "held_back"),
         (erp(dead=1, newest_dead=ID), "dead", "dead"),
         (KNOWN | {"refused_last_10_minutes": refused(requests=100)}, "refused", "refused_share"),
@@ -97,6 +97,23 @@ def test_bounds_of_the_settings_count(alarms, changes):
     assert told(alarms, **changes) == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        quiet_since(ORDER_CREATE=3 * HOUR),
+        erp(due=5, oldest_due_at=NOW - 20 * MINUTE, oldest_due=ID),
+        {"undispatched": Backlog(3, NOW - 20 * MINUTE, ID)},
+        erp(state=State.FAILING, failing=1, stuck=(STUCK,)),
+        erp(dead=1, newest_dead=ID),
+        numbers(last_10_minutes=10, quarantined_last_10_minutes=5)
+        | {"quarantine": (Refusal("422", 5, ID, NOW - MINUTE),)},
+    ],
+)
+def test_what_waits_or_was_refused_has_an_example(changes):
+    ((_, finding),) = alarming(replace(WELL, **changes), ALL)
+    assert finding.example == str(ID)
+
+
 def test_fewer_workers_than_there_should_be_are_told():
     assert told({"worker": {"less_than": 2}}) == [("worker", "few_workers")]
 
@@ -126,7 +143,7 @@ SCARCELY_WRONG = [
     erp(state=State.PAUSED, paused_at=NOW, due=1, oldest_due_at=NOW - MINUTE),
     erp(state=State.FAILING, failing=1, stuck=(STUCK,)),
     erp(state=State.OPEN, failures=9, failing_since=NOW, stuck=(STUCK,)),
-    {"undispatched": Backlog(1, NOW - MINUTE / 2)},
+    {"undispatched": Backlog(1, NOW - MINUTE / 2, ID)},
     {"spool": SpoolFolder("/spool", 7, 9, NOW - MINUTE / 2, None, ())},
     KNOWN | {"refused_last_10_minutes": refused(client="", requests=3)},
     {"credentials": (Expiry("prioticket", NOW + 20 * DAY, is_replaced=False),)},

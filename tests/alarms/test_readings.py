@@ -131,12 +131,12 @@ async def test_the_quarantine_is_told_by_reason_without_what_was_judged_again(re
 
 
 async def test_events_that_have_no_deliveries_yet_are_counted_with_their_age(readings, workers):
-    await workers.store("A")
+    first = await workers.store("A")
     at = workers.now
     await workers.store("B")
     workers.wait(90)
     backlog = (await readings()).undispatched
-    assert backlog.events == 2
+    assert (backlog.events, backlog.oldest) == (2, first)
     assert abs(backlog.oldest_at - at) < timedelta(seconds=1)
 
 
@@ -155,6 +155,7 @@ async def test_a_queue_is_counted_by_what_its_deliveries_wait_for(erp, workers):
     assert (standing.due, standing.later, standing.in_flight) == (3, 0, 0)
     assert standing.oldest_due_at is not None
     assert standing.oldest_due_at >= made
+    assert standing.oldest_due == claimed[0].delivery_id
     assert standing.last_success_at is not None
 
 
