@@ -15,7 +15,7 @@ async def test_the_status_is_answered_with_what_was_read(client):
     assert reply.status_code == 200
     shown = reply.json()
     assert (shown["well"], shown["findings"]) == (True, [])
-    assert shown["readings"]["undispatched"] == {"events": 0, "oldest_at": None}
+    assert shown["readings"]["undispatched"] == {"events": 0, "oldest_at": None, "oldest": None}
 
 
 async def test_a_destination_without_a_worker_is_not_well(database_url, start):
