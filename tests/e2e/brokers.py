@@ -203,6 +203,7 @@ async def given_up(server: Server, send: Callable[..., Any]) -> None:
     assert beside.result is AttemptResult.UNREACHABLE
     assert beside.error.startswith("It did not confirm the message: ")
     await arrives(send)
+    await asyncio.sleep(0.5)  # time for what must not arrive
 
 
 @asynccontextmanager

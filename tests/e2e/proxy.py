@@ -70,6 +70,11 @@ class Proxy:
                 self.reset()
                 await asyncio.sleep(0.01)
 
+    async def until_unused(self) -> None:
+        """Waits until no connection is open any more."""
+        while self._open:  # noqa: ASYNC110 - of tasks, of which none says when it was the last one
+            await asyncio.sleep(0.01)
+
     def reset(self) -> None:
         """Resets every connection."""
         for writer in self._open:

@@ -2,6 +2,8 @@ import asyncio
 import socket
 from contextlib import closing
 
+import pytest
+
 from app.deliveries.destinations.lookups import Lookup
 
 SENT = 64 * 1024 * 1024  # bytes; more than the buffers of both ends hold
@@ -28,3 +30,8 @@ async def test_what_is_still_to_be_sent_when_a_connection_is_closed_never_arrive
             except ConnectionResetError:
                 pass
     assert received < sent
+
+
+async def test_a_name_that_cannot_be_looked_up_is_an_error_of_the_look_up():
+    with pytest.raises(OSError, match="is not the name of a host"):
+        await Lookup(f"{'a' * 64}.example", 9092).addresses()
