@@ -67,6 +67,14 @@ async def test_behind_tls_the_cookie_is_for_this_host_and_tls_only(serve, sqlite
             assert (await client.get("/console")).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["anna", "anna@example.com"])
+async def test_a_client_signs_in_by_its_name_or_its_username(sqlite_url, start, name):
+    clients = {"anna": {"secret": SECRET, "username": "anna@example.com", "scopes": ["console"]}}
+    async with start(sqlite_url, clients=clients) as client:
+        assert (await sign_in(client, name)).status_code == 303
+        assert (await sign_in(client, name, "wrong" + SECRET)).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("name", "secret"),
     [("desk", "wrong"), ("nobody", SECRET), ("", SECRET), ("desk", ""), ("des\0k", SECRET), ("désk", "ü")],
