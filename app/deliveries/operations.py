@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Integer, and_, delete, exists, func, liter
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.deliveries.claims import lose_run_out
 from app.deliveries.groups import Alike
+from app.deliveries.losses import lose_run_out
 from app.deliveries.queries import of_events
 from app.deliveries.queue import ORDER, State, lock, promote
 from app.deliveries.tables import (

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database.rows import columns, read
 from app.database.writing import insert_new
-from app.deliveries.claims import lose_run_out
 from app.deliveries.clocks import too_far
 from app.deliveries.dispatch import Wanted, add
+from app.deliveries.losses import lose_run_out
 from app.deliveries.plans import NotReplayable, Plan, batches
 from app.deliveries.queue import lock, promote
 from app.deliveries.registering import register

@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.claims import Claim, Held, Limits, release
+from app.deliveries.claims import Claim, Held, Limits
+from app.deliveries.losses import release
 from app.deliveries.queue import drop_cancelled, prefer_live, promote
 from app.deliveries.retry import delay_after_loss, next_delay
 from app.deliveries.tables import Attempt, AttemptResult, DeliveryStatus

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.deliveries.claims import MARGIN, Claim, Held, Limits, claim, give_back, lose_run_out, next_due, read_claims
+from app.deliveries.claims import MARGIN, Claim, Held, Limits, claim, next_due, read_claims
 from app.deliveries.clocks import too_far
+from app.deliveries.losses import give_back, lose_run_out
 from app.deliveries.queue import State, lock
 from app.deliveries.results import Ended, record
 from app.deliveries.retry import Circuit

@@ -5,8 +5,8 @@ import pytest
 from sqlalchemy import update
 
 from app.database.writing import writing
-from app.deliveries.claims import LOST
 from app.deliveries.destination_queries import count_undispatched, list_destinations
+from app.deliveries.losses import LOST
 from app.deliveries.queries import DeliveryFilter, get_delivery, list_attempts, list_deliveries
 from app.deliveries.replay_queries import get_replay, list_replays
 from app.deliveries.tables import Attempt

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, func, select
 
-from app.deliveries.claims import LOST, MARGIN, Claim
+from app.deliveries.claims import MARGIN, Claim
+from app.deliveries.losses import LOST
 from app.deliveries.queries import get_delivery, list_attempts
 from app.deliveries.retry import FAILURES_TO_OPEN, FIRST_DELAY, LONGEST_DELAY, MOST_ATTEMPTS
 from app.deliveries.tables import Attempt, AttemptResult, ReplayStatus

@@ -10,8 +10,8 @@ from sqlalchemy import insert, select, update
 from app.database.migrations import migrate
 from app.database.writing import writing
 from app.deliveries import operations, turns
-from app.deliveries.claims import LOST
 from app.deliveries.clocks import LONGEST_CLAIM
+from app.deliveries.losses import LOST
 from app.deliveries.operations import NotDone
 from app.deliveries.queries import DeliveryFilter, list_attempts, list_deliveries
 from app.deliveries.retry import FIRST_DELAY
