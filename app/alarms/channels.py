@@ -13,7 +13,8 @@ from app.database.schema import PACKAGE
 from app.deliveries.destinations.connections import Connections, NoAnswer
 from app.deliveries.destinations.http import signatures
 from app.settings.alarms import AlarmChannel
-from app.settings.values import http_target, signing_key
+from app.settings.keys import signing_key
+from app.settings.urls import http_target
 
 STARTS_WITHIN = timedelta(seconds=30)
 """For the process of apprise to start, beside the channel's `timeout`: a busy machine takes seconds."""

@@ -24,7 +24,7 @@ from app.deliveries.tables import AttemptResult, DeliveryStatus
 from app.deliveries.trial import Trial, send_test
 from app.settings.brokers import OPTIONS
 from app.settings.model import DestinationSettings
-from app.settings.values import masked
+from app.settings.urls import masked
 from app.web.problems import Problem, Unavailable
 from app.web.transactions import DEADLINE, MARGIN, reading
 

@@ -13,7 +13,7 @@ from app.audit.chain import Act, record
 from app.audit.queries import AuditFilter, list_entries
 from app.audit.tables import Action, Kind
 from app.settings.model import Settings
-from app.settings.values import masked
+from app.settings.urls import masked
 
 DIGITS = 16  # hexadecimal
 

@@ -7,8 +7,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.auth.clients import new_secret
 from app.auth.kept import keep, kept_path, read_kept
+from app.settings.keys import TokenKeys
 from app.settings.model import Settings, SettingsProblem, describe
-from app.settings.values import TokenKeys
 
 
 def token_keys(settings: Settings) -> tuple[bytes, ...]:

@@ -28,7 +28,7 @@ from app.deliveries.registering import register
 from app.deliveries.stuck import Stuck
 from app.deliveries.trial import Trial, send_test
 from app.settings.model import DestinationSettings
-from app.settings.values import masked
+from app.settings.urls import masked
 from app.telemetry.printing import printable
 
 SHOWN = ("name", "state", "pending", "due", "in_flight", "dead", "oldest_pending_at", "url", "events")

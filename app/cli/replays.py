@@ -30,7 +30,7 @@ from app.deliveries.replays import ReplayHasEnded, set_status, start
 from app.deliveries.tables import Replay, ReplayStatus
 from app.events.queries import EventFilter
 from app.settings.model import DestinationSettings
-from app.settings.values import masked, short_name
+from app.settings.urls import masked, short_name
 
 SHOWN = (
     "id",

@@ -3,7 +3,7 @@
 import click
 
 from app.cli.output import say, say_json
-from app.settings.values import new_signing_secret
+from app.settings.keys import new_signing_secret
 
 
 @click.group()

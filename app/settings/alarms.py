@@ -8,7 +8,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from app.settings.hours import read_hours
-from app.settings.values import Size, Span, Timeout, fit_signing, http_target, secrets, words
+from app.settings.keys import fit_signing, secrets
+from app.settings.urls import http_target
+from app.settings.values import Size, Span, Timeout, words
 
 CHANNEL_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 HTTP = ("https://", "http://")

@@ -31,9 +31,11 @@ from app.settings.alarms import AlarmChannel, AlarmSettings
 from app.settings.brokers import OPTIONS, SCHEMES, broker_target, fit_broker
 from app.settings.clients import ClientSettings
 from app.settings.databases import DatabaseURL
+from app.settings.keys import TokenKeys, fit_signing, secrets
 from app.settings.prioticket import PrioticketSettings
 from app.settings.retention import RetentionSettings
 from app.settings.sources import CONFIG_VARIABLE, ENV_PREFIX, config_file, sources
+from app.settings.urls import PublicURL, http_target
 from app.settings.values import (
     Bytes,
     Delay,
@@ -42,13 +44,8 @@ from app.settings.values import (
     Listens,
     OpenConnections,
     OpenURLs,
-    PublicURL,
     Seconds,
     Timeout,
-    TokenKeys,
-    fit_signing,
-    http_target,
-    secrets,
     words,
 )
 

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from app.settings.values import Every, Timeout, http_target
+from app.settings.urls import http_target
+from app.settings.values import Every, Timeout
 
 
 class PrioticketSettings(BaseModel):

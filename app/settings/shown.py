@@ -12,7 +12,8 @@ from app.settings.clients import ClientSettings
 from app.settings.model import DestinationSettings, Settings
 from app.settings.prioticket import PrioticketSettings
 from app.settings.retention import RetentionSettings, as_written
-from app.settings.values import masked, written_span
+from app.settings.urls import masked
+from app.settings.values import written_span
 
 HARMLESS = ("host", "port", "sslmode", "target_session_attrs")
 """The parameters of a database URL whose values may be shown; others may be passwords."""

@@ -18,8 +18,8 @@ from app.alarms.watching import AlarmWatch
 from app.database.engines import engine_for
 from app.database.writing import writing
 from app.deliveries.tables import Destination
+from app.settings.keys import new_signing_secret
 from app.settings.model import Settings
-from app.settings.values import new_signing_secret
 from tests.deliveries.workers import NOON
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)

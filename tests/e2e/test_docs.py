@@ -13,7 +13,7 @@ from time import monotonic, sleep
 import httpx2
 from standardwebhooks import Webhook
 
-from app.settings.values import new_signing_secret
+from app.settings.keys import new_signing_secret
 from tests.e2e.conftest import ENDS_WITHIN, configured, dial, new_event, request
 from tests.pages import blocks, page
 

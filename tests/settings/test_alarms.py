@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from app.settings.keys import new_signing_secret
 from app.settings.model import Settings, SettingsProblem
-from app.settings.values import masked, new_signing_secret, written_span
+from app.settings.urls import masked
+from app.settings.values import written_span
 
 TOLD = f"""
 [alarms.silence]

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from app.settings import brokers
 from app.settings.brokers import LONGEST_NAME, LONGEST_VALUE, broker_target
 from app.settings.model import DestinationSettings
-from app.settings.values import masked
+from app.settings.urls import masked
 
 
 def refused(**settings: object) -> str:

@@ -23,8 +23,8 @@ from app.deliveries.destinations.lookups import Lookup
 from app.deliveries.results import Outcome
 from app.deliveries.tables import AttemptResult
 from app.settings.brokers import broker_target
+from app.settings.keys import signing_key
 from app.settings.model import DestinationSettings
-from app.settings.values import signing_key
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 """For the look-up of the name, the connection, TLS and signing in together."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from app.deliveries.destinations.answers import AnswerError, AnswerReader
 from app.deliveries.destinations.lookups import Lookup
-from app.settings.values import HTTPTarget
+from app.settings.urls import HTTPTarget
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 """For the look-up of the name, the connection and TLS together."""

@@ -12,8 +12,9 @@ from app.deliveries.results import Outcome
 from app.deliveries.retry import LONGEST_RETRY_AFTER, judge
 from app.deliveries.tables import AttemptResult
 from app.events.tables import Origin
+from app.settings.keys import signing_key
 from app.settings.model import DestinationSettings
-from app.settings.values import http_target, signing_key
+from app.settings.urls import http_target
 from app.web.body import claimed_coding, coding_of
 
 MOST_KEPT = 2 * 1024  # bytes of an answer
