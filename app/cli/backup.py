@@ -13,7 +13,7 @@ from app.alarms.words import counted
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.auth.kept import NAMES, kept_path
-from app.cli.deliveries import confirm
+from app.cli.confirming import confirm
 from app.cli.filters import giving_reason
 from app.cli.opened import acting, change, load_settings, opened, read
 from app.cli.output import cell, say, say_json

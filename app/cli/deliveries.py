@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import click
-from rich.progress import Progress
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.alarms.words import counted, number
@@ -19,18 +18,16 @@ from app.api.deliveries import AttemptShown, DeliveryDetail, DeliverySummary
 from app.api.groups import GroupShown
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
+from app.cli.batches import apply_to_all, count
+from app.cli.confirming import confirm
 from app.cli.filters import Moment, giving_reason
 from app.cli.ids import Id
 from app.cli.opened import acting, load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, say, say_json, say_nothing_matches
-from app.cli.progress import progress_bar
 from app.cli.tables import print_rows
 from app.database.clock import shared_time
-from app.database.engines import prefer_indexes
 from app.deliveries import operations
-from app.deliveries.batches import Change, change_in_batches
-from app.deliveries.destination_queries import list_destinations
-from app.deliveries.groups import Alike, count_alike, failure_groups
+from app.deliveries.groups import Alike, failure_groups
 from app.deliveries.met import met
 from app.deliveries.operations import NotDone, WaitsBehind, WasDelivered
 from app.deliveries.queries import (
@@ -44,7 +41,6 @@ from app.deliveries.queries import (
 )
 from app.deliveries.tables import AttemptResult, Delivery, DeliveryStatus, Replay
 from app.events.tables import Event
-from app.telemetry.printing import printable
 
 SHOWN = ("id", "event_id", "type", "reference", "destination", "status", "attempts", "due", "last")
 ON_TERMINAL = ("id", "reference", "destination", "status", "attempts", "due", "last")
@@ -220,20 +216,6 @@ def drop(
     say(f"{status.capitalize()} deliveries to {destination}{_words(alike)} that were dropped: {number}.")
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Asks for confirmation on a terminal; without a terminal, `--yes` must be given.
-
-    Raises:
-        click.UsageError: there is no terminal to ask on.
-        click.Abort: the answer was no.
-    """
-    if yes:
-        return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError(f"{question} There is no terminal to ask on: give --yes.")
-    click.confirm(printable(question), abort=True, err=True)
-
-
 def _either(ids: tuple[UUID, ...], destination: str | None, alike: Alike) -> None:
     if bool(ids) == (destination is not None):
         raise click.UsageError("Give either ids or --destination.")
@@ -284,53 +266,6 @@ def _sentence(error: NotDone) -> str:
         where = shlex.join(["--destination", error.destination, "--reference", error.reference])
         return f"{what}. Retry the one that is due; see `priohook deliveries list --status pending {where}`."
     return f"{what}."
-
-
-def apply_to_all(act: Act, change: Change, destination: str, *, total: int) -> int:
-    """Changes all deliveries of a destination that the operation concerns, and returns how many.
-
-    On a terminal it shows the progress. On Ctrl-C it exits with 1; the same command then does the rest.
-
-    Args:
-        act: Is recorded with each transaction, which changes some.
-        change: What is done.
-        destination: The destination's name.
-        total: How many there are to change.
-    """
-    with progress_bar() as bar:
-        task = bar.add_task(destination, total=total)
-        try:
-            asyncio.run(_in_batches(act, change, destination, partial(bar.advance, task)))
-        except KeyboardInterrupt:
-            bar.stop()
-            say(f"\n{_done(bar)} of {total} deliveries were changed. The same command does the rest.", err=True)
-            sys.exit(1)
-    return _done(bar)
-
-
-def _done(bar: Progress) -> int:
-    return int(bar.tasks[0].completed)
-
-
-async def _in_batches(act: Act, change: Change, destination: str, advance: Callable[[float], None]) -> None:
-    async with opened(load_settings()) as engine:
-        prefer_indexes(engine)
-        await change_in_batches(partial(acting, engine), act, change, destination, advance=advance)
-
-
-def count(destination: str, status: str, alike: Alike = operations.ANY) -> int:
-    """How many deliveries of the destination have this status, and ended alike so far.
-
-    Raises:
-        click.UsageError: there is no such destination.
-    """
-    queues = {queue.name: queue for queue in read(list_destinations, now=datetime.now(UTC))}
-    if destination not in queues:
-        known = ", ".join(queues) or "none"
-        raise click.UsageError(f"There is no destination {destination}. Known destinations: {known}.")
-    if alike != operations.ANY:
-        return read(count_alike, destination, status, alike)
-    return queues[destination].dead if status == "dead" else queues[destination].pending
 
 
 def _shown(delivery: ListedDelivery, now: datetime) -> dict[str, Any]:

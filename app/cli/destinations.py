@@ -14,7 +14,8 @@ from app.api.destinations import DestinationShown, all_destinations
 from app.api.standings import TrialShown
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
-from app.cli.deliveries import apply_to_all, confirm, count
+from app.cli.batches import apply_to_all, count
+from app.cli.confirming import confirm
 from app.cli.filters import giving_reason
 from app.cli.opened import acting, change, load_settings, opened, read
 from app.cli.output import print_fields, print_json_lines, say, say_json, short_id

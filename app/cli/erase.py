@@ -17,7 +17,7 @@ from app.alarms.words import counted
 from app.api.erasures import Receipt, receipt
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
-from app.cli.deliveries import confirm
+from app.cli.confirming import confirm
 from app.cli.filters import giving_reason, read_ids
 from app.cli.opened import acting, load_settings, opened
 from app.cli.output import print_fields, say, say_json

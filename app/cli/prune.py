@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.audit.chain import Act
 from app.audit.tables import Action
 from app.audit.tables import Kind as AuditKind
-from app.cli.deliveries import confirm
+from app.cli.confirming import confirm
 from app.cli.filters import giving_reason
 from app.cli.opened import acting, load_settings, opened
 from app.cli.output import cell, say, say_json

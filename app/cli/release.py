@@ -17,7 +17,7 @@ from app.alarms.words import counted
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.auth.first_clients import with_kept_clients
-from app.cli.deliveries import confirm
+from app.cli.confirming import confirm
 from app.cli.filters import Moment, giving_reason
 from app.cli.ids import Id
 from app.cli.opened import acting, load_settings, opened, read

@@ -15,7 +15,7 @@ from app.api.plans import DEFAULT_RATE, FASTEST, SLOWEST, PlanShown, ReplayAnswe
 from app.api.replays import ReplayShown
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
-from app.cli.deliveries import confirm
+from app.cli.confirming import confirm
 from app.cli.filters import choosing_events, giving_reason, read_ids
 from app.cli.following import CONTROLS, find, follow
 from app.cli.ids import Id

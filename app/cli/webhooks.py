@@ -19,8 +19,8 @@ from app.auth.clients import clients_from
 from app.auth.first_clients import with_kept_clients
 from app.cli.account import account, asked
 from app.cli.check import check_
+from app.cli.confirming import confirm
 from app.cli.credentials import credentials, webhook_url
-from app.cli.deliveries import confirm
 from app.cli.opened import load_settings, opened
 from app.cli.output import print_json_lines, say
 from app.cli.tables import print_rows
