@@ -6,13 +6,11 @@ import os
 import signal
 import termios
 import tty
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from ipaddress import ip_address
-from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,20 +20,15 @@ import click
 
 from app.cli.filters import Moment, choosing_events
 from app.cli.output import say, say_json
+from app.cli.places import Places
+from app.cli.source import MOST_ANSWER, NotNow, Refused, Source
 
 SILENCE = 45.0  # seconds: three heartbeats; after that the connection is dead, as after this machine slept
 AGAIN = 2.0  # seconds
 ANSWER_WITHIN = 60.0  # seconds
-MOST_ANSWER = 64 * 1024  # bytes that are read of an answer
-MOST_BODY = 64 * 1024 * 1024  # bytes
-MOST_PLACES = 50
 NOT_SENT_ON = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "expect", "te", "upgrade"}
 NOT_SENT_ON |= {"webhook-id"}  # the sender must not choose it: the program knows repetitions by ours
-STREAM = "text/event-stream"
 LAST = "last"
-GONE = (404, 410)
-LATER = (408, 425, 429)
-UNAUTHORIZED = 401
 
 
 class Since(Moment):
@@ -112,65 +105,6 @@ def _is_here(url: str) -> bool:
         return False
 
 
-class Places:
-    """How far each receiver was listened to, in a file of the user: at most `MOST_PLACES`, the last used."""
-
-    def __init__(self, name: str) -> None:
-        self._key = sha256(name.encode()).hexdigest()[:32]
-        self._failed = False
-
-    def read(self) -> str | None:
-        """The place; None if there is none yet.
-
-        Raises:
-            click.ClickException: the file cannot be read.
-        """
-        try:
-            place = _places(_places_file()).get(self._key)
-        except (OSError, RuntimeError) as error:
-            raise click.ClickException(f"How far it came cannot be read: {error}. Give --since a time.") from None
-        return place if isinstance(place, str) else None
-
-    def write(self, place: str) -> None:
-        """Keeps the place. If it cannot, it says so once: events come all the same."""
-        try:
-            self._write(_places_file(), place)
-        except (OSError, RuntimeError) as error:
-            if not self._failed:
-                say(f"How far it comes cannot be kept for --since last: {error}. Set XDG_STATE_HOME.", err=True)
-            self._failed = True
-
-    def _write(self, file: Path, place: str) -> None:
-        kept = _places(file)
-        kept.pop(self._key, None)
-        kept[self._key] = place
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(dict(list(kept.items())[-MOST_PLACES:])))
-        new.replace(file)
-
-
-def _places_file() -> Path:
-    """Where places are kept.
-
-    Raises:
-        RuntimeError: the user has no home.
-    """
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "priohook" / "listen.json"
-
-
-def _places(file: Path) -> dict[str, Any]:
-    try:
-        kept = json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
-
-
-class Refused(Exception):
-    """The receiver refuses this client for good."""
-
-
 class Listening:
     """One run of the command. `place` is the id of the stream up to which all is posted."""
 
@@ -186,7 +120,7 @@ class Listening:
         as_json: bool,
     ) -> None:
         self.place: str | None = None
-        self._url, self._source, self._token, self._user = url, source, token, user
+        self._url, self._from, self._token, self._user = url, source, token, user
         self._query, self._places, self._as_json = query, places, as_json
         self._last: tuple[dict[str, Any], list[tuple[str, str]], bytes] | None = None
         self._posting = asyncio.Lock()
@@ -203,26 +137,23 @@ class Listening:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE)
         jar = aiohttp.DummyCookieJar()
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=jar, auto_decompress=False) as self._session:
+            self._source = Source(self._session, self._from, token=self._token, user=self._user)
             with _keys(self._again):
                 while True:
                     try:
                         await self._follow()
                     except Refused as error:
                         raise click.ClickException(str(error)) from None
+                    except NotNow as error:
+                        self._tell(f"{error}: trying again.")
                     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                        self._tell(f"{self._source} does not answer ({type(error).__name__}): trying again.")
+                        self._tell(f"{self._from} does not answer ({type(error).__name__}): trying again.")
                     await asyncio.sleep(AGAIN)
 
     async def _follow(self) -> None:
-        headers = {"Accept": STREAM} | ({"Last-Event-ID": self.place} if self.place else {})
-        async with await self._get("/api/events/stream", headers, self._query) as answer:
-            if answer.status in GONE or (answer.status == 200 and answer.content_type != STREAM):  # noqa: PLR2004
-                raise Refused(f"{self._source} has no stream of events: is it a receiver, of this release or later?")
-            if answer.status != 200:  # noqa: PLR2004
-                self._tell(f"{self._source} answers {answer.status}: trying again.")
-                return
-            self._tell(f"Listening to {self._source}, posting to {self._url}.")
-            async for place, text in _blocks(answer.content):
+        async with self._source.stream(self._query, after=self.place) as blocks:
+            self._tell(f"Listening to {self._from}, posting to {self._url}.")
+            async for place, text in blocks:
                 if text is not None:
                     await self._bring(json.loads(text))
                 if place != self.place:
@@ -247,47 +178,11 @@ class Listening:
     async def _read(self, path: str) -> bytes | None:
         """What is there; None if it was deleted or erased."""
         while True:
-            async with await self._get(path, {}, {}) as answer:
-                if answer.status in GONE:
-                    return None
-                if answer.status == 200:  # noqa: PLR2004
-                    return await _bounded(answer.content, MOST_BODY)
-                self._tell(f"{self._source} answers {answer.status}: trying again.")
+            try:
+                return await self._source.read(path)
+            except NotNow as error:
+                self._tell(f"{error}: trying again.")
             await asyncio.sleep(AGAIN)
-
-    async def _get(self, path: str, headers: dict[str, str], query: dict[str, str]) -> aiohttp.ClientResponse:
-        for last in (False, True):
-            if self._token is None:
-                self._token = await self._new_token()
-            # A proxy must not compress the stream: it would hold events back.
-            sent = {"Accept-Encoding": "identity", **headers, "Authorization": f"Bearer {self._token}"}
-            answer = await self._session.get(self._source + path, headers=sent, params=query, allow_redirects=False)
-            if answer.status != UNAUTHORIZED or self._user is None or last:
-                break
-            answer.release()
-            self._token = None
-        if answer.status < 300 or answer.status >= 500 or answer.status in (*GONE, *LATER):  # noqa: PLR2004
-            return answer
-        async with answer:
-            said = (await _bounded(answer.content, MOST_ANSWER)).decode(errors="replace")
-        hint = " Is the token valid, or has it ended? LISTEN_USER gets new ones." if self._user is None else ""
-        hint = hint if answer.status == UNAUTHORIZED else ""
-        raise Refused(f"{self._source} answers {answer.status}.{hint} {said}".rstrip())
-
-    async def _new_token(self) -> str:
-        username, _, secret = (self._user or "").partition(":")
-        answer = await self._session.post(
-            f"{self._source}/oauth2/token",
-            data={"grant_type": "client_credentials", "scope": "events:read"},
-            auth=aiohttp.BasicAuth(username, secret, "utf-8"),
-            allow_redirects=False,
-        )
-        async with answer:
-            content = await _bounded(answer.content, MOST_ANSWER)
-            if answer.status in (400, 401, 403):
-                raise Refused(f"{self._source} gives no token: {answer.status}. Check LISTEN_USER and its scopes.")
-            answer.raise_for_status()
-            return str(json.loads(content)["access_token"])
 
     async def _post(self, event: dict[str, Any], headers: list[tuple[str, str]], body: bytes) -> bool:
         """Whether the program at the URL answered, whatever it said."""
@@ -334,31 +229,6 @@ class Listening:
         if text != self._told:
             self._told = text
             say(text, err=True)
-
-
-async def _blocks(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, str | None]]:
-    """The `id` and the `data` of each block of Server-Sent Events."""
-    place, text = "", None
-    while line := await content.readline():
-        name, _, value = line.decode().rstrip("\n").partition(":")
-        value = value.removeprefix(" ")
-        if name == "id":
-            place = value
-        elif name == "data":
-            text = value
-        elif line == b"\n":
-            if place:
-                yield place, text
-            text = None
-
-
-async def _bounded(content: aiohttp.StreamReader, most: int) -> bytes:
-    read = bytearray()
-    async for chunk in content.iter_chunked(64 * 1024):
-        read += chunk
-        if len(read) > most:
-            raise ValueError("an answer that is too long")
-    return bytes(read)
 
 
 @contextmanager
