@@ -110,7 +110,7 @@ class Handover:
         waiting, self._waiting = list(self._waiting.values()), {}
         self._next = store
         self._refused.set()
-        store.take_over(each for each in waiting if each.stored.cancelled() or not each.stored.done())
+        store.take_over(waiting)
         self.url, self.resting = url, False
 
     def _keep(self, waiting: Waiting) -> None:

@@ -10,7 +10,7 @@ from app.database.engines import STATEMENT, engine_for
 from app.database.health import Health, first_line
 from app.database.leaving import Moved, complete, shown
 from app.database.surviving import Told
-from app.events.handover import TROUBLE, Handover
+from app.events.handover import Handover
 from app.receiver.endpoint import State
 from app.settings.model import Settings
 
@@ -76,7 +76,7 @@ async def following(
             for tell in told:
                 tell(state)
             logger.warning("moved", extra={"fields": {"target": shown(url)}})
-            with suppress(*TROUBLE):  # the file takes no more
+            with suppress(Exception):  # the file takes no more; however it closes, the new database stays open
                 await before.aclose()
             await ending.wait()
 

@@ -59,10 +59,8 @@ class Source:
         return bool(application == leaving.MOVED_FILE)
 
     def begin(self, token: str, *, target: str, url: str) -> None:
-        """Notes from now on what changes. A move that had begun with another token is forgotten."""
+        """Notes from now on what changes."""
         with self.writing():
-            if self.token() != token:
-                self._forget_move()
             self._connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {leaving.TABLE} "
                 "(token TEXT NOT NULL, target TEXT NOT NULL, url TEXT, phase TEXT NOT NULL, beat_at REAL NOT NULL)"
@@ -92,7 +90,11 @@ class Source:
     def give_up(self) -> None:
         """Takes away all that `begin` made."""
         with self.writing():
-            self._forget_move()
+            for table in self._tables:
+                for statement in _no_noting(table):
+                    self._connection.execute(statement)
+            for name in (leaving.TABLE, leaving.READY):
+                self._connection.execute(f"DROP TABLE IF EXISTS {name}")
 
     def rest(self, *, resting: bool) -> None:
         """Tells workers to end and receivers to prepare, or all to go on as before; call it every second meanwhile."""
@@ -214,13 +216,6 @@ class Source:
         with self.writing():
             self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute(f"UPDATE {leaving.TABLE} SET url = NULL")  # noqa: S608
-
-    def _forget_move(self) -> None:
-        for table in self._tables:
-            for statement in _no_noting(table):
-                self._connection.execute(statement)
-        for name in (leaving.TABLE, leaving.READY):
-            self._connection.execute(f"DROP TABLE IF EXISTS {name}")
 
     def _schema_version(self) -> int:
         (version,) = self._connection.execute("PRAGMA schema_version").fetchone()

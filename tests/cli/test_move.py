@@ -3,9 +3,11 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -74,6 +76,7 @@ def test_without_a_receiver_all_moves_at_once_and_the_same_command_says_so_again
     assert "rows are copied and compared" in done.text
     assert f"All is in {new_url} now." in done.text
     assert SECRET not in done.text + done.errors
+    assert SECRET.encode() not in source.read_bytes()
     assert run("move", new_url).text.startswith(f"All is in {new_url} now.")
     with closing(sqlite3.connect(source)) as connection:
         assert connection.execute("SELECT url FROM priohook_move").fetchall() == [(None,)]
@@ -118,6 +121,26 @@ def test_a_receiver_that_does_not_answer_keeps_all_as_it_is(source, new_url, run
     assert run("events", "list").status == 0
     with closing(sqlite3.connect(source)) as connection:
         assert connection.execute("SELECT phase FROM priohook_move").fetchall() == [("copying",)]
+
+
+def test_a_receiver_that_cannot_use_the_new_database_is_named_with_the_reason(source, new_url, run: Run, receives):
+    def say() -> None:
+        ends = monotonic() + 60
+        with closing(sqlite3.connect(source, isolation_level=None)) as connection:
+            while monotonic() < ends:
+                with suppress(sqlite3.OperationalError):  # the table is not there yet
+                    if connection.execute("SELECT phase FROM priohook_move").fetchall() == [("resting",)]:
+                        connection.execute("INSERT INTO priohook_move_receivers VALUES ('old-one', 'no such host')")
+                        return
+                sleep(0.01)
+
+    receives()
+    receiver = Thread(target=say)
+    receiver.start()
+    refused = run("move", new_url)
+    receiver.join()
+    assert (refused.status, "old-one cannot use the new database: no such host." in refused.errors) == (1, True)
+    assert run("events", "list").status == 0
 
 
 def test_the_url_stays_in_the_file_while_a_receiver_has_not_followed_though_the_command_was_killed(

@@ -5,7 +5,7 @@ import io
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from app.database.health import Health
 from app.database.leaving import FRESH, Move, Phase
 from app.events.handover import Handover
 from app.events.store import EventStore, StoreFull, StoreUnavailable
+from app.receiver.following import following
 from app.settings.clients import Scope
 from app.settings.model import Settings
 from app.telemetry.logs import LogWriter
@@ -115,8 +116,8 @@ async def test_events_that_come_after_the_switch_wait_and_go_to_the_next_databas
         waiting.append(asyncio.create_task(store.append(last)))
         await asyncio.sleep(0)
         assert not any(each.done() for each in waiting)
-        async with running(next_url) as following:
-            handover.follow(following, next_url)
+        async with running(next_url) as next_store:
+            handover.follow(next_store, next_url)
             stored = await asyncio.gather(*waiting)
             later = await store.append(new_event("later"))
     assert [each.id for each in stored] == [event.id for event in (*events, last)]
@@ -132,8 +133,8 @@ async def test_a_copy_that_comes_after_the_switch_goes_to_the_next_database_too(
         moved()
         waiting = asyncio.create_task(store.append(new_event("again")))
         await until(lambda: handover.active)
-        async with running(next_url) as following:
-            handover.follow(following, next_url)
+        async with running(next_url) as next_store:
+            handover.follow(next_store, next_url)
             assert not (await waiting).duplicate  # here nothing was copied
 
 
@@ -144,10 +145,10 @@ async def test_a_receiver_without_events_notices_the_switch_too(sqlite_url, hand
 
 
 async def test_a_store_that_closes_still_hands_on_what_comes_late(sqlite_url, next_url, handover, moved):
-    async with running(next_url) as following:
+    async with running(next_url) as next_store:
         async with leaving(sqlite_url, handover) as store:
             moved()
-            handover.follow(following, next_url)
+            handover.follow(next_store, next_url)
         event = new_event("late")
         assert (await store.append(event)).id == event.id
 
@@ -155,13 +156,13 @@ async def test_a_store_that_closes_still_hands_on_what_comes_late(sqlite_url, ne
 async def test_what_the_store_of_the_file_finds_out_late_goes_to_the_next_database(
     sqlite_url, next_url, handover, moved
 ):
-    async with running(next_url) as following, leaving(sqlite_url, handover) as store:
+    async with running(next_url) as next_store, leaving(sqlite_url, handover) as store:
         store.hold()
         event = new_event("late")
         waiting = asyncio.create_task(store.append(event))
         await asyncio.sleep(0)
         moved()
-        handover.follow(following, next_url)
+        handover.follow(next_store, next_url)
         store.resume()
         assert (await waiting).id == event.id
 
@@ -186,6 +187,15 @@ async def test_too_many_bytes_do_not_wait(handover):
     waiting.cancel()
 
 
+async def test_an_event_that_has_waited_too_long_makes_room_for_others():
+    handover = Handover(most=MOST, most_bytes=MOST_BYTES, timeout=timedelta(0))
+    handover.take([])
+    for number in range(3):
+        large = [new_event(f"{number}-{half}")._replace(body=b"x" * (MOST_BYTES // 2)) for half in range(2)]
+        replies = await asyncio.gather(*map(handover.append, large), return_exceptions=True)
+        assert list(map(type, replies)) == [StoreUnavailable] * 2
+
+
 async def test_a_receiver_that_cannot_open_the_next_database_is_not_ready(sqlite_url, handover, moved):
     health = Health()
     async with receiving(sqlite_url, handover, health) as client:
@@ -202,13 +212,40 @@ async def test_a_receiver_goes_on_with_the_new_database(sqlite_url, postgres_url
     with closing(Source(sqlite_url, moving_tables(Base.metadata))) as source:
         source.begin("a-move", target="postgresql://host/db", url=postgres_url)
         async with asyncio.timeout(60), receiving(sqlite_url, handover, Health()) as client:
+            source.rest(resting=True)
+            await until(lambda: handover.resting and all(each.said for each in source.receivers(since="")))
             with source.writing():
                 source.mark_moved()
             reply = await client.post(WEBHOOK, content=payload("01-notification-order-create"), headers=basic_header())
             assert reply.status_code == 200
-            assert handover.url == postgres_url
+            assert (handover.url, handover.resting) == (postgres_url, False)
             listed = await client.get("/api/events", headers=bearer_header())
             assert [event["id"] for event in listed.json()["events"]] == [reply.headers["Event-Id"]]
+
+
+async def test_a_file_that_cannot_be_closed_well_does_not_close_the_new_database(sqlite_url, next_url, handover):
+    before = AsyncExitStack()
+
+    @before.callback
+    def fails() -> None:
+        raise RuntimeError
+
+    @asynccontextmanager
+    async def opened(settings: Settings) -> AsyncIterator[Any]:
+        async with running(settings.database_url) as store:
+            yield {"events": store}
+
+    settings = Settings.model_validate({"database_url": sqlite_url})
+    with closing(Source(sqlite_url, moving_tables(Base.metadata))) as source:
+        source.begin("a-move", target="another file", url=next_url)
+        with source.writing():
+            source.mark_moved()
+    async with following(handover, settings, opened, Health(), before=before, told=()):
+        await until(lambda: handover.url is not None)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        event = new_event("late")
+        assert (await handover.append(event)).id == event.id
 
 
 async def test_a_receiver_that_comes_too_late_for_the_url_of_the_new_database_is_not_ready(
@@ -243,7 +280,7 @@ async def test_without_a_next_database_events_are_refused_and_readiness_says_why
 async def test_a_receiver_that_cannot_use_the_next_database_says_so_while_deliveries_rest(sqlite_url, handover, source):
     handover.name = "a-receiver"
     async with engine_for(sqlite_url) as engine:
-        following = asyncio.create_task(handover.until_moved(engine))
+        looking = asyncio.create_task(handover.until_moved(engine))
         source.rest(resting=True)
         with closing(sqlite3.connect(sqlite_path(sqlite_url))) as connection:
 
@@ -257,13 +294,13 @@ async def test_a_receiver_that_cannot_use_the_next_database_says_so_while_delive
         assert handover.resting
         source.rest(resting=False)
         await until(lambda: not handover.resting)
-        following.cancel()
-        await asyncio.wait([following])
+        looking.cancel()
+        await asyncio.wait([looking])
 
 
 async def test_a_receiver_tries_each_url_though_it_could_use_the_one_before(sqlite_url, postgres_url, handover, source):
     async with engine_for(sqlite_url) as engine:
-        following = asyncio.create_task(handover.until_moved(engine))
+        looking = asyncio.create_task(handover.until_moved(engine))
 
         def said() -> set[str | None]:
             with closing(sqlite3.connect(sqlite_path(sqlite_url))) as connection:
@@ -277,8 +314,8 @@ async def test_a_receiver_tries_each_url_though_it_could_use_the_one_before(sqli
         source.begin("a-move", target="postgresql://host/db", url="postgresql://nobody@127.0.0.1:1/db")
         source.rest(resting=True)
         await until(lambda: bool(said() - {None}))
-        following.cancel()
-        await asyncio.wait([following])
+        looking.cancel()
+        await asyncio.wait([looking])
 
 
 def test_deliveries_rest_no_longer_than_the_command_lives():

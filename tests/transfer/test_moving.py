@@ -15,6 +15,7 @@ from app.audit.tables import Action, Entry, Kind
 from app.database.columns import Base
 from app.database.engines import engine_for, sqlite_path
 from app.database.leaving import Moved, NotComplete, complete
+from app.database.postgres import DatabaseProblem
 from app.database.schema import check_schema
 from app.database.writing import writing
 from app.events.positions import newest
@@ -67,6 +68,7 @@ async def test_what_changes_while_it_is_copied_is_as_it_is_at_the_switch(filled_
         await transfer.copy(nothing)
         change("UPDATE events SET duplicates = 7, status = 'accepted'")
         change("DELETE FROM deliveries WHERE status = 'dead'")
+        change("UPDATE attempts SET number = number + 100 WHERE number = 2")
         await transfer.verify(nothing)
         change("UPDATE destinations SET failures = failures + 1")
         change("DELETE FROM undispatched WHERE event_id = (SELECT min(event_id) FROM undispatched)")
@@ -150,15 +152,31 @@ async def test_a_move_goes_on_with_a_release_that_has_one_table_more(filled_url,
         ("UPDATE deliveries SET reference = 'another' WHERE status = 'dead'", "another reference"),
         ("DELETE FROM attempts WHERE number = 3", "lacks the row"),
         ("INSERT INTO passed_over VALUES (gen_random_uuid(), 'erp')", f"has {ROWS + 1} rows instead of {ROWS}"),
-        ("UPDATE audit SET client = 'nobody' WHERE position = 2", "another client"),
+        ("UPDATE audit SET client = 'nobody' WHERE position = (SELECT max(position) FROM audit)", "another client"),
     ],
 )
-async def test_a_row_that_differs_is_found(began, tamper, statement, said):
+async def test_a_row_that_differs_is_found(began, tamper, monkeypatch, statement, said):
+    monkeypatch.setattr(moving, "ROWS_AT_ONCE", 2)
     async with began() as transfer:
         await transfer.copy(nothing)
         await tamper(statement)
         with pytest.raises(Differs, match=said):
             await transfer.verify(nothing)
+
+
+async def test_what_changed_last_is_compared_too(began, change, tamper):
+    async with began() as transfer:
+        await transfer.copy(nothing)
+        await transfer.verify(nothing)
+        spoils = "BEGIN NEW.duplicates := 99; RETURN NEW; END"
+        await tamper(f"CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS '{spoils}'")
+        await tamper("CREATE TRIGGER spoils BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION spoil()")
+        change("UPDATE events SET duplicates = 1")
+        try:
+            with pytest.raises(Differs, match="another duplicates"):
+                await transfer.switch(within=LONG)
+        finally:
+            await tamper("DROP FUNCTION spoil CASCADE")
 
 
 async def test_a_database_that_holds_something_is_refused(postgres_url):
@@ -285,7 +303,7 @@ async def test_a_file_whose_rows_may_have_other_numbers_or_columns_by_now_is_com
 async def test_what_is_noted_of_one_table_does_not_grow_while_others_are_copied_and_compared(
     filled_url, postgres_url, began, change, monkeypatch
 ):
-    monkeypatch.setattr(moving, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(moving, "ROWS_AT_ONCE", 5)
     noted = []
 
     def busy(_: int) -> None:
@@ -387,6 +405,25 @@ async def test_a_change_that_is_made_while_others_are_forgotten_stays_noted(fill
         last = source.last_change(events)
         assert not late
         assert len(list(source.changed_keys(events, last))) == ROWS
+
+
+def test_only_what_is_lost_without_harm_does_not_wait_for_the_disk(filled_url):
+    with closing(Source(filled_url, TABLES)) as source:
+        connection = source._connection  # noqa: SLF001 - the setting is the connection's
+        for durable, synchronous in ((False, 1), (True, 2)):
+            with source.writing(durable=durable):
+                assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+
+
+def test_nothing_is_committed_into_a_file_that_was_renamed_meanwhile(filled_url):
+    path = sqlite_path(filled_url)
+    with closing(Source(filled_url, TABLES)) as source:
+        source.begin("a-move", target="postgresql://***", url="")
+        with pytest.raises(DatabaseProblem, match="is gone"), source.writing():  # noqa: PT012 - raised at its end
+            source.mark_moved()
+            path.rename(path.with_suffix(".old"))
+        path.with_suffix(".old").rename(path)
+        assert not source.is_moved()
 
 
 @asynccontextmanager
