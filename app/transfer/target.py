@@ -71,7 +71,7 @@ async def begin(connection: asyncpg.Connection, url: str, tables: Sequence[Movin
     """Migrates the database, and notes that it is filled. A move may go on with a newer release than it began with.
 
     Raises:
-        TransferProblem: a newer release has migrated it.
+        TransferProblem: a newer release has migrated it, or another move has begun to fill it.
     """
     async with engine_for(url) as engine:
         await migrate(engine)
@@ -87,6 +87,8 @@ async def begin(connection: asyncpg.Connection, url: str, tables: Sequence[Movin
             f"INSERT INTO {leaving.TABLE} (name, token) VALUES ($1, $2) ON CONFLICT DO NOTHING",  # noqa: S608
             [(table.name, token) for table in tables],
         )
+    if await token_of(connection) != token:
+        raise TransferProblem("A move of another SQLite file fills this database. Name an empty database.")
 
 
 async def set_triggers(connection: asyncpg.Connection, tables: Sequence[Moving], *, on: bool) -> None:

@@ -67,11 +67,13 @@ def source(sqlite_url: str) -> Any:
 
 @pytest.fixture
 def moved(source: Source) -> Callable[[], None]:
-    def moved() -> None:
-        with source.writing():
-            source.mark_moved()
+    return lambda: mark_moved(source)
 
-    return moved
+
+def mark_moved(source: Source) -> None:
+    """Waits for the file's lock: in a thread of its own where a receiver of this process may hold it."""
+    with source.writing():
+        source.mark_moved()
 
 
 @asynccontextmanager
@@ -200,7 +202,7 @@ async def test_a_receiver_that_cannot_open_the_next_database_is_not_ready(sqlite
     health = Health()
     async with receiving(sqlite_url, handover, health) as client:
         assert health.is_ready
-        moved()
+        await asyncio.to_thread(moved)
         await until(lambda: not health.is_ready)
         assert "cannot be opened" in str(health.problem)
         token = bearer_header("operator", Scope.READ, Scope.REPLAY)
@@ -212,10 +214,9 @@ async def test_a_receiver_goes_on_with_the_new_database(sqlite_url, postgres_url
     with closing(Source(sqlite_url, moving_tables(Base.metadata))) as source:
         source.begin("a-move", target="postgresql://host/db", url=postgres_url)
         async with asyncio.timeout(60), receiving(sqlite_url, handover, Health()) as client:
-            source.rest(resting=True)
-            await until(lambda: handover.resting and all(each.said for each in source.receivers(since="")))
-            with source.writing():
-                source.mark_moved()
+            await asyncio.to_thread(source.rest, resting=True)
+            await until(lambda: handover.resting)
+            await asyncio.to_thread(mark_moved, source)
             reply = await client.post(WEBHOOK, content=payload("01-notification-order-create"), headers=basic_header())
             assert reply.status_code == 200
             assert (handover.url, handover.resting) == (postgres_url, False)
@@ -249,12 +250,17 @@ async def test_a_file_that_cannot_be_closed_well_does_not_close_the_new_database
 
 
 async def test_a_receiver_that_comes_too_late_for_the_url_of_the_new_database_is_not_ready(
-    sqlite_url, handover, source, moved
+    sqlite_url, handover, source
 ):
     health = Health()
     async with receiving(sqlite_url, handover, health) as client:
-        moved()
-        source.forget_url()
+
+        def end() -> None:
+            with source.writing():
+                source.mark_moved()
+                source._connection.execute("UPDATE priohook_move SET url = NULL")  # noqa: SLF001 - at the same moment
+
+        await asyncio.to_thread(end)
         await until(lambda: not health.is_ready)
         reply = await client.get("/readyz")
         assert "Restart it" in reply.text

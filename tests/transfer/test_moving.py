@@ -7,7 +7,7 @@ from threading import Timer
 
 import asyncpg
 import pytest
-from sqlalchemy import delete, func, make_url, select
+from sqlalchemy import delete, func, make_url, select, text
 
 from app.audit.actors import at_shell
 from app.audit.chain import Act, record, verify
@@ -177,6 +177,19 @@ async def test_what_changed_last_is_compared_too(began, change, tamper):
                 await transfer.switch(within=LONG)
         finally:
             await tamper("DROP FUNCTION spoil CASCADE")
+
+
+async def test_two_files_that_begin_at_once_do_not_fill_one_database(postgres_url, began):
+    async with began():
+        async with target.connected(postgres_url) as connection:
+            with pytest.raises(TransferProblem, match="Name an empty database"):
+                await target.begin(connection, postgres_url, TABLES, "another-move")
+        assert await count_of_tokens(postgres_url) == 1
+
+
+async def count_of_tokens(url: str) -> int:
+    async with engine_for(url) as engine, engine.connect() as connection:
+        return int(await connection.scalar(text("SELECT count(DISTINCT token) FROM priohook_move")) or 0)
 
 
 async def test_a_database_that_holds_something_is_refused(postgres_url):
