@@ -15,7 +15,7 @@ from app.audit.tables import Action, Entry, Kind
 from app.database.columns import Base
 from app.database.engines import engine_for, sqlite_path
 from app.database.leaving import Moved, NotComplete, complete
-from app.database.postgres import DatabaseProblem
+from app.database.problems import DatabaseProblem
 from app.database.schema import check_schema
 from app.database.writing import writing
 from app.events.positions import newest
