@@ -36,7 +36,7 @@ class Lead:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that writes. It waits for no standby: a missing one is what an alarm must tell."""
+        """A transaction that writes. It waits for no standby: what fires while one is missing must be told."""
         async with writing(self._engine) if self._connection is None else self.reading() as connection:
             await commit_later(connection)
             yield connection

@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.actors import Actor
 from app.audit.tables import Action, Checkpoint, Entry, Kind
-from app.database.standbys import refuse_while_commits_wait
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +82,7 @@ async def record(connection: AsyncConnection, actor: Actor, act: Act, *, now: da
 
     Call it last in the transaction, which holds the lock of the audit from here on. A transaction that asks for another
     lock after this one can get into a deadlock.
-
-    Raises:
-        CommitsWait: commits wait for a standby that is not there, so nothing must be done now.
     """
-    await refuse_while_commits_wait(connection)
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_advisory_xact_lock(AUDIT_LOCK)))
     last = await _last(connection)

@@ -14,6 +14,7 @@ from app.audit.chain import Act, record
 from app.cli.output import first_line
 from app.database import engines, schema
 from app.database.problems import CommitsWait, DatabaseProblem
+from app.database.standbys import refuse_while_commits_wait
 from app.database.writing import writing
 from app.settings.model import Settings
 
@@ -79,11 +80,13 @@ async def acting(engine: AsyncEngine, act: Act) -> AsyncIterator[AsyncConnection
     """A transaction at whose end the action is recorded. If anything is raised in it, nothing was done or recorded.
 
     Raises:
+        CommitsWait: commits wait for a standby that is not there; nothing was done.
         Unconfirmed: it may have been done or not, or is done later.
     """
     commits = False
     try:
         async with writing(engine) as connection:
+            await refuse_while_commits_wait(connection)
             yield connection
             await record(connection, at_shell(), act, now=datetime.now(UTC))
             commits = True

@@ -47,7 +47,9 @@ async def read_standbys(connection: AsyncConnection) -> Standbys | None:
 
 
 async def refuse_while_commits_wait(connection: AsyncConnection) -> None:
-    """Returns unless commits wait for a standby: this one would too, its locks held and its outcome unknown.
+    """Returns unless commits wait for a standby: the next one would too, its locks held and its outcome unknown.
+
+    Call it first in the transaction: another one that waits may hold the locks that are needed later.
 
     Raises:
         CommitsWait: they do.

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.problems import CommitsWait, DatabaseProblem
+from app.database.standbys import refuse_while_commits_wait
 from app.database.writing import writing
 from app.web.problems import Unavailable
 
@@ -65,6 +66,7 @@ async def changing(engine: AsyncEngine, *, within: timedelta = DEADLINE) -> Asyn
             writing(engine) as connection,
             _ended_after(connection, within),
         ):
+            await refuse_while_commits_wait(connection)
             yield connection
 
 

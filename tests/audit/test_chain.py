@@ -12,7 +12,6 @@ from app.audit.chain import Act, Broken, Link, forget, record, verify
 from app.audit.queries import AuditFilter, list_entries
 from app.audit.tables import Action, Channel, Checkpoint, Entry, Kind
 from app.database.engines import engine_for
-from app.database.problems import CommitsWait
 from app.database.writing import writing
 
 NOON = datetime(2026, 8, 12, 12, tzinfo=UTC)
@@ -52,20 +51,6 @@ async def tamper(engine, *statements):
             await connection.execute(statement)
         for _, sql in made:
             await connection.execute(text(sql))
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-async def test_nothing_is_recorded_while_commits_wait_for_a_standby(engine):
-    waits = "SELECT 'SyncRep' AS wait_event, current_user AS usename, now() - interval '6 seconds' AS query_start"
-
-    async def act() -> None:
-        async with writing(engine) as connection:
-            await connection.execute(text(f"CREATE TEMP VIEW pg_stat_activity AS {waits}"))  # is found first
-            await record(connection, ALICE, Act(action=Action.READ, kind=Kind.EVENT), now=NOON)
-
-    with pytest.raises(CommitsWait):
-        await act()
-    assert (await verified(engine)).rows == 0
 
 
 async def test_rows_are_numbered_without_gaps_and_each_has_a_hash_of_its_own(engine, five):

@@ -4,6 +4,8 @@ from sqlalchemy import event, text
 from app.audit.chain import Act
 from app.audit.tables import Action, Kind
 from app.cli.opened import Unconfirmed, acting
+from app.database.problems import CommitsWait
+from tests.events.stores import commits_wait
 
 PAUSE = Act(action=Action.PAUSE, kind=Kind.DESTINATION, target="erp")
 
@@ -20,6 +22,13 @@ async def test_a_command_whose_commit_is_not_confirmed_says_that_it_may_have_bee
     event.listen(engine.sync_engine, "commit", lose)
     with pytest.raises(Unconfirmed, match=r"did not confirm .*\(Connection lost\)\. It may have been done"):
         await pause(engine)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_while_commits_wait_for_a_standby_a_command_does_nothing_and_says_why(engine):
+    await commits_wait(engine)
+    with pytest.raises(CommitsWait, match="nothing is committed"):
+        await pause(engine, "SELECT pg_sleep(60)")
 
 
 async def test_a_command_that_fails_before_its_commit_says_only_why(engine):

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.engines import engine_for, is_sqlite
 from app.events.ids import id_floor, new_id
@@ -79,3 +79,10 @@ async def allow_changes(connection: AsyncConnection) -> None:
         await connection.execute(text("SET LOCAL session_replication_role = replica"))
     else:
         await connection.execute(text("DROP TRIGGER IF EXISTS events_kept"))  # from the file of this test
+
+
+async def commits_wait(engine: AsyncEngine) -> None:
+    """Lets the engine's first connection believe that another transaction waits for a standby."""
+    waits = "SELECT 'SyncRep' AS wait_event, current_user AS usename, now() - interval '6 seconds' AS query_start"
+    async with engine.begin() as connection:
+        await connection.execute(text(f"CREATE TEMP VIEW pg_stat_activity AS {waits}"))  # found before the real one

@@ -6,9 +6,9 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.database.engines import engine_for, is_sqlite
-from app.database.problems import CommitsWait
 from app.deliveries.tables import Destination
 from app.web.transactions import DatabaseAway, changing, reading
+from tests.events.stores import commits_wait
 
 BRIEF = timedelta(seconds=0.2)
 LONG = {
@@ -83,14 +83,11 @@ async def test_what_was_refused_changes_nothing(engine):
         assert await connection.scalar(select(Destination.name)) is None
 
 
-async def test_what_is_refused_since_commits_wait_for_a_standby_has_changed_nothing_and_says_so(engine):
-    async def refuse() -> None:
-        async with changing(engine) as connection:
-            await connection.execute(NEW)
-            raise CommitsWait
-
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_while_commits_wait_for_a_standby_nothing_is_changed_and_the_answer_says_so(engine):
+    await commits_wait(engine)
     with pytest.raises(DatabaseAway) as refused:
-        await refuse()
+        await execute_in(changing(engine), NEW)
     assert refused.value.description.startswith("Nothing was changed")
     async with reading(engine) as connection:
         assert await connection.scalar(select(Destination.name)) is None
