@@ -114,7 +114,7 @@ def _wrong(
         severity=str(finding.severity),
         what=finding.what,
         command=finding.command,
-        since=finding.since,
+        since=finding.since or started_at,
         example=finding.example,
         started_at=started_at,
         seen_at=now,

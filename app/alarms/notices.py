@@ -3,7 +3,7 @@
 Both hold ids, references, names of destinations and clients, and addresses; nothing else of an event.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -36,8 +36,6 @@ class Message:
 def message(notice: Due) -> Message:
     """What is told."""
     alarm, stage = notice.alarm, notice.stage
-    if alarm.since is None:
-        alarm = replace(alarm, since=alarm.started_at)
     about = f"{alarm.kind} {alarm.subject}".rstrip()
     titles = {
         Stage.STARTED: f"{about}: {alarm.name.replace('_', ' ')}",

@@ -93,12 +93,19 @@ def test_what_is_found_twice_is_one_alarm():
     assert len(run.look([KEYS[0], KEYS[0]]).kept) == 1
 
 
+def test_what_has_no_beginning_of_its_own_is_wrong_since_it_was_found():
+    run = Run()
+    (alarm,) = run.look({KEYS[0]}).started
+    assert alarm.since == NOON
+    assert [kept.since for kept in run.after(20, {KEYS[0]}).kept] == [NOON]
+
+
 def test_the_newest_words_are_kept():
     run = Run()
     (alarm,) = run.look({KEYS[0]}).started
-    finding = critical(name="backlog", subject="erp", what="worse", command="c", since=NOON)
+    finding = critical(name="backlog", subject="erp", what="worse", command="c", since=NOON - HOLD)
     made = changes([alarm], [("backlog", finding)], ends_after=lambda _: HOLD, now=NOON + SECOND)
-    assert made.kept == [replace(alarm, what="worse", since=NOON, seen_at=NOON + SECOND)]
+    assert made.kept == [replace(alarm, what="worse", since=NOON - HOLD, seen_at=NOON + SECOND)]
 
 
 @given(jumping)

@@ -43,12 +43,6 @@ def test_a_start_says_what_since_when_an_example_and_what_to_type():
     assert (body["type"], body["data"]["kind"], body["data"]["subject"]) == ("alarm.started", "backlog", "erp")
 
 
-def test_what_has_no_beginning_of_its_own_began_when_it_was_found():
-    told = message(due(Stage.STARTED, replace(ALARM, since=None)))
-    assert "Since: 2026-08-12 12:00:00 UTC" in told.text
-    assert json.loads(told.body)["data"]["since"] == "2026-08-12T12:00:00Z"
-
-
 def test_an_end_says_how_long_it_was():
     told = message(due(Stage.ENDED, replace(ALARM, ended_at=NOON + timedelta(hours=2))))
     assert (told.title, told.level) == ("priohook: backlog erp: over", "success")
