@@ -396,6 +396,19 @@ def test_a_move_that_is_given_up_leaves_nothing_in_the_file(filled_url):
     assert made() == before
 
 
+def test_a_password_is_overwritten_in_the_file_once_nobody_needs_it(filled_url):
+    url = f"postgresql://user:hunter2@host/db?application_name={'x' * 500}"
+    with closing(Source(filled_url, TABLES)) as source:
+        source.begin("a-move", target="postgresql://***", url=url)
+    assert b"hunter2" in sqlite_path(filled_url).read_bytes()
+    with closing(Source(filled_url, TABLES)) as source:
+        with source.writing():
+            source.mark_moved()
+        source._connection.execute("PRAGMA secure_delete = OFF")  # noqa: SLF001 - Debian's SQLite begins with it on
+        source.forget_url()
+    assert b"hunter2" not in sqlite_path(filled_url).read_bytes()
+
+
 async def test_a_change_that_is_made_while_others_are_forgotten_stays_noted(filled_url, change, monkeypatch):
     monkeypatch.setattr(source_module, "FORGET_AT_ONCE", ROWS)
     events = next(table for table in TABLES if table.name == "events")
