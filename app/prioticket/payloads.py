@@ -16,8 +16,8 @@ from app.web.body import without_mark
 DEEPEST = 1024
 """How deep brackets may be nested: orjson's bound, and more than a hundred times what an order needs."""
 
-LONGEST_TEXT = 200
-"""The most characters of a text that a column keeps; the body holds all of it."""
+LONGEST_TEXT = 255
+"""The most characters of a text that a column keeps; the body holds all of it. References may be so long."""
 
 LARGEST_VERSION = 2**63 - 1
 

@@ -55,7 +55,7 @@ def _moment(value: object) -> object:
         raise ValueError("there is no such date or time") from None
 
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_controls)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_without_controls)]
 """Bounded like the texts that are stored."""
 
 Moment = Annotated[

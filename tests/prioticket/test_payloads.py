@@ -423,6 +423,7 @@ def test_a_reference_is_text_or_a_whole_number_and_printable(given_, reference):
 
 
 def test_a_long_text_is_cut_in_its_column():
+    assert parse_payload(envelope(order={"order_reference": "R" * 255})).reference == "R" * 255
     assert parse_payload(envelope(order={"order_reference": "R" * 5000})).reference == "R" * LONGEST_TEXT
 
 
