@@ -16,5 +16,5 @@ async def find(request: Request[State]) -> Response:
     wanted = request.query_params.get("q", "").strip()
     if not wanted or UNPRINTABLE.search(wanted):
         return RedirectResponse(f"{CONSOLE}/events", 303)
-    place = await place_of(request, wanted[:200])
-    return RedirectResponse(f"{CONSOLE}/{place or 'events?q=' + quote(wanted[:200], safe='')}", 303)
+    place = await place_of(request, wanted[:255])
+    return RedirectResponse(f"{CONSOLE}/{place or 'events?q=' + quote(wanted[:255], safe='')}", 303)

@@ -288,7 +288,7 @@ async def test_what_is_looked_for_is_found(desk, erp, engine, stored):
         delivery.replace("-", "")[:30]: f"/console/deliveries/{delivery}",
         "ORDER_CRE": "/console/events?q=ORDER_CRE",
         "0000000": "/console/events?q=0000000",
-        "a" * 300: "/console/events?q=" + "a" * 200,
+        "a" * 300: "/console/events?q=" + "a" * 255,
         "": "/console/events",
         "\0": "/console/events",
     }
