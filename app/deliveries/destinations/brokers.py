@@ -159,6 +159,7 @@ class BrokerDestination:
         """A connection to the host whose turn it is; after a failure it is the turn of another one."""
         link = self._link(self._hosts[0])
         connecting = asyncio.create_task(link.connect())
+        connecting.add_done_callback(_retrieve)
         try:
             await asyncio.shield(connecting)
         except BaseException:
