@@ -31,6 +31,9 @@ from app.web.transactions import DatabaseAway, reading
 HEARTBEAT = timedelta(seconds=15)
 RETRY = timedelta(seconds=2)
 PAGE = 200
+PAGES = "the stream"
+"""Whose turn a page is. One is read at a time, so the requests of its client that wait must not keep it waiting."""
+
 PLACE = re.compile(r"([ph])(\d{1,18})-([0-9a-f]{32})", re.ASCII)
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 MEDIA_TYPE = "text/event-stream"
@@ -190,7 +193,7 @@ class EventStream(Response):
     async def _page(self) -> bytes:
         """The next page of what was stored before the client came."""
         place, narrowed, head = self._place, self._query.narrowed(), self._feed.head
-        async with self._feed.paging, self._turns.turn(self._client.name), reading(self._feed.engine) as connection:
+        async with self._feed.paging, self._turns.turn(PAGES), reading(self._feed.engine) as connection:
             if not place.older:
                 rows = await stored_after(connection, place.position, limit=PAGE, until=head.position)
             else:

@@ -22,8 +22,9 @@ LONGEST_TURN = timedelta(seconds=1)
 """After this the next one may begin: a longer one waits for the database, and the others should not wait with it."""
 
 MOST_WAITING = 64
+"""How many may wait. A client of which none waits may wait all the same, so that no others keep it out."""
+
 MOST_OF_CLIENT = 32
-"""How many of one client may wait, so that there is room for the others."""
 
 
 class TooManyRequests(Unavailable):
@@ -49,10 +50,11 @@ class Turns:
         Raises:
             TooManyRequests: too many wait already.
         """
-        if sum(map(len, self._waiting.values())) >= MOST_WAITING:
-            raise TooManyRequests("Too many requests wait here.")
-        if len(self._waiting.get(client, ())) >= MOST_OF_CLIENT:
+        of_client = len(self._waiting.get(client, ()))
+        if of_client >= MOST_OF_CLIENT:
             raise TooManyRequests("Too many requests of this client wait here.")
+        if of_client and sum(map(len, self._waiting.values())) >= MOST_WAITING:
+            raise TooManyRequests("Too many requests wait here.")
         await self._take(client)
         loop = asyncio.get_running_loop()
         try:
@@ -86,9 +88,18 @@ class Turns:
         try:
             await given
         except asyncio.CancelledError:
-            if given.done() and not given.cancelled():
+            if given.cancelled():
+                self._leave(client, given)
+            else:
                 self._pass_on()
             raise
+
+    def _leave(self, client: str, given: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(client, deque())
+        if given in waiting:  # else `_pass_on` has met it since it was cancelled
+            waiting.remove(given)
+            if not waiting:
+                del self._waiting[client]
 
     def _pass_on(self) -> None:
         while self._waiting:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import delete, insert, text
 
 from app.api import stream
+from app.api.turns import Turns
 from app.auth.tokens import issue
 from app.database.engines import engine_for
 from app.database.writing import writing
@@ -174,6 +175,39 @@ async def test_a_reader_of_stored_events_resumes_where_it_was(app, store, monkey
     ids += await store("late", received_at=now - timedelta(minutes=59))
     async with following(app, {**READER, "Last-Event-ID": first}, since=since) as followed:
         assert await followed.ids(3) == ids[1:]
+
+
+async def test_a_page_does_not_wait_behind_the_requests_of_its_client(database_url, serve, store, monkeypatch):
+    turns, begins, goes_on = Turns(receiving=lambda: False), asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("app.application.Turns", lambda **_: turns)
+    monkeypatch.setattr("app.api.turns.LONGEST_TURN", HOUR)
+    now = datetime.now(UTC)
+    ids = await store("event", received_at=now - timedelta(minutes=30))
+    async with serve(database_url) as app:
+
+        async def held(scope, receive, send):
+            async def sent(message):
+                if message["type"] == "http.response.start":
+                    begins.set()
+                    await goes_on.wait()
+                await send(message)
+
+            await app(scope, receive, sent)
+
+        manager = following(held, READER, since=(now - HOUR).isoformat())
+        entering = asyncio.create_task(manager.__aenter__())
+        await begins.wait()
+        end = await turns.begin("reader")
+        waiting = [asyncio.create_task(turns.begin("reader")) for _ in range(3)]
+        await asyncio.sleep(0)
+        goes_on.set()
+        followed = await entering
+        end()
+        (await waiting[0])()
+        assert await followed.ids(1) == ids
+        for each in waiting[1:]:
+            (await each)()
+        await manager.__aexit__(None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,8 @@ async def test_a_request_that_takes_very_long_does_not_keep_the_others(monkeypat
 async def test_one_too_many_that_wait_is_503():
     turns = idle()
     end = await turns.begin("reader")
-    waiting = [asyncio.create_task(turns.begin(str(client))) for client in range(api_turns.MOST_WAITING)]
+    clients = ["reader", *map(str, range(1, api_turns.MOST_WAITING))]
+    waiting = [asyncio.create_task(turns.begin(client)) for client in clients]
     await asyncio.sleep(0)
     with pytest.raises(TooManyRequests) as refused:
         await turns.begin("reader")
@@ -129,6 +130,40 @@ async def test_one_client_cannot_keep_the_others_out():
     end()
     for each in waiting:
         (await each)()
+
+
+async def test_busy_clients_cannot_keep_another_out():
+    turns = idle()
+    end = await turns.begin("greedy")
+    clients = ["greedy", "another"] * (api_turns.MOST_WAITING // 2)
+    waiting = [asyncio.create_task(turns.begin(client)) for client in clients]
+    await asyncio.sleep(0)
+    for client in ("greedy", "another"):
+        with pytest.raises(TooManyRequests):
+            await turns.begin(client)
+    reader = asyncio.create_task(turns.begin("reader"))
+    await asyncio.sleep(0)
+    end()
+    for each in (*waiting[:2], reader):
+        (await each)()
+    for each in waiting[2:]:
+        (await each)()
+
+
+async def test_who_leaves_while_waiting_takes_no_place():
+    turns = idle()
+    end = await turns.begin("reader")
+    for _ in range(3):
+        left = [asyncio.create_task(turns.begin("reader")) for _ in range(api_turns.MOST_OF_CLIENT)]
+        await asyncio.sleep(0)
+        for each in left:
+            each.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+    waiting = asyncio.create_task(turns.begin("reader"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    end()
+    (await waiting)()
 
 
 async def test_clients_take_turns():
