@@ -82,7 +82,7 @@ class Signing:
         wrong = "This name and secret are not those of a client." if wait is None else f"Wait {wait} seconds."
         headers = {"WWW-Authenticate": CHALLENGE} if wait is None else {"Retry-After": str(wait)}
         answer = page(
-            request, "sign-in.html", status=401 if wait is None else 429, next=place, name=name[:200], wrong=wrong
+            request, "sign-in.html", status=401 if wait is None else 429, next=place, name=name[:255], wrong=wrong
         )
         answer.headers.update(headers)
         return answer

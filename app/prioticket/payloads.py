@@ -17,7 +17,7 @@ DEEPEST = 1024
 """How deep brackets may be nested: orjson's bound, and more than a hundred times what an order needs."""
 
 LONGEST_TEXT = 255
-"""The most characters of a text that a column keeps; the body holds all of it. References may be so long."""
+"""The most characters of a text that is shown or that a column keeps: references may be so long. The body holds all."""
 
 LARGEST_VERSION = 2**63 - 1
 

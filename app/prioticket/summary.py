@@ -6,10 +6,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from app.prioticket.payloads import ENDS
+from app.prioticket.payloads import ENDS, LONGEST_TEXT
 
 MOST_BOOKINGS = 100
-LONGEST_TEXT = 200
 MOST_GUESTS = 100_000
 
 REDEEMED = "REDEEMED"

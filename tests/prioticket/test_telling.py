@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events.differences import differences
-from app.prioticket.summary import LONGEST_TEXT, MOST_BOOKINGS, summarize
+from app.prioticket.payloads import LONGEST_TEXT
+from app.prioticket.summary import MOST_BOOKINGS, summarize
 from app.prioticket.telling import NEVER_TOLD, NEVER_TOLD_OF_BOOKINGS, Told, tell
 from tests.conftest import payload
 
