@@ -37,7 +37,8 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-// A second click would do the same again, or show only that it was already done. Who stopped the first may try again.
+// A second click would do the same again, or show only that it was already done. Anyone who stopped the first may try
+// again.
 const AGAIN = 30000; // milliseconds
 let sent = null;
 let sentAt = 0;
