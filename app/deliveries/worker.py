@@ -223,6 +223,7 @@ class Worker:
         wrong = [outlook.name for outlook in found if outlook.ahead or (outlook.pending and not longest)]
         for name in wrong:
             async with writing(self._engine, pace=self._pace) as connection:
+                await commit_later(connection)
                 mended = await set_right(connection, name, now=self._clock.now(), longest=longest)
             logger.warning("times_ahead", extra={"fields": {"destination": name, "deliveries": mended}})
         return bool(wrong)
@@ -242,6 +243,7 @@ class Worker:
             names = await over(connection)
         for name in names:
             async with writing(self._engine, pace=self._pace) as connection:
+                await commit_later(connection)
                 forgotten = await forget(connection, name)
             if forgotten and name in self._senders:
                 sender = self._senders.pop(name)
