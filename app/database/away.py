@@ -6,7 +6,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.database.problems import CannotConnect, DatabaseProblem, ReadOnly
+from app.database.problems import CannotConnect, CommitsWait, DatabaseProblem, ReadOnly
 
 AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What is raised when the database cannot be reached, or does not do what it should."""
@@ -32,7 +32,7 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, CannotConnect):
         return not isinstance(error.__cause__, SSLCertVerificationError)
     if isinstance(error, DatabaseProblem):
-        return isinstance(error, ReadOnly)
+        return isinstance(error, (ReadOnly, CommitsWait))
     return isinstance(error, (ConnectionError, TimeoutError, PoolTimeout, DBAPIError, asyncpg.InterfaceError))
 
 

@@ -27,8 +27,11 @@ SELECT EXISTS (
     WHERE wait_event = 'SyncRep' AND usename = current_user AND query_start < clock_timestamp() - {}::interval
 )
 """
-WOULD_WAIT = f"SELECT CASE WHEN current_setting('synchronous_commit') <> 'off' THEN ({COMMITS_WAIT.format('$1')}) END"
-"""Null if the transaction's own commit waits for nothing."""
+WOULD_WAIT = f"""
+SELECT CASE WHEN current_setting('synchronous_commit') <> 'off' AND ($2 OR pg_current_xact_id_if_assigned() IS NOT NULL)
+    THEN ({COMMITS_WAIT.format("$1")}) END
+"""
+"""Null if the transaction's own commit waits for nothing, as it has only read; `$2` is whether none has begun."""
 
 
 @dataclass(slots=True)
@@ -37,11 +40,11 @@ class Left:
 
     Attributes:
         after: How long a commit must have waited to count.
-        some: Whether one was left that may still wait.
+        some: Whether one was left that may still wait, at first by an earlier process.
     """
 
     after: timedelta = LONG
-    some: bool = False
+    some: bool = True
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no types
@@ -67,7 +70,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no typ
             return str(await super().execute(query, *args, timeout=timeout))
         try:
             await self.check_standby()
-        except CommitsWait:
+        except (CommitsWait, asyncpg.PostgresError):
             await super().execute("ROLLBACK;")
             raise
         with self.committing():
@@ -76,12 +79,14 @@ class Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no typ
     async def check_standby(self) -> None:
         """Returns unless a commit that was left still waits: each further one would cost one more connection.
 
+        A transaction that has begun may commit all the same if its commit would wait for nothing.
+
         Raises:
             CommitsWait: it does.
         """
         if not self.left.some:
             return
-        waits = await self.fetchval(WOULD_WAIT, self.left.after)
+        waits = await self.fetchval(WOULD_WAIT, self.left.after, not self.is_in_transaction())
         if waits:
             raise CommitsWait
         if waits is not None:

@@ -27,6 +27,7 @@ also the loss of the primary."""
 
 SESSION = {
     "synchronous_commit": "on",
+    "client_min_messages": "warning",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "30s",
     "idle_session_timeout": "0",
@@ -36,6 +37,8 @@ SESSION = {
     "tcp_keepalives_count": "3",
 }
 """Set in each session, whatever the server's, the database's and the role's defaults are, if the server knows it.
+
+Only a warning says that a commit returned before its standby had it.
 
 With the last three the server notices within half a minute that a host lost its power, and ends what it left. If that
 host was about to send the rest of a statement, no other timeout applies: its locks would stay for two hours.

@@ -23,12 +23,14 @@ from app.database.problems import CannotConnect, CommitsWait, DatabaseProblem
 from app.database.standbys import Standbys, read_standbys
 from app.database.writing import writing
 from app.deliveries.plans import plan
+from app.deliveries.registering import register_in_parts
 from app.deliveries.replays import start
 from app.deliveries.tables import Destination
 from app.deliveries.worker import Worker
 from app.events.queries import EventFilter
 from app.events.store import StoreUnavailable
-from app.settings.model import DestinationSettings
+from app.receiver.starting import can_start
+from app.settings.model import DestinationSettings, Settings
 from app.web.transactions import DatabaseAway, changing
 from tests import postgres
 from tests.deliveries.workers import Workers
@@ -171,7 +173,8 @@ async def test_a_commit_whose_wait_for_the_standby_was_ended_is_not_acknowledged
     url = own_server.url()
     put, take = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "ALTER SYSTEM RESET synchronous_standby_names"
     waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'priohook'"
-    async with running(url) as store:
+    hide, show = (f"ALTER ROLE CURRENT_USER {how} client_min_messages" for how in ("SET", "RESET"))
+    async with changed(url, f"{hide} = error", show), running(url) as store:
         await store.append(new_event("before"))
         await execute(url, put, "SELECT pg_reload_conf()")
         watch = await asyncpg.connect(url)
@@ -265,12 +268,47 @@ async def test_after_a_commit_was_left_others_are_refused_before_they_wait_too(o
             with pytest.raises(CommitsWait):
                 await change(connection, "refused")
         await change(connection, "waits for nothing", "SET LOCAL synchronous_commit = off")
+        async with connection.transaction():
+            assert await connection.fetchval("SELECT count(*) FROM destinations WHERE name = 'waits for nothing'")
+        of_next_process = await connect_postgres(url, within=BRIEF, left=Left(after=timedelta(0)))
+        with pytest.raises(CommitsWait):
+            await change(of_next_process, "refused")
+        await of_next_process.close()
         assert await watch.fetchval(WAITING) == 1
     await until(lambda: knows(url, "left"))
     await change(connection, "after")
     await connection.close()
     assert not await knows(url, "refused")
     assert await knows(url, "waits for nothing")
+
+
+async def test_a_receiver_with_a_spool_starts_while_commits_wait(own_server, tmp_path):
+    url = own_server.url()
+    settings = Settings(database_url=url, spool=tmp_path / "spool")
+    earlier = await connect_postgres(url, within=BRIEF)
+    async with without_standby(url) as watch:
+        await earlier.execute("BEGIN; INSERT INTO destinations (name, since) VALUES ('one', now())")
+        with pytest.raises(TimeoutError):
+            await earlier.execute("COMMIT;")
+        await watch.execute("SELECT pg_sleep(5)")
+        async with engine_for(url) as engine:
+            check = register_in_parts(engine, ["two"], now=datetime.now(UTC))
+            assert not await can_start(check, settings)
+        assert await watch.fetchval(WAITING) == 1
+    await until(lambda: knows(url, "one"))
+
+
+async def test_a_connection_is_good_for_the_next_transaction_after_one_that_could_not_commit(own_server):
+    connection = await connect_postgres(own_server.url())
+    transaction = connection.transaction()
+    await transaction.start()
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await connection.execute("SELECT 1 / 0")
+    with pytest.raises(asyncpg.InFailedSQLTransactionError):
+        await transaction.commit()
+    async with connection.transaction():
+        assert await connection.fetchval("SELECT 1") == 1
+    await connection.close()
 
 
 async def test_a_change_whose_wait_for_the_standby_was_ended_is_not_confirmed(own_server):
@@ -297,6 +335,8 @@ async def test_without_the_standby_workers_start_send_and_end_and_alarms_are_kep
         async with writing(engine) as connection:
             planned = await plan(connection, EventFilter())
             await start(connection, EventFilter(), destination="erp", rate=100, planned=planned, now=workers.now)
+            over = "http://127.0.0.1:1/over"
+            await connection.execute(insert(Destination).values(name=over, url=over, since=workers.now))
         nobody = {"erp": DestinationSettings(url="http://127.0.0.1:1/")}
 
         async def sent() -> bool:
@@ -306,6 +346,7 @@ async def test_without_the_standby_workers_start_send_and_end_and_alarms_are_kep
         async with without_standby(url) as watch:
             async with Worker(engine_of_worker, url, nobody).running():
                 await until(sent)
+            assert not await knows(url, over)  # the replay to a URL that is over is forgotten
             async with leading(engine) as lead:
                 assert lead is not None
                 async with lead.writing() as connection:

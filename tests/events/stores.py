@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.engines import engine_for, is_sqlite
+from app.database.writing import commit_later
 from app.events.ids import id_floor, new_id
 from app.events.postgres import PostgresWriter
 from app.events.rows import NewEvent
@@ -85,4 +86,5 @@ async def commits_wait(engine: AsyncEngine) -> None:
     """Lets the engine's first connection believe that another transaction waits for a standby."""
     waits = "SELECT 'SyncRep' AS wait_event, current_user AS usename, now() - interval '6 seconds' AS query_start"
     async with engine.begin() as connection:
+        await commit_later(connection)
         await connection.execute(text(f"CREATE TEMP VIEW pg_stat_activity AS {waits}"))  # found before the real one
