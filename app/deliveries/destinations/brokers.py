@@ -32,6 +32,9 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 GRACE = 0.25  # seconds that a library may take to give up in time; less than a claim's margin
 CLOSES_WITHIN = 1.0  # seconds
 
+ODD = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What the libraries raise while they connect to something that does not answer as their kind of broker does."""
+
 
 class Refused(Exception):
     """The broker answered, but does not take the message or the connection; the text says why and what to do.
@@ -149,6 +152,8 @@ class BrokerDestination:
                         return await self._connected()
                     except (NoAnswer, OSError) as error:
                         trouble = error
+                    except ODD as error:
+                        trouble = Broken(f"It does not answer as such a broker does ({type(error).__name__}: {error}).")
         except TimeoutError:
             raise TimedOut(
                 f"It could not be connected to within {CONNECT_TIMEOUT.total_seconds():g} seconds."
