@@ -75,6 +75,17 @@ async def test_a_client_signs_in_by_its_name_or_its_username(sqlite_url, start, 
         assert (await sign_in(client, name, "wrong" + SECRET)).status_code == 401
 
 
+@pytest.mark.parametrize(("secret", "client"), [(SECRET, "anna"), (f"{SECRET} of Ben", "ben")])
+async def test_a_name_that_is_another_clients_username_is_told_apart_by_the_secret(sqlite_url, start, secret, client):
+    clients = {
+        "anna": {"secret": SECRET, "username": "anna@example.com", "scopes": ["console"]},
+        "ben": {"secret": f"{SECRET} of Ben", "username": "anna", "scopes": ["console"]},
+    }
+    async with start(sqlite_url, clients=clients) as browser:
+        assert (await sign_in(browser, "anna", secret)).status_code == 303
+        assert f"<span>{client}</span>" in (await browser.get("/console")).text
+
+
 @pytest.mark.parametrize(
     ("name", "secret"),
     [("desk", "wrong"), ("nobody", SECRET), ("", SECRET), ("desk", ""), ("des\0k", SECRET), ("désk", "ü")],
