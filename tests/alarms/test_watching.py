@@ -34,6 +34,7 @@ class Listener:
         self.status = 200
         self.requests = []
         self.hangs = False
+        self.ended = asyncio.Event()
 
     @property
     def told(self):
@@ -42,7 +43,7 @@ class Listener:
     async def take(self, request):
         self.requests.append((dict(request.headers), await request.read()))
         if self.hangs:
-            await asyncio.sleep(60)
+            await self.ended.wait()
         return web.Response(status=self.status)
 
     @asynccontextmanager
@@ -57,6 +58,7 @@ class Listener:
         try:
             yield self
         finally:
+            self.ended.set()
             await runner.cleanup()
 
 

@@ -36,8 +36,9 @@ def test_what_is_not_a_time_is_wrong_usage(run, account, since):
     assert "is not a valid time" in done.errors
 
 
-def test_a_run_is_audited_however_it_ends_and_a_dry_run_is_not(run, fill, account):
+def test_a_run_is_audited_however_it_ends_and_a_dry_run_is_not(run, fill, account, monkeypatch):
     fill()
+    monkeypatch.setattr(again, "FIRST_PAUSE", 0.001)
     for options in (["--dry-run"], []):
         assert run("reconcile", "--since", "24h", "--reason", "ticket 7", *options).status == 1
     (line,) = run("audit", "list", "--json").text.splitlines()

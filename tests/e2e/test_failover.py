@@ -1,7 +1,7 @@
 """The loss of a host: PostgreSQL runs on three, under Patroni; two receivers and two workers go on without a restart.
 
-A sender keeps every 200 that it got. Each fault is a line of the table that pytest prints. Without `--long`, only some
-faults are made.
+A sender keeps every 200 that it got. Each fault is a line of the table that pytest prints. Without `--long`, only the
+worst of them is made.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ FAULTS: dict[str, Callable[[Cluster], Heal]] = {
     "the primary's member of etcd is killed": lose_member,
     "etcd is killed on all hosts": lose_etcd,
 }
-SHORT = ("the primary's host loses its power", "the primary is cut off from the other hosts, and clients reach it")
+SHORT = ("the primary is cut off from the other hosts, and clients reach it",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
