@@ -10,7 +10,7 @@ async def can_start(check: Awaitable[None], settings: Settings) -> bool:
     """Whether the check of the database succeeded. If not, the database is away, and events go to the spool.
 
     Raises:
-        Exception: what the check raised, if there is no spool, or if waiting will not mend the database.
+        Exception: the check failed, and there is no spool or waiting will not help; it is the exception of the check.
     """
     try:
         await check
